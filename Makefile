@@ -1,0 +1,185 @@
+# Everything a person or CI does with this project. `make` lists it.
+#
+# Variables, given as `make install NAME=value` or in the environment:
+#   PYTHON       the Python (3.11 or newer) that makes .venv                      default: python3
+#   TORCH_INDEX  a package index to take torch from. On a machine without an NVIDIA GPU
+#                TORCH_INDEX=https://download.pytorch.org/whl/cpu keeps pip from fetching
+#                gigabytes of CUDA libraries.                                     default: pip's own index
+#   LISTEN       address of `make serve`                                          default: 127.0.0.1:50051
+#   DEVICE       device of `make serve`: auto, cpu, cuda, cuda:N                  default: auto
+#   PYTEST_ARGS  options for `make test`, e.g. PYTEST_ARGS='-k permute -x'
+#   BENCH_ARGS   options for `make bench` and `make bench-gpu`
+#   IMAGE        cpu or cuda, for `make image`                                    default: cpu
+#   ENGINE       what builds images: docker, podman or buildah                    default: docker
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+LISTEN ?= 127.0.0.1:50051
+DEVICE ?= auto
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+IMAGE ?= cpu
+ENGINE ?= docker
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+NODE_INSTALLED := tests/node/node_modules/.installed
+OPERATIONS := operations.generate
+PROTOS := $(sort $(patsubst proto/%,%,$(shell find proto -name '*.proto')))
+IMAGE_NAME := tensor-compute-server
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+# Plugins of protoc, node and the linters are found in the environment first.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+##@ Start here
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@printf '\nVariables are described at the top of the Makefile. Without an NVIDIA GPU:\n'
+	@printf '  make install TORCH_INDEX=https://download.pytorch.org/whl/cpu\n'
+
+.PHONY: install
+install: $(INSTALLED) ## Make .venv with the server, the client and all tools
+
+.PHONY: demo
+demo: $(INSTALLED) ## Start a server, tour it, classify handwritten digits on it, stop it
+	$(PY) client/examples/demo.py
+
+.PHONY: serve
+serve: $(INSTALLED) ## Run the server on LISTEN, DEVICE
+	exec $(VENV)/bin/tserver serve --listen $(LISTEN) --device $(DEVICE)
+
+##@ Work on it
+
+.PHONY: test
+test: $(INSTALLED) $(NODE_INSTALLED) ## Run the tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: check
+check: check-format check-lint check-types check-proto check-operations check-docker ## All that must be clean before a change lands
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and repair what the linter can
+	ruff check --fix --quiet .
+	ruff format .
+
+.PHONY: proto
+proto: $(INSTALLED) ## Generate the stubs and the operation table again
+	$(call generate_stubs,proto)
+	$(PY) -m $(OPERATIONS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure against the yardsticks
+	$(PY) -m tests.bench $(BENCH_ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(INSTALLED) ## Measure on a CUDA device
+	@[ -f tests/bench/gpu.py ] || { echo 'make bench-gpu: there are no GPU measurements in this version' >&2; exit 1; }
+	$(PY) -m tests.bench.gpu $(BENCH_ARGS)
+
+##@ Ship it
+
+.PHONY: wheel
+wheel: $(INSTALLED) ## Build the wheel into dist/
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+.PHONY: image
+image: ## Build the server's container image: IMAGE=cpu or IMAGE=cuda
+	@command -v $(ENGINE) >/dev/null || { echo "make image: '$(ENGINE)' is not installed; install it or name another with ENGINE=podman or ENGINE=buildah" >&2; exit 1; }
+	$(ENGINE) build --file docker/Dockerfile --target $(IMAGE) --build-arg VERSION=$(VERSION) \
+	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
+	  --tag $(IMAGE_NAME):$(VERSION)-$(IMAGE) --tag $(IMAGE_NAME):$(IMAGE) .
+
+.PHONY: clean
+clean: ## Remove caches and what was built, but not .venv
+	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/node/node_modules
+	find client server proto tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove .venv too
+	rm -rf $(VENV)
+
+# ---- the environment ----------------------------------------------------------------------------------------------
+
+# The stamp holds the place it was made for: the scripts of a copied or moved .venv would run the tree they came from.
+ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(wildcard $(INSTALLED:%=$(CURDIR)/%)))
+.PHONY: $(INSTALLED)
+endif
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if [ -f $(INSTALLED) ] && [ "$$(cat $(INSTALLED))" != "$(CURDIR)/$(INSTALLED)" ]; then \
+	  echo "$(VENV) was made for $$(cat $(INSTALLED)); making it anew"; rm -rf $(VENV); \
+	fi
+	@if ! $(PY) -c '' 2>/dev/null; then \
+	  command -v '$(PYTHON)' >/dev/null || { echo "make: '$(PYTHON)' is not a program here; name a Python 3.11 or newer: make install PYTHON=/path/to/python3" >&2; exit 1; }; \
+	  '$(PYTHON)' -c '$(python_is_new)' || exit 1; \
+	  echo "making $(VENV) with $$('$(PYTHON)' --version)"; \
+	  '$(PYTHON)' -m venv --clear $(VENV) || { echo "make: '$(PYTHON)' cannot make an environment; install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }; \
+	fi
+	@$(PY) -c '$(python_is_new)'
+	@if [ -n '$(TORCH_INDEX)' ]; then \
+	  echo 'installing torch from $(TORCH_INDEX)'; \
+	  $(PY) -m pip install --quiet --no-deps --index-url '$(TORCH_INDEX)' "$$(grep '^torch==' constraints.txt)"; \
+	elif ! command -v nvidia-smi >/dev/null && ! $(PY) -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then \
+	  echo 'no NVIDIA GPU found; if pip now fetches CUDA libraries, TORCH_INDEX (see `make help`) avoids them'; \
+	fi
+	@echo 'installing the project and its tools'
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[server,demo,dev]'
+	@echo '$(CURDIR)/$(INSTALLED)' > $(INSTALLED)
+
+define python_is_new
+import sys; ok = sys.version_info >= (3, 11); ok or print("make: Python 3.11 or newer is needed, this is", sys.version.split()[0], "at", sys.executable + "; name another with PYTHON=/path/to/python3 and remove .venv", file=sys.stderr); sys.exit(not ok)
+endef
+
+# Packages of the JavaScript client's test, from the npm registry.
+.PHONY: node-deps
+node-deps: $(NODE_INSTALLED)
+
+$(NODE_INSTALLED): tests/node/package.json | $(INSTALLED)
+	@echo 'installing the packages of the JavaScript test'
+	@npm install --prefix tests/node --no-package-lock --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $(NODE_INSTALLED)
+
+# ---- generated files ----------------------------------------------------------------------------------------------
+
+# generate_stubs(folder): messages with types from protoc, services with types from mypy-protobuf.
+define generate_stubs
+$(PY) -m grpc_tools.protoc --proto_path=proto --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+endef
+
+# ---- the parts of `make check` ------------------------------------------------------------------------------------
+
+.PHONY: check-format check-lint check-types check-proto check-operations check-docker
+
+check-format: $(INSTALLED)
+	ruff format --check .
+
+check-lint: $(INSTALLED)
+	ruff check .
+
+check-types: $(INSTALLED)
+	mypy
+
+check-proto: $(INSTALLED)
+	cd proto && buf lint
+	@stubs=$$(mktemp -d); trap 'rm -rf "$$stubs"' EXIT; \
+	$(call generate_stubs,$$stubs); \
+	diff --recursive --brief --exclude=__pycache__ --exclude='*.proto' --exclude=__init__.py --exclude=py.typed --exclude='*.json' \
+	  proto/tensorcompute "$$stubs"/tensorcompute || { echo 'the committed stubs are stale: run `make proto`' >&2; exit 1; }
+
+check-operations: $(INSTALLED)
+	$(PY) -m $(OPERATIONS) --check
+
+check-docker: $(INSTALLED)
+	hadolint docker/Dockerfile*

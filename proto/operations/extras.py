@@ -1,0 +1,72 @@
+"""Reviewed: what is let in although torch does not list it as overridable.
+
+Factories and the session's own state have no tensor argument, so `torch.overrides` leaves them out.
+"""
+
+from typing import Any
+
+from operations.lists import words
+
+FACTORIES = words("""
+tensor as_tensor asarray from_numpy scalar_tensor complex polar
+zeros ones empty full rand randn randint randperm normal arange range linspace logspace eye
+empty_strided empty_permuted
+zeros_like ones_like empty_like full_like rand_like randn_like randint_like
+tril_indices triu_indices vander
+bartlett_window blackman_window hamming_window hann_window kaiser_window
+fft.fftfreq fft.rfftfreq
+Tensor.new_tensor Tensor.new_zeros Tensor.new_ones Tensor.new_empty Tensor.new_full Tensor.new_empty_strided
+""")
+
+FUNCTIONS = words("""
+as_strided fill
+nn.functional.sigmoid nn.functional.tanh nn.functional.hardsigmoid nn.functional.hardswish
+nn.functional.upsample nn.functional.upsample_bilinear nn.functional.upsample_nearest
+Tensor.unflatten Tensor.stride Tensor.__delitem__
+broadcast_shapes
+autograd.grad autograd.backward
+nn.init.uniform_ nn.init.normal_ nn.init.trunc_normal_ nn.init.constant_ nn.init.ones_ nn.init.zeros_ nn.init.eye_
+nn.init.dirac_ nn.init.xavier_uniform_ nn.init.xavier_normal_ nn.init.kaiming_uniform_ nn.init.kaiming_normal_
+nn.init.orthogonal_ nn.init.sparse_ nn.init.calculate_gain
+nn.utils.clip_grad_norm_ nn.utils.clip_grad_value_ nn.utils.get_total_norm nn.utils.clip_grads_with_norm_
+nn.utils.parameters_to_vector nn.utils.vector_to_parameters nn.utils.rnn.pad_sequence
+""")
+
+PROMOTION = words("result_type can_cast promote_types")
+
+SESSION = words("""
+manual_seed seed initial_seed get_rng_state set_rng_state
+set_default_dtype get_default_dtype set_printoptions
+Generator Generator.manual_seed Generator.seed Generator.initial_seed Generator.get_state Generator.set_state
+Generator.clone_state Generator.get_offset Generator.set_offset Generator.device.__get__
+""")
+
+SETTERS = words("""
+Tensor.grad.__set__ Tensor.data.__set__ Tensor.requires_grad.__set__ Tensor.real.__set__ Tensor.imag.__set__
+Tensor.grad_dtype.__set__
+""")
+
+# Read-only looks at a tensor that torch spells with an underscore and that people use all the same.
+PRIVATE_BUT_KNOWN = words("Tensor._version.__get__ Tensor._is_view")
+
+EXTRAS = [*FACTORIES, *FUNCTIONS, *PROMOTION, *SESSION, *SETTERS, *PRIVATE_BUT_KNOWN]
+
+# Our own operations, which are no path of torch.
+OWN: dict[str, dict[str, Any]] = {
+    "tc.read": {"returns": "wait"},
+    "tc.numpy": {"returns": "wait"},
+    "tc.describe": {"returns": "wait"},
+    "tc.network": {"returns": "object"},
+    "tc.forward": {"returns": "tensor"},
+    "tc.model_forward": {"returns": "tensor"},
+    # An optimiser changes parameters that it refers to, which are not among the arguments of the call.
+    "tc.optimizer": {"returns": "object"},
+    "tc.optimizer_describe": {"returns": "wait"},
+    "tc.optimizer_step": {"returns": "none", "writes": ["optimizer"]},
+    "tc.optimizer_zero_grad": {"returns": "none", "writes": ["optimizer"]},
+    "tc.optimizer_add_group": {"returns": "none", "writes": ["optimizer"]},
+    "tc.optimizer_state": {"returns": "wait"},
+    "tc.optimizer_load_state": {"returns": "none", "writes": ["optimizer"]},
+    # Draws until all numbers fit: a loop that belongs on the server.
+    "tc.trunc_normal_": {"returns": "self", "writes": ["tensor"], "random": True},
+}
