@@ -1,0 +1,32 @@
+"""The entry of the serving process, which the supervisor starts with its settings as one JSON argument."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tserver import logs
+from tserver.config import Config
+from tserver.errors import ServerError
+
+
+def main() -> int:
+    """Serve; the exit code."""
+    settings = json.loads(sys.argv[1])
+    port = settings.pop("port")
+    previous_end = settings.pop("previous_end")
+    cause_file = settings.pop("cause_file")
+    config = Config(**settings)
+    logs.set_up(config.log_level)
+    # Only now: a mistake in the settings is told without waiting for torch.
+    from tserver.service.process import serve
+
+    try:
+        return serve(config, port=port, previous_end=previous_end, cause_file=cause_file)
+    except (ServerError, OSError, RuntimeError) as error:
+        print(f"tserver: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

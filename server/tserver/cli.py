@@ -1,0 +1,146 @@
+"""The command line: `tserver serve` and `tserver health`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tserver import __version__, logs
+from tserver.config import Config
+from tserver.supervisor import PortTaken, supervise
+
+_DEFAULTS = Config()
+_HELP = {
+    "listen": "HOST:PORT to listen on; port 0 takes a free one.",
+    "device": "Where new tensors live: auto takes the GPU when there is one.",
+    "insecure": "Allow an address other than loopback without TLS. Everyone who reaches it can use the server.",
+    "tls_cert": "PEM file with the server's certificate chain.",
+    "tls_key": "PEM file with its private key.",
+    "lease_s": "Seconds that a session outlives its last connection.",
+    "max_sessions": "Sessions at once.",
+    "max_session_bytes": "Memory that the tensors of one session may take; 0 is unlimited.",
+    "max_message_bytes": "Size of one request.",
+    "max_inline_bytes": "Size of tensor data within a message; larger tensors are streamed.",
+    "max_unacked_bytes": "Size of replies kept for one session until its client has them.",
+    "max_chunk_bytes": "Size of one chunk of an upload or download.",
+    "max_batches_in_flight": "Batches of one session that may wait to be run.",
+    "max_nesting": "Depth of lists in an argument.",
+    "single_owner": "All callers are one owner: leave uninitialised memory as it is, instead of zeroing it.",
+    "threads": "Threads of one kernel on the CPU; 0 is torch's choice.",
+    "drain_s": "Seconds that running work gets when the server is told to stop.",
+    "data_dir": "Directory where models are kept, so that they are there again after a restart.",
+    "model_dir": "Directory with safetensors files that callers may load models from.",
+    "oip_listen": "HOST:PORT for clients of the Open Inference Protocol, such as Triton's; empty is none.",
+    "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
+    "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
+    "metrics_listen": "HOST:PORT for Prometheus to scrape, under /metrics; empty is none.",
+    "log_level": "debug, info, warning or error.",
+}
+
+
+def _options(function: Any) -> Any:
+    """An option for each field of Config, with its default."""
+    for field in reversed(fields(Config)):
+        name = "--" + field.name.replace("_", "-")
+        default = getattr(_DEFAULTS, field.name)
+        kwargs: dict[str, Any] = {
+            "help": _HELP[field.name],
+            "default": default,
+            "envvar": f"TSERVER_{field.name.upper()}",
+        }
+        if isinstance(default, bool):
+            kwargs["is_flag"] = True
+        elif field.name == "log_level":
+            kwargs["type"] = click.Choice(["debug", "info", "warning", "error"])
+            kwargs["show_default"] = True
+        else:
+            if isinstance(default, (int, float)):
+                lowest = 0 if field.name in ("threads", "max_session_bytes", "drain_s") else type(default)(1)
+                if field.name == "lease_s":
+                    lowest = 0.1
+                kwargs["type"] = click.FloatRange(lowest) if isinstance(default, float) else click.IntRange(int(lowest))
+            kwargs["show_default"] = True
+        function = click.option(name, field.name, **kwargs)(function)
+    return function
+
+
+@click.group()
+@click.version_option(__version__, prog_name="tserver")
+def main() -> None:
+    """Hold tensors on a device and run torch on them over gRPC."""
+
+
+@main.command()
+@_options
+def serve(**settings: Any) -> None:
+    """Serve until SIGTERM or SIGINT; prints `listening on HOST:PORT` when ready."""
+    config = Config(**settings)
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
+    for option, address in (
+        ("--listen", config.listen),
+        ("--oip-listen", config.oip_listen),
+        ("--metrics-listen", config.metrics_listen),
+    ):
+        _check_address(option, address, config)
+    logs.set_up(config.log_level)
+    try:
+        sys.exit(supervise(config))
+    except (PortTaken, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.argument("address")
+@click.option("--service", default="", help="The service to ask for; empty is the whole server.")
+@click.option("--tls-ca", default="", help="PEM file of the authority to trust; the connection is TLS then.")
+@click.option("--tls-name", default="", help="The name in the server's certificate, where it differs from ADDRESS.")
+@click.option("--timeout-s", default=5.0, show_default=True, help="Seconds to wait for an answer.")
+def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: float) -> None:
+    """Ask the server at ADDRESS for its health; exit code 0 when it is serving."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    if tls_ca:
+        trusted = grpc.ssl_channel_credentials(Path(tls_ca).read_bytes())
+        options = [("grpc.ssl_target_name_override", tls_name)] if tls_name else []
+        connection = grpc.secure_channel(address, trusted, options=options)
+    else:
+        connection = grpc.insecure_channel(address)
+    with connection as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{address}: {error.code().name}: {error.details()}") from error
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    click.echo(name)
+    if name != "SERVING":
+        sys.exit(1)
+
+
+def _check_address(option: str, address: str, config: Config) -> None:
+    """Refuse what is no address, and one that is reachable from outside unless that is safe or wanted."""
+    if not address:
+        return
+    if option != "--listen" and not re.fullmatch(r".+:\d{1,5}", address):
+        raise click.UsageError(f"{option} {address!r} is not HOST:PORT, such as 127.0.0.1:8001")
+    if not config.tls_cert and not config.insecure and not _is_loopback(address):
+        raise click.UsageError(
+            f"{option} {address} is reachable from outside, and there is no TLS: give --tls-cert and --tls-key, "
+            "or --insecure if everyone who can reach it may use it"
+        )
+
+
+def _is_loopback(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,38 @@
+"""What a server is told at its start. Knows neither gRPC nor torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIN_PROTOCOL = 1
+MAX_PROTOCOL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings of one server process. Sizes are in bytes, times in seconds."""
+
+    listen: str = "127.0.0.1:50051"
+    device: str = "auto"
+    insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    lease_s: float = 300.0
+    max_sessions: int = 1024
+    max_session_bytes: int = 0
+    max_message_bytes: int = 4 << 20
+    max_inline_bytes: int = 1 << 20
+    max_unacked_bytes: int = 64 << 20
+    max_chunk_bytes: int = 1 << 20
+    max_batches_in_flight: int = 64
+    max_nesting: int = 64
+    single_owner: bool = False
+    threads: int = 0
+    drain_s: float = 10.0
+    data_dir: str = ""
+    model_dir: str = ""
+    oip_listen: str = ""
+    oip_model_control: bool = False
+    oip_shared_memory: bool = False
+    metrics_listen: str = ""
+    log_level: str = "info"

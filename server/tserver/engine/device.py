@@ -1,0 +1,147 @@
+"""The devices of this process: which one new tensors go to, and how much memory there is.
+
+The only place that asks the operating system or CUDA about memory.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tserver.errors import InvalidArgument
+
+# Memory that is never given to tensors, so that gRPC and the interpreter can still allocate when tensors cannot.
+RESERVE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """A device and its memory, in bytes, at one moment."""
+
+    name: str
+    description: str
+    total_bytes: int
+    free_bytes: int
+    allocated_bytes: int
+
+
+def choose_device(wish: str) -> torch.device:
+    """The device for `auto`, `cpu`, `cuda` or `cuda:n`.
+
+    Raises: InvalidArgument if the machine has no such device.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wish == "auto":
+        return torch.device("cuda", 0) if available else torch.device("cpu")
+    try:
+        device = torch.device(wish)
+    except RuntimeError as error:
+        raise InvalidArgument(f"device {wish!r} is not known; use auto, cpu, cuda or cuda:n") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise InvalidArgument(f"device {wish!r} is not served; use auto, cpu, cuda or cuda:n")
+    index = device.index or 0
+    if index >= available:
+        raise InvalidArgument(f"device {wish!r} is not there: torch sees {available} CUDA devices; use auto or cpu")
+    return torch.device("cuda", index)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this server does not have. Raises: InvalidArgument."""
+    try:
+        choose_device(name)
+    except InvalidArgument:
+        has = ", ".join(status.name for status in device_status())
+        raise InvalidArgument(f"the server has no device {name[:100]!r}; it has {has}") from None
+
+
+def limit_data_segment() -> None:
+    """Make an allocation beyond the memory that is free now an error of torch, instead of the end of the process."""
+    available = _available_bytes()
+    if available <= 0:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    ceiling = _data_bytes() + available
+    if hard != resource.RLIM_INFINITY:
+        ceiling = min(ceiling, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that a new tensor may take on the device now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + cached)
+    if device.type == "meta":
+        return 1 << 62
+    return max(0, _available_bytes() - RESERVE_BYTES)
+
+
+def device_status(host_allocated: int = 0) -> list[DeviceStatus]:
+    """Every device of the process, CUDA first; what tensors take on the host is for the caller to say."""
+    found = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(index)
+            name = torch.cuda.get_device_name(index)
+            found.append(DeviceStatus(f"cuda:{index}", name, total, free, torch.cuda.memory_allocated(index)))
+    total = _total_bytes()
+    description = platform.processor() or platform.machine()
+    found.append(DeviceStatus("cpu", description, total, _available_bytes(), host_allocated))
+    return found
+
+
+def _meminfo(field: str) -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def _cgroup(*names: str) -> int | None:
+    for name in names:
+        try:
+            text = Path("/sys/fs/cgroup", name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            return int(text)
+    return None
+
+
+def _total_bytes() -> int:
+    total = _meminfo("MemTotal")
+    limit = _cgroup("memory.max", "memory/memory.limit_in_bytes")
+    return min(total, limit) if limit else total
+
+
+def _available_bytes() -> int:
+    available = _meminfo("MemAvailable")
+    limit = _cgroup("memory.max", "memory/memory.limit_in_bytes")
+    used = _cgroup("memory.current", "memory/memory.usage_in_bytes")
+    if limit and used is not None:
+        available = min(available, max(0, limit - used))
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        available = min(available, max(0, soft - _data_bytes()))
+    return available
+
+
+def _statm(index: int) -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[index]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _data_bytes() -> int:
+    return _statm(5)

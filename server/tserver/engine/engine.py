@@ -1,0 +1,307 @@
+"""The one thread of a device on which torch runs, and the lines of work that wait for it.
+
+A lane is one session's line: its jobs run in the order given. The engine takes the lanes in turn, a bounded slice
+each, so that a long chain of one session does not hold up the others. A single long kernel does: it cannot be
+interrupted.
+"""
+
+from __future__ import annotations
+
+import heapq
+import importlib
+import itertools
+import logging
+import queue
+import threading
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.config import Config
+from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
+from tserver.engine.executor import BatchRun, DeviceFailure, Executor
+from tserver.engine.models.registry import Registry
+from tserver.engine.operations import Operation, Operations
+from tserver.engine.own import own_operations
+from tserver.engine.space import MAX_REPLY_BYTES, Space
+
+T = TypeVar("T")
+log = logging.getLogger("tserver.engine")
+
+# How long a session's turn lasts while others wait.
+SLICE_S = 0.005
+
+
+class Turn(Protocol):
+    """What takes its turn on the engine's thread: a session's line, or a model's."""
+
+    @property
+    def space(self) -> Space | None:
+        """What the session holds whose state is to be in force; None where that does not matter."""
+
+    def run_slice(self, executor: Executor, others_wait: Callable[[], bool]) -> bool:
+        """Work for a while; whether there is more to do."""
+
+
+class Lane:
+    """One session's line of work on the engine, and the space it works on."""
+
+    def __init__(self, engine: Engine, space: Space) -> None:
+        self.space = space
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._scheduled = False
+
+    def submit(self, batch: pb.Batch, done: Callable[[pb.BatchReply], None]) -> None:
+        """Run a batch; `done` is called on the engine's thread with the reply."""
+        self._append(_BatchJob(batch, None, done))
+
+    def submit_typed(self, batch: pb.Batch, operations: list[Operation], done: Callable[[pb.BatchReply], None]) -> None:
+        """Run calls that bring their operations along (Call.operation is an index into them), with ids made here."""
+        self._append(_BatchJob(batch, operations, done))
+
+    def run(self, function: Callable[[Space], T]) -> Future[T]:
+        """Run a function on the engine's thread, in its place in the line."""
+        job = _FunctionJob(function)
+        self._append(job)
+        return job.future
+
+    def close(self) -> None:
+        """Let go of all that the session holds, when the jobs before it have run."""
+        self.run(Space.clear)
+
+    def _append(self, job: _Job) -> None:
+        with self._lock:
+            self._jobs.append(job)
+            if self._scheduled:
+                return
+            self._scheduled = True
+        self._engine.ready.put(self)
+
+    def run_slice(self, executor: Executor, others_wait: Callable[[], bool]) -> bool:
+        """Run jobs until none is left (False) or the turn is over (True)."""
+        deadline = time.perf_counter() + SLICE_S
+        while True:
+            job = self._jobs[0]
+            while not job.step(executor, self.space, deadline):
+                if others_wait():
+                    return True
+                deadline = time.perf_counter() + SLICE_S
+            with self._lock:
+                self._jobs.popleft()
+                if not self._jobs:
+                    self._scheduled = False
+                    return False
+            if time.perf_counter() > deadline:
+                if others_wait():
+                    return True
+                deadline = time.perf_counter() + SLICE_S
+
+
+class _Job:
+    def step(self, executor: Executor, space: Space, deadline: float) -> bool:
+        """Go on until the deadline; True when the job is finished."""
+        raise NotImplementedError
+
+
+class _BatchJob(_Job):
+    __slots__ = ("_batch", "_done", "_operations", "_run")
+
+    def __init__(
+        self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[pb.BatchReply], None]
+    ) -> None:
+        self._batch = batch
+        self._operations = operations
+        self._done = done
+        self._run: BatchRun | None = None
+
+    def step(self, executor: Executor, space: Space, deadline: float) -> bool:
+        run = self._run
+        if run is None:
+            run = self._run = self._begin(space)
+        try:
+            if not executor.run(space, run, deadline):
+                return False
+        except Exception as error:
+            log.exception("batch %d broke off at call %d", run.seq, run.index)
+            run.reply.results.add(call_index=run.index, lost_effect=True).error.CopyFrom(
+                pb.Error(
+                    type="RuntimeError",
+                    message=f"the server failed: {error}",
+                    batch_seq=run.seq,
+                    call_index=run.index,
+                    reason="INTERNAL",
+                )
+            )
+        self._done(run.reply)
+        return True
+
+    def _begin(self, space: Space) -> BatchRun:
+        batch = self._batch
+        space.reply_room = MAX_REPLY_BYTES
+        if self._operations is not None:
+            for call in batch.calls:
+                if call.id:
+                    # A typed RPC leaves the choice of the id to the server, and says only that there is to be one.
+                    call.id = space.new_server_id()
+        elif batch.define_operations or batch.define_contexts:
+            space.define(batch.define_operations, batch.define_contexts)
+        return BatchRun(batch, self._operations)
+
+
+class _FunctionJob(_Job):
+    __slots__ = ("_function", "future")
+
+    def __init__(self, function: Callable[[Space], Any]) -> None:
+        self._function = function
+        self.future: Future[Any] = Future()
+
+    def step(self, executor: Executor, space: Space, deadline: float) -> bool:
+        executor.leave_mode()
+        if not self.future.set_running_or_notify_cancel():
+            return True
+        try:
+            self.future.set_result(self._function(space))
+        except Exception as error:
+            self.future.set_exception(error)
+        return True
+
+
+class Engine:
+    """The thread that runs torch."""
+
+    def __init__(self, config: Config, *, on_fatal: Callable[[str], None]) -> None:
+        self.device = choose_device(config.device)
+        self.torch_version: str = torch.__version__
+        self.ready: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
+        self.models = Registry(self.device, self)
+        self.operations = Operations(own_operations(single_owner=config.single_owner, models=self.models))
+        # Turns that are due at a moment of time.monotonic; the number orders those of one moment.
+        self._alarms: list[tuple[float, int, Turn]] = []
+        self._alarm_numbers = itertools.count()
+        self._config = config
+        self._on_fatal = on_fatal
+        self._executor = Executor(self.device)
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._current: Space | None = None
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._prepare()
+        self._own_lane = self.open_lane()
+
+    def start(self) -> None:
+        """Begin to take work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the jobs that are in line now."""
+        self.ready.put(None)
+        self._thread.join()
+
+    def open_lane(self) -> Lane:
+        """A new line with an empty space."""
+        config = self._config
+        space = Space(
+            self.operations,
+            max_nesting=config.max_nesting,
+            max_inline_bytes=config.max_inline_bytes,
+            max_bytes=config.max_session_bytes,
+        )
+        lane = Lane(self, space)
+        self._lanes.add(lane)
+        return lane
+
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function on the engine's thread, in the name of no session."""
+        return self._own_lane.run(lambda _: function())
+
+    def schedule(self, lane: Turn) -> None:
+        """Give a lane a turn. From any thread."""
+        self.ready.put(lane)
+
+    def wake_at(self, lane: Turn, when: float) -> None:
+        """Give a lane a turn at a moment of time.monotonic. From the engine's thread."""
+        heapq.heappush(self._alarms, (when, next(self._alarm_numbers), lane))
+
+    def status(self) -> Future[list[DeviceStatus]]:
+        """Every device and its memory, seen from the engine's thread."""
+        return self._own_lane.run(lambda _: self._status())
+
+    def _status(self) -> list[DeviceStatus]:
+        host = 0
+        for lane in list(self._lanes):
+            host += sum(size for (device, _), size in lane.space.storages().items() if device.type == "cpu")
+        return device_status(host)
+
+    def _prepare(self) -> None:
+        if self._config.threads:
+            torch.set_num_threads(self._config.threads)
+        if self.device.type == "cuda":
+            torch.cuda.init()
+            torch.cuda.set_device(self.device)
+        else:
+            limit_data_segment()
+        # torch.optim imports this on first use, which would hold up every session for a second then.
+        importlib.import_module("torch._dynamo")
+        # Every session must hear torch's warnings, not only the first one that causes them.
+        torch.set_warn_always(True)
+        warnings.simplefilter("always")
+        warnings.showwarning = self._relay_warning
+
+    def _relay_warning(self, message: Warning | str, category: type[Warning], *rest: Any, **kwargs: Any) -> None:
+        run = self._executor.current
+        if run is None or threading.current_thread() is not self._thread:
+            log.debug("%s: %s", category.__name__, message)
+            return
+        run.reply.warnings.add(category=category.__name__, message=str(message), call_index=run.index)
+
+    def _next(self) -> Turn | None:
+        """Who is next: whoever is ready, or has an alarm that is due."""
+        alarms = self._alarms
+        while alarms:
+            wait_s = alarms[0][0] - time.monotonic()
+            if wait_s <= 0:
+                self.ready.put(heapq.heappop(alarms)[2])
+                continue
+            try:
+                return self.ready.get(timeout=wait_s)
+            except queue.Empty:
+                continue
+        return self.ready.get()
+
+    def _loop(self) -> None:
+        ready = self.ready
+        executor = self._executor
+
+        def others_wait() -> bool:
+            return not ready.empty()
+
+        while True:
+            lane = self._next()
+            if lane is None:
+                return
+            space = lane.space
+            if space is not None and space is not self._current:
+                if self._current is not None:
+                    self._current.state.save()
+                space.state.load()
+                self._current = space
+            try:
+                more = lane.run_slice(executor, others_wait)
+            except DeviceFailure as error:
+                self._on_fatal(f"the device failed: {error}")
+                return
+            except BaseException:
+                log.exception("the engine failed")
+                self._on_fatal("the engine failed; its log says why")
+                return
+            executor.leave_mode()
+            if more:
+                ready.put(lane)

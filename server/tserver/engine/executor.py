@@ -1,0 +1,352 @@
+"""Runs the calls of one batch on one space, in order, in slices.
+
+A failed call poisons its result; calls that need it are skipped with the same root error; all others go on. Nothing
+here waits, and nothing here knows who asked.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.memory import check_factory, is_out_of_memory
+from tserver.engine.modes import Mode
+from tserver.engine.operations import Operation, UnknownOperation
+from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
+from tserver.engine.values import Packed, decode, describe, encode
+from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, UnknownId
+
+# torch's messages are short; one that quotes an argument back must not fill the reply.
+_MAX_MESSAGE = 4096
+
+# Exception classes that travel by name. Anything else is a RuntimeError to the caller.
+_TRAVELS = frozenset(
+    {
+        "ArithmeticError",
+        "AssertionError",
+        "AttributeError",
+        "BufferError",
+        "IndexError",
+        "KeyError",
+        "LinAlgError",
+        "LookupError",
+        "NotImplementedError",
+        "OutOfMemoryError",
+        "OverflowError",
+        "RuntimeError",
+        "StopIteration",
+        "TypeError",
+        "ValueError",
+        "ZeroDivisionError",
+    }
+)
+
+
+class DeviceFailure(BaseException):
+    """The device is in a state that no call can recover from; the process must end."""
+
+
+class BatchRun:
+    """A batch under way: how far it has come, and what there is to tell about it."""
+
+    __slots__ = ("count", "frees", "index", "made", "operations", "parts", "remaining", "reply", "same", "seq")
+
+    def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
+        self.seq = batch.seq
+        self.remaining = iter(batch.calls)
+        self.count = len(batch.calls)
+        self.frees = batch.frees
+        self.parts = batch.free_parts
+        # Set for calls of the typed RPCs, which bring their operations along and have their ids made here.
+        self.operations = operations
+        self.index = 0
+        self.made: dict[int, int] = {}
+        self.same: dict[int, pb.Value] = {}
+        self.reply = pb.BatchReply(seq=batch.seq)
+
+
+class Executor:
+    """Runs calls. One for each engine thread; keeps the modes that are in force between two calls."""
+
+    def __init__(self, default_device: torch.device) -> None:
+        self._default_device = default_device
+        self._inject_device = default_device.type != "cpu"
+        self._mode: Mode | None = None
+        # The run whose call is being executed, for warnings that torch gives meanwhile.
+        self.current: BatchRun | None = None
+
+    def run(self, space: Space, run: BatchRun, deadline: float) -> bool:
+        """Run calls until the batch ends or the deadline (time.perf_counter) passes; True if the batch ended."""
+        objects = space.objects
+        operations = space.operations if run.operations is None else run.operations
+        clock = time.perf_counter
+        self.current = run
+        try:
+            for call in run.remaining:
+                # Each access to a repeated field makes a wrapper: once each, on this path.
+                if frees := call.frees:
+                    for call_id in frees:
+                        objects.pop(call_id, None)
+                if parts := call.free_parts:
+                    for ref in parts:
+                        space.free(ref)
+                self._call(space, run, call, operations)
+                run.index += 1
+                if clock() > deadline and run.index < run.count:
+                    return False
+        finally:
+            self.current = None
+        for call_id in run.frees:
+            objects.pop(call_id, None)
+        for ref in run.parts:
+            space.free(ref)
+        self._tell_made(space, run)
+        return True
+
+    def leave_mode(self) -> None:
+        """Back to the default modes, before another session's turn."""
+        if self._mode is not None:
+            self._mode.leave()
+            self._mode = None
+
+    def _call(self, space: Space, run: BatchRun, call: pb.Call, operations: list[Operation]) -> None:
+        call_id = call.id
+        objects = space.objects
+        operation: Operation | None = None
+        kwargs: dict[str, Any] = {}
+        try:
+            try:
+                operation = operations[call.operation]
+            except IndexError:
+                raise InvalidArgument(
+                    f"operation index {call.operation} is not defined; the session has defined {len(operations)}"
+                ) from None
+            if call_id:
+                if call_id in objects:
+                    raise AlreadyExists(f"id {call_id} is in use; choose another, or free it", reason="DUPLICATE_ID")
+                if call_id >= FIRST_SERVER_ID and run.operations is None:
+                    raise InvalidArgument(f"id {call_id} is not below 2^48; larger ids are made by the server")
+            if call.context or self._mode is not None:
+                self._set_mode(space, call.context)
+            args = []
+            plain = operation.is_plain
+            for value in call.args:
+                # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
+                if call_ref := value.result:
+                    found = objects.get(call_ref)
+                    args.append(found if isinstance(found, Tensor) else space.whole(call_ref))
+                else:
+                    argument = decode(space, value)
+                    if argument.__class__ is Packed and not operation.takes_packed:
+                        argument = argument.array.tolist()
+                    args.append(argument)
+            if entries := call.kwargs:
+                for entry in entries:
+                    if entry.name in kwargs:
+                        raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
+                    kwargs[entry.name] = decode(space, entry.value)
+            if plain and not space.max_bytes:
+                result = operation.function(*args, **kwargs)
+                if result is NotImplemented:
+                    raise TypeError(_unsupported(operation.name, args))
+            else:
+                result = self._apply(space, operation, args, kwargs)
+        except CallFailed as skipped:
+            self._tell_error(space, run, call, operation, kwargs, skipped.error)
+            return
+        except Exception as error:
+            self._tell_error(space, run, call, operation, kwargs, _error(run, call, operation, error))
+            return
+        if isinstance(result, Tensor):
+            if call_id:
+                objects[call_id] = result
+                run.made[call_id] = run.index
+                for argument in args:
+                    if argument is result:
+                        run.same[call_id] = call.args[_position(args, result)]
+                        break
+                space.peak_results = max(space.peak_results, len(objects))
+        elif result is not None or call_id:
+            self._tell_value(space, run, call, operation, result)
+
+    def _apply(self, space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if operation.is_factory and self._inject_device and kwargs.get("device") is None:
+            kwargs["device"] = self._default_device
+        if operation.allocates:
+            check_factory(operation.name, operation.function, args, kwargs)
+        if operation.needs_space:
+            result = operation.function(space, *args, **kwargs)
+        else:
+            result = operation.function(*args, **kwargs)
+        if result is NotImplemented:
+            raise TypeError(_unsupported(operation.name, args))
+        if space.max_bytes and isinstance(result, torch.Tensor):
+            space.charge(operation.name, result)
+        return result
+
+    def _set_mode(self, space: Space, context: int) -> None:
+        if not context:
+            wanted = None
+        elif context <= len(space.modes):
+            found = space.modes[context - 1]
+            if isinstance(found, InvalidArgument):
+                raise found
+            wanted = found
+        else:
+            raise InvalidArgument(f"context {context} is not defined; the session has defined {len(space.modes)}")
+        if wanted is not self._mode:
+            self.leave_mode()
+            if wanted is not None:
+                wanted.enter()
+                self._mode = wanted
+
+    def _tell_value(self, space: Space, run: BatchRun, call: pb.Call, operation: Operation, result: Any) -> None:
+        told = run.reply.results.add(call_index=run.index)
+        try:
+            held = encode(result, told.value)
+            if held and not call.id:
+                del run.reply.results[-1]
+                return
+            if not isinstance(result, (bool, int, float)):
+                size = told.ByteSize()
+                if size > space.reply_room:
+                    raise Exhausted(
+                        f"{operation.name}: the reply has no room for {size} bytes more; "
+                        "read in smaller batches, or as a tensor",
+                        reason="REPLY_TOO_LARGE",
+                    )
+                space.reply_room -= size
+        except ServerError as error:
+            del run.reply.results[-1]
+            self._tell_error(space, run, call, operation, {}, _error(run, call, operation, error))
+            return
+        if held:
+            kept: Any = result
+            if isinstance(result, (tuple, list, dict)):
+                kept = Parts(result)
+            space.objects[call.id] = kept
+
+    def _tell_error(
+        self,
+        space: Space,
+        run: BatchRun,
+        call: pb.Call,
+        operation: Operation | None,
+        kwargs: dict[str, Any],
+        error: pb.Error,
+    ) -> None:
+        """Tell of a failed or skipped call, and let those that need its result know."""
+        space.reply_room -= len(error.message)
+        if space.reply_room < 0:
+            error.message = error.message[:100]
+        told = run.reply.results.add(call_index=run.index, error=error)
+        if operation is not None:
+            # An argument that could not be decoded is not among kwargs, but may be the very target.
+            given = {entry.name: kwargs.get(entry.name, True) for entry in call.kwargs}
+            told.lost_effect = operation.changes(given)
+        if call.id and error.reason != "DUPLICATE_ID" and call.id not in space.objects:
+            space.objects[call.id] = Failed(error)
+
+    def _tell_made(self, space: Space, run: BatchRun) -> None:
+        """Describe every tensor of the batch that is still held."""
+        objects = space.objects
+        for call_id, index in run.made.items():
+            tensor = objects.get(call_id)
+            if not isinstance(tensor, Tensor):
+                continue
+            told = run.reply.results.add(call_index=index)
+            try:
+                meta = told.value.tensor
+                describe(tensor, meta)
+            except InvalidArgument as error:
+                run.index = index
+                told.error.CopyFrom(_error(run, pb.Call(id=call_id), None, error))
+                continue
+            if run.operations is not None:
+                meta.id.id = call_id
+            same = run.same.get(call_id)
+            if same is not None:
+                if same.WhichOneof("kind") == "ref":
+                    meta.same_as.CopyFrom(same.ref)
+                else:
+                    meta.same_as.id = same.result
+
+
+def _position(args: list[Any], wanted: torch.Tensor) -> int:
+    return next(position for position, argument in enumerate(args) if argument is wanted)
+
+
+def _unsupported(name: str, args: list[Any]) -> str:
+    """What Python says when neither operand knows the operator."""
+    dunder = name.rpartition(".")[2].strip("_")
+    plain = dunder.removeprefix("i").removeprefix("r") if dunder not in _OPERATORS else dunder
+    symbol = _OPERATORS.get(plain, plain)
+    if dunder != plain and dunder.startswith("i"):
+        symbol += "="
+    left, right = (type(argument).__name__ for argument in (args if not dunder.startswith("r") else reversed(args)))
+    return f"unsupported operand type(s) for {symbol}: '{left}' and '{right}'"
+
+
+_OPERATORS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "** or pow()",
+    "matmul": "@",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "lshift": "<<",
+    "rshift": ">>",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}
+
+
+def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exception) -> pb.Error:
+    if isinstance(error, ServerError):
+        kind, message, reason = _server_error_type(error), error.message, error.reason
+    else:
+        kind, message, reason = type(error).__name__.lstrip("_"), str(error), "OPERATION_FAILED"
+        if isinstance(error, KeyError) and error.args:
+            message = str(error.args[0])
+        if is_out_of_memory(error):
+            # On the CPU torch says RuntimeError, on CUDA this, which is one: a caller should need to know one only.
+            kind, reason = "OutOfMemoryError", "OUT_OF_MEMORY"
+        elif isinstance(error, UnknownOperation):
+            kind, reason = "AttributeError", "UNKNOWN_OPERATION"
+        elif type(error).__name__ == "AcceleratorError" or "CUDA error:" in message:
+            raise DeviceFailure(message) from error
+        if kind not in _TRAVELS:
+            kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _TRAVELS), "RuntimeError")
+    if len(message) > _MAX_MESSAGE:
+        message = message[:_MAX_MESSAGE] + " …"
+    return pb.Error(
+        type=kind,
+        message=message.replace("\x00", "\\0"),
+        operation=operation.name if operation is not None else "",
+        call_id=call.id,
+        batch_seq=run.seq,
+        call_index=run.index,
+        reason=reason,
+    )
+
+
+def _server_error_type(error: ServerError) -> str:
+    if isinstance(error, UnknownId):
+        return "KeyError"
+    if isinstance(error, Exhausted):
+        return "RuntimeError" if error.reason == "REPLY_TOO_LARGE" else "OutOfMemoryError"
+    return "ValueError" if isinstance(error, (InvalidArgument, AlreadyExists)) else "RuntimeError"

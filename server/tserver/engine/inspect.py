@@ -1,0 +1,152 @@
+"""Looking at what a session holds: descriptions, elements, lists. Nothing here changes a tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.engine.device import check_device
+from tserver.engine.dtypes import DTYPE_CODES
+from tserver.engine.memory import check_bytes
+from tserver.engine.operations import Operation
+from tserver.engine.space import Space, Staged
+from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, tensor_from_bytes
+from tserver.errors import Exhausted, InvalidArgument, UnknownId
+
+
+def description(tensor: torch.Tensor, ref: pb.Ref | None = None) -> pb.TensorMeta:
+    """A tensor's description, with its name if that is given."""
+    meta = pb.TensorMeta(id=ref)
+    describe(tensor, meta)
+    return meta
+
+
+def read_inline(tensor: torch.Tensor) -> pb.TensorData:
+    """The elements of a tensor, in one message."""
+    return pb.TensorData(dtype=DTYPE_CODES[tensor.dtype], shape=tensor.shape, data=bytes_of(tensor).tobytes())
+
+
+def stage(tensor: torch.Tensor) -> Staged:
+    """The elements of a tensor as they are now, on the host, in memory of their own."""
+    check_bytes("the copy that is sent", tensor.numel() * tensor.itemsize, torch.device("cpu"))
+    data = bytes_of(tensor)
+    if tensor.device.type == "cpu" and data.size and data.ctypes.data == tensor.data_ptr():
+        data = data.copy()
+    return Staged(DTYPE_CODES[tensor.dtype], list(tensor.shape), data)
+
+
+def staged(space: Space, ref: pb.Ref) -> Staged:
+    """What a download sends: a copy that was staged before, or one made now.
+
+    Raises: UnknownId, CallFailed, InvalidArgument, Exhausted.
+    """
+    found = space.part(ref)
+    if isinstance(found, Staged):
+        return found
+    if not isinstance(found, torch.Tensor):
+        raise InvalidArgument(f"id {ref.id} is not a tensor but a {type(found).__name__}")
+    try:
+        return stage(found)
+    except torch.OutOfMemoryError as error:
+        raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
+
+
+def get_tensor(space: Space, request: ts.GetTensorRequest) -> ts.GetTensorResponse:
+    """Describe a tensor, with its elements and its text if asked for."""
+    tensor = space.tensor(request.tensor)
+    response = ts.GetTensorResponse(tensor=description(tensor, request.tensor))
+    if request.include_data:
+        response.data.CopyFrom(_read_checked(space, tensor))
+    if request.include_text:
+        response.text = repr(tensor)
+    return response
+
+
+def returning_data(operation: Operation) -> Operation:
+    """The operation, with the elements of its result returned and nothing kept."""
+    function = operation.function
+
+    def run(space: Space, *args: Any) -> pb.TensorData:
+        return _read_checked(space, function(*args))
+
+    return Operation(operation.name, run, needs_space=True)
+
+
+def _read_checked(space: Space, tensor: torch.Tensor) -> pb.TensorData:
+    size = tensor.numel() * tensor.itemsize
+    if size > space.max_inline_bytes:
+        raise Exhausted(
+            f"the tensor has {size} bytes, a message carries {space.max_inline_bytes}; use Download",
+            reason="TOO_LARGE_FOR_A_MESSAGE",
+        )
+    return read_inline(tensor)
+
+
+def list_tensors(space: Space, request: ts.ListTensorsRequest) -> ts.ListTensorsResponse:
+    """One page of the tensors of a session. The token is the name of the last tensor of the page before."""
+    limit = min(request.page_size or 1000, 1000)
+    after = _token(request.page_token)
+    response = ts.ListTensorsResponse(total_bytes=space.held_bytes(), peak_results=space.peak_results)
+    for ref, tensor in space.tensors():
+        response.total_tensors += 1
+        key = (ref.id, *ref.path)
+        if key <= after or response.next_page_token:
+            continue
+        if len(response.tensors) == limit:
+            last = response.tensors[-1].id
+            response.next_page_token = ".".join(map(str, (last.id, *last.path)))
+            continue
+        response.tensors.append(description(tensor, ref))
+    return response
+
+
+def _token(token: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in token.split(".")) if token else (0,)
+    except ValueError:
+        raise InvalidArgument(f"page_token {token[:100]!r} was not given by this server; begin without one") from None
+
+
+def free_tensors(space: Space, request: ts.FreeTensorsRequest) -> ts.FreeTensorsResponse:
+    """Let tensors go. Raises: UnknownId naming those that are not held, when the others are gone."""
+    unknown = [ref for ref in request.tensors if not space.free(ref)]
+    if unknown:
+        names = ", ".join(str(ref.id) + (f" part {list(ref.path)}" if ref.path else "") for ref in unknown[:10])
+        raise UnknownId(f"{len(unknown)} of {len(request.tensors)} tensors are not held by this session: id {names}")
+    return ts.FreeTensorsResponse(freed=len(request.tensors))
+
+
+def upload_buffer(dtype: pb.DType, shape: list[int]) -> memoryview:
+    """Memory for an upload. Raises: InvalidArgument, Exhausted before it is taken."""
+    size = checked_nbytes(shape, dtype_of(dtype))
+    try:
+        check_bytes(f"an upload of shape {shape}", size, torch.device("cpu"))
+    except torch.OutOfMemoryError as error:
+        raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
+    return np.empty(size, np.uint8).data
+
+
+def finish_upload(space: Space, header: ts.UploadHeader, data: memoryview, default_device: str) -> pb.TensorMeta | None:
+    """Keep a completed upload, or make a tensor of it at once and describe that.
+
+    Raises: AlreadyExists, InvalidArgument, Exhausted.
+    """
+    dtype, shape = dtype_of(header.dtype), list(header.shape)
+    if not header.create_tensor:
+        if not header.id:
+            raise InvalidArgument("the upload has the id 0; choose another")
+        space.add_upload(header.id, dtype, shape, data)
+        return None
+    if header.device:
+        check_device(header.device)
+    try:
+        tensor = tensor_from_bytes(dtype, shape, data, copy=False).to(header.device or default_device)
+    except torch.OutOfMemoryError as error:
+        raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
+    call_id = space.new_server_id()
+    space.objects[call_id] = tensor
+    return description(tensor, pb.Ref(id=call_id))

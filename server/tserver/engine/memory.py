@@ -1,0 +1,78 @@
+"""Refusals that come before memory is taken.
+
+A factory is first run on torch's meta device, which computes shape and dtype and allocates nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from tserver.engine.device import free_bytes
+
+# Below this many elements a factory's result is small beside the reserve; it is not worth a dry run.
+_SMALL_ELEMENTS = 1 << 22
+_SMALL_SIDE = 1 << 11
+
+
+def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Refuse a factory whose result is larger than the memory that is free.
+
+    Raises: torch.OutOfMemoryError, saying how much was asked and how much is free.
+    """
+    sides = [abs(size) for size in _sizes([*args, *kwargs.values()])]
+    if not sides or (max(sides) < _SMALL_SIDE and math.prod(max(1, side) for side in sides) < _SMALL_ELEMENTS):
+        return
+    dry = {key: value for key, value in kwargs.items() if key not in ("generator", "pin_memory", "out")}
+    dry["device"] = "meta"
+    try:
+        planned = function(*args, **dry)
+    except Exception:
+        return
+    if not isinstance(planned, torch.Tensor):
+        return
+    like = next((argument.device for argument in args if isinstance(argument, torch.Tensor)), "cpu")
+    device = torch.device(kwargs.get("device") or like)
+    wanted = max(planned.numel() * planned.itemsize, planned.untyped_storage().nbytes())
+    free = free_bytes(device)
+    if wanted > free:
+        raise torch.OutOfMemoryError(
+            f"{name}: shape {list(planned.shape)} of {str(planned.dtype).removeprefix('torch.')} needs {wanted} bytes, "
+            f"but {device} has {free} bytes free; free tensors or ask for less"
+        )
+
+
+def check_bytes(what: str, wanted: int, device: torch.device) -> None:
+    """Refuse `wanted` bytes if the device has less. Raises torch.OutOfMemoryError."""
+    free = free_bytes(device)
+    if wanted > free:
+        raise torch.OutOfMemoryError(
+            f"{what} needs {wanted} bytes, but {device} has {free} bytes free; free tensors or ask for less"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _sizes(arguments: Iterable[Any]) -> list[float]:
+    found: list[float] = []
+    for argument in arguments:
+        if isinstance(argument, bool):
+            continue
+        if isinstance(argument, float) and 0 < abs(argument) < 1:
+            # A small step makes a long range.
+            found.append(1 / abs(argument))
+        elif isinstance(argument, (int, float)):
+            found.append(argument if math.isfinite(argument) else 0)
+        elif isinstance(argument, torch.Tensor):
+            found.append(argument.numel())
+        elif isinstance(argument, (tuple, list)):
+            found.extend(item for item in argument if isinstance(item, int))
+    return found

@@ -1,0 +1,337 @@
+"""The way in to the models, for whoever serves callers over a network: requests are awaited, changes are put in order.
+
+One object for all listeners of a process; every method runs on the event loop's thread. Knows asyncio; knows neither
+gRPC nor sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from tserver.engine.memory import is_out_of_memory
+from tserver.engine.models import files, store
+from tserver.engine.models.batching import BatchingConfig
+from tserver.engine.models.lane import ModelLane
+from tserver.engine.models.model import Model
+from tserver.engine.models.registry import Registry, Served
+from tserver.engine.models.requests import Request
+from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
+
+T = TypeVar("T")
+log = logging.getLogger("tserver.models")
+
+
+class Engine(Protocol):
+    """What the door needs of the engine."""
+
+    models: Registry
+
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function on the engine's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The outputs of one request."""
+
+    version: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    # The elements, row-major: a view into the outputs of the whole batch.
+    data: memoryview
+
+
+class ModelDoor:
+    """Forward passes of models, and changes to them."""
+
+    def __init__(self, engine: Engine, stored: store.Store | None = None, model_dir: str = "") -> None:
+        self.registry = engine.models
+        self.registry.deliver = self._deliver
+        self._engine = engine
+        self._store = stored
+        self._model_dir = model_dir
+        self._loop = asyncio.get_running_loop()
+        self._to_wake: set[ModelLane] = set()
+        # Changes to one name happen one after the other.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    # --- forward passes ---
+
+    async def infer(
+        self,
+        name: str,
+        version: int,
+        dtype: torch.dtype,
+        shape: Sequence[int],
+        data: bytes | memoryview,
+        *,
+        priority: int = 0,
+        timeout_us: int = 0,
+        deadline: float | None = None,
+    ) -> Inference:
+        """The outputs for inputs by value; together with the requests of others. Cancelled, it leaves the queue.
+
+        `data` is bytes, row-major, and must not change meanwhile; `deadline` is a moment of time.monotonic.
+        Raises: NotFound, ModelNotReady, InvalidArgument, Exhausted, DeadlineExceeded.
+        """
+        served = self.registry.find(name, version)
+        request = self.request(served, dtype, shape, data)
+        request.priority, request.timeout_us, request.deadline = priority, timeout_us, deadline
+        await self.run(served, request)
+        return Inference(served.version, dtype, (*shape[:-1], served.out_features), request.output)
+
+    def request(self, served: Served, dtype: torch.dtype, shape: Sequence[int], data: bytes | memoryview) -> Request:
+        """A request by value, checked. Raises: ModelNotReady, InvalidArgument."""
+        try:
+            model = served.ready()
+            rows = model.check(dtype, shape)
+            wanted = rows * model.in_features * dtype.itemsize
+            if len(data) != wanted:
+                raise InvalidArgument(
+                    f"inputs have {len(data)} bytes, but shape {list(shape)} of {str(dtype)[6:]} needs {wanted}"
+                )
+        except ServerError as error:
+            served.statistics.failed(error.reason)
+            raise
+        return Request(rows, data)
+
+    async def run(self, served: Served, request: Request) -> None:
+        """Put a request in line and wait until it was run. Raises: what became of it."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        request.settled = lambda _: None if future.done() else future.set_result(None)
+        self.put(served, request)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.take_back(served, request)
+            raise
+        if request.error is not None:
+            raise request.error
+
+    def put(self, served: Served, request: Request) -> None:
+        """Put a request in line; `request.settled` is called when it was run. Raises: Exhausted if the line is full."""
+        try:
+            served.lane.queue.put(request)
+        except ServerError as error:
+            served.statistics.rejected += 1
+            served.statistics.failed(error.reason)
+            raise
+        if not self._to_wake:
+            # Behind the requests that have come in with this one.
+            self._loop.call_soon(self._wake)
+        self._to_wake.add(served.lane)
+
+    def take_back(self, served: Served, request: Request) -> None:
+        """Nobody waits for the request any more: it leaves the line, if it is still there."""
+        if served.lane.queue.remove(request):
+            served.statistics.cancelled += 1
+
+    def _wake(self) -> None:
+        lanes, self._to_wake = self._to_wake, set()
+        for lane in lanes:
+            lane.wake()
+
+    def _deliver(self, requests: list[Request]) -> None:
+        """From the engine's thread: one hand-over for a whole batch. At the very end there may be no loop to tell."""
+        try:
+            self._loop.call_soon_threadsafe(_settle, requests)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    # --- changes ---
+
+    async def adopt(self, served: Served) -> None:
+        """Bring a model that was just added to disk, if there is one; where that fails, it is taken back.
+
+        Raises: ServerError if it could not be written.
+        """
+        if self._store is not None:
+            await self._whole(self._adopt(served, self._store))
+
+    async def update(self, name: str, version: int, batching: BatchingConfig) -> Served:
+        """Change how requests are batched. Raises: NotFound, ModelNotReady if what is on disk is damaged."""
+        return await self._whole(self._update(self.registry.find(name, version), batching))
+
+    async def unload(self, name: str, version: int = 0) -> None:
+        """Take weights off the device once no request waits; version 0 is all. Raises: NotFound."""
+        await self._whole(self._unload(name, self._named(name, version)))
+
+    async def load(self, name: str, version: int = 0) -> Served:
+        """Bring weights to the device, anew where they are there already; version 0 is the highest.
+
+        Raises: NotFound, ModelNotReady if what is on disk is damaged, Exhausted.
+        """
+        return await self._whole(self._load(name, version))
+
+    async def delete(self, name: str, version: int = 0) -> None:
+        """Forget a model once no request waits, on disk too; version 0 is all. Raises: NotFound."""
+        await self._whole(self._delete(name, self._named(name, version)))
+
+    async def export(self, served: Served) -> bytes:
+        """A model as a safetensors file. Raises: ModelNotReady."""
+        model = served.ready()
+        weights = await self.on_engine(model.host_weights)
+        return await asyncio.to_thread(files.write, model.layers, weights)
+
+    async def read_file(self, path: str) -> bytes:
+        """A file of the model directory. Raises: InvalidArgument, NotFound."""
+        return await asyncio.to_thread(store.read_within, self._model_dir, path)
+
+    async def on_engine(self, function: Callable[[], T]) -> T:
+        """Run a function on the engine's thread. Raises: Exhausted where memory is short."""
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self._engine.run(function)))
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
+            raise
+
+    def _named(self, name: str, version: int) -> list[Served]:
+        return [self.registry.find(name, version)] if version else self.registry.versions(name)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Carry a change through, also when its caller goes away in the middle of it."""
+        task = asyncio.create_task(change)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _adopt(self, served: Served, disk: store.Store) -> None:
+        async with self._lock(served.name):
+            model = served.ready()
+            try:
+                weights = await self.on_engine(model.host_weights)
+                await asyncio.to_thread(
+                    disk.save, served.name, served.version, model.layers, weights, model.dtype, served.batching
+                )
+            except OSError as error:
+                self.registry.remove(served)
+                log.error("a model could not be written", extra={"model": served.name, "cause": str(error)})
+                raise Exhausted(
+                    f"the network could not be written to the data directory: {error.strerror}", reason="DISK"
+                ) from error
+            served.is_persistent = True
+
+    async def _update(self, served: Served, batching: BatchingConfig) -> Served:
+        async with self._lock(served.name):
+            if self._store is not None and served.is_persistent:
+                await asyncio.to_thread(self._store.update, served.name, served.version, batching)
+            served.configure(batching)
+        return served
+
+    async def _unload(self, name: str, targets: list[Served]) -> None:
+        async with self._lock(name):
+            for served in targets:
+                model = served.lane.model
+                if served.state != "READY" or model is None:
+                    continue
+                served.state = "UNLOADING"
+                await self._drained(served)
+                if not served.is_persistent:
+                    served.unloaded = await self.on_engine(lambda model=model: _on_host(model))  # type: ignore[misc]
+                served.lane.use(None)
+                served.state, served.reason = "UNAVAILABLE", "unloaded"
+
+    async def _load(self, name: str, version: int) -> Served:
+        async with self._lock(name):
+            try:
+                served = self.registry.find(name, version) if version else self.registry.versions(name)[-1]
+            except NotFound:
+                return await self._load_new(name, version)
+            model: Model | None = None
+            if self._store is not None and served.is_persistent:
+                try:
+                    stored = await asyncio.to_thread(self._store.read, served.name, served.version)
+                except ModelNotReady as error:
+                    served.is_persistent = False
+                    if served.state != "READY":
+                        served.reason = error.message
+                    raise
+                model = await self.on_engine(
+                    lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device)
+                )
+            elif (kept := served.unloaded) is not None:
+                model = await self.on_engine(lambda: Model(kept.layers, kept.weights, kept.dtype, self.registry.device))
+            if model is not None:
+                served.lane.use(model)
+                served.unloaded = None
+                served.state, served.reason = "READY", ""
+            return served
+
+    async def _load_new(self, name: str, version: int) -> Served:
+        """A model that came to the disk by itself."""
+        disk = self._store
+        versions = [found for other, found in disk.names() if other == name] if disk is not None else []
+        version = version or max(versions, default=0)
+        if disk is None or version not in versions:
+            raise NotFound(f"no network is named {name[:200]!r}, or it has no version {version}; ListMlps tells which")
+        self.registry.check_free(name, version)
+        stored = await asyncio.to_thread(disk.read, name, version)
+        model = await self.on_engine(lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device))
+        served = self.registry.add(name, version, model, stored.batching)
+        served.is_persistent = True
+        return served
+
+    async def _delete(self, name: str, targets: list[Served]) -> None:
+        async with self._lock(name):
+            for served in targets:
+                self.registry.remove(served)
+                if served.state == "READY":
+                    served.state, served.reason = "UNLOADING", "deleted"
+                    await self._drained(served)
+                if self._store is not None:
+                    await asyncio.to_thread(self._store.delete, served.name, served.version)
+                served.lane.use(None)
+                served.state = "UNAVAILABLE"
+
+    async def _drained(self, served: Served) -> None:
+        drained: asyncio.Future[None] = self._loop.create_future()
+
+        def tell() -> None:
+            self._loop.call_soon_threadsafe(drained.set_result, None)
+
+        served.lane.when_drained(tell)
+        await drained
+
+
+def restore(registry: Registry, disk: store.Store) -> None:
+    """Let all models on disk serve. Damaged ones are set aside and reported in the log, and the others serve."""
+    for name, version in list(disk.names()):
+        try:
+            registry.check_free(name, version)
+            stored = disk.read(name, version)
+            model = Model(stored.layers, stored.weights, stored.dtype, registry.device)
+            registry.add(name, version, model, stored.batching).is_persistent = True
+        except ServerError as error:
+            log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            log.error("a model is not served", extra={"model": name, "version": version, "cause": str(error)})
+
+
+def _on_host(model: Model) -> Model:
+    cpu = torch.device("cpu")
+    return model if model.device == cpu else Model(model.layers, model.host_weights(), model.dtype, cpu)
+
+
+def _settle(requests: list[Request]) -> None:
+    for request in requests:
+        if request.settled is not None:
+            request.settled(request)

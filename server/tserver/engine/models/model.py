@@ -1,0 +1,144 @@
+"""A network with its weights on the device, ready to run rows.
+
+Knows torch; does not know names, versions, queues or disks. Never changed once it is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.engine import networks
+from tserver.engine.memory import check_bytes
+from tserver.engine.models.description import activation_layer, check_layers, flops_per_row, summarise, text
+from tserver.engine.models.files import Weights
+from tserver.errors import InvalidArgument
+
+
+class Model:
+    """Layers and their weights."""
+
+    def __init__(
+        self, layers: Sequence[ms.LayerSummary], weights: Weights, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Copy the weights to the device, in the dtype.
+
+        Raises: InvalidArgument, and torch's OutOfMemoryError before memory is taken.
+        """
+        check_layers(layers)
+        if not dtype.is_floating_point or dtype.itemsize == 1:
+            raise InvalidArgument(f"weights are float32, float64, float16 or bfloat16, not {dtype}")
+        self.layers = tuple(layers)
+        self.dtype, self.device = dtype, device
+        self.in_features, self.out_features = layers[0].in_features, layers[-1].out_features
+        self.parameters = sum(layer.parameters for layer in layers)
+        self.parameter_bytes = self.parameters * dtype.itemsize
+        self.flops_per_row = flops_per_row(layers)
+        self.text = text(layers)
+        check_bytes(f"a network of {self.parameters} parameters", self.parameter_bytes, device)
+        self.weights: Weights = [
+            (self._own(weight), None if bias is None else self._own(bias)) for weight, bias in weights
+        ]
+        described: list[dict[str, Any]] = []
+        for layer, (weight, bias) in zip(layers, self.weights, strict=True):
+            described.append({"kind": "linear", "weight": weight, "bias": bias})
+            described.append(activation_layer(layer.activation))
+        self.network = networks.build(described)
+        self.non_finite_parameters = sum(
+            int(tensor.isfinite().logical_not_().sum()) for tensor in self.network.parameters()
+        )
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """The outputs for rows: (n, in) -> (n, out). Weights and inputs want no gradients, so none are recorded."""
+        return self.network.forward(rows)
+
+    def check(self, dtype: torch.dtype, shape: Sequence[int]) -> int:
+        """How many rows inputs of this dtype and shape are. Raises: InvalidArgument where they do not fit."""
+        if dtype != self.dtype:
+            raise InvalidArgument(
+                f"inputs are {_name(dtype)}, but the network's dtype is {_name(self.dtype)}; convert them"
+            )
+        if not shape or shape[-1] != self.in_features:
+            raise InvalidArgument(
+                f"inputs have shape {list(shape)}, but the network takes {self.in_features} inputs; "
+                f"the last dimension must be {self.in_features}"
+            )
+        if len(shape) == 2:
+            rows = shape[0]
+        elif len(shape) > 64 or any(size < 0 for size in shape):
+            raise InvalidArgument(
+                f"inputs have shape {list(shape)[:70]}; sizes are 0 or more, in at most 64 dimensions"
+            )
+        else:
+            rows = math.prod(shape[:-1])
+        if rows <= 0:
+            raise InvalidArgument(f"inputs of shape {list(shape)} have no rows; give at least one")
+        return rows
+
+    def host_weights(self) -> Weights:
+        """The weights in the memory of the host: these very ones where they are there."""
+        return [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
+
+    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to(
+            device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format
+        )
+
+
+def specified(
+    specs: Sequence[ms.LayerSpec], given: Sequence[torch.Tensor | None], dtype: torch.dtype, device: torch.device
+) -> tuple[list[ms.LayerSummary], Weights]:
+    """The layers and weights of a description; `given` are the weight and the bias of each layer in turn.
+
+    Weights that are not given are drawn as torch.nn.Linear draws them. Raises: InvalidArgument, and torch's
+    OutOfMemoryError before memory is taken.
+    """
+    layers = [
+        summarise(
+            spec.in_features,
+            spec.out_features,
+            spec.activation,
+            has_bias=given[2 * index + 1] is not None or given[2 * index] is None,
+        )
+        for index, spec in enumerate(specs)
+    ]
+    check_layers(layers)
+    if not dtype.is_floating_point:
+        raise InvalidArgument(f"weights are float32, float64, float16 or bfloat16, not {dtype}")
+    weights: Weights = []
+    for index, layer in enumerate(layers):
+        rows, columns = layer.out_features, layer.in_features
+        weight, bias = given[2 * index], given[2 * index + 1]
+        if weight is None:
+            check_bytes(f"layer {index}", rows * columns * dtype.itemsize, device)
+            weight = _draw(rows, columns, columns=columns, dtype=dtype, device=device)
+            if bias is None:
+                bias = _draw(rows, columns=columns, dtype=dtype, device=device)
+        if tuple(weight.shape) != (rows, columns):
+            raise InvalidArgument(
+                f"layer {index} has {rows} neurons of {columns} inputs, but its weight has shape {tuple(weight.shape)}"
+            )
+        if bias is not None and tuple(bias.shape) != (rows,):
+            raise InvalidArgument(f"layer {index} has {rows} neurons, but its bias has shape {tuple(bias.shape)}")
+        weights.append((weight, bias))
+    return layers, weights
+
+
+def run_network(layers: list[dict[str, Any]], inputs: torch.Tensor) -> torch.Tensor:
+    """One forward pass of a network that is not kept. Raises: InvalidArgument where inputs have no rows."""
+    if inputs.dim() and 0 in inputs.shape[:-1]:
+        raise InvalidArgument(f"inputs of shape {list(inputs.shape)} have no rows; give at least one")
+    return networks.build(layers).forward(inputs)
+
+
+def _draw(*shape: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    bound = 1 / math.sqrt(columns)
+    return torch.empty(shape, dtype=dtype, device=device).uniform_(-bound, bound)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

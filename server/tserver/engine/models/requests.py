@@ -1,0 +1,243 @@
+"""Requests for one model, and the line in which they wait. Knows no torch, and nothing of how a batch is run.
+
+Any thread may put and remove; one thread takes. Times are of `time.monotonic`, in seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tserver.engine.models.batching import BatchingConfig, QueuePolicy
+from tserver.errors import DeadlineExceeded, Exhausted, ServerError
+
+
+class Request:
+    """One request: rows by value or as a tensor, and what has become of them."""
+
+    __slots__ = (
+        "arrived",
+        "as_tensor",
+        "data",
+        "deadline",
+        "error",
+        "is_delayed",
+        "level",
+        "output",
+        "priority",
+        "rows",
+        "settled",
+        "tensor",
+        "timeout_at",
+        "timeout_us",
+        "version",
+    )
+
+    def __init__(
+        self,
+        rows: int,
+        data: bytes | memoryview | None,
+        tensor: Any = None,
+        *,
+        as_tensor: bool = False,
+        priority: int = 0,
+        timeout_us: int = 0,
+        deadline: float | None = None,
+        settled: Callable[[Request], None] | None = None,
+    ) -> None:
+        # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
+        self.rows, self.data, self.tensor = rows, data, tensor
+        # Whether the output is wanted as a tensor, on the device.
+        self.as_tensor = as_tensor
+        self.priority, self.timeout_us, self.deadline = priority, timeout_us, deadline
+        # Called by whoever takes what has been delivered, once there is an output or an error.
+        self.settled = settled
+        self.level = 0
+        self.is_delayed = False
+        self.arrived = 0.0
+        self.timeout_at: float | None = None
+        # One of the two, in the end: the output's bytes (or its tensor, where that is wanted), or why there is none.
+        self.output: Any = None
+        self.error: ServerError | None = None
+        self.version = 0
+
+
+@dataclass(slots=True)
+class Taken:
+    """What came out of a line: requests to run together, requests that are too late, and when to look again."""
+
+    batch: list[Request] = field(default_factory=list)
+    expired: list[Request] = field(default_factory=list)
+    look_again_at: float | None = None
+    more: bool = False
+
+
+# What the inputs of waiting requests may take of the host's memory, for each model.
+_MAX_WAITING_BYTES = 256 << 20
+
+
+class _Level:
+    """The requests of one priority: those in time, then those whose time was up and who wait for the others."""
+
+    __slots__ = ("delayed", "policy", "waiting")
+
+    def __init__(self, policy: QueuePolicy) -> None:
+        self.policy = policy
+        self.waiting: deque[Request] = deque()
+        self.delayed: deque[Request] = deque()
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.delayed)
+
+
+class RequestQueue:
+    """The line of one model."""
+
+    def __init__(self, config: BatchingConfig) -> None:
+        self._lock = threading.Lock()
+        self._levels: dict[int, _Level] = {}
+        self._config = config
+        self._preferred = frozenset(config.preferred_batch_size)
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return sum(len(level) for level in list(self._levels.values()))
+
+    def configure(self, config: BatchingConfig) -> None:
+        """Change the settings. Requests that wait stay, with the priority that they have under the new settings."""
+        with self._lock:
+            waiting = [request for level in self._ordered() for request in (*level.waiting, *level.delayed)]
+            self._config = config
+            self._preferred = frozenset(config.preferred_batch_size)
+            self._levels = {}
+            for request in waiting:
+                self._place(request)
+
+    def put(self, request: Request) -> None:
+        """Join the line. Raises: Exhausted if it is full."""
+        with self._lock:
+            config = self._config
+            level = config.level(request.priority)
+            policy = config.policy(level)
+            queue = self._levels.get(level)
+            if policy.max_queue_size and queue is not None and len(queue) >= policy.max_queue_size:
+                raise Exhausted(
+                    f"{len(queue)} requests wait for this model, which is the limit; retry later",
+                    reason="QUEUE_FULL",
+                    retry_after_s="0.1",
+                )
+            size = len(request.data) if request.data is not None else 0
+            if self._bytes + size > _MAX_WAITING_BYTES:
+                raise Exhausted(
+                    f"inputs of {self._bytes} bytes wait for this model, and {size} more are too many; retry later",
+                    reason="QUEUE_FULL",
+                    retry_after_s="0.1",
+                )
+            self._bytes += size
+            request.arrived = time.monotonic()
+            timeout_us = policy.timeout_us(request.timeout_us)
+            request.timeout_at = request.arrived + timeout_us / 1e6 if timeout_us else None
+            self._place(request)
+
+    def remove(self, request: Request) -> bool:
+        """Leave the line; False if it is not there any more."""
+        with self._lock:
+            level = self._levels.get(request.level)
+            if level is None:
+                return False
+            try:
+                (level.delayed if request.is_delayed else level.waiting).remove(request)
+            except ValueError:
+                return False
+            self._forget(request)
+            return True
+
+    def take(self) -> Taken:
+        """The next requests to run together, as many as wait up to max_batch_size rows.
+
+        At a preferred size it stops short of that. Where others may still join, it gives nothing and says until when.
+        """
+        taken = Taken()
+        with self._lock:
+            now = time.monotonic()
+            is_full, best = self._pick(taken, now)
+            batch = taken.batch
+            if best:
+                self._give_back(batch, best)
+            elif batch and not is_full and (delay_us := self._config.max_queue_delay_us):
+                due = min(request.arrived for request in batch) + delay_us / 1e6
+                if due > now:
+                    taken.look_again_at = due
+                    self._give_back(batch, 0)
+            for request in (*batch, *taken.expired):
+                self._forget(request)
+            taken.more = any(len(level) for level in self._levels.values())
+        return taken
+
+    def _pick(self, taken: Taken, now: float) -> tuple[bool, int]:
+        """Move requests into the batch; whether it is full, and how many of them make the largest preferred size."""
+        largest, preferred = self._config.max_batch_size, self._preferred
+        rows = best = 0
+        batch = taken.batch
+        for level in self._ordered():
+            for line in (level.waiting, level.delayed):
+                while line:
+                    request = line[0]
+                    if self._is_late(request, level, now, taken):
+                        continue
+                    if batch and rows + request.rows > largest:
+                        return True, best
+                    batch.append(line.popleft())
+                    rows += request.rows
+                    if rows in preferred:
+                        best = len(batch)
+        return rows >= largest, best
+
+    def _is_late(self, request: Request, level: _Level, now: float, taken: Taken) -> bool:
+        """Take the first of a line out of it if its time is up."""
+        line = level.delayed if request.is_delayed else level.waiting
+        if request.deadline is not None and request.deadline <= now:
+            request.error = DeadlineExceeded("the deadline passed before the request was run; allow more time")
+        elif request.timeout_at is not None and request.timeout_at <= now:
+            if level.policy.timeout_action == "DELAY":
+                line.popleft()
+                request.timeout_at, request.is_delayed = None, True
+                level.delayed.append(request)
+                return True
+            waited_us = int((now - request.arrived) * 1e6)
+            request.error = DeadlineExceeded(
+                f"the request waited {waited_us} µs in the queue, longer than it may; retry later",
+                reason="QUEUE_TIMEOUT",
+            )
+        else:
+            return False
+        taken.expired.append(line.popleft())
+        return True
+
+    def _give_back(self, batch: list[Request], keep: int) -> None:
+        while len(batch) > keep:
+            request = batch.pop()
+            level = self._levels[request.level]
+            (level.delayed if request.is_delayed else level.waiting).appendleft(request)
+
+    def _forget(self, request: Request) -> None:
+        if request.data is not None:
+            self._bytes -= len(request.data)
+
+    def _place(self, request: Request) -> None:
+        request.level = self._config.level(request.priority)
+        level = self._levels.get(request.level)
+        if level is None:
+            self._levels[request.level] = level = _Level(self._config.policy(request.level))
+        (level.delayed if request.is_delayed else level.waiting).append(request)
+
+    def _ordered(self) -> list[_Level]:
+        return (
+            [self._levels[level] for level in sorted(self._levels)]
+            if len(self._levels) > 1
+            else [*self._levels.values()]
+        )

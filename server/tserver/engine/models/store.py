@@ -1,0 +1,260 @@
+"""Models on disk: a safetensors file and a JSON manifest each, written whole or not at all, and checked when read.
+
+    DATA_DIR/models/NAME/VERSION/model.safetensors
+    DATA_DIR/models/NAME/VERSION/manifest.json
+
+What does not pass the checks is renamed to VERSION.corrupt and never read again. Every method blocks on the disk and
+may be called from any thread, but not twice at a time for one model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from google.protobuf import json_format
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.engine.models import files
+from tserver.engine.models.batching import BatchingConfig
+from tserver.errors import InvalidArgument, ModelNotReady, NotFound, ServerError
+
+log = logging.getLogger("tserver.models")
+
+FORMAT = "tensorcompute-model"
+FORMAT_VERSION = 1
+_MANIFEST, _WEIGHTS = "manifest.json", "model.safetensors"
+_TEMPORARY, _TRASH, _CORRUPT = ".new-", ".old-", ".corrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model as it was on disk."""
+
+    layers: list[ms.LayerSummary]
+    weights: files.Weights
+    dtype: torch.dtype
+    batching: BatchingConfig
+
+
+class Store:
+    """The models in one directory, which belongs to one server at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
+        self._root = directory / "models"
+        self._root.mkdir(parents=True, exist_ok=True)
+        self._lock = (directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InvalidArgument(
+                f"another server uses the data directory {directory}; stop it, or name another directory"
+            ) from None
+        for left in self._root.glob("*/.*"):
+            # A server that ended in the middle of it left this behind.
+            if left.name.startswith((_TEMPORARY, _TRASH)):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._lock.close()
+
+    def names(self) -> Iterator[tuple[str, int]]:
+        """The name and version of all models there are, in order."""
+        for home in sorted(self._root.iterdir()):
+            if home.is_dir():
+                versions = [int(entry.name) for entry in home.iterdir() if _is_version(entry.name) and entry.is_dir()]
+                yield from ((home.name, version) for version in sorted(versions))
+
+    def save(
+        self,
+        name: str,
+        version: int,
+        layers: Sequence[ms.LayerSummary],
+        weights: files.Weights,
+        dtype: torch.dtype,
+        batching: BatchingConfig,
+    ) -> None:
+        """Write a model. When this returns it is on disk; when it does not, there is nothing. Raises: OSError."""
+        data = files.write(layers, weights)
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": name,
+            "version": version,
+            "dtype": str(dtype).removeprefix("torch."),
+            "layers": json.loads(files.describe(layers)),
+            "batching": _batching_json(batching),
+            "weights": {"file": _WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        }
+        home = self._root / name
+        home.mkdir(exist_ok=True)
+        temporary = home / (_TEMPORARY + secrets.token_hex(8))
+        temporary.mkdir()
+        try:
+            _write(temporary / _WEIGHTS, data)
+            _write(temporary / _MANIFEST, _seal(manifest))
+            _sync(temporary)
+            temporary.rename(home / str(version))
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync(home)
+        _sync(self._root)
+
+    def update(self, name: str, version: int, batching: BatchingConfig) -> None:
+        """Change the settings on record. Raises: OSError, ModelNotReady if the manifest is damaged."""
+        folder = self._folder(name, version)
+        manifest = self._manifest(folder, name, version)
+        manifest["batching"] = _batching_json(batching)
+        temporary = folder / (_TEMPORARY + secrets.token_hex(8))
+        _write(temporary, _seal(manifest))
+        temporary.replace(folder / _MANIFEST)
+        _sync(folder)
+
+    def read(self, name: str, version: int) -> Stored:
+        """A model from disk. One that is damaged is set aside first. Raises: ModelNotReady saying what is wrong."""
+        folder = self._folder(name, version)
+        try:
+            return self._read(folder, name, version)
+        except (ServerError, OSError, ValueError, KeyError, TypeError) as error:
+            what = error.message if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+            aside = self._set_aside(folder)
+            log.error(
+                "a model on disk is damaged; it is not served",
+                extra={"model": name, "version": version, "cause": what, "set_aside": str(aside)},
+            )
+            raise ModelNotReady(
+                f"version {version} of {name!r} is damaged on disk and was set aside: {what}", reason="MODEL_CORRUPT"
+            ) from error
+
+    def delete(self, name: str, version: int) -> None:
+        """Remove a model from disk, if it is there. Raises: OSError."""
+        home = self._root / name
+        trash = home / (_TRASH + secrets.token_hex(8))
+        with contextlib.suppress(FileNotFoundError):
+            (home / str(version)).rename(trash)
+            _sync(home)
+            shutil.rmtree(trash, ignore_errors=True)
+        # Fails where other versions, or what was set aside, are left in it.
+        with contextlib.suppress(OSError):
+            home.rmdir()
+
+    def _folder(self, name: str, version: int) -> Path:
+        return self._root / name / str(version)
+
+    def _read(self, folder: Path, name: str, version: int) -> Stored:
+        manifest = self._manifest(folder, name, version)
+        told = manifest["weights"]
+        path = folder / _WEIGHTS
+        size = path.stat().st_size
+        if size != told["bytes"]:
+            raise InvalidArgument(f"{_WEIGHTS} has {size} bytes, but the manifest says {told['bytes']}")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != told["sha256"]:
+            raise InvalidArgument(f"{_WEIGHTS} does not have the sha256 that the manifest says")
+        layers = files.parse_layers(manifest["layers"])
+        tensors, _ = files.read(data)
+        specs = [
+            ms.LayerSpec(in_features=layer.in_features, out_features=layer.out_features, activation=layer.activation)
+            for layer in layers
+        ]
+        found, weights = files.layers_of(tensors, {}, specs)
+        dtype = weights[0][0].dtype
+        if [layer.has_bias for layer in found] != [layer.has_bias for layer in layers]:
+            raise InvalidArgument(f"the biases in {_WEIGHTS} are not those of the manifest")
+        if str(dtype).removeprefix("torch.") != manifest["dtype"]:
+            raise InvalidArgument(f"{_WEIGHTS} has {dtype}, but the manifest says {manifest['dtype']}")
+        batching = BatchingConfig.read(json_format.ParseDict(manifest["batching"], ms.BatchingConfig()))
+        return Stored(found, weights, dtype, batching)
+
+    def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InvalidArgument(f"{_MANIFEST} is not the manifest of a model")
+        if manifest.get("format_version") != FORMAT_VERSION:
+            raise InvalidArgument(
+                f"{_MANIFEST} has format_version {manifest.get('format_version')}; this server reads {FORMAT_VERSION}"
+            )
+        seal = manifest.pop("sha256", None)
+        if seal != _digest(manifest):
+            raise InvalidArgument(f"{_MANIFEST} does not have the sha256 that it says of itself")
+        if (manifest["name"], manifest["version"]) != (name, version):
+            raise InvalidArgument(f"{_MANIFEST} is of version {manifest['version']} of {manifest['name']!r}")
+        return manifest
+
+    def _set_aside(self, folder: Path) -> Path | None:
+        for number in range(1000):
+            aside = folder.with_name(folder.name + _CORRUPT + (f"-{number}" if number else ""))
+            if aside.exists():
+                continue
+            try:
+                folder.rename(aside)
+            except OSError:
+                return None
+            return aside
+        return None
+
+
+def read_within(directory: str, path: str) -> bytes:
+    """A file below a directory of the server. Raises: NotFound, InvalidArgument for a path that leads out of it."""
+    if not directory:
+        raise InvalidArgument("the server has no model directory (--model-dir); upload the file")
+    root = Path(directory).resolve()
+    if "\0" in path:
+        raise InvalidArgument("the path has a null character in it")
+    try:
+        found = (root / path).resolve()
+        if not found.is_relative_to(root):
+            raise InvalidArgument(f"the path {path[:200]!r} leads out of the model directory; name a file in it")
+        if not found.is_file():
+            raise NotFound(f"there is no file {path[:200]!r} in the model directory")
+        return found.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"the file {path[:200]!r} cannot be read: {error.strerror}") from None
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name)) and int(name) > 0
+
+
+def _batching_json(batching: BatchingConfig) -> dict[str, Any]:
+    return json_format.MessageToDict(batching.message(), preserving_proto_field_name=True)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _seal(manifest: dict[str, Any]) -> bytes:
+    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return (json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

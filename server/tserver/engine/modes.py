@@ -1,0 +1,89 @@
+"""The modes a call runs under: gradients, inference, autocast; and the state of a session that torch keeps per process.
+
+Both are put in place before a session's calls and taken away after them, on the one thread that runs torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+
+import torch
+import torch._tensor_str as tensor_str
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.dtypes import DTYPES
+from tserver.errors import InvalidArgument
+
+
+class Mode:
+    """What a thread of the client has switched on."""
+
+    __slots__ = ("_autocast", "_inference", "_no_grad", "_stack")
+
+    def __init__(self, context: pb.Context) -> None:
+        self._no_grad = context.no_grad
+        self._inference = context.inference
+        self._autocast = []
+        for entry in context.autocast:
+            if entry.device_type not in ("cpu", "cuda"):
+                raise InvalidArgument(f"autocast has device type {entry.device_type!r}; use 'cpu' or 'cuda'")
+            dtype = DTYPES.get(entry.dtype)
+            self._autocast.append((entry.device_type, dtype, entry.enabled, entry.cache_enabled))
+        self._stack: ExitStack | None = None
+
+    def enter(self) -> None:
+        """Switch on."""
+        stack = ExitStack()
+        # Entered first, so that what follows may change grad mode within it.
+        if self._inference:
+            stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.set_grad_enabled(not self._no_grad))
+        for device_type, dtype, enabled, cache_enabled in self._autocast:
+            stack.enter_context(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled))
+        self._stack = stack
+
+    def leave(self) -> None:
+        """Switch off."""
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+
+class ProcessState:
+    """A session's share of what torch keeps once per process: random state, default dtype, print options."""
+
+    __slots__ = ("_cuda", "_dtype", "_print_options", "_random")
+
+    def __init__(self) -> None:
+        fresh = torch.Generator()
+        fresh.seed()
+        self._random = fresh.get_state()
+        self._cuda: list[torch.Tensor] | None = None
+        self._dtype = torch.float32
+        self._print_options = copy.copy(_DEFAULT_PRINT_OPTIONS)
+
+    def load(self) -> None:
+        """Put this session's state in place."""
+        torch.default_generator.set_state(self._random)
+        if torch.cuda.is_initialized():
+            if self._cuda is None:
+                seed = torch.default_generator.initial_seed()
+                for generator in torch.cuda.default_generators:
+                    generator.manual_seed(seed)
+            else:
+                for generator, state in zip(torch.cuda.default_generators, self._cuda, strict=True):
+                    generator.set_state(state)
+        torch.set_default_dtype(self._dtype)
+        tensor_str.PRINT_OPTS = self._print_options
+
+    def save(self) -> None:
+        """Take this session's state away."""
+        self._random = torch.default_generator.get_state()
+        if torch.cuda.is_initialized():
+            self._cuda = [generator.get_state() for generator in torch.cuda.default_generators]
+        self._dtype = torch.get_default_dtype()
+        self._print_options = tensor_str.PRINT_OPTS
+
+
+_DEFAULT_PRINT_OPTIONS = copy.copy(tensor_str.PRINT_OPTS)

@@ -1,0 +1,132 @@
+"""The operations that callers may run: the table's names, made callables once, at start.
+
+The table is the allowlist. A name that is not in it is never looked up, here or anywhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import reduce
+from importlib import resources
+from typing import Any
+
+import torch
+
+# A longer name is no misspelling, and comparing it with every name takes long.
+_MAX_HINTED = 60
+
+
+@dataclass(slots=True)
+class Operation:
+    """One operation: the function, and what the engine must know about it."""
+
+    name: str
+    function: Callable[..., Any]
+    # Something is changed besides the result: a failure must reach the caller though nobody asks for a result.
+    has_effect: bool = False
+    # Parameters that make it change something when they are true, and whether they are by default.
+    effect_flags: tuple[tuple[str, bool], ...] = ()
+    # The result goes to the default device when no device is given.
+    is_factory: bool = False
+    # The size of its result is in its arguments, and is checked before memory is taken.
+    allocates: bool = False
+    # The session's space is the first argument.
+    needs_space: bool = False
+    # A packed sequence is passed as it is, not as a list.
+    takes_packed: bool = False
+    # A call is the function and nothing else.
+    is_plain: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Work out what follows from the other fields."""
+        self.is_plain = not (self.is_factory or self.allocates or self.needs_space)
+
+    def changes(self, kwargs: dict[str, Any]) -> bool:
+        """Whether a call with these keyword arguments changes something besides its result."""
+        return (
+            self.has_effect
+            or kwargs.get("out") is not None
+            or any(kwargs.get(flag, default) is not False for flag, default in self.effect_flags)
+        )
+
+
+class UnknownOperation(AttributeError):
+    """An operation that is not in the table; the message names the nearest ones."""
+
+
+class Operations:
+    """All operations of this server, by name."""
+
+    def __init__(self, own: Iterable[Operation]) -> None:
+        text = resources.files("tensorcompute.v1").joinpath("operations.json").read_text()
+        table = json.loads(text)
+        self.digest: str = table["digest"]
+        self._by_name: dict[str, Operation] = {}
+        self._absent: set[str] = set()
+        effects: dict[str, bool] = {}
+        for entry in table["operations"]:
+            name = entry["name"]
+            effects[name] = bool(entry.get("writes") or entry.get("state") or entry["returns"] in ("self", "none"))
+            function = None if entry["kind"] == "own" else _resolve(name)
+            if function is None:
+                self._absent.add(name)
+                continue
+            flag = entry.get("writes_if")
+            self._by_name[name] = Operation(
+                name,
+                function,
+                has_effect=effects[name],
+                effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
+                is_factory=bool(entry.get("factory")),
+                allocates=_allocates(entry),
+            )
+        # Our own operations come last: some stand in for torch's function of that name.
+        for operation in own:
+            if operation.name in effects:
+                operation.has_effect = effects[operation.name]
+                known = self._by_name.get(operation.name)
+                operation.is_factory = known is not None and known.is_factory
+                operation.allocates = known is not None and known.allocates
+                operation.settle()
+                self._by_name[operation.name] = operation
+
+    def names(self) -> list[str]:
+        """The names of all operations."""
+        return list(self._by_name)
+
+    def get(self, name: str) -> Operation:
+        """The operation of that name, or one that fails when it is run: naming it is not yet an error."""
+        found = self._by_name.get(name)
+        return found if found is not None else Operation(name[:200], self._refuse(name[:200]))
+
+    def _refuse(self, name: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            if name in self._absent:
+                raise UnknownOperation(
+                    f"operation {name!r} does not exist in torch {torch.__version__}, which this server runs"
+                )
+            near = difflib.get_close_matches(name, self._by_name, n=3) if len(name) <= _MAX_HINTED else []
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise UnknownOperation(f"operation {name!r} is not in the table of operations{hint}")
+
+        return refuse
+
+
+def _allocates(entry: dict[str, Any]) -> bool:
+    name: str = entry["name"]
+    return bool(entry.get("factory")) or name.endswith("_like") or name.startswith("Tensor.new_")
+
+
+def _resolve(name: str) -> Callable[..., Any] | None:
+    """The callable behind a name of the table; None if this torch has none."""
+    try:
+        found = reduce(getattr, name.split("."), torch)
+    except AttributeError:
+        return None
+    return found if callable(found) else None

@@ -1,0 +1,124 @@
+"""Operations that are not torch's: reads, and the few torch functions that a shared server must run differently.
+
+An operation named `tc.…` is ours alone. The others stand in for torch's function of that name, and do what it does,
+except for what their comment says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from tserver.engine import initial, networks, optimizers
+from tserver.engine.inspect import description, read_inline, stage
+from tserver.engine.models.registry import Registry
+from tserver.engine.operations import Operation
+from tserver.engine.space import Space
+from tserver.engine.values import Packed
+from tserver.errors import Exhausted
+
+# What the description around the elements takes in a reply, at most.
+_REPLY_MARGIN = 4096
+
+
+def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operation]:
+    """All of them. With a single owner, uninitialised memory is left as it is."""
+    yield Operation("tc.model_forward", models.forward)
+    yield Operation("tc.read", _read, needs_space=True)
+    yield Operation("tc.numpy", _numpy, needs_space=True)
+    yield Operation("tc.describe", description)
+    for name, function in {**networks.OWN_OPERATIONS, **optimizers.OWN_OPERATIONS, **initial.OWN_OPERATIONS}.items():
+        yield Operation(name, function)
+    for name in ("tensor", "as_tensor", "asarray"):
+        yield Operation(name, _from_packed(getattr(torch, name)), takes_packed=True)
+    yield Operation("Tensor.tolist", _tolist, needs_space=True)
+    yield Operation("linalg.eigvals", _eigvals)
+    yield Operation("Tensor.new_tensor", _new_tensor, takes_packed=True)
+    if not single_owner:
+        # Freed memory of others would show through.
+        for name in ("empty", "empty_like", "empty_strided", "empty_permuted"):
+            yield Operation(name, _zeroed(getattr(torch, name)))
+        for name in ("new_empty", "new_empty_strided", "new"):
+            yield Operation(f"Tensor.{name}", _zeroed(getattr(torch.Tensor, name)))
+        for name in ("resize_", "resize_as_"):
+            yield Operation(f"Tensor.{name}", _zeroed_growth(getattr(torch.Tensor, name)))
+        yield Operation("resize_as_", _zeroed_growth(torch.resize_as_))
+
+
+def _read(space: Space, tensor: torch.Tensor) -> Any:
+    """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
+    if tensor.numel() * tensor.itemsize > min(space.max_inline_bytes, space.reply_room - _REPLY_MARGIN):
+        return stage(tensor)
+    return read_inline(tensor)
+
+
+def _numpy(space: Space, tensor: torch.Tensor, *, force: bool = False) -> Any:
+    """The elements, refused where `Tensor.numpy` refuses, in its words; a tensor elsewhere is brought here first."""
+    host = tensor if tensor.device.type == "cpu" else tensor.cpu()
+    host.numpy(force=force)
+    return _read(space, tensor)
+
+
+def _from_packed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.tensor and its kin, for a nested list of numbers that came packed."""
+
+    def create(*args: Any, **kwargs: Any) -> Any:
+        if not args or not isinstance(args[0], Packed):
+            return function(*args, **kwargs)
+        array = args[0].array
+        if kwargs.get("dtype") is None and array.dtype == "float64":
+            # A list of floats gets the default dtype, each element rounded once.
+            kwargs["dtype"] = torch.get_default_dtype()
+        return torch.tensor(array, *args[1:], **kwargs)
+
+    return create
+
+
+def _new_tensor(*args: Any, **kwargs: Any) -> torch.Tensor:
+    create: Callable[..., torch.Tensor] = torch.Tensor.new_tensor
+    return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
+
+
+def _eigvals(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """torch checks for nan and inf in eig, but not in eigvals, where LAPACK then ends the process."""
+    matrix = args[0] if args else kwargs.get("A", kwargs.get("input"))
+    if isinstance(matrix, torch.Tensor) and not torch.isfinite(matrix).all():
+        raise RuntimeError("torch.linalg.eigvals: input tensor should not contain infs or NaNs.")
+    values: torch.Tensor = torch.linalg.eigvals(*args, **kwargs)
+    return values
+
+
+def _tolist(space: Space, tensor: torch.Tensor) -> Any:
+    """A nested list, unless it would only be made to be refused: a list takes many times the memory of its elements."""
+    if tensor.numel() * 2 > space.reply_room:
+        raise Exhausted(
+            f"Tensor.tolist: a list of {tensor.numel()} elements is too large for a reply; use numpy()",
+            reason="REPLY_TOO_LARGE",
+        )
+    return tensor.tolist()
+
+
+def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def create(*args: Any, **kwargs: Any) -> torch.Tensor:
+        result = function(*args, **kwargs)
+        with torch.no_grad():
+            return result.zero_() if result.numel() and result.device.type != "meta" else result
+
+    return create
+
+
+def _zeroed_growth(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def resize(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor = args[0] if args else None
+        before = tensor.untyped_storage().nbytes() if isinstance(tensor, torch.Tensor) else 0
+        result = function(*args, **kwargs)
+        storage = result.untyped_storage()
+        if storage.nbytes() > before:
+            whole = torch.empty(0, dtype=torch.uint8, device=result.device)
+            whole.set_(storage, before, (storage.nbytes() - before,), (1,))
+            whole.zero_()
+        return result
+
+    return resize

@@ -1,0 +1,219 @@
+"""What one session holds: results of calls by id, uploads, and the names and modes it has defined.
+
+Only the engine's thread touches a space.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.modes import Mode, ProcessState
+from tserver.engine.operations import Operation, Operations
+from tserver.engine.values import held_as
+from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, UnknownId
+
+# Ids from here on are made by the server, for callers of the typed RPCs. Below 2^53, so that every language holds them.
+FIRST_SERVER_ID = 1 << 48
+MAX_DEFINITIONS = 65536
+MAX_REPLY_BYTES = 16 << 20
+_SERVER_IDS = itertools.count(FIRST_SERVER_ID)
+
+
+class Failed:
+    """Stands where the result of a failed call would be."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: pb.Error) -> None:
+        self.error = error
+
+
+class Parts:
+    """A result with several parts, by path. A part that was let go is gone from it."""
+
+    __slots__ = ("by_path",)
+
+    def __init__(self, result: Any) -> None:
+        self.by_path: dict[tuple[int, ...], Any] = dict(leaves(result, ()))
+
+
+class Staged:
+    """The elements of a tensor, copied to the host, waiting to be fetched by Download."""
+
+    __slots__ = ("data", "dtype", "shape")
+    held_as = "staged"
+
+    def __init__(self, dtype: pb.DType, shape: list[int], data: Any) -> None:
+        self.dtype, self.shape, self.data = dtype, shape, data
+
+
+def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """The parts of a result that are held, with their paths."""
+    if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
+        for index, item in enumerate(result):
+            yield from leaves(item, (*path, index))
+    elif isinstance(result, dict):
+        for index, item in enumerate(result.values()):
+            yield from leaves(item, (*path, index))
+    elif isinstance(result, torch.Tensor) or held_as(result) is not None:
+        yield path, result
+
+
+class Space:
+    """The name space of one session."""
+
+    def __init__(self, operations: Operations, *, max_nesting: int, max_inline_bytes: int, max_bytes: int) -> None:
+        self.objects: dict[int, Any] = {}
+        self.operations: list[Operation] = []
+        self.modes: list[Mode | InvalidArgument] = []
+        self.uploads: dict[int, tuple[torch.dtype, list[int], bytearray | memoryview]] = {}
+        self.state = ProcessState()
+        self.max_nesting = max_nesting
+        self.max_inline_bytes = max_inline_bytes
+        self.max_bytes = max_bytes
+        self._room = max_bytes
+        self.peak_results = 0
+        # What the reply to the batch under way may still take, in bytes.
+        self.reply_room = MAX_REPLY_BYTES
+        self._all = operations
+
+    def define(self, operations: Iterable[str], contexts: Iterable[pb.Context]) -> None:
+        """Append operations and modes to the session's lists. A bad one, or one too many, fails its calls."""
+        for name in operations:
+            if len(self.operations) < MAX_DEFINITIONS:
+                self.operations.append(self._all.get(name))
+        for context in contexts:
+            if len(self.modes) >= MAX_DEFINITIONS:
+                break
+            try:
+                self.modes.append(Mode(context))
+            except InvalidArgument as error:
+                self.modes.append(error)
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name."""
+        return self._all.get(name)
+
+    def whole(self, call_id: int) -> Any:
+        """The whole result of a call. Raises UnknownId, or CallFailed if the call failed."""
+        try:
+            found = self.objects[call_id]
+        except KeyError:
+            raise UnknownId(f"id {call_id} is not held by this session: no call made it, or it was let go") from None
+        if found.__class__ is Failed:
+            raise CallFailed(found.error)
+        if found.__class__ is Parts:
+            raise InvalidArgument(f"id {call_id} has {len(found.by_path)} parts; name one of them by its path")
+        return found
+
+    def part(self, ref: pb.Ref) -> Any:
+        """A result, or a part of one. Raises UnknownId, or CallFailed if the call failed."""
+        if not ref.path:
+            return self.whole(ref.id)
+        found = self.objects.get(ref.id)
+        if found.__class__ is Failed:
+            raise CallFailed(found.error)
+        path = tuple(ref.path)
+        if found.__class__ is not Parts or path not in found.by_path:
+            raise UnknownId(
+                f"part {list(path)} of id {ref.id} is not held by this session: no call made it, or it was let go"
+            )
+        return found.by_path[path]
+
+    def tensor(self, ref: pb.Ref) -> torch.Tensor:
+        """A tensor. Raises what `part` raises, and InvalidArgument if it is something else."""
+        found = self.part(ref)
+        if not isinstance(found, torch.Tensor):
+            raise InvalidArgument(f"id {ref.id} is not a tensor but a {type(found).__name__}")
+        return found
+
+    def free(self, ref: pb.Ref) -> bool:
+        """Let a result or a part go; False if it is not held."""
+        if not ref.path:
+            return self.objects.pop(ref.id, None) is not None
+        found = self.objects.get(ref.id)
+        if found.__class__ is not Parts:
+            return False
+        gone = found.by_path.pop(tuple(ref.path), None) is not None
+        if not found.by_path:
+            del self.objects[ref.id]
+        return gone
+
+    def add_upload(self, upload_id: int, dtype: torch.dtype, shape: list[int], data: bytearray | memoryview) -> None:
+        """Keep a completed upload until a call uses it."""
+        if upload_id in self.uploads:
+            raise AlreadyExists(f"upload id {upload_id} is in use; choose another")
+        self.uploads[upload_id] = (dtype, shape, data)
+
+    def take_upload(self, upload_id: int) -> tuple[torch.dtype, list[int], bytearray | memoryview]:
+        """A completed upload, which is used up."""
+        try:
+            return self.uploads.pop(upload_id)
+        except KeyError:
+            raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first") from None
+
+    def new_server_id(self) -> int:
+        """An id for a caller who makes none; no two sessions share one, so that a mix-up is noticed."""
+        return next(_SERVER_IDS)
+
+    def tensors(self) -> Iterator[tuple[pb.Ref, torch.Tensor]]:
+        """All tensors held, in the order of their ids."""
+        for call_id in sorted(self.objects):
+            found = self.objects[call_id]
+            if isinstance(found, torch.Tensor):
+                yield pb.Ref(id=call_id), found
+            elif isinstance(found, Parts):
+                for path, item in found.by_path.items():
+                    if isinstance(item, torch.Tensor):
+                        yield pb.Ref(id=call_id, path=path), item
+
+    def charge(self, what: str, result: torch.Tensor) -> None:
+        """Count a new result against the quota. Raises: Exhausted.
+
+        What is left is an estimate that errs on the safe side: views and frees are noticed when all is counted again,
+        which happens only when the estimate runs out.
+        """
+        size = result.untyped_storage().nbytes()
+        self._room -= size
+        if self._room < 0:
+            held = self.held_bytes()
+            storages = self.storages()
+            if (result.device, result.untyped_storage().data_ptr()) not in storages:
+                held += size
+            self._room = self.max_bytes - held
+            if self._room < 0:
+                raise Exhausted(
+                    f"{what}: the session would hold {held} bytes, but may hold {self.max_bytes}; free tensors",
+                    reason="QUOTA_EXCEEDED",
+                )
+
+    def held_bytes(self) -> int:
+        """The memory of everything held, each storage counted once."""
+        return sum(self.storages().values()) + sum(len(data) for _, _, data in self.uploads.values())
+
+    def storages(self) -> dict[tuple[torch.device, int], int]:
+        """The size of each storage in use, by device and address.
+
+        Those of the tensors held, of their gradients, and of the tensors behind networks and optimisers.
+        """
+        found: dict[tuple[torch.device, int], int] = {}
+        behind = [tensor for held in self.objects.values() for tensor in getattr(held, "held_tensors", tuple)()]
+        for tensor in itertools.chain((tensor for _, tensor in self.tensors()), behind):
+            gradient = tensor.grad if tensor.is_leaf else None
+            for one in (tensor, gradient):
+                if one is not None and one.layout is torch.strided:
+                    storage = one.untyped_storage()
+                    found[one.device, storage.data_ptr()] = storage.nbytes()
+        return found
+
+    def clear(self) -> None:
+        """Let everything go."""
+        self.objects.clear()
+        self.uploads.clear()
+        self.operations.clear()
+        self.modes.clear()

@@ -1,0 +1,339 @@
+"""The contract's values as Python's and torch's, and back.
+
+Decoding needs the session's space, because a value may name something that the space holds. It trusts no field:
+lengths, depths and enums are checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.dtypes import (
+    DTYPE_CODES,
+    DTYPES,
+    LAYOUT_CODES,
+    LAYOUTS,
+    MEMORY_FORMAT_CODES,
+    MEMORY_FORMATS,
+)
+from tserver.errors import InvalidArgument
+
+MAX_ELEMENTS = (1 << 63) - 1
+
+
+class Holder(Protocol):
+    """What decoding needs of a session's space."""
+
+    max_nesting: int
+    max_inline_bytes: int
+
+    def whole(self, call_id: int) -> Any:
+        """The whole result of a call."""
+
+    def part(self, ref: pb.Ref) -> Any:
+        """A result, or a part of one."""
+
+    def take_upload(self, upload_id: int) -> tuple[torch.dtype, list[int], bytearray | memoryview]:
+        """A completed upload, which is used up."""
+
+
+class Packed:
+    """A nested sequence of Python numbers, packed; an operation that does not know it gets it as a list."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+
+
+def dtype_of(code: int) -> torch.dtype:
+    """torch's dtype for the contract's; InvalidArgument if there is none."""
+    try:
+        return DTYPES[code]  # type: ignore[index]
+    except KeyError:
+        raise InvalidArgument(f"dtype {code} is not known; use one of the values of DType") from None
+
+
+def checked_numel(shape: list[int]) -> int:
+    """The number of elements of a shape that came over the wire."""
+    if len(shape) > 64:
+        raise InvalidArgument(f"shape has {len(shape)} dimensions; at most 64 are held")
+    for size in shape:
+        if size < 0:
+            raise InvalidArgument(f"shape {shape} has the negative size {size}; sizes are 0 or more")
+    count = math.prod(shape)
+    if count > MAX_ELEMENTS:
+        raise InvalidArgument(f"shape {shape} has more than 2^63 elements")
+    return count
+
+
+def checked_nbytes(shape: list[int], dtype: torch.dtype) -> int:
+    """The number of bytes of a tensor that came over the wire."""
+    return checked_numel(shape) * dtype.itemsize
+
+
+def tensor_from_bytes(dtype: torch.dtype, shape: list[int], data: Any, *, copy: bool = True) -> torch.Tensor:
+    """A CPU tensor of the given bytes; its memory is its own if `copy`, else that of `data`, which must be writable."""
+    want = checked_nbytes(shape, dtype)
+    if len(data) != want:
+        raise InvalidArgument(
+            f"data has {len(data)} bytes, but shape {shape} of {str(dtype).removeprefix('torch.')} needs {want}"
+        )
+    if not want:
+        return torch.empty(shape, dtype=dtype)
+    if dtype is torch.bool:
+        # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
+        flags = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return flags.ne(0).reshape(shape)
+    return torch.frombuffer(bytearray(data) if copy else data, dtype=dtype).reshape(shape)
+
+
+def bytes_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The dense little-endian bytes of a tensor, as a one-dimensional uint8 array; a copy unless that is needless."""
+    host = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    if not host.numel():
+        return np.empty(0, np.uint8)
+    array: np.ndarray[Any, Any] = host.view(torch.uint8).numpy()
+    return array
+
+
+def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
+    host = value.array
+    content = host.WhichOneof("content")
+    if content == "upload":
+        dtype, shape, raw = holder.take_upload(host.upload)
+        tensor = tensor_from_bytes(dtype, shape, raw, copy=False)
+    elif content == "data":
+        dtype, shape = dtype_of(host.data.dtype), list(host.data.shape)
+        if len(host.data.data) > holder.max_inline_bytes:
+            raise InvalidArgument(
+                f"an array of {len(host.data.data)} bytes is too large for a message "
+                f"(limit {holder.max_inline_bytes}); use Upload"
+            )
+        tensor = tensor_from_bytes(dtype, shape, host.data.data)
+    else:
+        raise InvalidArgument("array has neither data nor an upload; set one")
+    if host.kind == pb.HostArray.KIND_TENSOR:
+        return tensor
+    if host.kind in (pb.HostArray.KIND_NDARRAY, pb.HostArray.KIND_SEQUENCE):
+        if dtype not in _NUMPY_DTYPES:
+            raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
+        array = tensor.numpy()
+        return Packed(array) if host.kind == pb.HostArray.KIND_SEQUENCE else array
+    raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
+
+
+_NUMPY_DTYPES = frozenset(DTYPE_CODES) - {
+    torch.bfloat16,
+    torch.complex32,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+}
+
+
+def _list(holder: Holder, value: pb.Value, depth: int) -> list[Any]:
+    return [decode(holder, item, depth + 1) for item in value.list.items]
+
+
+def _tuple(holder: Holder, value: pb.Value, depth: int) -> tuple[Any, ...]:
+    return tuple([decode(holder, item, depth + 1) for item in value.tuple.items])
+
+
+def _slice(holder: Holder, value: pb.Value, depth: int) -> slice:
+    bounds = value.slice
+    return slice(
+        decode(holder, bounds.start, depth + 1) if bounds.HasField("start") else None,
+        decode(holder, bounds.stop, depth + 1) if bounds.HasField("stop") else None,
+        decode(holder, bounds.step, depth + 1) if bounds.HasField("step") else None,
+    )
+
+
+def _mapping(holder: Holder, value: pb.Value, depth: int) -> dict[str, Any]:
+    return {entry.name: decode(holder, entry.value, depth + 1) for entry in value.mapping.entries}
+
+
+def _device(holder: Holder, value: pb.Value, depth: int) -> torch.device:
+    return torch.device(value.device)
+
+
+def _memory_format(holder: Holder, value: pb.Value, depth: int) -> torch.memory_format:
+    try:
+        return MEMORY_FORMATS[value.memory_format]
+    except KeyError:
+        raise InvalidArgument(f"memory format {value.memory_format} is not known") from None
+
+
+def _layout(holder: Holder, value: pb.Value, depth: int) -> torch.layout:
+    try:
+        layout = LAYOUTS[value.layout]
+    except KeyError:
+        raise InvalidArgument(f"layout {value.layout} is not known") from None
+    if layout is not torch.strided:
+        # A malformed sparse tensor can end the process.
+        raise InvalidArgument(f"layout {layout} is not held; only strided tensors are")
+    return layout
+
+
+def _results_only(holder: Holder, value: pb.Value, depth: int) -> Any:
+    raise InvalidArgument(f"a value of kind {value.WhichOneof('kind')!r} is for results; it cannot be an argument")
+
+
+_DECODERS: dict[str | None, Callable[[Holder, pb.Value, int], Any]] = {
+    "result": lambda holder, value, depth: holder.whole(value.result),
+    "ref": lambda holder, value, depth: holder.part(value.ref),
+    "integer": lambda holder, value, depth: value.integer,
+    "unsigned": lambda holder, value, depth: value.unsigned,
+    "number": lambda holder, value, depth: value.number,
+    "boolean": lambda holder, value, depth: value.boolean,
+    "text": lambda holder, value, depth: value.text,
+    "none": lambda holder, value, depth: None,
+    "complex": lambda holder, value, depth: complex(value.complex.real, value.complex.imag),
+    "dtype": lambda holder, value, depth: dtype_of(value.dtype),
+    "device": _device,
+    "size": lambda holder, value, depth: torch.Size(value.size.dims),
+    "list": _list,
+    "tuple": _tuple,
+    "slice": _slice,
+    "ellipsis": lambda holder, value, depth: ...,
+    "array": _array,
+    "memory_format": _memory_format,
+    "layout": _layout,
+    "mapping": _mapping,
+    "named_tuple": _results_only,
+    "tensor": _results_only,
+    "data": _results_only,
+    "object": _results_only,
+}
+
+
+def decode(holder: Holder, value: pb.Value, depth: int = 0) -> Any:
+    """A Python value for the contract's. Raises InvalidArgument, UnknownId, or what torch raises for a bad device."""
+    if depth > holder.max_nesting:
+        raise InvalidArgument(f"an argument is nested deeper than {holder.max_nesting} levels")
+    kind = value.WhichOneof("kind")
+    try:
+        decoder = _DECODERS[kind]
+    except KeyError:
+        raise InvalidArgument("an argument has no kind set; use `none` for None") from None
+    return decoder(holder, value, depth)
+
+
+_DEVICE_NAMES: dict[torch.device, str] = {}
+
+
+def device_name(device: torch.device) -> str:
+    """`str(device)`, made once for each."""
+    name = _DEVICE_NAMES.get(device)
+    if name is None:
+        name = _DEVICE_NAMES[device] = str(device)
+    return name
+
+
+def describe(tensor: torch.Tensor, into: pb.TensorMeta) -> None:
+    """Fill in the description of a tensor. Raises: InvalidArgument for one that the contract cannot hold."""
+    if tensor.layout is not torch.strided:
+        raise InvalidArgument(f"a tensor of layout {tensor.layout} is not held; only strided tensors are")
+    into.shape.extend(tensor.shape)
+    try:
+        into.dtype = DTYPE_CODES[tensor.dtype]
+    except KeyError:
+        raise InvalidArgument(f"{tensor.dtype} is not a dtype that the contract knows") from None
+    into.device = device_name(tensor.device)
+    if tensor.requires_grad:
+        into.requires_grad = True
+    into.layout = pb.LAYOUT_STRIDED
+
+
+def held_as(result: Any) -> str | None:
+    """What an object that is not a tensor, and that a session may hold, is called; None if it is none."""
+    if isinstance(result, torch.Generator):
+        return "Generator"
+    if isinstance(result, torch.autograd.graph.Node):
+        return type(result).__name__
+    name = getattr(type(result), "held_as", None)
+    return str(name) if name is not None else None
+
+
+def encode(result: Any, into: pb.Value) -> bool:
+    """Fill in what a call returned; True if something in it is to be held (a tensor or an object).
+
+    Raises: InvalidArgument for a type that does not travel.
+    """
+    if isinstance(result, torch.Tensor):
+        describe(result, into.tensor)
+        return True
+    if result is None:
+        into.none.SetInParent()
+    elif isinstance(result, bool):
+        into.boolean = result
+    elif isinstance(result, int):
+        if result >= 1 << 63:
+            into.unsigned = result
+        else:
+            into.integer = result
+    elif isinstance(result, float):
+        into.number = result
+    elif isinstance(result, str):
+        into.text = result
+    elif isinstance(result, complex):
+        into.complex.real, into.complex.imag = result.real, result.imag
+        into.complex.SetInParent()
+    elif isinstance(result, torch.Size):
+        into.size.dims.extend(result)
+        into.size.SetInParent()
+    elif isinstance(result, tuple):
+        return _encode_tuple(result, into)
+    elif isinstance(result, list):
+        into.list.SetInParent()
+        held = [encode(item, into.list.items.add()) for item in result]
+        return any(held)
+    elif isinstance(result, torch.dtype):
+        into.dtype = DTYPE_CODES[result]
+    elif isinstance(result, torch.device):
+        into.device = str(result)
+    elif isinstance(result, torch.layout):
+        into.layout = LAYOUT_CODES.get(result, pb.LAYOUT_UNSPECIFIED)
+    elif isinstance(result, torch.memory_format):
+        into.memory_format = MEMORY_FORMAT_CODES[result]
+    elif isinstance(result, dict):
+        into.mapping.SetInParent()
+        held = []
+        for name, item in result.items():
+            entry = into.mapping.entries.add()
+            entry.name = str(name)
+            held.append(encode(item, entry.value))
+        return any(held)
+    elif isinstance(result, pb.TensorMeta):
+        into.tensor.CopyFrom(result)
+    elif isinstance(result, pb.TensorData):
+        into.data.CopyFrom(result)
+    elif (name := held_as(result)) is not None:
+        into.object = name
+        return True
+    elif isinstance(result, np.generic):
+        return encode(result.item(), into)
+    else:
+        raise InvalidArgument(f"a result of type {type(result).__name__} does not travel")
+    return False
+
+
+def _encode_tuple(result: tuple[Any, ...], into: pb.Value) -> bool:
+    fields = getattr(type(result), "_fields", None)
+    if fields is None and type(result) is not tuple:
+        # torch's own named tuples are structseqs: they have no _fields, but name their members for `match`.
+        fields = getattr(type(result), "__match_args__", None)
+    if fields is None:
+        into.tuple.SetInParent()
+        held = [encode(item, into.tuple.items.add()) for item in result]
+        return any(held)
+    kind = type(result)
+    into.named_tuple.type = f"{kind.__module__}.{kind.__qualname__}"
+    into.named_tuple.fields.extend(fields)
+    held = [encode(item, into.named_tuple.items.add()) for item in result]
+    return any(held)

@@ -1,0 +1,123 @@
+"""What can go wrong, in the server's own words. Knows neither gRPC nor torch.
+
+    ServerError                  reason, message
+    ├── InvalidArgument          the request cannot be right
+    ├── UnknownId                an id that the session does not hold
+    ├── AlreadyExists            an id or a name that is taken
+    ├── NotFound                 a name that nothing has
+    ├── SequenceGap              a batch that is not the next one
+    ├── Exhausted                memory, quota, sessions, or unacknowledged replies
+    ├── SessionLost              the session is gone, and why
+    ├── Unauthenticated          the secret is wrong
+    ├── Superseded               another stream has taken over
+    ├── CallFailed               torch refused a call, or a call that it needs
+    ├── VersionMismatch          no common protocol version
+    └── Stopping                 the server is on its way out
+
+One interceptor (service/status.py) turns them into gRPC statuses; no other place speaks of statuses.
+"""
+
+from __future__ import annotations
+
+from tensorcompute.v1 import tensor_pb2 as pb
+
+
+class ServerError(Exception):
+    """A refusal, with a stable reason for programs and a message for people."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None, **details: str) -> None:
+        super().__init__(message)
+        self.message = message
+        if reason is not None:
+            self.reason = reason
+        self.details = details
+
+
+class InvalidArgument(ServerError):
+    """The request cannot be right, whatever the state."""
+
+    reason = "INVALID_ARGUMENT"
+
+
+class UnknownId(ServerError):
+    """An id that the session does not hold."""
+
+    reason = "UNKNOWN_ID"
+
+
+class AlreadyExists(ServerError):
+    """An id or a name that is taken."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class NotFound(ServerError):
+    """A name that nothing has."""
+
+    reason = "NOT_FOUND"
+
+
+class ModelNotReady(ServerError):
+    """A model that is on record, but does not serve."""
+
+    reason = "MODEL_NOT_READY"
+
+
+class DeadlineExceeded(ServerError):
+    """The time was up before the request was run."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class SequenceGap(ServerError):
+    """A batch that is not the next one of its session."""
+
+    reason = "SEQUENCE_GAP"
+
+
+class Exhausted(ServerError):
+    """Memory, quota, sessions, or unacknowledged replies."""
+
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class SessionLost(ServerError):
+    """The session is gone; the message says why."""
+
+    reason = "SESSION_LOST"
+
+
+class Unauthenticated(ServerError):
+    """The secret is wrong."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Superseded(ServerError):
+    """Another stream of the session has taken over."""
+
+    reason = "STREAM_SUPERSEDED"
+
+
+class VersionMismatch(ServerError):
+    """Client and server speak no common protocol version."""
+
+    reason = "VERSION_MISMATCH"
+
+
+class Stopping(ServerError):
+    """The server is on its way out."""
+
+    reason = "STOPPING"
+
+
+class CallFailed(ServerError):
+    """A call failed, or was skipped because one that it needs failed; carries the root error."""
+
+    reason = "OPERATION_FAILED"
+
+    def __init__(self, error: pb.Error) -> None:
+        super().__init__(error.message, reason=error.reason, type=error.type, operation=error.operation)
+        self.error = error

@@ -1,0 +1,141 @@
+"""One stream of forward passes: many requests and answers under way at once, several in a message.
+
+Requests that come in one message join the line together; answers of one batch leave in one message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.dtypes import DTYPE_CODES
+from tserver.engine.values import dtype_of
+from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.service.status import code_of
+
+if TYPE_CHECKING:
+    from tserver.engine.models import ModelDoor, Served
+    from tserver.engine.models.requests import Request
+    from tserver.service.calls import Context
+
+# Requests of one stream that may be under way; beyond it the stream is not read.
+_WINDOW = 4096
+# The size of a message of answers, about.
+_MESSAGE_BYTES = 1 << 20
+
+
+class ForwardStream:
+    """The requests of one stream."""
+
+    def __init__(self, door: ModelDoor, context: Context, max_inline_bytes: int) -> None:
+        self._door = door
+        self._context = context
+        self._max_inline_bytes = max_inline_bytes
+        self._under_way: dict[int, tuple[Served, Request]] = {}
+        self._answers: list[ms.MlpForwardAnswer] = []
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._is_closed = False
+        self._failure: Exception | None = None
+
+    async def run(self, requests: AsyncIterator[ms.MlpForwardStreamRequest]) -> None:
+        """Answer requests until the client has closed its side and has all answers."""
+        reading = asyncio.create_task(self._read(requests))
+        try:
+            await self._write()
+        finally:
+            reading.cancel()
+            for served, request in self._under_way.values():
+                self._door.take_back(served, request)
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+    async def _read(self, requests: AsyncIterator[ms.MlpForwardStreamRequest]) -> None:
+        try:
+            async for message in requests:
+                for call in message.calls:
+                    self._begin(call)
+                if len(self._under_way) >= _WINDOW:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:
+            self._failure = error
+        self._is_closed = True
+        self._changed.set()
+
+    async def _write(self) -> None:
+        while not (self._is_closed and not self._under_way and not self._answers):
+            await self._changed.wait()
+            self._changed.clear()
+            while self._answers:
+                size = count = 0
+                for answer in self._answers:
+                    size += len(answer.output.data) + 64
+                    count += 1
+                    if size > _MESSAGE_BYTES:
+                        break
+                message = ms.MlpForwardStreamResponse(answers=self._answers[:count])
+                del self._answers[:count]
+                await self._context.write(message.SerializeToString())
+            if self._failure is not None:
+                raise self._failure
+
+    def _begin(self, call: ms.MlpForwardCall) -> None:
+        number = call.id
+        try:
+            if number in self._under_way:
+                raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
+            data = call.inputs
+            elements = data.data
+            if len(elements) > self._max_inline_bytes:
+                raise InvalidArgument(
+                    f"inputs of {len(elements)} bytes are too large for a message (limit {self._max_inline_bytes})"
+                )
+            served = self._door.registry.find(call.name, call.version)
+            shape = list(data.shape)
+            request = self._door.request(served, dtype_of(data.dtype), shape, elements)
+            request.priority, request.timeout_us = call.priority, call.timeout_us
+            if call.deadline_us:
+                request.deadline = time.monotonic() + call.deadline_us / 1e6
+            shape[-1] = served.out_features
+            request.settled = lambda request: self._end(number, served, shape, request)
+            self._door.put(served, request)
+        except ServerError as error:
+            self._tell(ms.MlpForwardAnswer(id=number, failure=_failure(error)))
+            return
+        self._under_way[number] = (served, request)
+
+    def _end(self, number: int, served: Served, shape: list[int], request: Request) -> None:
+        del self._under_way[number]
+        if not self._room.is_set() and len(self._under_way) < _WINDOW:
+            self._room.set()
+        answer = ms.MlpForwardAnswer(id=number, version=served.version)
+        error = request.error
+        if error is None and len(request.output) > self._max_inline_bytes:
+            error = Exhausted(
+                f"the outputs have {len(request.output)} bytes, a message carries {self._max_inline_bytes}; "
+                "send fewer rows",
+                reason="TOO_LARGE_FOR_A_MESSAGE",
+            )
+        if error is not None:
+            answer.failure.CopyFrom(_failure(error))
+        else:
+            data = pb.TensorData(dtype=DTYPE_CODES[served.dtype], shape=shape, data=bytes(request.output))
+            answer.output.CopyFrom(data)
+        self._tell(answer)
+
+    def _tell(self, answer: ms.MlpForwardAnswer) -> None:
+        self._answers.append(answer)
+        self._changed.set()
+
+
+def _failure(error: ServerError) -> ms.ForwardFailure:
+    retry_after_s = float(error.details.get("retry_after_s", 0)) if isinstance(error, Exhausted) else 0.0
+    code: int = code_of(error).value[0]
+    return ms.ForwardFailure(code=code, reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s)

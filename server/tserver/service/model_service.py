@@ -1,0 +1,334 @@
+"""ModelService: forward passes of neurons, layers, perceptrons and kept networks, and the keeping of networks.
+
+A forward pass on what a session holds is a call of that session, and has its place among them. One by value has none:
+it goes straight to the network's own line, where it is batched with those of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.config import Config
+from tserver.engine import inspect
+from tserver.engine.dtypes import DTYPE_CODES
+from tserver.engine.models import BatchingConfig, ModelDoor, Served, activation_layer, run_network
+from tserver.engine.models.requests import Request
+from tserver.engine.models.sources import FileSource, SpecSource
+from tserver.engine.operations import Operation
+from tserver.engine.values import bytes_of, dtype_of
+from tserver.errors import Exhausted, InvalidArgument
+from tserver.service.calls import Callers, Calls, Context, require
+from tserver.service.forward_stream import ForwardStream
+from tserver.service.framing import chunk_frame
+
+if TYPE_CHECKING:
+    from tserver.session.registry import Sessions
+    from tserver.session.session import Session
+
+
+class ModelServicer:
+    """The RPCs of ModelService."""
+
+    def __init__(self, config: Config, door: ModelDoor, sessions: Sessions) -> None:
+        self._config = config
+        self._door = door
+        self._registry = door.registry
+        self._callers = Callers(sessions)
+
+    # --- forward passes of what is described in the request ---
+
+    async def NeuronForward(self, request: ms.NeuronForwardRequest, context: Context) -> ms.NeuronForwardResponse:
+        """See the proto."""
+        output = await self._neuron("NeuronForward", request, context, activation_layer(request.activation))
+        return ms.NeuronForwardResponse(output=output)
+
+    async def LayerForward(self, request: ms.LayerForwardRequest, context: Context) -> ms.LayerForwardResponse:
+        """See the proto."""
+        activation = activation_layer(request.activation)
+
+        def forward(inputs: Any, weight: Any, bias: Any) -> Any:
+            return run_network([{"kind": "linear", "weight": weight, "bias": bias}, activation], inputs)
+
+        operands = [_operand(request, "inputs"), _operand(request, "weight"), _operand(request, "bias", optional=True)]
+        output = await self._forward(Operation("LayerForward", forward), operands, request, context)
+        return ms.LayerForwardResponse(output=output)
+
+    async def PerceptronForward(
+        self, request: ms.PerceptronForwardRequest, context: Context
+    ) -> ms.PerceptronForwardResponse:
+        """See the proto."""
+        output = await self._neuron("PerceptronForward", request, context, {"kind": "sign"})
+        return ms.PerceptronForwardResponse(output=output)
+
+    # --- forward passes of kept networks ---
+
+    async def MlpForward(self, request: ms.MlpForwardRequest, context: Context) -> ms.MlpForwardResponse:
+        """See the proto."""
+        operand = _operand(request, "inputs")
+        if request.context.seq:
+            return await self._forward_in_place(request, context)
+        if isinstance(operand, pb.TensorData) and not request.options.keep:
+            self._check_session(request, context)
+            return await self._forward_by_value(request, operand, context)
+        session = self._session(request, context)
+        served = self._registry.find(request.name, request.version)
+        wanted, shape = await self._request(session, served, operand)
+        wanted.as_tensor = request.options.keep
+        if wanted.output is None:
+            wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
+            wanted.deadline = _deadline(context)
+            await self._door.run(served, wanted)
+        shape = [*shape[:-1], served.out_features]
+        if not wanted.as_tensor:
+            return self._response(served, wanted.output, shape)
+        output = await session.run(lambda space: _keep(space, wanted.output, shape, request.options.return_data))
+        return ms.MlpForwardResponse(output=output, version=served.version)
+
+    async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], context: Context) -> None:
+        """See the proto."""
+        await ForwardStream(self._door, context, self._config.max_inline_bytes).run(requests)
+
+    # --- the keeping of networks ---
+
+    async def CreateMlp(self, request: ms.CreateMlpRequest, context: Context) -> ms.CreateMlpResponse:
+        """See the proto."""
+        session = self._session(request, context)
+        batching = BatchingConfig.read(request.batching)
+        if not request.context.seq:
+            # Before an upload is used up for nothing. A repeat of a numbered request has made the name itself.
+            self._registry.check_free(request.name, request.version)
+        source: FileSource | SpecSource = SpecSource(request)
+        operands: list[pb.Ref | pb.TensorData | None] = []
+        if request.HasField("file"):
+            source = await self._file(request, session)
+        else:
+            for spec in request.layers:
+                operands += [_operand(spec, "weight", optional=True), _operand(spec, "bias", optional=True)]
+        made: list[Served] = []
+
+        def create(space: Any, *given: Any) -> None:
+            model = source.model(space, given, self._registry.device)
+            made.append(self._registry.add(request.name, request.version, model, batching))
+
+        operation = Operation("CreateMlp", create, has_effect=True, needs_space=True)
+        await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
+        # A repeat of a numbered request gets the kept reply, and runs nothing.
+        served = made[0] if made else self._registry.find(request.name, request.version)
+        if made:
+            await self._door.adopt(served)
+        return ms.CreateMlpResponse(mlp=served.summary())
+
+    async def UpdateMlp(self, request: ms.UpdateMlpRequest, context: Context) -> ms.UpdateMlpResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        served = await self._door.update(request.name, request.version, BatchingConfig.read(request.batching))
+        return ms.UpdateMlpResponse(mlp=served.summary())
+
+    async def DescribeMlp(self, request: ms.DescribeMlpRequest, context: Context) -> ms.DescribeMlpResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        return ms.DescribeMlpResponse(mlp=self._registry.find(request.name, request.version).summary())
+
+    async def ListMlps(self, request: ms.ListMlpsRequest, context: Context) -> ms.ListMlpsResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        return ms.ListMlpsResponse(mlps=[served.summary() for served in self._registry.index()])
+
+    async def UnloadMlp(self, request: ms.UnloadMlpRequest, context: Context) -> ms.UnloadMlpResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        await self._door.unload(request.name, request.version)
+        return ms.UnloadMlpResponse()
+
+    async def LoadMlp(self, request: ms.LoadMlpRequest, context: Context) -> ms.LoadMlpResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        served = await self._door.load(request.name, request.version)
+        return ms.LoadMlpResponse(mlp=served.summary())
+
+    async def DeleteMlp(self, request: ms.DeleteMlpRequest, context: Context) -> ms.DeleteMlpResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        await self._door.delete(request.name, request.version)
+        return ms.DeleteMlpResponse()
+
+    async def DownloadMlp(self, request: ms.DownloadMlpRequest, context: Context) -> None:
+        """See the proto."""
+        self._check_session(request, context)
+        served = self._registry.find(request.name, request.version)
+        data = memoryview(await self._door.export(served))
+        header = ms.DownloadMlpHeader(mlp=served.summary(), total_bytes=len(data))
+        await context.write(ms.DownloadMlpResponse(header=header).SerializeToString())
+        size = self._config.max_chunk_bytes
+        for start in range(0, len(data), size):
+            await context.write(chunk_frame(data[start : start + size]))
+        trailer = ts.DownloadTrailer(crc32=zlib.crc32(data))
+        await context.write(ms.DownloadMlpResponse(trailer=trailer).SerializeToString())
+
+    async def GetMlpStatistics(
+        self, request: ms.GetMlpStatisticsRequest, context: Context
+    ) -> ms.GetMlpStatisticsResponse:
+        """See the proto."""
+        self._check_session(request, context)
+        served = self._registry.find(request.name, request.version)
+        message = served.statistics.message(served.name, served.version, served.waiting)
+        return ms.GetMlpStatisticsResponse(statistics=message)
+
+    # --- what they are made of ---
+
+    async def _neuron(self, name: str, request: Any, context: Context, activation: dict[str, Any]) -> ms.ForwardOutput:
+        def forward(inputs: Any, weights: Any, bias: Any) -> Any:
+            return run_network([{"kind": "neuron", "weight": weights, "bias": bias}, activation], inputs)
+
+        operands = [_operand(request, "inputs"), _operand(request, "weights"), _operand(request, "bias", optional=True)]
+        return await self._forward(Operation(name, forward), operands, request, context)
+
+    async def _forward(
+        self,
+        operation: Operation,
+        operands: list[pb.Ref | pb.TensorData | None],
+        request: Any,
+        context: Context,
+    ) -> ms.ForwardOutput:
+        """One call of the session."""
+        options = request.options
+        session = self._session(request, context)
+        if not options.keep:
+            calls = Calls(session, request.context.seq).add(inspect.returning_data(operation), *operands, keep=False)
+            reply = await calls.run()
+            return ms.ForwardOutput(data=reply.results[0].value.data)
+        output = ms.ForwardOutput(tensor=await Calls(session, request.context.seq).add(operation, *operands).tensor())
+        if options.return_data:
+            wanted = ts.GetTensorRequest(tensor=output.tensor.id, include_data=True)
+            response = await session.run(lambda space: inspect.get_tensor(space, wanted))
+            output.data.CopyFrom(response.data)
+        return output
+
+    async def _forward_in_place(self, request: ms.MlpForwardRequest, context: Context) -> ms.MlpForwardResponse:
+        served = self._registry.find(request.name, request.version)
+
+        def forward(inputs: Any) -> Any:
+            return self._registry.forward(served.name, served.version, inputs)
+
+        operation = Operation("MlpForward", forward)
+        output = await self._forward(operation, [_operand(request, "inputs")], request, context)
+        return ms.MlpForwardResponse(output=output, version=served.version)
+
+    async def _forward_by_value(
+        self, request: ms.MlpForwardRequest, data: pb.TensorData, context: Context
+    ) -> ms.MlpForwardResponse:
+        elements = data.data
+        self._check_inline(len(elements))
+        served = self._registry.find(request.name, request.version)
+        shape = list(data.shape)
+        wanted = self._door.request(served, dtype_of(data.dtype), shape, elements)
+        wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
+        wanted.deadline = _deadline(context)
+        await self._door.run(served, wanted)
+        shape[-1] = served.out_features
+        return self._response(served, wanted.output, shape)
+
+    async def _request(
+        self, session: Session, served: Served, operand: pb.Ref | pb.TensorData | None
+    ) -> tuple[Request, list[int]]:
+        """The request for inputs of either kind, and their shape. A tensor is read in its place among the calls."""
+        if isinstance(operand, pb.TensorData):
+            self._check_inline(len(operand.data))
+            shape = list(operand.shape)
+            return self._door.request(served, dtype_of(operand.dtype), shape, operand.data), shape
+        if not isinstance(operand, pb.Ref) or not operand.id:
+            raise InvalidArgument("a tensor is not named: its id is 0 or the field is not set")
+
+        def read(space: Any) -> tuple[Request, list[int]]:
+            tensor = space.tensor(operand)
+            model = served.ready()
+            rows = model.check(tensor.dtype, tensor.shape)
+            wanted = Request(rows, None)
+            if rows >= served.batching.max_batch_size:
+                # Nobody could join it: it is run here and now, and not copied.
+                wanted.output = self._registry.forward(served.name, served.version, tensor)
+            else:
+                # What the session writes into the tensor later must not be seen.
+                wanted.tensor = tensor.detach().to(model.device).reshape(-1, model.in_features).clone()
+            return wanted, list(tensor.shape)
+
+        return await session.run(read)
+
+    def _response(self, served: Served, output: Any, shape: list[int]) -> ms.MlpForwardResponse:
+        data = output if isinstance(output, memoryview) else bytes_of(output).data
+        if len(data) > self._config.max_inline_bytes:
+            raise Exhausted(
+                f"the outputs have {len(data)} bytes, a message carries {self._config.max_inline_bytes}; "
+                "keep them and use Download",
+                reason="TOO_LARGE_FOR_A_MESSAGE",
+            )
+        elements = pb.TensorData(dtype=DTYPE_CODES[served.dtype], shape=shape, data=bytes(data))
+        return ms.MlpForwardResponse(output=ms.ForwardOutput(data=elements), version=served.version)
+
+    async def _file(self, request: ms.CreateMlpRequest, session: Session) -> FileSource:
+        """The file that a network is to be made of. Only of a numbered request is an upload left to the call itself."""
+        kind = request.file.WhichOneof("source")
+        if kind is None:
+            raise InvalidArgument("WeightsFile is empty; set upload or path")
+        source = FileSource(request)
+        if kind == "path":
+            await asyncio.to_thread(source.parse, await self._door.read_file(request.file.path))
+        elif not request.context.seq:
+            _, _, data = await session.run(lambda space: space.take_upload(request.file.upload))
+            await asyncio.to_thread(source.parse, data)
+        return source
+
+    def _check_inline(self, size: int) -> None:
+        if size > self._config.max_inline_bytes:
+            raise InvalidArgument(
+                f"inputs of {size} bytes are too large for a message (limit {self._config.max_inline_bytes}); "
+                "use Upload"
+            )
+
+    def _check_session(self, request: Any, context: Context) -> None:
+        """Nothing of a session is needed; but where one is named, it must be."""
+        if request.context.session:
+            self._session(request, context).touch()
+
+    def _session(self, request: Any, context: Context) -> Session:
+        return self._callers.session(request.context.session, context)
+
+
+def _keep(space: Any, tensor: Any, shape: list[int], return_data: bool) -> ms.ForwardOutput:
+    """Leave an output in the session."""
+    tensor = tensor.reshape(shape)
+    if space.max_bytes:
+        space.charge("MlpForward", tensor)
+    call_id = space.new_server_id()
+    space.objects[call_id] = tensor
+    ref = pb.Ref(id=call_id)
+    output = ms.ForwardOutput(tensor=inspect.description(tensor, ref))
+    if return_data:
+        output.data.CopyFrom(inspect.get_tensor(space, ts.GetTensorRequest(tensor=ref, include_data=True)).data)
+    return output
+
+
+def _deadline(context: Context) -> float | None:
+    """The moment of time.monotonic at which the caller gives up."""
+    # None without a deadline, whatever its type says.
+    remaining_s: Any = context.time_remaining()
+    return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+def _operand(message: Any, field: str, *, optional: bool = False) -> pb.Ref | pb.TensorData | None:
+    """A tensor of the session or one by value; None if it may be, and is, left out. Raises: InvalidArgument."""
+    if optional and not message.HasField(field):
+        return None
+    operand = require(message, field)
+    source = operand.WhichOneof("source")
+    if source is None:
+        raise InvalidArgument(f"{message.DESCRIPTOR.name}.{field} is empty; set tensor or data")
+    found: pb.Ref | pb.TensorData = operand.tensor if source == "tensor" else operand.data
+    return found

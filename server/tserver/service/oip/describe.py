@@ -1,0 +1,125 @@
+"""Models, in the protocol's words: metadata, configuration, statistics. Reads the registry; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tensorcompute.oip import inference_pb2 as oip
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from tserver.engine.models import QueuePolicy, Served
+    from tserver.engine.models.statistics import Duration
+
+# Networks have one of each.
+INPUT, OUTPUT = "input", "output"
+PLATFORM = "tensorcompute"
+
+_DATATYPES: dict[pb.DType, tuple[str, oip.DataType]] = {
+    pb.D_TYPE_FLOAT16: ("FP16", oip.TYPE_FP16),
+    pb.D_TYPE_FLOAT32: ("FP32", oip.TYPE_FP32),
+    pb.D_TYPE_FLOAT64: ("FP64", oip.TYPE_FP64),
+    pb.D_TYPE_BFLOAT16: ("BF16", oip.TYPE_BF16),
+}
+_NAMES = {DTYPES[code]: name for code, (name, _) in _DATATYPES.items()}
+_CODES = {DTYPES[code]: number for code, (_, number) in _DATATYPES.items()}
+
+
+def datatype(served: Served) -> str:
+    """The protocol's name for the element type of a model."""
+    return _NAMES[served.dtype]
+
+
+def metadata(served: Served, versions: Sequence[Served]) -> oip.ModelMetadataResponse:
+    """The inputs and outputs of one version, among all versions."""
+    response = oip.ModelMetadataResponse(
+        name=served.name, versions=[str(each.version) for each in versions], platform=PLATFORM
+    )
+    response.inputs.add(name=INPUT, datatype=datatype(served), shape=(-1, served.in_features))
+    response.outputs.add(name=OUTPUT, datatype=datatype(served), shape=(-1, served.out_features))
+    return response
+
+
+def config(served: Served) -> oip.ModelConfig:
+    """How a version is served."""
+    batching = served.batching
+    code = _CODES[served.dtype]
+    answer = oip.ModelConfig(
+        name=served.name,
+        platform=PLATFORM,
+        backend=PLATFORM,
+        max_batch_size=min(batching.max_batch_size, (1 << 31) - 1),
+        dynamic_batching=oip.ModelDynamicBatching(
+            preferred_batch_size=batching.preferred_batch_size,
+            max_queue_delay_microseconds=batching.max_queue_delay_us,
+            preserve_ordering=batching.preserve_ordering,
+            priority_levels=batching.priority_levels,
+            default_priority_level=batching.default_priority_level,
+            default_queue_policy=_policy(batching.default_queue_policy),
+            priority_queue_policy={
+                level: _policy(policy) for level, policy in batching.priority_queue_policy.items()
+            },
+        ),
+    )
+    answer.input.add(name=INPUT, data_type=code, dims=(served.in_features,))
+    answer.output.add(name=OUTPUT, data_type=code, dims=(served.out_features,))
+    answer.model_transaction_policy.decoupled = False
+    return answer
+
+
+def statistics(served: Served) -> oip.ModelStatistics:
+    """How often and how fast a version was run."""
+    counted = served.statistics
+    answer = oip.ModelStatistics(
+        name=served.name,
+        version=str(served.version),
+        last_inference=counted.last_inference_ms,
+        inference_count=counted.inference_count,
+        execution_count=counted.execution_count,
+        inference_stats=oip.InferStatistics(
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            queue=_duration(counted.queue),
+            compute_input=_duration(counted.compute_input),
+            compute_infer=_duration(counted.compute_infer),
+            compute_output=_duration(counted.compute_output),
+        ),
+    )
+    for rows, batch in sorted(counted.batch_sizes.copy().items()):
+        answer.batch_stats.add(
+            batch_size=rows,
+            compute_input=_duration(batch.compute_input),
+            compute_infer=_duration(batch.compute_infer),
+            compute_output=_duration(batch.compute_output),
+        )
+    if served.state == "READY":
+        kind, _, number = served.device.partition(":")
+        answer.memory_usage.add(
+            type="GPU" if kind == "cuda" else "CPU", id=int(number or 0), byte_size=served.parameter_bytes
+        )
+    return answer
+
+
+def index(served: Sequence[Served], *, only_ready: bool) -> oip.RepositoryIndexResponse:
+    """The list of versions."""
+    response = oip.RepositoryIndexResponse()
+    for each in served:
+        if each.state == "READY" or not only_ready:
+            response.models.add(name=each.name, version=str(each.version), state=each.state, reason=each.reason)
+    return response
+
+
+def _policy(policy: QueuePolicy) -> oip.ModelQueuePolicy:
+    is_delay = policy.timeout_action == "DELAY"
+    return oip.ModelQueuePolicy(
+        timeout_action=oip.ModelQueuePolicy.DELAY if is_delay else oip.ModelQueuePolicy.REJECT,
+        default_timeout_microseconds=policy.default_timeout_us,
+        allow_timeout_override=policy.allow_timeout_override,
+        max_queue_size=policy.max_queue_size,
+    )
+
+
+def _duration(duration: Duration) -> oip.StatisticDuration:
+    return oip.StatisticDuration(count=duration.count, ns=duration.ns)

@@ -1,0 +1,227 @@
+"""The RPCs of inference.GRPCInferenceService.
+
+A method takes the parsed request and returns the response; those of inference itself work on bytes. Errors are raised,
+and become statuses in `listener`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+import urllib.parse
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from tensorcompute.oip import inference_pb2 as oip
+from tserver import __version__
+from tserver.config import Config
+from tserver.errors import InvalidArgument, NotFound, ServerError
+from tserver.service.calls import Context
+from tserver.service.oip import describe
+from tserver.service.oip.errors import Refused, Unsupported
+from tserver.service.oip.inference import EMPTY_FINAL, FINAL, Answer, Caller, Inferences, parse, version_of
+from tserver.service.oip.regions import Regions
+from tserver.service.oip.stream import RequestStream
+from tserver.service.oip.wire import join_response, join_stream_response
+
+if TYPE_CHECKING:
+    from tserver.engine.models import ModelDoor, Served
+
+log = logging.getLogger("tserver.service")
+
+_EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+_SHARED_MEMORY = "system_shared_memory"
+
+
+class InferenceServicer:
+    """The RPCs of the service."""
+
+    def __init__(self, config: Config, door: ModelDoor) -> None:
+        self._config = config
+        self._door = door
+        self._registry = door.registry
+        self._inferences = Inferences(door, Regions() if config.oip_shared_memory else None)
+        # Not any more once the server is told to stop.
+        self.is_ready = True
+
+    # --- the server and its models ---
+
+    async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
+        """See the proto."""
+        return oip.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
+        """See the proto."""
+        return oip.ServerReadyResponse(ready=self.is_ready)
+
+    async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
+        """See the proto."""
+        try:
+            served = self._find(request.name, request.version)
+        except NotFound:
+            return oip.ModelReadyResponse(ready=False)
+        return oip.ModelReadyResponse(ready=self.is_ready and served.state == "READY")
+
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
+        """See the proto."""
+        extensions = [*_EXTENSIONS, *([_SHARED_MEMORY] if self._config.oip_shared_memory else [])]
+        return oip.ServerMetadataResponse(name=describe.PLATFORM, version=__version__, extensions=extensions)
+
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
+        """See the proto."""
+        served = self._find(request.name, request.version)
+        return describe.metadata(served, self._registry.versions(served.name))
+
+    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
+        """See the proto."""
+        return oip.ModelConfigResponse(config=describe.config(self._find(request.name, request.version)))
+
+    async def ModelStatistics(
+        self, request: oip.ModelStatisticsRequest, context: Context
+    ) -> oip.ModelStatisticsResponse:
+        """See the proto."""
+        version = version_of(request.version)
+        if not request.name:
+            found = [served for served in self._registry.index() if version in (0, served.version)]
+        elif version:
+            found = [self._registry.find(request.name, version)]
+        else:
+            found = self._registry.versions(request.name)
+        return oip.ModelStatisticsResponse(model_stats=map(describe.statistics, found))
+
+    # --- inference ---
+
+    async def ModelInfer(self, data: bytes, context: Context) -> bytes:
+        """See the proto."""
+        request, raw = parse(data)
+        answer = await self._inferences.run(request, raw, _caller(context))
+        return join_response(answer.header.SerializeToString(), answer.raw)
+
+    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        """See the proto."""
+        caller = _caller(context)
+        metadata: Any = context.invocation_metadata() or ()
+        ends_on_error = any(key == "triton_grpc_error" and value == "true" for key, value in metadata)
+
+        async def answer(data: bytes) -> bytes:
+            request = oip.ModelInferRequest()
+            try:
+                request, raw = parse(data)
+                return _in_stream(request, await self._inferences.run(request, raw, caller))
+            except Exception as error:
+                if ends_on_error:
+                    raise
+                if not isinstance(error, ServerError):
+                    log.error("a request of a stream failed in a way it should not", exc_info=error)
+                return oip.ModelStreamInferResponse(
+                    error_message=str(error) or type(error).__name__,
+                    infer_response=oip.ModelInferResponse(id=request.id),
+                ).SerializeToString()
+
+        await RequestStream(answer, context.write).run(messages)
+
+    # --- the repository ---
+
+    async def RepositoryIndex(
+        self, request: oip.RepositoryIndexRequest, context: Context
+    ) -> oip.RepositoryIndexResponse:
+        """See the proto."""
+        _check_repository(request.repository_name)
+        return describe.index(self._registry.index(), only_ready=request.ready)
+
+    async def RepositoryModelLoad(
+        self, request: oip.RepositoryModelLoadRequest, context: Context
+    ) -> oip.RepositoryModelLoadResponse:
+        """See the proto."""
+        self._check_control("load", request.repository_name)
+        if request.parameters:
+            raise Unsupported(
+                f"loading with {', '.join(sorted(request.parameters))[:200]} is not served: create and configure networks "
+                "with tensorcompute.v1.ModelService"
+            )
+        await self._door.load(request.model_name)
+        return oip.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: oip.RepositoryModelUnloadRequest, context: Context
+    ) -> oip.RepositoryModelUnloadResponse:
+        """See the proto."""
+        self._check_control("unload", request.repository_name)
+        await self._door.unload(request.model_name)
+        return oip.RepositoryModelUnloadResponse()
+
+    # --- shared memory ---
+
+    async def SystemSharedMemoryStatus(
+        self, request: oip.SystemSharedMemoryStatusRequest, context: Context
+    ) -> oip.SystemSharedMemoryStatusResponse:
+        """See the proto."""
+        regions = self._regions(context)
+        response = oip.SystemSharedMemoryStatusResponse()
+        for region in [regions.find(request.name)] if request.name else regions.all():
+            entry = response.regions[region.name]
+            entry.name, entry.key = region.name, region.key
+            entry.offset, entry.byte_size = region.offset, region.byte_size
+        return response
+
+    async def SystemSharedMemoryRegister(
+        self, request: oip.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> oip.SystemSharedMemoryRegisterResponse:
+        """See the proto."""
+        self._regions(context).register(request.name, request.key, request.offset, request.byte_size)
+        return oip.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: oip.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> oip.SystemSharedMemoryUnregisterResponse:
+        """See the proto."""
+        self._regions(context).unregister(request.name)
+        return oip.SystemSharedMemoryUnregisterResponse()
+
+    async def _no_cuda(self, request: Any, context: Context) -> Any:
+        raise Unsupported("CUDA shared memory is not served; send elements in the request, or use system shared memory")
+
+    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_cuda
+
+    def _find(self, name: str, version: str) -> Served:
+        return self._registry.find(name, version_of(version))
+
+    def _regions(self, context: Context) -> Regions:
+        return self._inferences.regions(is_loopback(str(context.peer())))
+
+    def _check_control(self, what: str, repository: str) -> None:
+        if not self._config.oip_model_control:
+            raise Refused(f"to {what} models is not allowed here; start the server with --oip-model-control to allow it")
+        _check_repository(repository)
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether a peer, as gRPC names it, is on this machine."""
+    kind, _, rest = peer.partition(":")
+    if kind == "unix":
+        return True
+    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _caller(context: Context) -> Caller:
+    remaining_s = context.time_remaining()
+    deadline = None if remaining_s is None else time.monotonic() + remaining_s
+    return Caller(is_loopback(str(context.peer())), deadline)
+
+
+def _in_stream(request: oip.ModelInferRequest, answer: Answer) -> bytes:
+    if EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param:
+        answer.header.parameters[FINAL].bool_param = True
+    return join_stream_response(answer.header.SerializeToString(), answer.raw)
+
+
+def _check_repository(name: str) -> None:
+    if name:
+        raise InvalidArgument(f"there is one repository, without a name; repository_name is {name[:200]!r}, leave it empty")

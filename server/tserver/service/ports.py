@@ -1,0 +1,42 @@
+"""How the gRPC servers of this process listen: their options, and the binding of addresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from tserver.config import Config
+
+
+def options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """Options of a server that takes messages of at most that size."""
+    return [
+        # Two servers on one port would share its connections silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # The client pings an idle connection every 30 s; allow that, or gRPC's default strikes it off.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.max_metadata_size", 16 << 10),
+    ]
+
+
+def listen(server: grpc.aio.Server, option: str, address: str, config: Config) -> str:
+    """Bind a server to an address, with TLS where that is set up; the address with the port that it got.
+
+    Raises: OSError that names the option.
+    """
+    try:
+        if config.tls_cert:
+            pair = (Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes())
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {option} {address}: {error}; choose another address") from error
+    return f"{address.rpartition(':')[0]}:{port}"

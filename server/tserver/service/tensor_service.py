@@ -1,0 +1,325 @@
+"""TensorService: sessions, batches, the typed operations, and bulk data.
+
+A method says which operation a request is; order, ownership and limits are the session's, torch is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver import __version__
+from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
+from tserver.engine import inspect
+from tserver.engine.device import DeviceStatus, device_status
+from tserver.errors import InvalidArgument
+from tserver.service.calls import (
+    Callers,
+    Calls,
+    Context,
+    DeviceName,
+    Dims,
+    DTypeCode,
+    creation_kwargs,
+    principal_of,
+    require,
+    scalar,
+)
+from tserver.service.framing import chunk_frame
+
+if TYPE_CHECKING:
+    from tserver.engine.engine import Engine
+    from tserver.session.registry import Sessions
+    from tserver.session.session import Attachment, Session
+
+log = logging.getLogger("tserver.service")
+
+
+class TensorServicer:
+    """The RPCs of TensorService."""
+
+    def __init__(self, config: Config, engine: Engine, sessions: Sessions, torch_version: str) -> None:
+        self._config = config
+        self._engine = engine
+        self._sessions = sessions
+        self._callers = Callers(sessions)
+        self._torch_version = torch_version
+        self._started_at = time.monotonic()
+
+    # --- sessions and batches ---
+
+    async def OpenSession(self, request: ts.OpenSessionRequest, context: Context) -> ts.OpenSessionResponse:
+        """See the proto."""
+        session, protocol = self._sessions.open(principal_of(context), request.min_protocol, request.max_protocol)
+        log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
+        return ts.OpenSessionResponse(
+            session=session.secret,
+            lease_s=session.lease_s,
+            boot_id=self._sessions.boot_id,
+            protocol=protocol,
+            server_version=__version__,
+            torch_version=self._torch_version,
+            limits=self._limits(),
+            default_device=str(self._engine.device),
+            operations_digest=self._engine.operations.digest,
+            devices=_devices(device_status()),
+        )
+
+    async def CloseSession(self, request: ts.CloseSessionRequest, context: Context) -> ts.CloseSessionResponse:
+        """See the proto."""
+        session = self._sessions.find_to_close(request.session, principal_of(context))
+        if session is not None:
+            self._sessions.close(session, "its client closed it")
+        return ts.CloseSessionResponse()
+
+    async def Execute(self, request: ts.ExecuteRequest, context: Context) -> bytes:
+        """See the proto."""
+        session = self._sessions.find(request.session, principal_of(context))
+        return await session.execute(require(request, "batch"))
+
+    async def ExecuteStream(self, requests: AsyncIterator[ts.ExecuteStreamRequest], context: Context) -> None:
+        """See the proto."""
+        first = await anext(requests, None)
+        if first is None or not first.session:
+            raise InvalidArgument("the first message of the stream has no session; send its secret there")
+        session = self._sessions.find(first.session, principal_of(context))
+        attachment = session.attach()
+        receiving = asyncio.create_task(_receive(session, attachment, first, requests))
+        try:
+            await _send(attachment, context)
+        finally:
+            receiving.cancel()
+            session.detach(attachment)
+
+    # --- the typed operations ---
+
+    async def CreateTensor(self, request: ts.CreateTensorRequest, context: Context) -> ts.CreateTensorResponse:
+        """See the proto."""
+        calls = self._calls(request, context)
+        kwargs = creation_kwargs(request.dtype, request.device, request.requires_grad)
+        shape = Dims(request.shape)
+        source = request.WhichOneof("source")
+        if source == "data":
+            if request.dtype or request.shape:
+                raise InvalidArgument("shape and dtype of data stand in data; leave those of the request empty")
+            calls.add("asarray", request.data, **kwargs)
+        elif source in ("empty", "ones", "zeros", "rand", "randn"):
+            calls.add(source, shape, **kwargs)
+        elif source == "full":
+            calls.add("full", shape, scalar(request.full, "value"), **kwargs)
+        elif source == "randint":
+            calls.add("randint", request.randint.low, request.randint.high, shape, **kwargs)
+        elif source == "arange":
+            spec = request.arange
+            start = scalar(spec, "start") if spec.HasField("start") else 0
+            step = scalar(spec, "step") if spec.HasField("step") else 1
+            calls.add("arange", start, scalar(spec, "end"), step, **kwargs)
+        elif source == "eye":
+            eye = request.eye
+            calls.add("eye", eye.rows, eye.columns if eye.HasField("columns") else eye.rows, **kwargs)
+        elif source == "linspace":
+            calls.add("linspace", request.linspace.start, request.linspace.end, request.linspace.steps, **kwargs)
+        else:
+            raise InvalidArgument("CreateTensorRequest.source is not set; set data or a factory")
+        return ts.CreateTensorResponse(tensor=await calls.tensor())
+
+    async def Reshape(self, request: ts.ReshapeRequest, context: Context) -> ts.ReshapeResponse:
+        """See the proto."""
+        calls = self._calls(request, context).add("reshape", require(request, "input"), Dims(request.shape))
+        return ts.ReshapeResponse(tensor=await calls.tensor())
+
+    async def Transpose(self, request: ts.TransposeRequest, context: Context) -> ts.TransposeResponse:
+        """See the proto."""
+        calls = self._calls(request, context)
+        calls.add("transpose", require(request, "input"), request.dim0, request.dim1)
+        return ts.TransposeResponse(tensor=await calls.tensor())
+
+    async def Permute(self, request: ts.PermuteRequest, context: Context) -> ts.PermuteResponse:
+        """See the proto."""
+        calls = self._calls(request, context).add("permute", require(request, "input"), Dims(request.dims))
+        return ts.PermuteResponse(tensor=await calls.tensor())
+
+    async def Add(self, request: ts.AddRequest, context: Context) -> ts.AddResponse:
+        """See the proto."""
+        calls = self._calls(request, context)
+        addend = request.WhichOneof("addend")
+        if addend is None:
+            raise InvalidArgument("AddRequest.addend is not set; set other or scalar")
+        other = request.other if addend == "other" else scalar(request, "scalar")
+        kwargs: dict[str, Any] = {"alpha": scalar(request, "alpha")} if request.HasField("alpha") else {}
+        target = require(request, "input")
+        if not request.in_place:
+            return ts.AddResponse(tensor=await calls.add("add", target, other, **kwargs).tensor())
+        calls.add("Tensor.add_", target, other, keep=False, **kwargs)
+        reply = await calls.add("tc.describe", target, keep=False).run()
+        tensor = reply.results[-1].value.tensor
+        tensor.id.CopyFrom(target)
+        return ts.AddResponse(tensor=tensor)
+
+    async def ToDevice(self, request: ts.ToDeviceRequest, context: Context) -> ts.ToDeviceResponse:
+        """See the proto."""
+        wishes: list[Any] = []
+        if request.device:
+            wishes.append(DeviceName(request.device))
+        if request.dtype:
+            wishes.append(DTypeCode(request.dtype))
+        target = require(request, "input")
+        # With no wish at all, the tensor is asked to be as it is.
+        calls = self._calls(request, context).add("Tensor.to", target, *(wishes or [target]), copy=request.copy)
+        return ts.ToDeviceResponse(tensor=await calls.tensor())
+
+    async def GetTensor(self, request: ts.GetTensorRequest, context: Context) -> ts.GetTensorResponse:
+        """See the proto."""
+        require(request, "tensor")
+        session = self._session(request, context)
+        return await session.run(lambda space: inspect.get_tensor(space, request))
+
+    async def ListTensors(self, request: ts.ListTensorsRequest, context: Context) -> ts.ListTensorsResponse:
+        """See the proto."""
+        session = self._session(request, context)
+        return await session.run(lambda space: inspect.list_tensors(space, request))
+
+    async def FreeTensors(self, request: ts.FreeTensorsRequest, context: Context) -> ts.FreeTensorsResponse:
+        """See the proto."""
+        session = self._session(request, context)
+        return await session.run(lambda space: inspect.free_tensors(space, request))
+
+    # --- bulk ---
+
+    async def Upload(self, requests: AsyncIterator[ts.UploadRequest], context: Context) -> ts.UploadResponse:
+        """See the proto."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidArgument("the first message of an upload is not its header; send that first")
+        header = first.header
+        session = self._session(header, context)
+        buffer = inspect.upload_buffer(header.dtype, list(header.shape))
+        received = checksum = 0
+        async for request in requests:
+            if request.WhichOneof("part") != "chunk":
+                raise InvalidArgument("a message behind the header is not a chunk")
+            chunk = request.chunk
+            if len(chunk) > self._config.max_chunk_bytes:
+                raise InvalidArgument(
+                    f"a chunk has {len(chunk)} bytes; at most {self._config.max_chunk_bytes} are taken"
+                )
+            if received + len(chunk) > len(buffer):
+                raise InvalidArgument(f"more than the {len(buffer)} bytes came that the header declares")
+            buffer[received : received + len(chunk)] = chunk
+            received += len(chunk)
+            if header.HasField("crc32"):
+                checksum = zlib.crc32(chunk, checksum)
+        if received != len(buffer):
+            raise InvalidArgument(f"{received} bytes came, but the header declares {len(buffer)}")
+        if header.HasField("crc32") and checksum != header.crc32:
+            raise InvalidArgument(
+                f"the bytes have the crc32 {checksum:#010x}, but the header says {header.crc32:#010x}; send again",
+                reason="CHECKSUM_MISMATCH",
+            )
+        device = str(self._engine.device)
+        tensor = await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
+        return ts.UploadResponse(received_bytes=received, tensor=tensor)
+
+    async def Download(self, request: ts.DownloadRequest, context: Context) -> None:
+        """See the proto."""
+        ref = require(request, "tensor")
+        session = self._session(request, context)
+        staged = await session.run(lambda space: inspect.staged(space, ref))
+        data = memoryview(staged.data)
+        header = ts.DownloadHeader(dtype=staged.dtype, shape=staged.shape, total_bytes=len(data))
+        await context.write(ts.DownloadResponse(header=header).SerializeToString())
+        size = min(request.chunk_bytes or self._config.max_chunk_bytes, self._config.max_chunk_bytes)
+        checksum = 0
+        for start in range(0, len(data), size):
+            chunk = data[start : start + size]
+            checksum = zlib.crc32(chunk, checksum)
+            await context.write(chunk_frame(chunk))
+            # A download may last longer than the lease; it is a sign of life.
+            session.touch()
+        trailer = ts.DownloadTrailer(crc32=checksum)
+        await context.write(ts.DownloadResponse(trailer=trailer).SerializeToString())
+
+    async def GetServerInfo(self, request: ts.GetServerInfoRequest, context: Context) -> ts.GetServerInfoResponse:
+        """See the proto."""
+        return ts.GetServerInfoResponse(
+            version=__version__,
+            boot_id=self._sessions.boot_id,
+            torch_version=self._torch_version,
+            devices=_devices(await asyncio.shield(asyncio.wrap_future(self._engine.status()))),
+            limits=self._limits(),
+            min_protocol=MIN_PROTOCOL,
+            max_protocol=MAX_PROTOCOL,
+            sessions=len(self._sessions),
+            operations_digest=self._engine.operations.digest,
+            uptime_s=time.monotonic() - self._started_at,
+        )
+
+    def _session(self, request: Any, context: Context) -> Session:
+        return self._callers.session(request.context.session, context)
+
+    def _calls(self, request: Any, context: Context) -> Calls:
+        return Calls(self._session(request, context), request.context.seq)
+
+    def _limits(self) -> ts.Limits:
+        config = self._config
+        return ts.Limits(
+            max_message_bytes=config.max_message_bytes,
+            max_inline_bytes=config.max_inline_bytes,
+            max_unacked_bytes=config.max_unacked_bytes,
+            max_sessions=config.max_sessions,
+            max_session_bytes=config.max_session_bytes,
+            max_nesting=config.max_nesting,
+            max_chunk_bytes=config.max_chunk_bytes,
+            max_batches_in_flight=config.max_batches_in_flight,
+        )
+
+
+async def _receive(
+    session: Session,
+    attachment: Attachment,
+    first: ts.ExecuteStreamRequest,
+    requests: AsyncIterator[ts.ExecuteStreamRequest],
+) -> None:
+    """Hand the batches of a stream to its session, no faster than it takes them."""
+    try:
+        if first.HasField("batch"):
+            session.receive(first.batch, attachment)
+        async for request in requests:
+            await attachment.room.wait()
+            if request.session:
+                raise InvalidArgument("a session is named again; it belongs in the first message of the stream")
+            session.receive(require(request, "batch"), attachment)
+        attachment.replies.put_nowait(None)
+    except Exception as error:
+        attachment.replies.put_nowait(error)
+
+
+async def _send(attachment: Attachment, context: Context) -> None:
+    """Send replies until the client has closed its side and has all of them, or an error ends the stream."""
+    closed = False
+    while not (closed and not attachment.wanted and attachment.replies.empty()):
+        reply = await attachment.replies.get()
+        if isinstance(reply, Exception):
+            raise reply
+        if reply is None:
+            closed = True
+        else:
+            await context.write(reply)
+
+
+def _devices(found: list[DeviceStatus]) -> list[ts.DeviceInfo]:
+    return [
+        ts.DeviceInfo(
+            name=status.name,
+            description=status.description,
+            total_bytes=status.total_bytes,
+            free_bytes=status.free_bytes,
+            allocated_bytes=status.allocated_bytes,
+        )
+        for status in found
+    ]

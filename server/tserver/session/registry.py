@@ -1,0 +1,132 @@
+"""All sessions of a server: made, found by their secret, ended when their lease runs out.
+
+A secret begins with the boot id, so that a secret of an earlier run is told from one that never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
+from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
+from tserver.session.session import Session
+
+if TYPE_CHECKING:
+    from tserver.engine.engine import Engine
+
+log = logging.getLogger("tserver.session")
+
+_BOOT_BYTES = 8
+_SECRET_BYTES = 16
+# How many ended sessions are remembered, so that their clients can be told why.
+_REMEMBERED = 4096
+
+
+class Sessions:
+    """The sessions of one run of the server."""
+
+    def __init__(self, config: Config, engine: Engine, *, previous_end: str) -> None:
+        self.boot_id = secrets.token_hex(_BOOT_BYTES)
+        self._config = config
+        self._engine = engine
+        self._previous_end = previous_end
+        self._by_secret: dict[bytes, Session] = {}
+        self._shared: dict[str, Session] = {}
+        self._ended: dict[bytes, str] = {}
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._by_secret)
+
+    def open(self, principal: str, min_protocol: int, max_protocol: int) -> tuple[Session, int]:
+        """A new session, and the protocol version that both speak.
+
+        Raises: VersionMismatch, Exhausted, Stopping.
+        """
+        if min_protocol > MAX_PROTOCOL or max_protocol < MIN_PROTOCOL:
+            raise VersionMismatch(
+                f"the client speaks protocol {min_protocol} to {max_protocol}, "
+                f"this server {MIN_PROTOCOL} to {MAX_PROTOCOL}; upgrade the older side"
+            )
+        return self._make(principal), min(max_protocol, MAX_PROTOCOL)
+
+    def find(self, secret: bytes, principal: str) -> Session:
+        """The session with that secret.
+
+        Raises: SessionLost if it ended, or was of an earlier run; Unauthenticated if it never was, or is another's.
+        """
+        session = self._by_secret.get(secret)
+        # Looked up by hash, then compared in constant time: the time it takes tells nothing about a secret.
+        if session is not None and hmac.compare_digest(session.secret, secret) and session.principal == principal:
+            return session
+        if secret in self._ended:
+            cause = self._ended[secret]
+            raise SessionLost(f"the session ended: {cause}; open a new one", cause=cause)
+        if len(secret) == _BOOT_BYTES + _SECRET_BYTES and secret[:_BOOT_BYTES].hex() != self.boot_id:
+            cause = self._previous_end or "the server was restarted"
+            raise SessionLost(f"the session is of an earlier run of this server: {cause}; open a new one", cause=cause)
+        raise Unauthenticated("no session has this secret; open a session")
+
+    def find_to_close(self, secret: bytes, principal: str) -> Session | None:
+        """As `find`, but None for a session that has ended: closing it again is no error."""
+        try:
+            return self.find(secret, principal)
+        except SessionLost:
+            return None
+
+    def shared(self, principal: str) -> Session:
+        """The session of all callers of a principal who have none of their own."""
+        session = self._shared.get(principal)
+        if session is None or session.secret not in self._by_secret:
+            session = self._shared[principal] = self._make(principal)
+        return session
+
+    def close(self, session: Session, cause: str) -> None:
+        """End a session."""
+        self._by_secret.pop(session.secret, None)
+        if self._shared.get(session.principal) is session:
+            del self._shared[session.principal]
+        session.end(cause)
+        self._ended[session.secret] = cause
+        while len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    async def expire(self) -> None:
+        """End sessions whose lease has run out, for ever."""
+        while True:
+            await asyncio.sleep(min(1.0, self._config.lease_s / 4))
+            now = time.monotonic()
+            for session in [session for session in self._by_secret.values() if session.expired(now)]:
+                self.close(session, f"its lease of {session.lease_s:g} s ran out with no client attached")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new sessions, and wait until no batch is under way."""
+        self._stopping = True
+        deadline = time.monotonic() + timeout_s
+        for session in list(self._by_secret.values()):
+            await session.settled(deadline - time.monotonic())
+
+    def _make(self, principal: str) -> Session:
+        if self._stopping:
+            raise Stopping("the server is stopping; retry later")
+        if len(self._by_secret) >= self._config.max_sessions:
+            raise Exhausted(
+                f"{len(self._by_secret)} sessions are open, which is the limit; close one, or retry later",
+                retry_after_s="1",
+            )
+        secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(_SECRET_BYTES)
+        session = Session(
+            secret,
+            principal,
+            self._engine.open_lane(),
+            lease_s=self._config.lease_s,
+            max_unacked_bytes=self._config.max_unacked_bytes,
+            window=self._config.max_batches_in_flight,
+        )
+        self._by_secret[secret] = session
+        return session

@@ -1,0 +1,250 @@
+"""One session: its numbered batches, the replies it keeps, and the stream that is attached to it.
+
+Every method runs on the event loop's thread. The engine's thread hands a reply over with `call_soon_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1.tensor_service_pb2 import ExecuteResponse
+from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
+
+if TYPE_CHECKING:
+    from tserver.engine.engine import Lane
+    from tserver.engine.operations import Operation
+    from tserver.engine.space import Space
+
+T = TypeVar("T")
+
+
+def frame(reply: pb.BatchReply) -> bytes:
+    """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the reply in it."""
+    return ExecuteResponse(reply=reply).SerializeToString()
+
+
+class Attachment:
+    """A stream of a session: where replies go while it is the current one."""
+
+    def __init__(self) -> None:
+        self.replies: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        # The batches that this stream has sent and has no reply to: it gets no other's.
+        self.wanted: set[int] = set()
+        self.room = asyncio.Event()
+        self.room.set()
+
+
+class Session:
+    """The order, the replies and the lease of one session."""
+
+    def __init__(
+        self, secret: bytes, principal: str, lane: Lane, *, lease_s: float, max_unacked_bytes: int, window: int
+    ) -> None:
+        self.secret = secret
+        self.principal = principal
+        self.lane = lane
+        self.lease_s = lease_s
+        self._max_unacked_bytes = max_unacked_bytes
+        self._window = window
+        self._loop = asyncio.get_running_loop()
+        self._received = 0
+        self._acked = 0
+        self._kept: dict[int, bytes] = {}
+        self._kept_bytes = 0
+        self._running: dict[int, list[asyncio.Future[bytes]]] = {}
+        self._unnumbered = 0
+        # Set whenever nothing is under way.
+        self._settled = asyncio.Event()
+        self._attachment: Attachment | None = None
+        self._expires_at = time.monotonic() + lease_s
+        self._lost: SessionLost | None = None
+
+    # --- the lease ---
+
+    def touch(self) -> None:
+        """Begin the lease anew: somebody is here."""
+        self._expires_at = time.monotonic() + self.lease_s
+
+    def expired(self, now: float) -> bool:
+        """Whether the lease has run out with nobody attached and nothing running."""
+        return self._attachment is None and not self._running and not self._unnumbered and now > self._expires_at
+
+    def end(self, cause: str) -> None:
+        """End the session: let go of all it holds, and tell those who wait."""
+        if self._lost is not None:
+            return
+        self._lost = SessionLost(f"the session ended: {cause}", cause=cause)
+        for waiters in self._running.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(self._lost)
+        if self._attachment is not None:
+            self._attachment.replies.put_nowait(self._lost)
+        self._kept.clear()
+        self.lane.close()
+
+    # --- streams ---
+
+    def attach(self) -> Attachment:
+        """Make a new stream the current one; the one before it ends."""
+        if self._attachment is not None:
+            self._attachment.replies.put_nowait(Superseded("another stream of this session has taken over"))
+            self._attachment.room.set()
+        self._attachment = Attachment()
+        return self._attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """A stream has ended; the lease begins, if it was the current one."""
+        if self._attachment is attachment:
+            self._attachment = None
+            self.touch()
+
+    async def settled(self, timeout_s: float) -> None:
+        """Wait until nothing is under way, or the time is up."""
+        if timeout_s > 0 and (self._running or self._unnumbered):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), timeout_s)
+
+    # --- batches ---
+
+    def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
+        """Take a batch from a stream. Its reply goes to the stream that is current when it is there.
+
+        Raises: SequenceGap, Exhausted, InvalidArgument, Superseded, SessionLost.
+        """
+        if attachment is not self._attachment:
+            raise self._lost or Superseded("another stream of this session has taken over")
+        kept = self._accept(batch)
+        if kept is not None:
+            attachment.replies.put_nowait(kept)
+            return
+        attachment.wanted.add(batch.seq)
+        if len(attachment.wanted) >= self._window:
+            attachment.room.clear()
+
+    async def execute(self, batch: pb.Batch) -> bytes:
+        """Run a batch, or join it, or get its kept reply; the framed response.
+
+        Raises: as `receive`.
+        """
+        self.touch()
+        if len(self._running) >= self._window and batch.seq > self._received:
+            raise Exhausted(
+                f"{len(self._running)} batches of this session are under way, which is the limit; wait for a reply",
+                retry_after_s="0.05",
+            )
+        kept = self._accept(batch)
+        return kept if kept is not None else await self._join(batch.seq)
+
+    async def call(self, batch: pb.Batch, operations: list[Operation]) -> pb.BatchReply:
+        """Run calls of a typed RPC. With a seq they take their place among the batches, and are applied once."""
+        self.touch()
+        if batch.seq:
+            kept = self._accept(batch, operations)
+            framed = kept if kept is not None else await self._join(batch.seq)
+            return ExecuteResponse.FromString(framed).reply
+        self._check_open()
+        answer: asyncio.Future[pb.BatchReply] = self._loop.create_future()
+        self._unnumbered += 1
+        self._settled.clear()
+        self.lane.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
+        # Shielded: a caller who goes away does not undo what was accepted.
+        return await asyncio.shield(answer)
+
+    async def run(self, function: Callable[[Space], T]) -> T:
+        """Run a function on the engine's thread, in its place among the session's calls."""
+        self.touch()
+        self._check_open()
+        # Shielded: a caller who goes away does not undo what was accepted.
+        return await asyncio.shield(asyncio.wrap_future(self.lane.run(function)))
+
+    def _check_open(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _accept(self, batch: pb.Batch, operations: list[Operation] | None = None) -> bytes | None:
+        """Start a new batch (None), find one that runs (None), or the kept reply of one that ran."""
+        self._check_open()
+        seq = batch.seq
+        if not seq:
+            raise InvalidArgument("batch.seq is 0; batches are numbered from 1")
+        self._acknowledge(batch.acked)
+        if seq <= self._received:
+            if seq in self._running:
+                return None
+            if seq in self._kept:
+                return self._kept[seq]
+            raise InvalidArgument(f"batch {seq} was acknowledged (acked is {self._acked}); its reply is no longer kept")
+        if seq != self._received + 1:
+            raise SequenceGap(
+                f"batch {seq} is not the next one; the session expects {self._received + 1}",
+                expected=str(self._received + 1),
+            )
+        if self._kept_bytes > self._max_unacked_bytes:
+            raise Exhausted(
+                f"replies of {self._kept_bytes} bytes are not acknowledged (limit {self._max_unacked_bytes}); "
+                "acknowledge those you have, then send again",
+                retry_after_s="0.1",
+            )
+        self._received = seq
+        self._running[seq] = []
+        self._settled.clear()
+        if operations is None:
+            self.lane.submit(batch, lambda reply: self._post(self._finish, seq, reply))
+        else:
+            self.lane.submit_typed(batch, operations, lambda reply: self._post(self._finish, seq, reply))
+        return None
+
+    async def _join(self, seq: int) -> bytes:
+        waiter: asyncio.Future[bytes] = self._loop.create_future()
+        self._running[seq].append(waiter)
+        return await waiter
+
+    def _acknowledge(self, acked: int) -> None:
+        if acked > self._received:
+            raise InvalidArgument(f"acked is {acked}, but only {self._received} batches were sent")
+        while self._acked < acked:
+            self._acked += 1
+            self._kept_bytes -= len(self._kept.pop(self._acked, b""))
+
+    def _post(self, function: Callable[..., None], *args: object) -> None:
+        """From the engine's thread to the loop's; at the very end there may be no loop to tell."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _finish(self, seq: int, reply: pb.BatchReply) -> None:
+        waiters = self._running.pop(seq, [])
+        self._check_settled()
+        if self._lost is not None:
+            return
+        framed = frame(reply)
+        if seq > self._acked:
+            self._kept[seq] = framed
+            self._kept_bytes += len(framed)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(framed)
+        attachment = self._attachment
+        if attachment is not None and seq in attachment.wanted:
+            attachment.wanted.discard(seq)
+            attachment.replies.put_nowait(framed)
+            if len(attachment.wanted) < self._window:
+                attachment.room.set()
+
+    def _check_settled(self) -> None:
+        if not self._running and not self._unnumbered:
+            self._settled.set()
+
+    def _answer(self, answer: asyncio.Future[pb.BatchReply], reply: pb.BatchReply) -> None:
+        self._unnumbered -= 1
+        self._check_settled()
+        if not answer.done():
+            answer.set_result(reply)

@@ -1,0 +1,150 @@
+"""Starts the serving process, and starts it again when its device or a native fault took it down. Never imports torch.
+
+    supervisor (this process)  --- holds nothing, forwards SIGTERM and SIGINT
+        └── server             --- gRPC, sessions, torch; ends when the supervisor does
+
+What ended one run is told to the next, which tells it to clients whose sessions were lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from tserver.config import Config
+
+log = logging.getLogger("tserver.supervisor")
+
+_PR_SET_PDEATHSIG = 1
+# A server that ends sooner than this after its start would only end again.
+_HEALTHY_AFTER_S = 5.0
+_MAX_QUICK_ENDS = 3
+
+
+class PortTaken(Exception):
+    """Another process listens on the port already."""
+
+
+def reserve(listen: str) -> tuple[str, int]:
+    """The host and a port that is free; port 0 takes any.
+
+    Raises: PortTaken, ValueError for what is not HOST:PORT.
+    """
+    host, separator, text = listen.rpartition(":")
+    if not separator or not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:50051")
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As gRPC binds: a port whose last connections are only timing out is free, one that is listened on is not.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bare, int(text)))
+        except socket.gaierror as error:
+            raise ValueError(f"--listen {listen!r}: the host {host!r} is not known ({error})") from error
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {listen}: {error.strerror}; stop the other server, or choose another port"
+            ) from error
+        return host, int(probe.getsockname()[1])
+
+
+def supervise(config: Config) -> int:
+    """Keep a server running until told to stop; the exit code. Raises: PortTaken, ValueError."""
+    host, port = reserve(config.listen)
+    with tempfile.TemporaryDirectory(prefix="tserver-") as folder:
+        return _Supervisor(config, host, port, Path(folder) / "cause").run()
+
+
+class _Supervisor:
+    def __init__(self, config: Config, host: str, port: int, cause_file: Path) -> None:
+        self._config = config
+        self._address = f"{host}:{port}"
+        self._port = port
+        self._cause_file = cause_file
+        self._child: subprocess.Popen[str] | None = None
+        self._stopping = False
+        self._announced = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._forward)
+        cause = ""
+        quick_ends = 0
+        while True:
+            started_at = time.monotonic()
+            code = self._run_child(cause)
+            if self._stopping or code == 0:
+                return code if code >= 0 else 128 - code
+            if not self._announced:
+                # It never came up: starting it again would give the same error again.
+                return code if code > 0 else 128 - code
+            cause = self._cause(code)
+            quick_ends = quick_ends + 1 if time.monotonic() - started_at < _HEALTHY_AFTER_S else 0
+            if quick_ends >= _MAX_QUICK_ENDS:
+                log.critical("the server ended %d times in a row soon after its start; giving up", quick_ends)
+                return 1
+            log.error("the server ended, starting it again", extra={"cause": cause})
+
+    def _run_child(self, cause: str) -> int:
+        settings = json.dumps(
+            {**asdict(self._config), "port": self._port, "previous_end": cause, "cause_file": str(self._cause_file)}
+        )
+        self._cause_file.unlink(missing_ok=True)
+        parent = os.getpid()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tserver.child", settings],
+            stdout=subprocess.PIPE,
+            text=True,
+            # A stop signal to the terminal's process group must reach the child through us, once.
+            start_new_session=True,
+            preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
+        )
+        self._child = child
+        if self._stopping:
+            child.terminate()
+        assert child.stdout is not None
+        for line in child.stdout:
+            # The ready line is printed once, however often the server is started again.
+            if line.startswith("listening on "):
+                if self._announced:
+                    continue
+                self._announced = True
+            print(line, end="", flush=True)
+        code = child.wait()
+        self._child = None
+        return code
+
+    def _cause(self, code: int) -> str:
+        with contextlib.suppress(OSError):
+            text = self._cause_file.read_text().strip()
+            if text:
+                return text
+        if code < 0:
+            return f"the server was ended by {signal.Signals(-code).name}"
+        return f"the server ended with exit code {code}"
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+
+
+def _die_with(parent: int) -> None:
+    """In the child, before it becomes Python again: end when the supervisor ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
