@@ -1,0 +1,188 @@
+"""A client for a tensor server that reads like torch, and needs no torch.
+
+    import tclient as torch
+
+    torch.connect("127.0.0.1:50051")
+    x = torch.ones(2, 3)
+    print(x @ x.T)
+
+Operations run on the server, in order, without waiting for each other; reading (print, item, numpy) waits.
+"""
+
+from __future__ import annotations
+
+import math as _math
+from typing import Any as _Any
+
+from tclient import _namespace, _state, _types
+from tclient._context import (
+    autocast as autocast,
+)
+from tclient._context import (
+    enable_grad as enable_grad,
+)
+from tclient._context import (
+    inference_mode as inference_mode,
+)
+from tclient._context import (
+    is_autocast_enabled as is_autocast_enabled,
+)
+from tclient._context import (
+    is_grad_enabled as is_grad_enabled,
+)
+from tclient._context import (
+    is_inference_mode_enabled as is_inference_mode_enabled,
+)
+from tclient._context import (
+    no_grad as no_grad,
+)
+from tclient._context import (
+    set_grad_enabled as set_grad_enabled,
+)
+from tclient._device import device as device
+from tclient._dtypes import ALIASES as _ALIASES
+from tclient._dtypes import DTYPES as _DTYPES
+from tclient._dtypes import LAYOUTS as _LAYOUTS
+from tclient._dtypes import MEMORY_FORMATS as _MEMORY_FORMATS
+from tclient._dtypes import (
+    dtype as dtype,
+)
+from tclient._dtypes import (
+    finfo as finfo,
+)
+from tclient._dtypes import (
+    iinfo as iinfo,
+)
+from tclient._dtypes import (
+    layout as layout,
+)
+from tclient._dtypes import (
+    memory_format as memory_format,
+)
+from tclient._exceptions import (
+    ConnectFailed as ConnectFailed,
+)
+from tclient._exceptions import (
+    LinAlgError as LinAlgError,
+)
+from tclient._exceptions import (
+    NotConnectedError as NotConnectedError,
+)
+from tclient._exceptions import (
+    OutOfMemoryError as OutOfMemoryError,
+)
+from tclient._exceptions import (
+    ServerBusy as ServerBusy,
+)
+from tclient._exceptions import (
+    ServerError as ServerError,
+)
+from tclient._exceptions import (
+    ServerFailed as ServerFailed,
+)
+from tclient._exceptions import (
+    SessionLost as SessionLost,
+)
+from tclient._exceptions import (
+    SessionTakenOver as SessionTakenOver,
+)
+from tclient._exceptions import (
+    TensorError as TensorError,
+)
+from tclient._exceptions import (
+    VersionMismatch as VersionMismatch,
+)
+from tclient._functions import (
+    from_numpy as from_numpy,
+)
+from tclient._functions import (
+    get_default_device as get_default_device,
+)
+from tclient._functions import (
+    get_default_dtype as get_default_dtype,
+)
+from tclient._functions import (
+    is_complex as is_complex,
+)
+from tclient._functions import (
+    is_floating_point as is_floating_point,
+)
+from tclient._functions import (
+    is_tensor as is_tensor,
+)
+from tclient._functions import (
+    manual_seed as manual_seed,
+)
+from tclient._functions import (
+    numel as numel,
+)
+from tclient._functions import (
+    set_default_dtype as set_default_dtype,
+)
+from tclient._functions import (
+    synchronize as synchronize,
+)
+from tclient._functions import (
+    synchronize_async as synchronize_async,
+)
+from tclient._functions import (
+    typename as typename,
+)
+from tclient._info import (
+    DeviceInfo as DeviceInfo,
+)
+from tclient._info import (
+    ServerInfo as ServerInfo,
+)
+from tclient._info import (
+    server_info as server_info,
+)
+from tclient._namespace import Generator as Generator
+from tclient._session import Session as Session
+from tclient._size import Size as Size
+from tclient._state import (
+    connect as connect,
+)
+from tclient._state import (
+    disconnect as disconnect,
+)
+from tclient._state import (
+    synchronous as synchronous,
+)
+from tclient._tensor import Tensor as Tensor
+
+__version__ = "0.1.0"
+
+inf = _math.inf
+nan = _math.nan
+pi = _math.pi
+e = _math.e
+newaxis = None
+
+# Generated names do not replace what is written above. Functions of this module must not use builtins that torch hides
+# (abs, max, float…): from here on those names are torch's.
+_written = {*globals()}
+globals().update({name: each for name, each in _namespace.functions().items() if name not in _written})
+globals().update(_DTYPES)
+globals().update(_types.typed_classes("cpu"))
+globals().update({alias: _DTYPES[name] for alias, name in _ALIASES.items()})
+globals().update({repr(each).removeprefix("torch."): each for each in _MEMORY_FORMATS.values()})
+globals().update({repr(each).removeprefix("torch."): each for each in _LAYOUTS.values()})
+_state.install()
+
+# They are built of what is above.
+from tclient import autograd as autograd  # noqa: E402
+from tclient import cuda as cuda  # noqa: E402
+from tclient import fft as fft  # noqa: E402
+from tclient import linalg as linalg  # noqa: E402
+from tclient import special as special  # noqa: E402
+
+_LAZY = ("models", "nn", "optim")
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY:
+        import importlib
+
+        return importlib.import_module(f"tclient.{name}")
+    _namespace.missing("tclient", name, globals())

@@ -1,0 +1,146 @@
+"""The one channel to a server: how it is opened, and what its failures mean.
+
+Every status of gRPC becomes an exception of ours here and nowhere else. Knows gRPC; does not know calls or tensors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, ServerError, ServerFailed
+from tensorcompute.v1 import tensor_service_pb2 as rpc
+
+SERVICE = "/tensorcompute.v1.TensorService/"
+PROTOCOL = 1
+
+# Agrees with the server, which permits pings from 10 s on, also without calls.
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Each session has a connection of its own: one slow reader does not hold up another.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+# After these the session may still be there: open the stream again, and send again what was not answered.
+_RESUMABLE = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
+
+
+class Connection:
+    """A channel and the RPCs on it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._unary: dict[str, Any] = {}
+
+    def call(self, method: str, request: Any, response: Any, *, timeout_s: float | None = 20.0) -> Any:
+        """One unary RPC. Raises a ServerError."""
+        rpc_method = self._unary.get(method)
+        if rpc_method is None:
+            rpc_method = self._unary[method] = self.channel.unary_unary(
+                SERVICE + method,
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=response.FromString,
+            )
+        try:
+            return rpc_method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise translate(error, self.address) from None
+
+    def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
+        """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
+        request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client)
+        opened: rpc.OpenSessionResponse = self.call(
+            "OpenSession", request, rpc.OpenSessionResponse, timeout_s=timeout_s
+        )
+        return opened
+
+    def execute_stream(self, messages: Iterator[bytes]) -> Any:
+        """Opens the stream: bytes out, bytes in."""
+        method: Any = self.channel.stream_stream(SERVICE + "ExecuteStream")
+        return method(messages)
+
+    def upload(self, messages: Iterator[bytes]) -> rpc.UploadResponse:
+        """Bytes out, one response in. Raises grpc.RpcError."""
+        method: Any = self.channel.stream_unary(SERVICE + "Upload", response_deserializer=rpc.UploadResponse.FromString)
+        response: rpc.UploadResponse = method(messages)
+        return response
+
+    def download(self, request: rpc.DownloadRequest) -> Iterable[bytes]:
+        """One request out, bytes in. Raises grpc.RpcError."""
+        method: Any = self.channel.unary_stream(
+            SERVICE + "Download", request_serializer=rpc.DownloadRequest.SerializeToString
+        )
+        responses: Iterable[bytes] = method(request)
+        return responses
+
+    def close(self) -> None:
+        """Ends every RPC of the channel."""
+        self.channel.close()
+
+
+def is_resumable(error: grpc.RpcError, failure: ServerError) -> bool:
+    """Whether the session may have survived."""
+    if failure.reason in BY_REASON:
+        return False
+    return error.code().name in _RESUMABLE
+
+
+def translate(error: grpc.RpcError, address: str) -> ServerError:
+    """The exception for a status of gRPC, with its reason."""
+    status = error.code().name
+    reason, details = _error_info(error)
+    kind = BY_REASON.get(reason) or BY_STATUS.get(status, ServerFailed)
+    text = error.details() or status
+    if kind is ConnectFailed:
+        text = (
+            f"no tensor server answers at {address} ({text}); start it with: tserver serve --listen {address}, "
+            "or connect to the address where it listens"
+        )
+    elif details.get("cause") and details["cause"] not in text:
+        text = f"{text} (cause: {details['cause']})"
+    failure = kind(text)
+    failure.reason = reason or status
+    return failure
+
+
+def _error_info(error: grpc.RpcError) -> tuple[str, dict[str, str]]:
+    """reason and metadata of the ErrorInfo that rides in the trailer."""
+    trailers: Any = error.trailing_metadata()
+    for key, value in trailers or ():
+        if key == "grpc-status-details-bin":
+            # Not needed before something fails, and not free to import.
+            from google.rpc import error_details_pb2, status_pb2
+
+            status = status_pb2.Status.FromString(value)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    return info.reason, dict(info.metadata)
+    return "", {}
+
+
+def again(attempt: Callable[[], Any], address: str, within_s: float) -> Any:
+    """The result of an idempotent attempt, repeated while the connection is broken. Raises a ServerError."""
+    deadline = time.monotonic() + within_s
+    pause_s = 0.05
+    while True:
+        try:
+            return attempt()
+        except grpc.RpcError as error:
+            failure = translate(error, address)
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause_s > deadline:
+                raise failure from None
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, 1.0)

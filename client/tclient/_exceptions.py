@@ -1,0 +1,203 @@
+"""Every exception of the client, and the two tables that lead to them.
+
+    TensorError                      anything a tensor operation or its server reports
+    ├── TensorRuntimeError           + RuntimeError
+    │   ├── TensorNotImplementedError    + NotImplementedError
+    │   ├── OutOfMemoryError             device memory or quota is full
+    │   └── LinAlgError                  a singular matrix and its kin
+    ├── TensorIndexError             + IndexError
+    ├── TensorTypeError              + TypeError
+    ├── TensorValueError             + ValueError
+    ├── TensorKeyError               + KeyError
+    ├── TensorAttributeError         + AttributeError
+    ├── TensorAssertionError         + AssertionError
+    ├── TensorBufferError            + BufferError
+    ├── TensorArithmeticError        + ArithmeticError
+    │   ├── TensorZeroDivisionError      + ZeroDivisionError
+    │   └── TensorOverflowError          + OverflowError
+    ├── NotConnectedError            + RuntimeError: no session is open
+    └── ServerError                  + ConnectionError: the server or the way to it
+        ├── ConnectFailed                nothing answers at the address
+        ├── SessionLost                  the session is gone, and the message says why
+        ├── SessionTakenOver             another stream uses this session
+        ├── VersionMismatch              client and server speak no common protocol
+        ├── ServerBusy                   the server refuses for now; try again later
+        ├── RequestRefused               the server would not take a request as it was
+        └── ServerFailed                 the server failed, or answered what the contract does not allow
+
+Knows no sockets and no tensors.
+"""
+
+from __future__ import annotations
+
+
+class TensorError(Exception):
+    """An operation failed. `str` is exactly torch's text; where it was issued is a note and three attributes."""
+
+    operation: str = ""
+    filename: str = ""
+    lineno: int = 0
+    reason: str = ""
+
+
+class TensorRuntimeError(TensorError, RuntimeError):
+    """What torch raises as RuntimeError."""
+
+
+class TensorNotImplementedError(TensorRuntimeError, NotImplementedError):
+    """What torch raises as NotImplementedError."""
+
+
+class OutOfMemoryError(TensorRuntimeError):
+    """The memory of the device, or the session's share of it, is full."""
+
+
+class LinAlgError(TensorRuntimeError):
+    """A matrix on which the algorithm cannot work."""
+
+
+class TensorIndexError(TensorError, IndexError):
+    """What torch raises as IndexError."""
+
+
+class TensorTypeError(TensorError, TypeError):
+    """What torch raises as TypeError."""
+
+
+class TensorValueError(TensorError, ValueError):
+    """What torch raises as ValueError."""
+
+
+class TensorKeyError(TensorError, KeyError):
+    """What torch raises as KeyError; its text is not quoted."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class TensorAttributeError(TensorError, AttributeError):
+    """A name that tensors, or this server, do not have."""
+
+
+class TensorAssertionError(TensorError, AssertionError):
+    """What torch raises as AssertionError."""
+
+
+class TensorBufferError(TensorError, BufferError):
+    """What torch raises as BufferError."""
+
+
+class TensorArithmeticError(TensorError, ArithmeticError):
+    """What torch raises as ArithmeticError."""
+
+
+class TensorZeroDivisionError(TensorArithmeticError, ZeroDivisionError):
+    """What torch raises as ZeroDivisionError."""
+
+
+class TensorOverflowError(TensorArithmeticError, OverflowError):
+    """What torch raises as OverflowError."""
+
+
+class NotConnectedError(TensorError, RuntimeError):
+    """No session is open. The text says how to open one."""
+
+
+class ServerError(TensorError, ConnectionError):
+    """The server, or the way to it, is at fault."""
+
+
+class ConnectFailed(ServerError):
+    """Nothing usable answers at the address."""
+
+
+class SessionLost(ServerError):
+    """The session is gone with all its tensors. Open a new one and start over."""
+
+
+class SessionTakenOver(ServerError):
+    """Another stream of the same session took over from this client."""
+
+
+class VersionMismatch(ServerError):
+    """Client and server speak no common version of the protocol."""
+
+
+class ServerBusy(ServerError):
+    """The server refuses for now: too many sessions, or memory is short. Try again later."""
+
+
+class RequestRefused(ServerError):
+    """The server would not take a request as it was."""
+
+
+class ServerFailed(ServerError):
+    """The server failed, or answered what the contract does not allow."""
+
+
+# Error.type of the contract -> class.
+BY_TYPE: dict[str, type[TensorError]] = {
+    "ArithmeticError": TensorArithmeticError,
+    "AssertionError": TensorAssertionError,
+    "AttributeError": TensorAttributeError,
+    "BufferError": TensorBufferError,
+    "IndexError": TensorIndexError,
+    "KeyError": TensorKeyError,
+    "LinAlgError": LinAlgError,
+    "LookupError": TensorIndexError,
+    "NotImplementedError": TensorNotImplementedError,
+    "OutOfMemoryError": OutOfMemoryError,
+    "OverflowError": TensorOverflowError,
+    "RuntimeError": TensorRuntimeError,
+    "StopIteration": TensorRuntimeError,
+    "TypeError": TensorTypeError,
+    "ValueError": TensorValueError,
+    "ZeroDivisionError": TensorZeroDivisionError,
+}
+
+# gRPC status name -> class; a reason of the contract, where there is one, decides instead.
+BY_STATUS: dict[str, type[ServerError]] = {
+    "CANCELLED": ServerFailed,
+    "UNKNOWN": ServerFailed,
+    "INVALID_ARGUMENT": RequestRefused,
+    "DEADLINE_EXCEEDED": ConnectFailed,
+    "NOT_FOUND": RequestRefused,
+    "ALREADY_EXISTS": RequestRefused,
+    "PERMISSION_DENIED": RequestRefused,
+    "RESOURCE_EXHAUSTED": ServerBusy,
+    "FAILED_PRECONDITION": RequestRefused,
+    "ABORTED": ServerFailed,
+    "OUT_OF_RANGE": ServerFailed,
+    "UNIMPLEMENTED": RequestRefused,
+    "INTERNAL": ServerFailed,
+    "UNAVAILABLE": ConnectFailed,
+    "DATA_LOSS": ServerFailed,
+    "UNAUTHENTICATED": SessionLost,
+}
+
+# ErrorInfo.reason of the contract -> class.
+BY_REASON: dict[str, type[ServerError]] = {
+    "SESSION_LOST": SessionLost,
+    "STREAM_SUPERSEDED": SessionTakenOver,
+    "VERSION_MISMATCH": VersionMismatch,
+}
+
+
+def make_error(
+    kind: str, message: str, *, operation: str = "", reason: str = "", site: tuple[str, int] | None = None
+) -> TensorError:
+    """The exception for an Error of the contract, with the caller's line as a note (PEP 678)."""
+    error = BY_TYPE.get(kind, TensorRuntimeError)(message)
+    return attribute(error, operation=operation, reason=reason, site=site)
+
+
+def attribute(
+    error: TensorError, *, operation: str, reason: str = "", site: tuple[str, int] | None = None
+) -> TensorError:
+    """Say on an exception which operation failed, and where it was issued."""
+    error.operation = operation
+    error.reason = reason
+    if site is not None:
+        error.filename, error.lineno = site
+        error.add_note(f"`{operation}` issued at {site[0]}:{site[1]}")
+    return error

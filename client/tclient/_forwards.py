@@ -1,0 +1,168 @@
+"""Forward passes of kept networks on arrays of the client: the requests of all threads of a session on one stream.
+
+A request that finds the stream's writer busy leaves with the next message, together with the others. Forward passes
+change nothing, so one that a broken connection left unanswered is simply sent again. Knows the contract's messages;
+does not know what a network is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from tclient._connection import translate
+from tclient._exceptions import ServerError, TensorError
+from tensorcompute.v1 import model_service_pb2 as rpc
+
+if TYPE_CHECKING:
+    from tclient._session import Session
+
+_METHOD = "/tensorcompute.v1.ModelService/MlpForwardStream"
+# The size of a message of requests, about; the server takes 4 MiB.
+_MESSAGE_BYTES = 1 << 20
+
+
+class Waiter:
+    """One thread that waits for one answer."""
+
+    __slots__ = ("answer", "answered", "call", "failure")
+
+    def __init__(self, call: rpc.MlpForwardCall) -> None:
+        self.call = call
+        self.answered = threading.Lock()
+        self.answered.acquire()
+        self.answer: rpc.MlpForwardAnswer | None = None
+        self.failure: ServerError | None = None
+
+
+class Forwards:
+    """The stream of a session, opened with its first request and again after it broke."""
+
+    def __init__(self) -> None:
+        self._ids = itertools.count(1).__next__
+        self._lock = threading.Lock()
+        self._stream: _Stream | None = None
+
+    def run(self, session: Session, call: rpc.MlpForwardCall, timeout_s: float | None) -> rpc.MlpForwardAnswer:
+        """The answer to a request. Raises: ServerError if the server cannot be reached, or does not answer in time."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        give_up = time.monotonic() + session.lease_s
+        pause_s = 0.05
+        while True:
+            waiter = Waiter(call)
+            call.id = self._ids()
+            stream = self._current(session)
+            stream.send(waiter)
+            wait_s = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            if not waiter.answered.acquire(timeout=wait_s):
+                stream.forget(waiter)
+                raise _too_late(timeout_s)
+            if waiter.answer is not None:
+                return waiter.answer
+            assert waiter.failure is not None
+            latest = give_up if deadline is None else min(deadline, give_up)
+            if session.dead is not None or time.monotonic() + pause_s > latest or not stream.may_resume:
+                raise waiter.failure
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 1.0)
+
+    def _current(self, session: Session) -> _Stream:
+        if session.dead is not None:
+            raise session.dead
+        stream = self._stream
+        if stream is None or stream.is_over:
+            with self._lock:
+                stream = self._stream
+                if stream is None or stream.is_over:
+                    stream = self._stream = _Stream(session)
+        return stream
+
+
+class _Stream:
+    def __init__(self, session: Session) -> None:
+        self.is_over = False
+        self.may_resume = False
+        self._address = session.address
+        self._lock = threading.Lock()
+        self._pending: list[Waiter] = []
+        self._waiting: dict[int, Waiter] = {}
+        self._wake = threading.Semaphore(0)
+        method: Any = session.connection.channel.stream_stream(
+            _METHOD,
+            request_serializer=rpc.MlpForwardStreamRequest.SerializeToString,
+            response_deserializer=rpc.MlpForwardStreamResponse.FromString,
+        )
+        self._responses = method(self._requests())
+        threading.Thread(target=self._read, name="tclient-forwards", daemon=True).start()
+
+    def send(self, waiter: Waiter) -> None:
+        with self._lock:
+            if self.is_over:
+                self._fail(waiter, ServerError("the stream has ended"))
+                return
+            self._waiting[waiter.call.id] = waiter
+            self._pending.append(waiter)
+            is_first = len(self._pending) == 1
+        if is_first:
+            self._wake.release()
+
+    def forget(self, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiting.pop(waiter.call.id, None)
+
+    def _requests(self) -> Iterator[rpc.MlpForwardStreamRequest]:
+        while True:
+            self._wake.acquire()
+            with self._lock:
+                pending, self._pending = self._pending, []
+            if self.is_over:
+                return
+            while pending:
+                size = count = 0
+                for waiter in pending:
+                    size += len(waiter.call.inputs.data)
+                    if count and size > _MESSAGE_BYTES:
+                        break
+                    count += 1
+                yield rpc.MlpForwardStreamRequest(calls=[waiter.call for waiter in pending[:count]])
+                del pending[:count]
+
+    def _read(self) -> None:
+        failure = ServerError(f"the server at {self._address} ended the stream of forward passes")
+        try:
+            for response in self._responses:
+                for answer in response.answers:
+                    waiter = self._waiting.pop(answer.id, None)
+                    if waiter is not None:
+                        waiter.answer = answer
+                        waiter.answered.release()
+        except grpc.RpcError as error:
+            failure = translate(error, self._address)
+            self.may_resume = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
+        except ValueError:
+            pass  # the channel was closed before the stream began
+        with self._lock:
+            self.is_over = True
+            waiters = [*self._waiting.values()]
+            self._waiting.clear()
+        self._wake.release()
+        for waiter in waiters:
+            self._fail(waiter, failure)
+
+    @staticmethod
+    def _fail(waiter: Waiter, failure: ServerError) -> None:
+        waiter.failure = failure
+        waiter.answered.release()
+
+
+def _too_late(timeout_s: float | None) -> TensorError:
+    from tclient._exceptions import ServerBusy
+
+    failure = ServerBusy(f"no answer within {timeout_s} s; allow more time, or try again later")
+    failure.reason = "DEADLINE_EXCEEDED"
+    return failure

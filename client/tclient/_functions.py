@@ -1,0 +1,95 @@
+"""Functions of the torch namespace that a client answers itself, or with an argument check of its own.
+
+What is here replaces the function that the table would give. Knows tensors and sessions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tclient import _state
+from tclient._device import device
+from tclient._dtypes import DTYPES, dtype
+from tclient._issue import dispatch
+from tclient._operations import TABLE
+from tclient._tensor import Tensor
+
+
+def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
+    """A tensor with the elements and dtype of an array. Unlike torch's it copies: the server has its own memory."""
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    return dispatch(TABLE["from_numpy"], (ndarray,), None)
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether it is a tensor of this client."""
+    return isinstance(obj, Tensor)
+
+
+def _tensor(function: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {type(value).__name__}")
+    return value
+
+
+def is_floating_point(input: Any) -> bool:
+    """Whether the elements are floating point numbers."""
+    return _tensor("is_floating_point", input).is_floating_point()
+
+
+def is_complex(input: Any) -> bool:
+    """Whether the elements are complex."""
+    return _tensor("is_complex", input).is_complex()
+
+
+def numel(input: Any) -> int:
+    """The number of elements."""
+    return _tensor("numel", input).numel()
+
+
+def manual_seed(seed: int) -> None:
+    """Set the seed of this session's random numbers. Unlike torch's it returns nothing, and does not wait."""
+    from tclient._issue import issue_effect
+
+    issue_effect(TABLE["manual_seed"], (seed,))
+
+
+def set_default_dtype(d: dtype) -> None:
+    """Set the floating point dtype that this session gives to new tensors."""
+    _state.current().default_dtype_known = False
+    dispatch(TABLE["set_default_dtype"], (d,), None)
+
+
+def get_default_dtype() -> dtype:
+    """The floating point dtype that this session gives to new tensors; waits only if it was ever set."""
+    session = _state.connected()
+    if session is None or session.default_dtype_known:
+        return DTYPES["float32"]
+    found: dtype = dispatch(TABLE["get_default_dtype"], (), None)
+    return found
+
+
+def get_default_device() -> device:
+    """Where the server puts new tensors."""
+    return device(_state.current().opened.default_device or "cpu")
+
+
+def synchronize() -> None:
+    """Wait until everything that was issued has run. Raises the first failed effect that was not raised yet."""
+    _state.current().synchronize()
+
+
+async def synchronize_async() -> None:
+    """As `synchronize`, without holding up the event loop."""
+    await _state.current().synchronize_async()
+
+
+def typename(obj: Any) -> str:
+    """The name of an object's type, as torch gives it."""
+    if isinstance(obj, Tensor):
+        name: str = obj.type()
+        return name
+    return f"{type(obj).__module__}.{type(obj).__name__}"

@@ -1,0 +1,122 @@
+"""A network of the client as the contract describes one: layers, each with an activation.
+
+Knows tclient.nn and the contract's messages; sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tclient._cell import cell_value
+from tclient._exceptions import make_error
+from tclient._tensor import Tensor
+from tensorcompute.v1 import model_service_pb2 as rpc
+from tensorcompute.v1 import tensor_pb2 as pb
+
+# The contract's activations, and the one option that each may have.
+_ACTIVATIONS: dict[str, tuple[rpc.ActivationKind, str]] = {
+    "identity": (rpc.ACTIVATION_KIND_IDENTITY, ""),
+    "step": (rpc.ACTIVATION_KIND_STEP, "threshold"),
+    "sign": (rpc.ACTIVATION_KIND_SIGN, "threshold"),
+    "sigmoid": (rpc.ACTIVATION_KIND_SIGMOID, ""),
+    "tanh": (rpc.ACTIVATION_KIND_TANH, ""),
+    "relu": (rpc.ACTIVATION_KIND_RELU, ""),
+    "leaky_relu": (rpc.ACTIVATION_KIND_LEAKY_RELU, "negative_slope"),
+    "elu": (rpc.ACTIVATION_KIND_ELU, "alpha"),
+    "gelu": (rpc.ACTIVATION_KIND_GELU, ""),
+    "silu": (rpc.ACTIVATION_KIND_SILU, ""),
+    "softplus": (rpc.ACTIVATION_KIND_SOFTPLUS, ""),
+    "softmax": (rpc.ACTIVATION_KIND_SOFTMAX, ""),
+}
+# Options that change nothing, because they say what the server does anyway.
+_AS_SERVED: dict[tuple[str, str], tuple[Any, ...]] = {
+    ("gelu", "approximate"): ("none",),
+    ("softplus", "beta"): (1, 1.0),
+    ("softplus", "threshold"): (20, 20.0),
+    ("softmax", "dim"): (-1, 1),
+}
+
+
+def layers_of(network: Any) -> Sequence[tuple[Any, Any, rpc.Activation]]:
+    """Weight, bias and activation of each layer. Raises: TypeError for what cannot be served."""
+    from tclient.nn import Module, _network
+
+    if not isinstance(network, Module):
+        return [(weight, bias, activation_of(activation)) for weight, bias, activation in network]
+    described = _network.describe(network)
+    if described is None:
+        raise make_error(
+            "TypeError",
+            f"a {type(network).__name__} cannot be served: it is not a row of Linear layers and activations",
+        )
+    layers: Any = []
+    for call in described:
+        tensors = dict(call.tensors)
+        if call.kind in ("linear", "neuron"):
+            layers.append((tensors["weight"], tensors["bias"], rpc.Activation()))
+        elif call.kind != "identity":
+            if not layers or layers[-1][2].kind:
+                where = "behind another activation" if layers else "before the first layer"
+                raise make_error("TypeError", f"{call.kind} stands {where}, and cannot be served there")
+            layers[-1] = (*layers[-1][:2], _kind(call.kind, dict(call.options)))
+    if not layers:
+        raise make_error("ValueError", "the network has no layers; give at least one")
+    return layers  # type: ignore[no-any-return]
+
+
+def activation_of(activation: Any) -> rpc.Activation:
+    """An activation by its name, or of a module, or none."""
+    from tclient.nn import Module, _network
+
+    if isinstance(activation, Module):
+        described = _network.describe(activation)
+        if described is None or len(described) != 1:
+            raise make_error("TypeError", f"a {type(activation).__name__} is no activation that can be served")
+        return _kind(described[0].kind, dict(described[0].options))
+    return rpc.Activation() if activation is None else _kind(activation, {})
+
+
+def _kind(name: Any, options: Mapping[str, Any]) -> rpc.Activation:
+    if name not in _ACTIVATIONS:
+        raise make_error("TypeError", f"there is no served activation {name!r}; use one of {', '.join(_ACTIVATIONS)}")
+    kind, parameter = _ACTIVATIONS[name]
+    message = rpc.Activation(kind=kind)
+    for option, value in options.items():
+        if option == parameter:
+            message.parameter = value
+        elif value not in _AS_SERVED.get((name, option), (None,)):
+            raise make_error("TypeError", f"{name} with {option}={value!r} cannot be served")
+    return message
+
+
+def tensors_of(weight: Any, bias: Any) -> tuple[Tensor, Tensor | None]:
+    """The tensors of a layer, in the session; a neuron's are those of a layer of one."""
+    weight = _tensor(weight)
+    bias = None if bias is None else _tensor(bias)
+    if weight.dim() == 1:
+        weight = weight.detach().reshape(1, -1)
+        bias = None if bias is None else bias.detach().reshape(1)
+    return weight, bias
+
+
+def _tensor(value: Any) -> Tensor:
+    import tclient
+
+    return value if isinstance(value, Tensor) else tclient.tensor(value)
+
+
+def spec_of(tensors: tuple[Tensor, Tensor | None], activation: rpc.Activation) -> rpc.LayerSpec:
+    weight, bias = tensors
+    return rpc.LayerSpec(
+        in_features=weight.shape[1],
+        out_features=weight.shape[0],
+        activation=activation,
+        weight=_operand(weight),
+        bias=None if bias is None else _operand(bias),
+    )
+
+
+def _operand(tensor: Tensor) -> rpc.Operand:
+    value = pb.Value.FromString(cell_value(tensor._cell))
+    return rpc.Operand(tensor=pb.Ref(id=value.result) if value.result else value.ref)

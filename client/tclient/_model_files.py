@@ -1,0 +1,93 @@
+"""Networks as safetensors files of the client: sent and received in chunks, with a bar where that takes a while.
+
+Knows the transfer; does not read what is in the files.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from tclient import _bulk
+from tclient._exceptions import ServerFailed, make_error
+from tclient._session import Session
+from tensorcompute.v1 import model_service_pb2 as rpc
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as session_rpc
+
+
+def upload(session: Session, path: Path, progress: bool) -> int:
+    """Send a file's bytes; the id of the upload. Raises: ValueError, grpc.RpcError."""
+    number = session.next_id()
+    size = path.stat().st_size
+    if not size:
+        raise make_error("ValueError", f"{path} is empty; it is no safetensors file")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        view = memoryview(content)
+        try:
+            header = session_rpc.UploadHeader(
+                context=session_rpc.SessionContext(session=session.secret),
+                id=number,
+                dtype=pb.D_TYPE_UINT8,
+                shape=[size],
+                crc32=zlib.crc32(view),
+            )
+            opening = session_rpc.UploadRequest(header=header).SerializeToString()
+            chunks = _bulk._chunks(opening, view, session.limits.max_chunk_bytes or 1 << 20)
+            with _bar(path.name, size, progress) as bar:
+                session.connection.upload(_counted(chunks, bar))
+        finally:
+            view.release()
+    session.stats.uploads += 1
+    return number
+
+
+def _counted(chunks: Iterator[bytes], bar: Any) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        bar.update(min(len(chunk), bar.total - bar.n))
+
+
+def _bar(name: str, size: int, progress: bool) -> Any:
+    return tqdm(total=size, desc=name, unit="B", unit_scale=True, delay=1.0, disable=None if progress else True)
+
+
+def save(messages: Iterable[rpc.DownloadMlpResponse], target: Path, progress: bool) -> None:
+    """Write a download to a file, which is there whole or not at all. Raises: ServerFailed, grpc.RpcError, OSError."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            _receive(messages, file, target.name, progress)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _receive(messages: Iterable[rpc.DownloadMlpResponse], file: Any, name: str, progress: bool) -> None:
+    total = received = checksum = 0
+    expected: int | None = None
+    bar: Any = None
+    try:
+        for message in messages:
+            part = message.WhichOneof("part")
+            if part == "header":
+                total = message.header.total_bytes
+                bar = _bar(name, total, progress)
+            elif part == "chunk":
+                file.write(message.chunk)
+                received += len(message.chunk)
+                checksum = zlib.crc32(message.chunk, checksum)
+                bar.update(len(message.chunk))
+            elif part == "trailer":
+                expected = message.trailer.crc32
+    finally:
+        if bar is not None:
+            bar.close()
+    if received != total or checksum != expected:
+        raise ServerFailed(f"export: {received} of {total} bytes came, or their checksum differs; try again")

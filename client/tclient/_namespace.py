@@ -1,0 +1,160 @@
+"""The functions, methods and properties that the table of operations gives: torch's names, made at import.
+
+One closure for each entry; what a hand-written module defines already is left as it is. Knows no sessions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tclient._handle import WRAPPERS, RemoteObject
+from tclient._issue import dispatch
+from tclient._operations import TABLE, Operation
+from tclient._tensor import Tensor
+
+# What torch's binary operators take on the right, beside tensors. To anything else they answer NotImplemented, and
+# Python asks the other side: that is how `x + ndarray` becomes numpy's, and `x == "a"` False.
+_NUMBERS = (int, float, complex, np.number, np.bool_)
+_ARITHMETIC = ["add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"]
+_NUMERIC_DUNDERS = frozenset(f"__{prefix}{name}__" for name in _ARITHMETIC for prefix in ("", "r", "i")) | frozenset(
+    f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge")
+)
+_TENSOR_DUNDERS = frozenset({"__matmul__", "__rmatmul__", "__imatmul__"})
+_ARRAY_DUNDERS = frozenset({"__eq__", "__ne__", "__rtruediv__", "__rdiv__"})
+
+
+def _name(function: Any, operation: Operation, owner: str) -> Any:
+    short = operation.name.rpartition(".")[2]
+    function.__name__ = short
+    function.__qualname__ = f"{owner}.{short}" if owner else short
+    function.__doc__ = f"torch's `{operation.name}`, run by the server."
+    function.__module__ = "tclient"
+    return function
+
+
+def make_function(operation: Operation) -> Callable[..., Any]:
+    """A function of a module."""
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return dispatch(operation, args, kwargs)
+
+    return _name(function, operation, "")  # type: ignore[no-any-return]
+
+
+def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., Any]:
+    """A method, or one of Python's operators."""
+    short = operation.name.rpartition(".")[2]
+    if short in _NUMERIC_DUNDERS:
+        return _name(_numeric(operation, short in _ARRAY_DUNDERS), operation, owner)  # type: ignore[no-any-return]
+    if short in _TENSOR_DUNDERS:
+        return _name(_between_tensors(operation), operation, owner)  # type: ignore[no-any-return]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return dispatch(operation, (self, *args), kwargs)
+
+    return _name(method, operation, owner)  # type: ignore[no-any-return]
+
+
+def _is_torch_tensor(value: Any) -> bool:
+    kind = type(value)
+    return kind.__module__ == "torch" and kind.__name__ in ("Tensor", "Parameter")
+
+
+def _numeric(operation: Operation, takes_arrays: bool) -> Callable[[Any, Any], Any]:
+    tensor_class = Tensor
+
+    def operator(self: Any, other: Any) -> Any:
+        kind = other.__class__
+        if (
+            kind is tensor_class
+            or kind is float
+            or isinstance(other, (tensor_class, *_NUMBERS))
+            or (takes_arrays and kind is np.ndarray)
+            or _is_torch_tensor(other)
+        ):
+            return dispatch(operation, (self, other), None)
+        return NotImplemented
+
+    return operator
+
+
+def _between_tensors(operation: Operation) -> Callable[[Any, Any], Any]:
+    tensor_class = Tensor
+
+    def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, tensor_class) or _is_torch_tensor(other):
+            return dispatch(operation, (self, other), None)
+        return NotImplemented
+
+    return operator
+
+
+def make_property(getter: Operation | None, setter: Operation | None, name: str) -> property:
+    """A property, of its two operations."""
+
+    def get(self: Any) -> Any:
+        if getter is None:
+            raise AttributeError(f"attribute '{name}' cannot be read")
+        return dispatch(getter, (self,), None)
+
+    def put(self: Any, value: Any) -> None:
+        assert setter is not None
+        dispatch(setter, (self, value), None)
+
+    return property(get, put if setter is not None else None, doc=f"torch's `Tensor.{name}`, asked of the server.")
+
+
+def functions(prefix: str = "") -> dict[str, Callable[..., Any]]:
+    """The functions right under a dotted path: "" for torch's own, "linalg." for torch.linalg."""
+    found = {}
+    for name, operation in TABLE.items():
+        if operation.entry["kind"] == "function" and name.startswith(prefix):
+            short = name[len(prefix) :]
+            if "." not in short:
+                found[short] = make_function(operation)
+    return found
+
+
+def fill(owner: type[Any], prefix: str) -> None:
+    """Give a class the methods and properties of the table that it does not define itself."""
+    defined = vars(owner)
+    accessors: dict[str, dict[str, Operation]] = {}
+    for name, operation in list(TABLE.items()):
+        if not name.startswith(prefix):
+            continue
+        short, _, accessor = name[len(prefix) :].partition(".")
+        if accessor:
+            accessors.setdefault(short, {})[accessor] = operation
+        elif operation.entry["kind"] == "method" and short not in defined:
+            setattr(owner, short, make_method(operation, owner.__name__))
+    for short, pair in accessors.items():
+        if short not in defined:
+            setattr(owner, short, make_property(pair.get("__get__"), pair.get("__set__"), short))
+
+
+def missing(module: str, name: str, names: Iterable[str]) -> NoReturn:
+    """The error for a name that a module does not have, with the nearest that it has."""
+    near = [] if name.startswith("__") else difflib.get_close_matches(name, [*names], 3)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    raise AttributeError(f"module '{module}' has no attribute '{name}'{hint}", name=name)
+
+
+class Generator(RemoteObject):
+    """A source of random numbers on the server: `Generator()`, `Generator(device="cuda")`."""
+
+    __slots__ = ()
+
+    def __new__(cls, device: Any = None) -> Any:
+        return dispatch(TABLE["Generator"], (), None if device is None else {"device": device})
+
+    def __repr__(self) -> str:
+        return f"<tclient.Generator on {self._cell.session.address}>"
+
+
+fill(Tensor, "Tensor.")
+fill(Generator, "Generator.")
+WRAPPERS["Generator"] = Generator

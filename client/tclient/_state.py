@@ -1,0 +1,161 @@
+"""Which session `tclient.…` means, and what happens to sessions when the process forks or ends.
+
+Knows that sessions exist; does not know how they work.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from tclient._exceptions import NotConnectedError, TensorError
+
+if TYPE_CHECKING:
+    from tclient._session import Session
+
+_current: Session | None = None
+_lock = threading.RLock()
+# In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
+_kept: list[Any] = []
+synchronous_default = False
+
+
+def current() -> Session:
+    """The session that new tensors belong to. Opens one if TCLIENT_ADDRESS says where. Raises NotConnectedError."""
+    session = _current
+    if session is not None:
+        return session
+    address = os.environ.get("TCLIENT_ADDRESS")
+    if address:
+        with _lock:
+            return _current or connect(address)
+    raise NotConnectedError(
+        'not connected to a tensor server; call tclient.connect("host:port") first, or set TCLIENT_ADDRESS=host:port '
+        "(start a server with: tserver serve --listen 127.0.0.1:50051)"
+    )
+
+
+def connected() -> Session | None:
+    """The current session, if there is one."""
+    return _current
+
+
+def connect(address: str | None = None, *, synchronous: bool | None = None, timeout_s: float = 20.0) -> Session:
+    """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
+
+    With synchronous=True every call waits, and raises its error at its own line.
+    Raises: ConnectFailed if nothing answers there; VersionMismatch; ServerBusy.
+    """
+    from tclient._session import Session
+
+    address = address or os.environ.get("TCLIENT_ADDRESS")
+    if not address:
+        raise NotConnectedError('connect: give an address, as in tclient.connect("host:port"), or set TCLIENT_ADDRESS')
+    session = Session(
+        address, synchronous=synchronous_default if synchronous is None else synchronous, timeout_s=timeout_s
+    )
+    with _lock:
+        session._previous = _current
+        _set(session)
+    return session
+
+
+def disconnect() -> None:
+    """Close the current session, if there is one. Raises the first failed effect that was not raised yet."""
+    session = _current
+    if session is not None:
+        session.close()
+
+
+def _set(session: Session | None) -> None:
+    global _current
+    _current = session
+
+
+def enter(session: Session) -> Session | None:
+    """Make a session the current one; what was it before, unless it was this one already."""
+    previous = _current if _current is not session else session._previous
+    _set(session)
+    return previous
+
+
+def restore(previous: Session | None) -> None:
+    """Make the session before it the current one again."""
+    _set(previous if previous is not None and not previous.closed else None)
+
+
+def swap(session: Session | None) -> Session | None:
+    """Make a session the current one; returns the one before."""
+    before = _current
+    _set(session)
+    return before
+
+
+def leave(session: Session) -> None:
+    """A session that ends is no longer the current one."""
+    if _current is session:
+        _set(None)
+
+
+def _at_exit() -> None:
+    from tclient._session import SESSIONS
+
+    for session in list(SESSIONS):
+        try:
+            session.close()
+        except TensorError:
+            # Raised into nowhere at this point; said as a warning instead, as all errors that nobody read.
+            import sys
+            import traceback
+
+            print("tclient: a failed operation was not read before the program ended:", file=sys.stderr)
+            traceback.print_exc()
+
+
+def _after_fork() -> None:
+    from tclient._session import SESSIONS
+
+    global _lock
+    _lock = threading.RLock()
+    for session in list(SESSIONS):
+        _kept.append((session, session.connection, session.stream))
+        session.after_fork()
+    _set(None)
+
+
+def install() -> None:
+    """Called once by the package."""
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+class synchronous:
+    """Every call waits and raises its error at its own line: a switch, and a context manager that switches back.
+
+    `tclient.synchronous(True)` holds for the current session and for those opened later.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        global synchronous_default
+        self._session = _current
+        self._before = (synchronous_default, self._session.synchronous if self._session else False)
+        synchronous_default = bool(mode)
+        if self._session is not None:
+            _switch(self._session, bool(mode))
+
+    def __enter__(self) -> synchronous:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        global synchronous_default
+        synchronous_default, before = self._before
+        if self._session is not None:
+            _switch(self._session, before)
+
+
+def _switch(session: Session, mode: bool) -> None:
+    session.synchronous = mode
+    session.attention = True

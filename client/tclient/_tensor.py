@@ -1,0 +1,376 @@
+"""Tensor: the Python object that stands for a tensor on the server.
+
+Here is what a client must do itself: metadata that is known already, host data, Python's protocols. Everything else is
+torch's own method, from the table of operations (_namespace.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from tclient import _device, _dtypes, _issue
+from tclient._cell import Meta
+from tclient._context import no_grad
+from tclient._dtypes import BY_CODE, SCALAR_TYPES
+from tclient._exceptions import ServerFailed, TensorTypeError
+from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
+from tclient._operations import TABLE, Operation
+from tclient._results import meta_at
+from tclient._session import Session
+from tclient._size import Size
+from tclient._values import handle_value, register
+from tclient._wire import FREE, KWARG, TRUE, field, named_value
+from tensorcompute.v1 import tensor_pb2 as pb
+
+_DESCRIBE = operation_named("tc.describe")
+_READ = operation_named("tc.read")
+_NUMPY = operation_named("tc.numpy")
+
+
+if TYPE_CHECKING:
+    from tclient._operators import Operators as _Base
+else:
+    _Base = TensorBase
+
+
+class Tensor(_Base):
+    """A tensor on the server. Its methods are torch's; `Tensor(2, 3)` and `Tensor([1., 2.])` make float tensors.
+
+    Operations do not wait: what they return stands for a result that may not exist yet. Reading (`item`, `numpy`,
+    `print`, `bool`…) waits, and raises what went wrong on the way there.
+    """
+
+    __slots__ = ()
+    __array_priority__ = 1000
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("device") is not None or not args:
+            made = dispatch(TABLE["empty"], (0,), kwargs or None)
+        elif len(args) == 1 and isinstance(args[0], Tensor):
+            made = dispatch(TABLE["Tensor.detach"], (args[0],), None)
+        elif len(args) == 1 and not isinstance(args[0], (int, Size)):
+            made = dispatch(TABLE["tensor"], args, {"dtype": dispatch(TABLE["get_default_dtype"], (), None)})
+        else:
+            made = dispatch(TABLE["empty"], args, None)
+        return made if cls is Tensor else made._alias(cls)
+
+    def _alias(self, cls: type[Any]) -> Any:
+        """An object of a subclass that stands for the same tensor. The tensor lives as long as one of them does."""
+        made = object.__new__(cls)
+        made._cell = self._cell
+        return made
+
+    # ---- metadata ------------------------------------------------------------------------------------------------
+
+    def _meta(self, *, grad: bool = False) -> Meta:
+        """What is known of the tensor; waits if its description is on its way, asks if it may have changed."""
+        cell = self._cell
+        session = cell.session
+        meta = cell.meta
+        if meta is not None and (cell.epoch == session.epoch or (cell.epoch >= session.meta_epoch and not grad)):
+            return meta
+        call = cell.call
+        if call is not None:
+            value = session.wait(call)
+            told = meta_at(value, cell.path) if value is not None else None
+            cell.call = None
+            if told is not None:
+                meta = cell.meta = Meta(told)
+                cell.epoch = call.epoch
+                if cell.epoch == session.epoch or (cell.epoch >= session.meta_epoch and not grad):
+                    return meta
+        call, id_bytes = prepare(_DESCRIBE, cell)
+        session.drops.append(FREE + id_bytes)
+        value = session.wait(call)
+        if value is None:
+            raise ServerFailed("describe: the server did not describe the tensor")
+        meta = cell.meta = Meta(value.tensor)
+        cell.epoch = call.epoch
+        return meta
+
+    @property
+    def shape(self) -> Size:
+        """The size of each dimension."""
+        return self._meta().shape
+
+    @property
+    def dtype(self) -> _dtypes.dtype:
+        """The type of the elements."""
+        return self._meta().dtype
+
+    @property
+    def device(self) -> _device.device:
+        """Where the tensor lives, as the server sees it."""
+        return self._meta().device
+
+    @property
+    def layout(self) -> _dtypes.layout:
+        """How the elements are stored."""
+        return self._meta().layout
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self._meta().shape)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are recorded for the tensor."""
+        return self._meta(grad=True).requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        dispatch(TABLE["Tensor.requires_grad.__set__"], (self, value), None)
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of one element."""
+        return self._meta().dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        meta = self._meta()
+        return meta.shape.numel() * meta.dtype.itemsize
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the tensor lives on a GPU of the server."""
+        return self._meta().device.type == "cuda"
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the tensor lives in the memory of the server."""
+        return self._meta().device.type == "cpu"
+
+    def size(self, *args: Any, **kwargs: Any) -> Any:
+        """The shape, or the size of one dimension."""
+        if not args and not kwargs:
+            return self._meta().shape
+        if len(args) + len(kwargs) == 1:
+            dim = args[0] if args else kwargs.get("dim")
+            if dim.__class__ is int:
+                shape = self._meta().shape
+                if -len(shape) <= dim < len(shape):
+                    return shape[dim]
+        # Anything else is an error of the caller, and torch has the words for it.
+        return dispatch(TABLE["Tensor.size"], (self, *args), kwargs)
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return len(self._meta().shape)
+
+    ndimension = dim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return self._meta().shape.numel()
+
+    nelement = numel
+
+    def element_size(self) -> int:
+        """The bytes of one element."""
+        return self._meta().dtype.itemsize
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating point numbers."""
+        return self._meta().dtype.is_floating_point
+
+    def is_complex(self) -> bool:
+        """Whether the elements are complex."""
+        return self._meta().dtype.is_complex
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def _read(self, operation: Operation, kwargs: bytes = b"") -> Elements:
+        """The elements, as the server answers a read."""
+        cell = self._cell
+        call, id_bytes = prepare(operation, cell, kwargs)
+        value = cell.session.wait(call)
+        if value is not None and value.HasField("data"):
+            data = value.data
+            return BY_CODE[data.dtype], data.shape, data.data
+        return _fetch(value, cell.session, id_bytes)
+
+    async def _read_async(self, operation: Operation) -> Elements:
+        import asyncio
+
+        session = self._cell.session
+        call, id_bytes = prepare(operation, self._cell)
+        value = await session.wait_async(call)
+        if value is not None and value.HasField("data"):
+            data = value.data
+            return BY_CODE[data.dtype], data.shape, data.data
+        return await asyncio.to_thread(_fetch, value, session, id_bytes)
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """The elements as a numpy array of its own memory. Waits.
+
+        Raises: RuntimeError if gradients are recorded (use `x.detach().numpy()`, or force=True); TypeError for dtypes
+        that numpy does not have.
+        """
+        return _numpy_of(*self._read(_NUMPY, _FORCE if force else b""))
+
+    async def numpy_async(self) -> np.ndarray[Any, Any]:
+        """As `numpy`, without holding up the event loop."""
+        return _numpy_of(*await self._read_async(_NUMPY))
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers; a number if the tensor has no dimensions. Waits."""
+        element, shape, data = self._read(_READ)
+        if element.numpy is None and element is not _BFLOAT16:
+            return dispatch(TABLE["Tensor.tolist"], (self,), None)
+        return _list_of(element, shape, data)
+
+    async def tolist_async(self) -> Any:
+        """As `tolist`, without holding up the event loop."""
+        element, shape, data = await self._read_async(_READ)
+        if element.numpy is None and element is not _BFLOAT16:
+            raise TensorTypeError(f"tolist_async does not know {element}; use tolist()")
+        return _list_of(element, shape, data)
+
+    async def item_async(self) -> Any:
+        """As `item`, without holding up the event loop."""
+        call, id_bytes = prepare(TABLE["Tensor.item"], self._cell)
+        await self._cell.session.wait_async(call)
+        return finish(self._cell.session, call, id_bytes)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        # As torch does: numpy's functions of tensors give tensors, and bools become uint8.
+        array = np.asarray(array)
+        return dispatch(TABLE["from_numpy"], (array.astype("uint8") if array.dtype == bool else array,), None)
+
+    # ---- Python's protocols --------------------------------------------------------------------------------------
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __len__(self) -> int:
+        shape = self._meta().shape
+        if not shape:
+            raise TypeError("len() of a 0-d tensor")
+        return shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self._meta().shape:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(dispatch(TABLE["Tensor.unbind"], (self, 0), None))
+
+    def __reversed__(self) -> Any:
+        return dispatch(TABLE["Tensor.flip"], (self, 0), None) if self._meta().shape else self
+
+    def __contains__(self, element: Any) -> bool:
+        if isinstance(element, (Tensor, numbers.Number)):
+            found = dispatch(TABLE["Tensor.__eq__"], (self, element), None)
+            return bool(dispatch(TABLE["Tensor.any"], (found,), None).item())
+        raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        text: str = dispatch(TABLE["Tensor.__repr__"], (self,), None)
+        return text
+
+    def __format__(self, spec: str) -> str:
+        if type(self) is Tensor and not self._meta().shape:
+            return format(self.detach().item(), spec)
+        return object.__format__(self, spec)
+
+    def __copy__(self) -> Any:
+        with no_grad():
+            made = self.detach()
+        if self.requires_grad:
+            made.requires_grad_()
+        return made._alias(type(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if id(self) in memo:
+            return memo[id(self)]
+        if not self.is_leaf:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment.  If you were attempting to deepcopy a module, this may be because of a "
+                "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
+            )
+        with no_grad():
+            made = self.detach().clone()._alias(type(self))
+        if self.requires_grad:
+            made.requires_grad_()
+        gradient = self.grad
+        if gradient is not None:
+            made.grad = copy.deepcopy(gradient, memo)
+        memo[id(self)] = made
+        if self.__dict__:
+            made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
+
+    def __dlpack_device__(self) -> NoReturn:
+        raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
+
+    def __getattr__(self, name: str) -> Any:
+        error = AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
+        if not name.startswith("__"):
+            near = difflib.get_close_matches(name, dir(Tensor), 3)
+            if near:
+                # A note, so that the text is torch's.
+                error.add_note(f"the nearest that exist: {', '.join(near)}")
+        raise error
+
+
+# What a read gives: dtype, shape, bytes.
+Elements = tuple[_dtypes.dtype, Sequence[int], "bytes | np.ndarray[Any, Any]"]
+
+_BFLOAT16 = _dtypes.DTYPES["bfloat16"]
+_FORCE = field(KWARG, named_value("force", TRUE))
+
+
+def _fetch(value: pb.Value | None, session: Session, id_bytes: bytes) -> Elements:
+    """The elements of a read that were too many for a message."""
+    kind = value.WhichOneof("kind") if value is not None else None
+    if kind != "object":
+        raise ServerFailed(f"a read was answered with {kind}, not with elements")
+    from tclient._bulk import download
+
+    try:
+        code, shape, buffer = download(session, id_bytes)
+    finally:
+        session.drops.append(FREE + id_bytes)
+    return BY_CODE[code], shape, buffer
+
+
+def _numpy_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if element.numpy is None:
+        raise TensorTypeError(f"Got unsupported ScalarType {SCALAR_TYPES.get(element._name, element._name)}")
+    # A bytearray, because the caller may write into the array.
+    array = np.frombuffer(bytearray(data) if isinstance(data, bytes) else data, element.numpy)
+    return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _list_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]) -> Any:
+    array: np.ndarray[Any, Any]
+    if element.numpy is None:
+        # bfloat16 is the upper half of a float32.
+        array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        array = np.frombuffer(data, element.numpy)
+    return (array if len(shape) == 1 else array.reshape(shape)).tolist()
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of this client."""
+    return isinstance(value, Tensor)
+
+
+_issue.TENSOR_CLASS = Tensor
+register(Tensor, handle_value)

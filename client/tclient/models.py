@@ -1,0 +1,310 @@
+"""Networks that the server keeps under a name and version, and runs for all its callers.
+
+    mlp = tclient.nn.MLP([784, 256, 10])
+    served = tclient.models.create("digits", mlp)
+    served(numpy_rows)                      # one call; rows of many callers are run together
+    print(served)                           # reads like torch
+
+Knows the contract's messages; what a network computes is the server's.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from tclient import _state
+from tclient._connection import translate
+from tclient._dtypes import BY_CODE, dtype
+from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, make_error
+from tclient._forwards import Forwards
+from tclient._issue import own
+from tclient._layers import activation_of, layers_of, spec_of, tensors_of
+from tclient._model_files import save, upload
+from tclient._session import Session
+from tclient._tensor import Tensor
+from tclient._values import array_of
+from tensorcompute.v1 import model_service_pb2 as rpc
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as session_rpc
+
+__all__ = ["ServedModel", "create", "get", "list", "load"]
+
+_SERVICE = "/tensorcompute.v1.ModelService/"
+_forwards: weakref.WeakKeyDictionary[Session, Forwards] = weakref.WeakKeyDictionary()
+_forwards_lock = threading.Lock()
+
+# What a reason or status of the model service is to a Python program.
+_RAISED = {"INVALID_ARGUMENT": "ValueError", "NOT_FOUND": "KeyError", "ALREADY_EXISTS": "ValueError"}
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class ServedModel:
+    """A network that the server keeps. Called with a tensor or an array, it runs a forward pass: one call on the wire.
+
+    A tensor gives a tensor, at once and in the session's order, and records no gradients. A numpy array or a nested
+    list gives a numpy array, and is run together with the rows of other callers. Without a version it is always the
+    latest one.
+
+    Shapes: (..., in) -> (..., out).
+    """
+
+    def __init__(self, session: Session, summary: rpc.MlpSummary, version: int | None) -> None:
+        self._session = session
+        self._summary = summary
+        self.name = summary.name
+        self.version = version
+
+    def __call__(
+        self, inputs: Any, *, priority: int = 0, timeout_s: float | None = None, queue_timeout_us: int = 0
+    ) -> Any:
+        """The outputs for inputs. timeout_s is for the answer, queue_timeout_us for the wait before the network is run.
+
+        Raises: ValueError for inputs that do not fit, KeyError if the network is gone, ServerBusy if its queue is full
+        or the time is up.
+        """
+        if isinstance(inputs, Tensor):
+            return own("tc.model_forward", self.name, self.version or 0, inputs)
+        array, element = array_of(self._as_array(inputs))
+        if array.nbytes > self._session.max_inline:
+            import tclient
+
+            with self._session.use():
+                return self(tclient.from_numpy(array)).numpy()
+        call = rpc.MlpForwardCall(
+            name=self.name,
+            version=self.version or 0,
+            inputs=pb.TensorData(dtype=_code(element), shape=array.shape, data=array.tobytes()),
+            priority=priority,
+            timeout_us=queue_timeout_us,
+            deadline_us=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
+        )
+        answer = _stream_of(self._session).run(self._session, call, timeout_s)
+        if answer.WhichOneof("outcome") == "failure":
+            failure = answer.failure
+            raise _raised(_CODES.get(failure.code, "UNKNOWN"), failure.reason, failure.message)
+        output = answer.output
+        return np.frombuffer(bytearray(output.data), array.dtype).reshape(tuple(output.shape))
+
+    def describe(self) -> rpc.MlpSummary:
+        """What the server says of it now: layers, parameters, bytes, FLOPs per row, state, settings."""
+        request = rpc.DescribeMlpRequest(name=self.name, version=self.version or 0)
+        answer: rpc.DescribeMlpResponse = _ask(self._session, "DescribeMlp", request, rpc.DescribeMlpResponse)
+        self._summary = answer.mlp
+        return self._summary
+
+    def statistics(self) -> rpc.MlpStatistics:
+        """How often and how fast it was run."""
+        request = rpc.GetMlpStatisticsRequest(name=self.name, version=self.version or 0)
+        answer: rpc.GetMlpStatisticsResponse = _ask(
+            self._session, "GetMlpStatistics", request, rpc.GetMlpStatisticsResponse
+        )
+        return answer.statistics
+
+    def configure(self, **batching: Any) -> None:
+        """Change how requests are batched: max_batch_size, max_queue_delay_us and so on, the fields of BatchingConfig."""
+        settings = _batching({**_set_fields(self.describe().batching), **batching})
+        request = rpc.UpdateMlpRequest(name=self.name, version=self.version or 0, batching=settings)
+        self._summary = _ask(self._session, "UpdateMlp", request, rpc.UpdateMlpResponse).mlp
+
+    def unload(self) -> None:
+        """Take the weights off the device; all versions, where this is not one of them."""
+        request = rpc.UnloadMlpRequest(name=self.name, version=self.version or 0)
+        _ask(self._session, "UnloadMlp", request, rpc.UnloadMlpResponse)
+
+    def reload(self) -> None:
+        """Bring the weights to the device, or anew from the server's disk; requests are answered all the while."""
+        request = rpc.LoadMlpRequest(name=self.name, version=self.version or 0)
+        self._summary = _ask(self._session, "LoadMlp", request, rpc.LoadMlpResponse).mlp
+
+    def delete(self) -> None:
+        """Let go of it, on the server's disk too; of all versions, where this is not one of them."""
+        request = rpc.DeleteMlpRequest(name=self.name, version=self.version or 0)
+        _ask(self._session, "DeleteMlp", request, rpc.DeleteMlpResponse)
+
+    def export(self, path: str | os.PathLike[str], *, progress: bool = True) -> None:
+        """Save it as a safetensors file, which torch can load into a Sequential of the same layers.
+
+        The file is there whole or not at all.
+        """
+        request = rpc.DownloadMlpRequest(name=self.name, version=self.version or 0)
+        method: Any = self._session.connection.channel.unary_stream(
+            _SERVICE + "DownloadMlp",
+            request_serializer=rpc.DownloadMlpRequest.SerializeToString,
+            response_deserializer=rpc.DownloadMlpResponse.FromString,
+        )
+        try:
+            save(method(request), Path(path), progress)
+        except grpc.RpcError as error:
+            raise _translated(error, self._session) from None
+
+    @property
+    def dtype(self) -> dtype:
+        """The element type of weights, inputs and outputs."""
+        return BY_CODE[self._summary.dtype]
+
+    def parameter_count(self) -> int:
+        """How many weights and biases it has."""
+        return self._summary.parameters
+
+    def __repr__(self) -> str:
+        return self._summary.text
+
+    def _as_array(self, inputs: Any) -> np.ndarray[Any, Any]:
+        if isinstance(inputs, np.ndarray):
+            return inputs
+        name = repr(self.dtype).rpartition(".")[2]
+        if name == "bfloat16":
+            raise make_error("TypeError", f"{self.name} is bfloat16, which numpy does not have; give a tensor")
+        return np.asarray(inputs, name)
+
+
+def list() -> Sequence[ServedModel]:
+    """All versions of all networks that the server keeps, in the order of their names."""
+    session = _state.current()
+    answer: rpc.ListMlpsResponse = _ask(session, "ListMlps", rpc.ListMlpsRequest(), rpc.ListMlpsResponse)
+    return [ServedModel(session, summary, summary.version) for summary in answer.mlps]
+
+
+def get(name: str, version: int | None = None) -> ServedModel:
+    """A network by its name; without a version always the latest one. Raises: KeyError if there is none."""
+    session = _state.current()
+    request = rpc.DescribeMlpRequest(name=name, version=version or 0)
+    answer: rpc.DescribeMlpResponse = _ask(session, "DescribeMlp", request, rpc.DescribeMlpResponse)
+    return ServedModel(session, answer.mlp, version)
+
+
+def create(
+    name: str, network: Any, *, version: int | None = None, dtype: dtype | None = None, **batching: Any
+) -> ServedModel:
+    """Keep a network on the server: a module of tclient.nn, or a sequence of (weight, bias, activation).
+
+    A module is one of Linear layers, Neurons and activations, in a row; its weights are copied as they are now. Weights
+    are tensors or arrays of shape (out, in), biases (out) or None, activations a name or None. A Neuron is served as a
+    layer of one output, (..., 1).
+
+    version=None is version 1 of a new name. `batching` are the fields of BatchingConfig: max_batch_size,
+    max_queue_delay_us and so on.
+    Raises: ValueError if the name and version are taken, or the layers do not fit; TypeError for what cannot be served.
+    """
+    session = _state.current()
+    layers = layers_of(network)
+    held: Any = [tensors_of(weight, bias) for weight, bias, _ in layers]
+    request = rpc.CreateMlpRequest(
+        context=session_rpc.SessionContext(session=session.secret),
+        name=name,
+        version=version or 0,
+        layers=[spec_of(pair, activation) for pair, (_, _, activation) in zip(held, layers, strict=True)],
+        dtype=_code(dtype if dtype is not None else held[0][0].dtype),
+        batching=_batching(batching),
+    )
+    # The request does not travel with the calls: what makes the weights must have been done before it.
+    session.synchronize()
+    answer: rpc.CreateMlpResponse = _ask(session, "CreateMlp", request, rpc.CreateMlpResponse, timeout_s=None)
+    return ServedModel(session, answer.mlp, version)
+
+
+def load(
+    name: str,
+    path: str | os.PathLike[str],
+    activations: Sequence[Any] | None = None,
+    *,
+    version: int | None = None,
+    dtype: dtype | None = None,
+    on_server: bool = False,
+    progress: bool = True,
+    **batching: Any,
+) -> ServedModel:
+    """Keep the network of a safetensors file: NAME.weight and NAME.bias of each layer, in order.
+
+    activations is one name, module or None a layer; it may be left out for files that `ServedModel.export` wrote. With
+    on_server, path is a file in the server's model directory; else the file is uploaded, with a progress bar if that
+    takes over a second.
+    Raises: ValueError if the file is damaged or does not fit, or the name and version are taken.
+    """
+    session = _state.current()
+    specs = [rpc.LayerSpec(activation=activation_of(activation)) for activation in activations or ()]
+    if on_server:
+        file = rpc.WeightsFile(path=os.fspath(path))
+    else:
+        try:
+            file = rpc.WeightsFile(upload=upload(session, Path(path), progress))
+        except grpc.RpcError as error:
+            raise _translated(error, session) from None
+    request = rpc.CreateMlpRequest(
+        context=session_rpc.SessionContext(session=session.secret),
+        name=name,
+        version=version or 0,
+        layers=specs,
+        file=file,
+        dtype=_code(dtype),
+        batching=_batching(batching),
+    )
+    answer: rpc.CreateMlpResponse = _ask(session, "CreateMlp", request, rpc.CreateMlpResponse, timeout_s=None)
+    return ServedModel(session, answer.mlp, version)
+
+
+def _code(element: dtype | None) -> Any:
+    return 0 if element is None else pb.DType.ValueType(element.code)
+
+
+def _batching(settings: Mapping[str, Any]) -> rpc.BatchingConfig:
+    try:
+        return rpc.BatchingConfig(**settings)
+    except ValueError as error:
+        fields = ", ".join(rpc.BatchingConfig.DESCRIPTOR.fields_by_name)
+        raise make_error("TypeError", f"{error}; the settings of batching are {fields}") from None
+
+
+def _set_fields(message: rpc.BatchingConfig) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}
+
+
+def _stream_of(session: Session) -> Forwards:
+    found = _forwards.get(session)
+    if found is None:
+        with _forwards_lock:
+            found = _forwards.get(session)
+            if found is None:
+                found = _forwards[session] = Forwards()
+    return found
+
+
+def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_s: float | None = 60.0) -> Any:
+    if session.dead is not None:
+        raise session.dead
+    unary: Any = session.connection.channel.unary_unary(
+        _SERVICE + method,
+        request_serializer=type(request).SerializeToString,
+        response_deserializer=response.FromString,
+    )
+    try:
+        return unary(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise _translated(error, session) from None
+
+
+def _translated(error: grpc.RpcError, session: Session) -> TensorError:
+    failure = translate(error, session.address)
+    if isinstance(failure, RequestRefused):
+        return _raised(error.code().name, failure.reason, str(failure))
+    return failure
+
+
+def _raised(status: str, reason: str, message: str) -> TensorError:
+    """The exception for a refusal of the model service."""
+    if reason == "OUT_OF_MEMORY":
+        return make_error("OutOfMemoryError", message, reason=reason)
+    if status in _RAISED:
+        return make_error(_RAISED[status], message, reason=reason)
+    busy = status in ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+    failure: ServerError = (ServerBusy if busy else RequestRefused)(message)
+    failure.reason = reason
+    return failure
