@@ -1,0 +1,56 @@
+"""The client is thin: it needs neither torch nor the server, and is quick to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.serving import ROOT, ServerProcess
+
+_PATHS = [str(ROOT / "client"), str(ROOT / "proto")]
+
+
+def run(script: str, *arguments: str) -> str:
+    """What a script prints in a fresh interpreter that sees the client and the contract only."""
+    prologue = f"import sys; sys.path[:0] = {_PATHS!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", prologue + script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path("/"),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+_FORBIDDEN = (
+    "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'tserver', 'scipy', 'asyncio'}))"
+)
+
+
+def test_importing_the_client_brings_in_neither_torch_nor_the_server() -> None:
+    script = "import tclient, tclient.nn, tclient.nn.functional, tclient.optim\n" + _FORBIDDEN.replace(
+        ", 'asyncio'", ""
+    )
+    assert run(script).strip() == "[]"
+
+
+def test_using_the_client_brings_in_neither_torch_nor_the_server(server: ServerProcess) -> None:
+    script = (
+        "import tclient\n"
+        "with tclient.connect(sys.argv[1]):\n"
+        "    assert (tclient.ones(3) + 1).tolist() == [2.0, 2.0, 2.0]\n"
+        "    try:\n"
+        "        (tclient.ones(2) + tclient.ones(3)).tolist()\n"
+        "    except RuntimeError:\n"
+        "        pass\n"
+    ) + _FORBIDDEN.replace(", 'asyncio'", "")
+    assert run(script, server.address).strip() == "[]"
+
+
+def test_import_costs_at_most_300_ms_more_than_numpy_and_grpc() -> None:
+    script = "import time, numpy, grpc\nbegan = time.process_time()\nimport tclient\nprint(time.process_time() - began)"
+    assert min(float(run(script)) for _ in range(3)) <= 0.3

@@ -1,0 +1,182 @@
+"""What the client writes by hand is what the generated parser reads."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tclient import _wire
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as rpc
+
+_INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
+_UINT64 = st.integers(0, (1 << 64) - 1)
+_IDS = st.integers(_wire.FIRST_ID, (1 << 48) - 1)
+_PATHS = st.lists(st.integers(0, (1 << 32) - 1), max_size=3)
+
+
+def _leaf() -> st.SearchStrategy[tuple[bytes, pb.Value]]:
+    return st.one_of(
+        _INT64.map(lambda n: (_wire.integer_value(n), pb.Value(integer=n))),
+        st.integers(1 << 63, (1 << 64) - 1).map(lambda n: (_wire.integer_value(n), pb.Value(unsigned=n))),
+        st.floats(allow_nan=False).map(lambda x: (_wire.number_value(x), pb.Value(number=x))),
+        st.complex_numbers(allow_nan=False).map(
+            lambda z: (_wire.complex_value(z), pb.Value(complex=pb.Complex(real=z.real, imag=z.imag)))
+        ),
+        st.booleans().map(lambda b: (_wire.TRUE if b else _wire.FALSE, pb.Value(boolean=b))),
+        st.text().map(lambda t: (_wire.text_value(t), pb.Value(text=t))),
+        st.lists(_INT64, max_size=6).map(lambda d: (_wire.size_value(d), pb.Value(size=pb.Size(dims=d)))),
+        st.tuples(st.integers(1, 18), st.lists(st.integers(0, 9), max_size=3), st.binary(max_size=300)).map(
+            lambda d: (
+                _wire.array_value(1, _wire.tensor_data(*d), uploaded=False),
+                pb.Value(
+                    array=pb.HostArray(
+                        kind=pb.HostArray.KIND_TENSOR,
+                        data=pb.TensorData(dtype=pb.DType.Name(pb.DType.ValueType(d[0])), shape=d[1], data=d[2]),
+                    )
+                ),
+            )
+        ),
+        _IDS.map(
+            lambda n: (
+                _wire.array_value(2, _wire.id_varint(n), uploaded=True),
+                pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_NDARRAY, upload=n)),
+            )
+        ),
+        st.just((_wire.NONE, _empty("none"))),
+        st.just((_wire.ELLIPSIS, _empty("ellipsis"))),
+    )
+
+
+def _empty(name: str) -> pb.Value:
+    value = pb.Value()
+    getattr(value, name).SetInParent()
+    return value
+
+
+def _nest(children: st.SearchStrategy[tuple[bytes, pb.Value]]) -> st.SearchStrategy[tuple[bytes, pb.Value]]:
+    def sequence(items: list[tuple[bytes, pb.Value]], is_tuple: bool) -> tuple[bytes, pb.Value]:
+        expected = pb.Sequence(items=[item[1] for item in items])
+        value = pb.Value(tuple=expected) if is_tuple else pb.Value(list=expected)
+        return _wire.sequence_value([item[0] for item in items], is_tuple=is_tuple), value
+
+    def a_slice(parts: tuple[Any, Any, Any]) -> tuple[bytes, pb.Value]:
+        names = ("start", "stop", "step")
+        expected = pb.Slice(**{name: part[1] for name, part in zip(names, parts, strict=True) if part is not None})
+        return _wire.slice_value(*[None if part is None else part[0] for part in parts]), pb.Value(slice=expected)
+
+    def mapping(entries: dict[str, tuple[bytes, pb.Value]]) -> tuple[bytes, pb.Value]:
+        expected = pb.Mapping(entries=[pb.NamedValue(name=name, value=item[1]) for name, item in entries.items()])
+        return _wire.mapping_value([(name, item[0]) for name, item in entries.items()]), pb.Value(mapping=expected)
+
+    optional = st.none() | children
+    return st.one_of(
+        st.builds(sequence, st.lists(children, max_size=4), st.booleans()),
+        st.tuples(optional, optional, optional).map(a_slice),
+        st.dictionaries(st.text(max_size=5), children, max_size=3).map(mapping),
+    )
+
+
+_VALUES = st.recursive(_leaf(), _nest, max_leaves=12)
+
+
+@given(_VALUES)
+def test_a_value_written_by_hand_is_the_value_that_is_parsed(pair: tuple[bytes, pb.Value]) -> None:
+    written, expected = pair
+    assert pb.Value.FromString(written) == expected
+
+
+@given(
+    call_id=_IDS,
+    operation=st.integers(0, 5000),
+    args=st.lists(_VALUES, max_size=4),
+    kwargs=st.dictionaries(st.text(max_size=8), _VALUES, max_size=3),
+    context=st.integers(0, 300),
+    frees=st.lists(_IDS, max_size=4),
+    parts=st.lists(st.tuples(_IDS, _PATHS), max_size=3),
+)
+def test_a_call_written_by_hand_is_the_call_that_is_parsed(
+    call_id: int,
+    operation: int,
+    args: list[tuple[bytes, pb.Value]],
+    kwargs: dict[str, tuple[bytes, pb.Value]],
+    context: int,
+    frees: list[int],
+    parts: list[tuple[int, list[int]]],
+) -> None:
+    pieces = [b"\x10" + _wire.varint(operation)]
+    pieces += [_wire.arg(value[0]) for value in args]
+    pieces += [_wire.field(_wire.KWARG, _wire.named_value(name, value[0])) for name, value in kwargs.items()]
+    pieces += [_wire.CONTEXT + _wire.varint(context)]
+    pieces += [_wire.FREE + _wire.id_varint(number) for number in frees]
+    pieces += [_wire.field(_wire.FREE_PART, _wire.ref(_wire.id_varint(number), path)) for number, path in parts]
+    pieces += [_wire.CALL_ID + _wire.id_varint(call_id)]
+    batch = pb.Batch.FromString(_wire.call(pieces))
+    assert list(batch.calls) == [
+        pb.Call(
+            id=call_id,
+            operation=operation,
+            args=[value[1] for value in args],
+            kwargs=[pb.NamedValue(name=name, value=value[1]) for name, value in kwargs.items()],
+            context=context,
+            frees=frees,
+            free_parts=[pb.Ref(id=number, path=path) for number, path in parts],
+        )
+    ]
+
+
+@given(seq=_UINT64, acked=_UINT64, session=st.binary(max_size=40), names=st.lists(st.text(max_size=9), max_size=3))
+def test_a_message_written_by_hand_is_the_message_that_is_parsed(
+    seq: int, acked: int, session: bytes, names: list[str]
+) -> None:
+    contexts = [(True, False, [("cuda", 4, True, True)]), (False, True, []), (False, False, [("cpu", 0, False, False)])]
+    written = _wire.field(b"\x0a", session) + _wire.stream_message(
+        seq=seq,
+        acked=acked,
+        operations=names,
+        contexts=[_wire.context(*each) for each in contexts],
+        calls=[_wire.call([b"\x10\x01"])],
+        frees=[_wire.FREE + _wire.id_varint(20_000)],
+    )
+    expected = rpc.ExecuteStreamRequest(
+        session=session,
+        batch=pb.Batch(
+            seq=seq,
+            acked=acked,
+            define_operations=names,
+            define_contexts=[
+                pb.Context(
+                    no_grad=True,
+                    autocast=[
+                        pb.Autocast(device_type="cuda", dtype="D_TYPE_BFLOAT16", enabled=True, cache_enabled=True)
+                    ],
+                ),
+                pb.Context(inference=True),
+                pb.Context(autocast=[pb.Autocast(device_type="cpu")]),
+            ],
+            calls=[pb.Call(operation=1)],
+            frees=[20_000],
+        ),
+    )
+    assert rpc.ExecuteStreamRequest.FromString(written) == expected
+
+
+@given(_UINT64)
+def test_a_varint_is_protobuf_s(number: int) -> None:
+    assert pb.Value.FromString(b"\xc0\x01" + _wire.varint(number)).unsigned == number
+
+
+def test_not_a_number_keeps_its_bits() -> None:
+    parsed = pb.Value.FromString(_wire.number_value(math.nan))
+    assert struct.pack("<d", parsed.number) == struct.pack("<d", math.nan)
+
+
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1], ids=["above", "below"])
+def test_an_integer_beyond_64_bits_is_refused(number: int) -> None:
+    with pytest.raises(OverflowError):
+        _wire.integer_value(number)

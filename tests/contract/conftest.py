@@ -1,0 +1,82 @@
+"""Fixtures of the contract's tests: raw sessions and sessionless connections on the shared server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.raw import Raw, RawSession
+from tests.support.serving import HasAddress
+from tests.support.values import Kept
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The oracle leaves the machine's cores to the server."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def anyone(server: HasAddress) -> Iterator[Raw]:
+    """A connection without a session. What it leaves in the shared session is let go."""
+    with Raw(server.address) as raw:
+        yield raw
+        left = raw.ask("ListTensors").tensors
+        raw.ask("FreeTensors", tensors=[tensor.id for tensor in left])
+
+
+@pytest.fixture(scope="session")
+def wire(server: HasAddress) -> Iterator[Raw]:
+    """One connection for the sessions of all these tests: a new one for each would take longer than most tests."""
+    with Raw(server.address) as raw:
+        yield raw
+
+
+@pytest.fixture
+def session(wire: Raw) -> Iterator[RawSession]:
+    """A session of its own."""
+    with wire.open_session() as session:
+        yield session
+
+
+@pytest.fixture
+def other(wire: Raw) -> Iterator[RawSession]:
+    """A second session."""
+    with wire.open_session() as session:
+        yield session
+
+
+@pytest.fixture(params=["session", "anyone"], ids=["with a session", "without a session"])
+def caller(request: pytest.FixtureRequest) -> Any:
+    """Whoever may use the typed RPCs."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def bystander(wire: Raw) -> Iterator[RawSession]:
+    """Another session with a tensor and a random state, both of which must come through whatever the test does."""
+    with wire.open_session() as session:
+        numbers = torch.arange(12.0).reshape(3, 4)
+        kept = Kept(session.id())
+        session.run(session.call(kept.id, "tensor", numbers.tolist()), session.call(0, "manual_seed", 7)).clean()
+        before = session.held()
+        yield session
+        assert torch.equal(session.read(kept), numbers)
+        assert session.held() == before
+        drawn = session.make("rand", 5)
+        assert torch.equal(session.read(drawn), torch.rand(5, generator=torch.Generator().manual_seed(7)))
+
+
+@pytest.fixture
+def nothing_leaks(session: RawSession, bystander: RawSession) -> Iterator[RawSession]:
+    """A session that must hold at the end what it held at the beginning, and still work."""
+    before = session.held()
+    yield session
+    assert session.held() == before
+    total = session.make("tensor", [1, 2, 3])
+    assert session.read(total).tolist() == [1, 2, 3]
+    session.run(frees=[total.id]).clean()
+    assert session.held() == before

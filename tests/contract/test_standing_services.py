@@ -1,0 +1,59 @@
+"""The services that every gRPC server is expected to have: health and reflection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.support.raw import METHODS, Raw
+
+SERVICES = ["tensorcompute.v1.TensorService", "tensorcompute.v1.ModelService"]
+
+
+@pytest.mark.parametrize("service", ["", *SERVICES], ids=["the server", "tensors", "models"])
+def test_health_is_serving(anyone: Raw, service: str) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(anyone.channel)
+    request = health_pb2.HealthCheckRequest(service=service)
+    assert stub.Check(request, timeout=10.0).status == health_pb2.HealthCheckResponse.SERVING
+    watch = stub.Watch(request, timeout=10.0)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    watch.cancel()
+
+
+def test_health_of_a_service_that_is_not_there_is_not_found(anyone: Raw) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(anyone.channel)
+    with pytest.raises(grpc.RpcError) as told:
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=10.0)
+    assert isinstance(told.value, grpc.Call)
+    assert told.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def reflect(raw: Raw, **request: Any) -> reflection_pb2.ServerReflectionResponse:
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(raw.channel)
+    (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10.0)
+    assert isinstance(answer, reflection_pb2.ServerReflectionResponse)
+    return answer
+
+
+def test_reflection_lists_the_services(anyone: Raw) -> None:
+    listed = {service.name for service in reflect(anyone, list_services="").list_services_response.service}
+    assert {*SERVICES, "grpc.health.v1.Health"} <= listed
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_reflection_describes_every_rpc(anyone: Raw, service: str) -> None:
+    answer = reflect(anyone, file_containing_symbol=service).file_descriptor_response
+    described = [FileDescriptorProto.FromString(raw) for raw in answer.file_descriptor_proto]
+    methods = {
+        method.name
+        for file in described
+        for there in file.service
+        if f"{file.package}.{there.name}" == service
+        for method in there.method
+    }
+    assert methods == {name for name, method in METHODS.items() if method.containing_service.full_name == service}

@@ -1,0 +1,156 @@
+"""The README is true: its programs run and print what it says, its tables are complete, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tests.support.serving import ROOT, server_environment
+from tserver.config import Config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDRESS = "127.0.0.1:50051"
+SUM = "tensor([[1., 2., 3.],\n        [1., 2., 3.]])\n"
+
+# What the shell example calls, as far as it needs them, where they are not installed.
+GRPCURL = f"""#!{sys.executable}
+import sys
+import grpc
+from google.protobuf import json_format
+from tensorcompute.v1 import tensor_service_pb2 as pb
+plaintext, data, request, address, method = sys.argv[1:]
+assert (plaintext, data) == ("-plaintext", "-d"), sys.argv
+rpc = pb.DESCRIPTOR.services_by_name["TensorService"].methods_by_name[method.rpartition("/")[2]]
+send = grpc.insecure_channel(address).unary_unary(
+    "/" + method, lambda m: m.SerializeToString(), getattr(pb, rpc.output_type.name).FromString)
+answer = send(json_format.Parse(request, getattr(pb, rpc.input_type.name)()), timeout=20)
+print(json_format.MessageToJson(answer))
+"""
+JQ = f"""#!{sys.executable}
+import json, sys
+value = json.load(sys.stdin)
+for name in sys.argv[-1].strip(".").split("."):
+    value = value[name]
+print(value if "-r" in sys.argv else json.dumps(value))
+"""
+
+
+def block(language: str, beginning: str) -> str:
+    """The fenced block of a language that begins so."""
+    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if text.startswith(beginning)]
+    assert len(found) == 1, f"{len(found)} {language} blocks begin with {beginning!r}"
+    return str(found[0])
+
+
+def section(title: str) -> str:
+    """The text under a heading."""
+    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def output_of(command: list[str], text: str = "", **environment: str) -> str:
+    """Run a command from the top of the project and return what it printed."""
+    done = subprocess.run(
+        command,
+        input=text,
+        text=True,
+        capture_output=True,
+        cwd=ROOT,
+        timeout=60,
+        env=server_environment(**environment),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_ten_lines_of_python_are_ten_and_run(server: Any) -> None:
+    program = block("python", "import tclient as torch")
+    assert len([line for line in program.splitlines() if line]) == 10
+    printed = output_of([sys.executable, "-"], program.replace(ADDRESS, server.address))
+    assert printed.startswith("tensor([[ 10., 100.,")
+    assert printed.endswith("(4, 2)\n")
+
+
+def test_the_networks_run(server: Any) -> None:
+    program = block("python", "from tclient import nn")
+    printed = output_of([sys.executable, "-"], program, TCLIENT_ADDRESS=server.address)
+    assert printed.strip() in program
+
+
+def test_the_shell_example_prints_what_it_should(server: Any, tmp_path: Path) -> None:
+    for name, source in (("grpcurl", GRPCURL), ("jq", JQ)):
+        if shutil.which(name) is None:
+            (tmp_path / name).write_text(source)
+            (tmp_path / name).chmod(0o755)
+    program = "set -euo pipefail\n" + block("sh", "call()").replace(ADDRESS, server.address)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert output_of(["bash"], program, PATH=path) == SUM
+
+
+def test_the_node_example_prints_what_it_should(server: Any) -> None:
+    modules = ROOT / "tests" / "node" / "node_modules"
+    node = shutil.which("node")
+    if node is None or not (modules / "@grpc").is_dir():
+        pytest.skip("node or its packages are missing: make node-deps")
+    program = block("js", "const grpc").replace(ADDRESS, server.address)
+    assert output_of([node, "-"], program, NODE_PATH=str(modules)) == SUM
+
+
+def test_what_both_print_stands_below() -> None:
+    assert SUM in section("The same from other languages")
+
+
+def test_the_table_names_every_rpc() -> None:
+    services = [
+        tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
+        model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    ]
+    rpcs = {method.name for service in services for method in service.methods}
+    rows = re.findall(r"^\| (`.*?`) \|", section("The contract"), re.M)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == rpcs
+
+
+def test_the_table_of_factories_is_complete() -> None:
+    row = next(line for line in README.splitlines() if line.startswith("| `CreateTensor`"))
+    source = tensor_service_pb2.CreateTensorRequest.DESCRIPTOR.oneofs_by_name["source"]
+    for field in source.fields:
+        assert re.search(rf"\b{field.name}\b", row), field.name
+
+
+def test_the_table_names_every_option_and_its_default() -> None:
+    rows = dict(re.findall(r"^\| (`--.*?`) \|(.*?)\|", section("Configuration"), re.M))
+    documented = {name: default for names, default in rows.items() for name in re.findall(r"--([\w-]+)", names)}
+    defaults = Config()
+    assert set(documented) == {field.name.replace("_", "-") for field in fields(Config)}
+    for name, text in documented.items():
+        value, text = getattr(defaults, name.replace("-", "_")), text.strip()
+        if isinstance(value, bool):
+            assert text == "off", name
+        elif text.endswith(" MiB"):
+            assert int(text.removesuffix(" MiB")) << 20 == value, name
+        else:
+            assert text.strip("`") == (f"{value:g}" if isinstance(value, int | float) else value), name
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)", " ".join(re.findall(r"`+[^`]*`+", README)))) <= targets
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([\w./-]+)\)", README))))
+def test_a_link_leads_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_the_table_of_examples_is_complete() -> None:
+    listed = set(re.findall(r"^\| `(\w+\.py)` \|", README, re.M))
+    assert listed == {path.name for path in (ROOT / "client" / "examples").glob("[!_]*.py")}

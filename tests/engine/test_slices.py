@@ -1,0 +1,115 @@
+"""The engine takes sessions in turn, and gives memory back where the sequence says so."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import pytest
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.config import Config
+from tserver.engine.engine import Engine
+from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.operations import Operation
+
+
+def refuse(cause: str) -> None:
+    """The engine must not end."""
+    pytest.fail(cause)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine that is not started: its lanes are run by hand. It leaves this process's limits and settings alone."""
+    monkeypatch.setattr(Engine, "_prepare", lambda self: None)
+    return Engine(Config(device="cpu"), on_fatal=refuse)
+
+
+def test_a_long_batch_stops_at_the_deadline_and_goes_on_where_it_stopped(engine: Engine) -> None:
+    space = engine.open_lane().space
+    ran: list[int] = []
+    space.operations.append(Operation("count", lambda: ran.append(len(ran))))
+    under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call() for _ in range(5)]))
+    executor = Executor(torch.device("cpu"))
+    turns = 0
+    while not executor.run(space, under_way, deadline=0.0):
+        turns += 1
+        assert len(ran) == turns
+    assert ran == [0, 1, 2, 3, 4]
+
+
+def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(engine: Engine) -> None:
+    space = engine.open_lane().space
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def make() -> torch.Tensor:
+        tensor = torch.ones(3)
+        made.append(weakref.ref(tensor))
+        return tensor
+
+    def count() -> None:
+        alive.append(sum(reference() is not None for reference in made))
+
+    space.operations += [Operation("make", make), Operation("count", count)]
+    calls = [pb.Call(id=1), pb.Call(operation=1), pb.Call(id=2, frees=[1]), pb.Call(operation=1)]
+    under_way = BatchRun(pb.Batch(seq=1, calls=calls, frees=[2]))
+    assert Executor(torch.device("cpu")).run(space, under_way, float("inf"))
+    assert alive == [1, 1]
+    assert sum(reference() is not None for reference in made) == 0
+    assert not under_way.reply.results
+
+
+def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -> None:
+    order: list[str] = []
+    long, short = engine.open_lane(), engine.open_lane()
+    begun, both = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        both.wait(10.0)
+        torch.ones(300, 300) @ torch.ones(300, 300)
+
+    long.space.operations.append(Operation("slow", slow))
+    done = threading.Semaphore(0)
+
+    def finished(name: str) -> None:
+        order.append(name)
+        done.release()
+
+    long.submit(pb.Batch(seq=1, calls=[pb.Call() for _ in range(2000)]), lambda reply: finished("long"))
+    engine.start()
+    assert begun.wait(10.0)
+    short.space.operations.append(Operation("quick", lambda: None))
+    short.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: finished("short"))
+    both.set()
+    assert done.acquire(timeout=60.0)
+    assert done.acquire(timeout=60.0)
+    engine.stop()
+    assert order == ["short", "long"]
+
+
+def test_a_defect_of_ours_costs_one_batch_and_not_the_server(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = engine.open_lane()
+    told: list[pb.BatchReply] = []
+    done = threading.Semaphore(0)
+
+    def finished(reply: pb.BatchReply) -> None:
+        told.append(reply)
+        done.release()
+
+    def broken(*args: object) -> None:
+        raise AssertionError("a defect")
+
+    monkeypatch.setattr(Executor, "_tell_made", broken)
+    lane.submit(pb.Batch(seq=1), finished)
+    engine.start()
+    assert done.acquire(timeout=10.0)
+    monkeypatch.undo()
+    lane.submit(pb.Batch(seq=2), finished)
+    assert done.acquire(timeout=10.0)
+    engine.stop()
+    assert [result.error.reason for result in told[0].results] == ["INTERNAL"]
+    assert not told[1].results

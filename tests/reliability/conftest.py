@@ -1,0 +1,32 @@
+"""Fixtures of the reliability tests: a proxy before the shared server, and sessions through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.support.proxy import Proxy
+from tests.support.raw import Raw
+from tests.support.serving import HasAddress
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """The oracle leaves the machine's cores to the server."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def proxy(server: HasAddress) -> Iterator[Proxy]:
+    """A proxy before the shared server."""
+    with Proxy(server.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def raw(server: HasAddress) -> Iterator[Raw]:
+    """A connection straight to the shared server, to see what it holds."""
+    with Raw(server.address) as raw:
+        yield raw
