@@ -109,7 +109,7 @@ class ServedModel:
         return answer.statistics
 
     def configure(self, **batching: Any) -> None:
-        """Change how requests are batched: max_batch_size, max_queue_delay_us and so on, the fields of BatchingConfig."""
+        """Change how requests are batched: max_batch_size, max_queue_delay_us and the rest of BatchingConfig."""
         settings = _batching({**_set_fields(self.describe().batching), **batching})
         request = rpc.UpdateMlpRequest(name=self.name, version=self.version or 0, batching=settings)
         self._summary = _ask(self._session, "UpdateMlp", request, rpc.UpdateMlpResponse).mlp

@@ -32,7 +32,7 @@ _HELP = {
     "max_batches_in_flight": "Batches of one session that may wait to be run.",
     "max_nesting": "Depth of lists in an argument.",
     "single_owner": "All callers are one owner: leave uninitialised memory as it is, instead of zeroing it.",
-    "threads": "Threads of one kernel on the CPU; 0 is torch's choice.",
+    "threads": "Threads of one kernel on the CPU; 0 leaves one core to gRPC and takes the others.",
     "drain_s": "Seconds that running work gets when the server is told to stop.",
     "data_dir": "Directory where models are kept, so that they are there again after a restart.",
     "model_dir": "Directory with safetensors files that callers may load models from.",

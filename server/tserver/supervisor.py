@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tserver.config import Config
 
@@ -31,6 +32,10 @@ _PR_SET_PDEATHSIG = 1
 # A server that ends sooner than this after its start would only end again.
 _HEALTHY_AFTER_S = 5.0
 _MAX_QUICK_ENDS = 3
+
+
+# What comes before "listening on", and the setting that it tells of; the main listener is the last to say it.
+_LISTENERS = {"": "", "oip ": "oip_listen", "metrics ": "metrics_listen"}
 
 
 class PortTaken(Exception):
@@ -110,6 +115,8 @@ class _Supervisor:
             text=True,
             # A stop signal to the terminal's process group must reach the child through us, once.
             start_new_session=True,
+            # Threads of a kernel that wait for each other must not keep gRPC from the core while they do.
+            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
             preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
         )
         self._child = child
@@ -117,11 +124,17 @@ class _Supervisor:
             child.terminate()
         assert child.stdout is not None
         for line in child.stdout:
-            # The ready line is printed once, however often the server is started again.
-            if line.startswith("listening on "):
+            # The lines that say where it listens are printed once, however often the server is started again.
+            kind, found, address = line.strip().partition("listening on ")
+            if found and kind in _LISTENERS:
                 if self._announced:
                     continue
-                self._announced = True
+                if field := _LISTENERS[kind]:
+                    # A free port that was found once stays the port.
+                    found_free: dict[str, Any] = {field: address}
+                    self._config = replace(self._config, **found_free)
+                else:
+                    self._announced = True
             print(line, end="", flush=True)
         code = child.wait()
         self._child = None

@@ -168,9 +168,7 @@ def test_a_network_is_kept_described_run_listed_and_deleted(caller: Raw, name: s
             caller.ask(method, name=name, **fields)
 
 
-def test_a_network_is_shared_by_the_sessions_of_its_principal(
-    session: RawSession, other: RawSession, name: str
-) -> None:
+def test_a_network_is_shared_by_all_sessions(session: RawSession, other: RawSession, name: str) -> None:
     session.ask("CreateMlp", name=name, layers=layers()[0])
     there = other.ask("MlpForward", name=name, inputs=by_value(INPUTS))
     session.ask("CloseSession", session=session.secret)

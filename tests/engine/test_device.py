@@ -7,9 +7,9 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import device
+from tserver.engine.engine import Engine
 from tserver.engine.executor import BatchRun, DeviceFailure, Executor
-from tserver.engine.operations import Operation, Operations
-from tserver.engine.own import own_operations
+from tserver.engine.operations import Operation
 from tserver.engine.space import Space
 from tserver.errors import InvalidArgument
 
@@ -56,10 +56,10 @@ def test_a_third_gpu_of_two_is_refused() -> None:
         device.choose_device("cuda:2")
 
 
-def space() -> Space:
+@pytest.fixture
+def space(engine: Engine) -> Space:
     """An empty space with all operations."""
-    operations = Operations(own_operations(single_owner=False))
-    return Space(operations, max_nesting=64, max_inline_bytes=1 << 20, max_bytes=0)
+    return engine.open_lane().space
 
 
 def run(on: Space, executor: Executor, *calls: tuple[str, list[pb.Value], dict[str, pb.Value]]) -> pb.BatchReply:
@@ -79,23 +79,20 @@ SIZE = pb.Value(size=pb.Size(dims=[2, 3]))
 
 
 @pytest.mark.parametrize("name", ["ones", "zeros", "empty", "rand", "randn"])
-def test_new_tensors_go_to_the_default_device_of_the_server(name: str) -> None:
-    held = space()
+def test_new_tensors_go_to_the_default_device_of_the_server(space: Space, name: str) -> None:
     # The meta device stands in for a GPU: it is one that is not the CPU, and is everywhere.
-    reply = run(held, Executor(torch.device("meta")), (name, [SIZE], {}))
+    reply = run(space, Executor(torch.device("meta")), (name, [SIZE], {}))
     assert reply.results[0].value.tensor.device == "meta"
 
 
-def test_a_device_that_is_asked_for_is_taken_before_the_default() -> None:
-    held = space()
-    reply = run(held, Executor(torch.device("meta")), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
+def test_a_device_that_is_asked_for_is_taken_before_the_default(space: Space) -> None:
+    reply = run(space, Executor(torch.device("meta")), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
-def test_what_is_made_from_a_tensor_stays_where_that_is() -> None:
-    held = space()
-    held.objects[7] = torch.ones(2)
-    reply = run(held, Executor(torch.device("meta")), ("ones_like", [pb.Value(result=7)], {}))
+def test_what_is_made_from_a_tensor_stays_where_that_is(space: Space) -> None:
+    space.objects[7] = torch.ones(2)
+    reply = run(space, Executor(torch.device("meta")), ("ones_like", [pb.Value(result=7)], {}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
@@ -113,12 +110,11 @@ def failing(error: Exception) -> Operation:
     [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), MemoryError("no memory")],
     ids=["of the device", "of the host"],
 )
-def test_memory_that_ran_out_is_an_error_of_the_call(error: Exception) -> None:
-    held = space()
-    held.operations.append(failing(error))
+def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Exception) -> None:
+    space.operations.append(failing(error))
     batch = pb.Batch(seq=1, calls=[pb.Call(id=1)])
     under_way = BatchRun(batch)
-    assert Executor(torch.device("cpu")).run(held, under_way, float("inf"))
+    assert Executor(torch.device("cpu")).run(space, under_way, float("inf"))
     told = under_way.reply.results[0].error
     assert (told.reason, told.type, told.message) == ("OUT_OF_MEMORY", "OutOfMemoryError", str(error))
 
@@ -127,9 +123,8 @@ def test_memory_that_ran_out_is_an_error_of_the_call(error: Exception) -> None:
     "message",
     ["CUDA error: device-side assert triggered", "CUDA error: an illegal memory access was encountered"],
 )
-def test_a_device_that_cannot_go_on_ends_the_process(message: str) -> None:
-    held = space()
-    held.operations.append(failing(RuntimeError(message)))
+def test_a_device_that_cannot_go_on_ends_the_process(space: Space, message: str) -> None:
+    space.operations.append(failing(RuntimeError(message)))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
     with pytest.raises(DeviceFailure, match=message):
-        Executor(torch.device("cpu")).run(held, under_way, float("inf"))
+        Executor(torch.device("cpu")).run(space, under_way, float("inf"))

@@ -9,22 +9,9 @@ import pytest
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.config import Config
 from tserver.engine.engine import Engine
 from tserver.engine.executor import BatchRun, Executor
 from tserver.engine.operations import Operation
-
-
-def refuse(cause: str) -> None:
-    """The engine must not end."""
-    pytest.fail(cause)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine that is not started: its lanes are run by hand. It leaves this process's limits and settings alone."""
-    monkeypatch.setattr(Engine, "_prepare", lambda self: None)
-    return Engine(Config(device="cpu"), on_fatal=refuse)
 
 
 def test_a_long_batch_stops_at_the_deadline_and_goes_on_where_it_stopped(engine: Engine) -> None:

@@ -11,14 +11,16 @@ import heapq
 import importlib
 import itertools
 import logging
+import os
 import queue
 import threading
 import time
 import warnings
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -175,6 +177,17 @@ class _FunctionJob(_Job):
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all sessions hold together, and the devices."""
+
+    # Storages: views of one are counted once.
+    tensors: int
+    # By the device.
+    tensor_bytes: dict[str, int]
+    devices: list[DeviceStatus]
+
+
 class Engine:
     """The thread that runs torch."""
 
@@ -189,7 +202,7 @@ class Engine:
         self._alarm_numbers = itertools.count()
         self._config = config
         self._on_fatal = on_fatal
-        self._executor = Executor(self.device)
+        self.executor = Executor(self.device)
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._current: Space | None = None
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
@@ -234,6 +247,19 @@ class Engine:
         """Every device and its memory, seen from the engine's thread."""
         return self._own_lane.run(lambda _: self._status())
 
+    def usage(self) -> Future[Usage]:
+        """What all sessions hold, seen from the engine's thread."""
+        return self._own_lane.run(lambda _: self._usage())
+
+    def _usage(self) -> Usage:
+        held = Counter[str]()
+        tensors = 0
+        for lane in list(self._lanes):
+            for (device, _), size in lane.space.storages().items():
+                held[str(device)] += size
+                tensors += 1
+        return Usage(tensors, dict(held), device_status(held["cpu"]))
+
     def _status(self) -> list[DeviceStatus]:
         host = 0
         for lane in list(self._lanes):
@@ -241,8 +267,8 @@ class Engine:
         return device_status(host)
 
     def _prepare(self) -> None:
-        if self._config.threads:
-            torch.set_num_threads(self._config.threads)
+        # One core stays with gRPC and the event loop: a kernel whose threads wait for a busy core takes far longer.
+        torch.set_num_threads(self._config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
         if self.device.type == "cuda":
             torch.cuda.init()
             torch.cuda.set_device(self.device)
@@ -256,7 +282,7 @@ class Engine:
         warnings.showwarning = self._relay_warning
 
     def _relay_warning(self, message: Warning | str, category: type[Warning], *rest: Any, **kwargs: Any) -> None:
-        run = self._executor.current
+        run = self.executor.current
         if run is None or threading.current_thread() is not self._thread:
             log.debug("%s: %s", category.__name__, message)
             return
@@ -278,7 +304,7 @@ class Engine:
 
     def _loop(self) -> None:
         ready = self.ready
-        executor = self._executor
+        executor = self.executor
 
         def others_wait() -> bool:
             return not ready.empty()

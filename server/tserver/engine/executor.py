@@ -17,7 +17,7 @@ from tserver.engine.memory import check_factory, is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation, UnknownOperation
 from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
-from tserver.engine.values import Packed, decode, describe, encode
+from tserver.engine.values import Elements, Packed, decode, describe, encode
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, UnknownId
 
 # torch's messages are short; one that quotes an argument back must not fill the reply.
@@ -78,6 +78,9 @@ class Executor:
         self._mode: Mode | None = None
         # The run whose call is being executed, for warnings that torch gives meanwhile.
         self.current: BatchRun | None = None
+        # For the metrics: read from any thread, only growing.
+        self.batches = self.calls = 0
+        self.failures: dict[str, int] = {}
 
     def run(self, space: Space, run: BatchRun, deadline: float) -> bool:
         """Run calls until the batch ends or the deadline (time.perf_counter) passes; True if the batch ended."""
@@ -105,6 +108,8 @@ class Executor:
         for ref in run.parts:
             space.free(ref)
         self._tell_made(space, run)
+        self.batches += 1
+        self.calls += run.index
         return True
 
     def leave_mode(self) -> None:
@@ -184,7 +189,7 @@ class Executor:
             result = operation.function(*args, **kwargs)
         if result is NotImplemented:
             raise TypeError(_unsupported(operation.name, args))
-        if space.max_bytes and isinstance(result, torch.Tensor):
+        if space.max_bytes:
             space.charge(operation.name, result)
         return result
 
@@ -211,8 +216,9 @@ class Executor:
             if held and not call.id:
                 del run.reply.results[-1]
                 return
-            if not isinstance(result, (bool, int, float)):
-                size = told.ByteSize()
+            kind = result.__class__
+            if kind is not float and kind is not int and kind is not bool:
+                size = len(result.data) if kind is Elements else told.ByteSize()
                 if size > space.reply_room:
                     raise Exhausted(
                         f"{operation.name}: the reply has no room for {size} bytes more; "
@@ -240,6 +246,7 @@ class Executor:
         error: pb.Error,
     ) -> None:
         """Tell of a failed or skipped call, and let those that need its result know."""
+        self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
         space.reply_room -= len(error.message)
         if space.reply_room < 0:
             error.message = error.message[:100]

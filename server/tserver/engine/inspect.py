@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -120,14 +119,16 @@ def free_tensors(space: Space, request: ts.FreeTensorsRequest) -> ts.FreeTensors
     return ts.FreeTensorsResponse(freed=len(request.tensors))
 
 
-def upload_buffer(dtype: pb.DType, shape: list[int]) -> memoryview:
+def begin_upload(space: Space, header: ts.UploadHeader) -> memoryview:
     """Memory for an upload. Raises: InvalidArgument, Exhausted before it is taken."""
-    size = checked_nbytes(shape, dtype_of(dtype))
+    shape = list(header.shape)
+    size = checked_nbytes(shape, dtype_of(header.dtype))
+    what = f"an upload of shape {shape}"
     try:
-        check_bytes(f"an upload of shape {shape}", size, torch.device("cpu"))
+        check_bytes(what, size, torch.device("cpu"))
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
-    return np.empty(size, np.uint8).data
+    return space.begin_upload(what, size)
 
 
 def finish_upload(space: Space, header: ts.UploadHeader, data: memoryview, default_device: str) -> pb.TensorMeta | None:
@@ -135,6 +136,7 @@ def finish_upload(space: Space, header: ts.UploadHeader, data: memoryview, defau
 
     Raises: AlreadyExists, InvalidArgument, Exhausted.
     """
+    space.end_upload(data)
     dtype, shape = dtype_of(header.dtype), list(header.shape)
     if not header.create_tensor:
         if not header.id:

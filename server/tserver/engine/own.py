@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch._tensor_str as tensor_str
 
 from tserver.engine import initial, networks, optimizers
-from tserver.engine.inspect import description, read_inline, stage
+from tserver.engine.inspect import description, stage
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space
-from tserver.engine.values import Packed
+from tserver.engine.values import Elements, Packed, bytes_of
 from tserver.errors import Exhausted
 
 # What the description around the elements takes in a reply, at most.
@@ -34,13 +35,15 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
     for name in ("tensor", "as_tensor", "asarray"):
         yield Operation(name, _from_packed(getattr(torch, name)), takes_packed=True)
     yield Operation("Tensor.tolist", _tolist, needs_space=True)
-    yield Operation("linalg.eigvals", _eigvals)
     yield Operation("Tensor.new_tensor", _new_tensor, takes_packed=True)
+    yield Operation("set_printoptions", _set_printoptions)
+    for name in ("__repr__", "__str__", "__format__"):
+        yield Operation(f"Tensor.{name}", _shown(getattr(torch.Tensor, name)))
     if not single_owner:
         # Freed memory of others would show through.
         for name in ("empty", "empty_like", "empty_strided", "empty_permuted"):
             yield Operation(name, _zeroed(getattr(torch, name)))
-        for name in ("new_empty", "new_empty_strided", "new"):
+        for name in ("new_empty", "new_empty_strided"):
             yield Operation(f"Tensor.{name}", _zeroed(getattr(torch.Tensor, name)))
         for name in ("resize_", "resize_as_"):
             yield Operation(f"Tensor.{name}", _zeroed_growth(getattr(torch.Tensor, name)))
@@ -49,16 +52,21 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
 
 def _read(space: Space, tensor: torch.Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
-    if tensor.numel() * tensor.itemsize > min(space.max_inline_bytes, space.reply_room - _REPLY_MARGIN):
+    if _too_large(space, tensor):
         return stage(tensor)
-    return read_inline(tensor)
+    return Elements(tensor, bytes_of(tensor).tobytes())
 
 
 def _numpy(space: Space, tensor: torch.Tensor, *, force: bool = False) -> Any:
     """The elements, refused where `Tensor.numpy` refuses, in its words; a tensor elsewhere is brought here first."""
-    host = tensor if tensor.device.type == "cpu" else tensor.cpu()
-    host.numpy(force=force)
-    return _read(space, tensor)
+    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy(force=force)
+    if _too_large(space, tensor):
+        return stage(tensor)
+    return Elements(tensor, array.tobytes())
+
+
+def _too_large(space: Space, tensor: torch.Tensor) -> bool:
+    return tensor.nbytes > min(space.max_inline_bytes, space.reply_room - _REPLY_MARGIN)
 
 
 def _from_packed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,13 +89,34 @@ def _new_tensor(*args: Any, **kwargs: Any) -> torch.Tensor:
     return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
 
 
-def _eigvals(*args: Any, **kwargs: Any) -> torch.Tensor:
-    """torch checks for nan and inf in eig, but not in eigvals, where LAPACK then ends the process."""
-    matrix = args[0] if args else kwargs.get("A", kwargs.get("input"))
-    if isinstance(matrix, torch.Tensor) and not torch.isfinite(matrix).all():
-        raise RuntimeError("torch.linalg.eigvals: input tensor should not contain infs or NaNs.")
-    values: torch.Tensor = torch.linalg.eigvals(*args, **kwargs)
-    return values
+def _set_printoptions(*args: Any, **kwargs: Any) -> None:
+    """torch's own, within bounds: a text of a million digits would hold up everyone."""
+    named = dict(zip(("precision", "threshold", "edgeitems", "linewidth"), args, strict=False)) | kwargs
+    for name, most in _MOST_PRINTED.items():
+        value = named.get(name)
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"set_printoptions: {name} is {value}; at most {most} is shown here")
+    torch.set_printoptions(*args, **kwargs)
+
+
+_MOST_PRINTED = {"precision": 100, "edgeitems": 1000}
+# Elements that one text may show: torch formats them one by one.
+_MAX_SHOWN = 1_000_000
+
+
+def _shown(function: Callable[..., str]) -> Callable[..., str]:
+    """A text of a tensor, unless the session's print options would show more elements than can be formatted in time."""
+
+    def show(*args: Any, **kwargs: Any) -> str:
+        tensor = args[0] if args else None
+        if isinstance(tensor, torch.Tensor) and _MAX_SHOWN < tensor.numel() <= tensor_str.PRINT_OPTS.threshold:
+            raise RuntimeError(
+                f"a text of {tensor.numel()} elements is not made (at most {_MAX_SHOWN}); "
+                "lower the threshold of set_printoptions, or use numpy()"
+            )
+        return function(*args, **kwargs)
+
+    return show
 
 
 def _tolist(space: Space, tensor: torch.Tensor) -> Any:

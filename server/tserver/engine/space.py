@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -64,6 +65,16 @@ def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...]
         yield path, result
 
 
+def _storage_key(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    return tensor.device, tensor.untyped_storage().data_ptr()
+
+
+def _size_of(item: Any) -> int:
+    if isinstance(item, torch.Tensor):
+        return item.untyped_storage().nbytes()
+    return len(item.data) if isinstance(item, Staged) else 0
+
+
 class Space:
     """The name space of one session."""
 
@@ -77,6 +88,8 @@ class Space:
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes
         self._room = max_bytes
+        # Uploads that are under way, by the memory that they fill.
+        self._incoming: dict[int, int] = {}
         self.peak_results = 0
         # What the reply to the batch under way may still take, in bytes.
         self.reply_room = MAX_REPLY_BYTES
@@ -172,29 +185,50 @@ class Space:
                     if isinstance(item, torch.Tensor):
                         yield pb.Ref(id=call_id, path=path), item
 
-    def charge(self, what: str, result: torch.Tensor) -> None:
+    def charge(self, what: str, result: Any) -> None:
         """Count a new result against the quota. Raises: Exhausted.
 
         What is left is an estimate that errs on the safe side: views and frees are noticed when all is counted again,
         which happens only when the estimate runs out.
         """
-        size = result.untyped_storage().nbytes()
+        made = [item for _, item in leaves(result, ())]
+        size = sum(map(_size_of, made))
         self._room -= size
+        if self._room >= 0:
+            return
+        known = self.storages()
+        new = [item for item in made if not isinstance(item, torch.Tensor) or _storage_key(item) not in known]
+        self._check_quota(what, sum(map(_size_of, new)))
+
+    def begin_upload(self, what: str, size: int) -> memoryview:
+        """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
+        if self.max_bytes:
+            self._check_quota(what, size)
+        try:
+            data = np.empty(size, np.uint8).data
+        except MemoryError as error:
+            raise Exhausted(f"{what} needs {size} bytes, which are not free", reason="OUT_OF_MEMORY") from error
+        self._incoming[id(data)] = size
+        return data
+
+    def end_upload(self, data: memoryview) -> None:
+        """An upload has ended, one way or the other."""
+        self._incoming.pop(id(data), None)
+
+    def _check_quota(self, what: str, size: int) -> None:
+        held = self.held_bytes() + size
+        self._room = self.max_bytes - held
         if self._room < 0:
-            held = self.held_bytes()
-            storages = self.storages()
-            if (result.device, result.untyped_storage().data_ptr()) not in storages:
-                held += size
-            self._room = self.max_bytes - held
-            if self._room < 0:
-                raise Exhausted(
-                    f"{what}: the session would hold {held} bytes, but may hold {self.max_bytes}; free tensors",
-                    reason="QUOTA_EXCEEDED",
-                )
+            raise Exhausted(
+                f"{what}: the session would hold {held} bytes, but may hold {self.max_bytes}; free tensors",
+                reason="QUOTA_EXCEEDED",
+            )
 
     def held_bytes(self) -> int:
         """The memory of everything held, each storage counted once."""
-        return sum(self.storages().values()) + sum(len(data) for _, _, data in self.uploads.values())
+        staged = sum(len(held.data) for held in self.objects.values() if isinstance(held, Staged))
+        uploads = sum(len(data) for _, _, data in self.uploads.values()) + sum(self._incoming.values())
+        return sum(self.storages().values()) + staged + uploads
 
     def storages(self) -> dict[tuple[torch.device, int], int]:
         """The size of each storage in use, by device and address.
@@ -207,8 +241,7 @@ class Space:
             gradient = tensor.grad if tensor.is_leaf else None
             for one in (tensor, gradient):
                 if one is not None and one.layout is torch.strided:
-                    storage = one.untyped_storage()
-                    found[one.device, storage.data_ptr()] = storage.nbytes()
+                    found[_storage_key(one)] = _size_of(one)
         return found
 
     def clear(self) -> None:

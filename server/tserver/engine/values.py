@@ -260,67 +260,139 @@ def held_as(result: Any) -> str | None:
     return str(name) if name is not None else None
 
 
+class Elements:
+    """The elements of a tensor on their way into a reply."""
+
+    __slots__ = ("data", "dtype", "shape")
+
+    def __init__(self, tensor: torch.Tensor, data: bytes) -> None:
+        self.dtype, self.shape, self.data = DTYPE_CODES[tensor.dtype], tensor.shape, data
+
+
 def encode(result: Any, into: pb.Value) -> bool:
     """Fill in what a call returned; True if something in it is to be held (a tensor or an object).
 
     Raises: InvalidArgument for a type that does not travel.
     """
-    if isinstance(result, torch.Tensor):
-        describe(result, into.tensor)
-        return True
-    if result is None:
-        into.none.SetInParent()
-    elif isinstance(result, bool):
-        into.boolean = result
-    elif isinstance(result, int):
-        if result >= 1 << 63:
-            into.unsigned = result
-        else:
-            into.integer = result
-    elif isinstance(result, float):
-        into.number = result
-    elif isinstance(result, str):
-        into.text = result
-    elif isinstance(result, complex):
-        into.complex.real, into.complex.imag = result.real, result.imag
-        into.complex.SetInParent()
-    elif isinstance(result, torch.Size):
-        into.size.dims.extend(result)
-        into.size.SetInParent()
-    elif isinstance(result, tuple):
-        return _encode_tuple(result, into)
-    elif isinstance(result, list):
-        into.list.SetInParent()
-        held = [encode(item, into.list.items.add()) for item in result]
-        return any(held)
-    elif isinstance(result, torch.dtype):
-        into.dtype = DTYPE_CODES[result]
-    elif isinstance(result, torch.device):
-        into.device = str(result)
-    elif isinstance(result, torch.layout):
-        into.layout = LAYOUT_CODES.get(result, pb.LAYOUT_UNSPECIFIED)
-    elif isinstance(result, torch.memory_format):
-        into.memory_format = MEMORY_FORMAT_CODES[result]
-    elif isinstance(result, dict):
-        into.mapping.SetInParent()
-        held = []
-        for name, item in result.items():
-            entry = into.mapping.entries.add()
-            entry.name = str(name)
-            held.append(encode(item, entry.value))
-        return any(held)
-    elif isinstance(result, pb.TensorMeta):
-        into.tensor.CopyFrom(result)
-    elif isinstance(result, pb.TensorData):
-        into.data.CopyFrom(result)
-    elif (name := held_as(result)) is not None:
-        into.object = name
-        return True
-    elif isinstance(result, np.generic):
-        return encode(result.item(), into)
-    else:
-        raise InvalidArgument(f"a result of type {type(result).__name__} does not travel")
+    kind = result.__class__
+    encoder = _ENCODERS.get(kind)
+    if encoder is None:
+        # A type not met before: it is encoded as the nearest of its bases, or as the object that it is.
+        encoder = next((_ENCODERS[base] for base in kind.__mro__ if base in _ENCODERS), _encode_object)
+        _ENCODERS[kind] = encoder
+    return encoder(result, into)
+
+
+def _encode_tensor(result: torch.Tensor, into: pb.Value) -> bool:
+    describe(result, into.tensor)
+    return True
+
+
+def _encode_elements(result: Elements, into: pb.Value) -> bool:
+    data = into.data
+    data.dtype = result.dtype
+    data.shape.extend(result.shape)
+    data.data = result.data
     return False
+
+
+def _encode_none(result: None, into: pb.Value) -> bool:
+    into.none.SetInParent()
+    return False
+
+
+def _encode_bool(result: bool, into: pb.Value) -> bool:
+    into.boolean = result
+    return False
+
+
+def _encode_int(result: int, into: pb.Value) -> bool:
+    if result >= 1 << 63:
+        into.unsigned = result
+    else:
+        into.integer = result
+    return False
+
+
+def _encode_float(result: float, into: pb.Value) -> bool:
+    into.number = result
+    return False
+
+
+def _encode_complex(result: complex, into: pb.Value) -> bool:
+    into.complex.real, into.complex.imag = result.real, result.imag
+    into.complex.SetInParent()
+    return False
+
+
+def _encode_text(result: str, into: pb.Value) -> bool:
+    into.text = result
+    return False
+
+
+def _encode_size(result: torch.Size, into: pb.Value) -> bool:
+    into.size.dims.extend(result)
+    into.size.SetInParent()
+    return False
+
+
+def _encode_list(result: list[Any], into: pb.Value) -> bool:
+    into.list.SetInParent()
+    items = into.list.items
+    held = [encode(item, items.add()) for item in result]
+    return any(held)
+
+
+def _encode_mapping(result: dict[Any, Any], into: pb.Value) -> bool:
+    into.mapping.SetInParent()
+    held = []
+    for name, item in result.items():
+        entry = into.mapping.entries.add()
+        entry.name = str(name)
+        held.append(encode(item, entry.value))
+    return any(held)
+
+
+def _encode_dtype(result: torch.dtype, into: pb.Value) -> bool:
+    into.dtype = DTYPE_CODES[result]
+    return False
+
+
+def _encode_device(result: torch.device, into: pb.Value) -> bool:
+    into.device = str(result)
+    return False
+
+
+def _encode_layout(result: torch.layout, into: pb.Value) -> bool:
+    into.layout = LAYOUT_CODES.get(result, pb.LAYOUT_UNSPECIFIED)
+    return False
+
+
+def _encode_memory_format(result: torch.memory_format, into: pb.Value) -> bool:
+    into.memory_format = MEMORY_FORMAT_CODES[result]
+    return False
+
+
+def _encode_meta(result: pb.TensorMeta, into: pb.Value) -> bool:
+    into.tensor.CopyFrom(result)
+    return False
+
+
+def _encode_data(result: pb.TensorData, into: pb.Value) -> bool:
+    into.data.CopyFrom(result)
+    return False
+
+
+def _encode_scalar(result: np.generic, into: pb.Value) -> bool:
+    return encode(result.item(), into)
+
+
+def _encode_object(result: Any, into: pb.Value) -> bool:
+    name = held_as(result)
+    if name is None:
+        raise InvalidArgument(f"a result of type {type(result).__name__} does not travel")
+    into.object = name
+    return True
 
 
 def _encode_tuple(result: tuple[Any, ...], into: pb.Value) -> bool:
@@ -337,3 +409,26 @@ def _encode_tuple(result: tuple[Any, ...], into: pb.Value) -> bool:
     into.named_tuple.fields.extend(fields)
     held = [encode(item, into.named_tuple.items.add()) for item in result]
     return any(held)
+
+
+_ENCODERS: dict[type, Callable[[Any, pb.Value], bool]] = {
+    torch.Tensor: _encode_tensor,
+    Elements: _encode_elements,
+    type(None): _encode_none,
+    bool: _encode_bool,
+    int: _encode_int,
+    float: _encode_float,
+    complex: _encode_complex,
+    str: _encode_text,
+    torch.Size: _encode_size,
+    tuple: _encode_tuple,
+    list: _encode_list,
+    dict: _encode_mapping,
+    torch.dtype: _encode_dtype,
+    torch.device: _encode_device,
+    torch.layout: _encode_layout,
+    torch.memory_format: _encode_memory_format,
+    pb.TensorMeta: _encode_meta,
+    pb.TensorData: _encode_data,
+    np.generic: _encode_scalar,
+}

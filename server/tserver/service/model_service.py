@@ -26,7 +26,7 @@ from tserver.engine.values import bytes_of, dtype_of
 from tserver.errors import Exhausted, InvalidArgument
 from tserver.service.calls import Callers, Calls, Context, require
 from tserver.service.forward_stream import ForwardStream
-from tserver.service.framing import chunk_frame
+from tserver.session.framing import chunk_frame
 
 if TYPE_CHECKING:
     from tserver.session.registry import Sessions
@@ -78,8 +78,12 @@ class ModelServicer:
             self._check_session(request, context)
             return await self._forward_by_value(request, operand, context)
         session = self._session(request, context)
-        served = self._registry.find(request.name, request.version)
-        wanted, shape = await self._request(session, served, operand)
+        if isinstance(operand, pb.TensorData):
+            self._check_inline(len(operand.data))
+            served, shape = self._registry.find(request.name, request.version), list(operand.shape)
+            wanted = self._door.request(served, dtype_of(operand.dtype), shape, operand.data)
+        else:
+            served, wanted, shape = await self._read(session, request)
         wanted.as_tensor = request.options.keep
         if wanted.output is None:
             wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
@@ -235,31 +239,31 @@ class ModelServicer:
         shape[-1] = served.out_features
         return self._response(served, wanted.output, shape)
 
-    async def _request(
-        self, session: Session, served: Served, operand: pb.Ref | pb.TensorData | None
-    ) -> tuple[Request, list[int]]:
-        """The request for inputs of either kind, and their shape. A tensor is read in its place among the calls."""
-        if isinstance(operand, pb.TensorData):
-            self._check_inline(len(operand.data))
-            shape = list(operand.shape)
-            return self._door.request(served, dtype_of(operand.dtype), shape, operand.data), shape
-        if not isinstance(operand, pb.Ref) or not operand.id:
+    async def _read(self, session: Session, request: ms.MlpForwardRequest) -> tuple[Served, Request, list[int]]:
+        """The request for a tensor of the session, read in its place among the calls; who serves it, and its shape."""
+        ref = request.inputs.tensor
+        if not ref.id:
             raise InvalidArgument("a tensor is not named: its id is 0 or the field is not set")
 
-        def read(space: Any) -> tuple[Request, list[int]]:
-            tensor = space.tensor(operand)
+        def read(space: Any) -> tuple[Served, Request, Any]:
+            served = self._registry.find(request.name, request.version)
+            tensor = space.tensor(ref)
             model = served.ready()
-            rows = model.check(tensor.dtype, tensor.shape)
-            wanted = Request(rows, None)
-            if rows >= served.batching.max_batch_size:
+            wanted = Request(model.check(tensor.dtype, tensor.shape), None)
+            if wanted.rows >= served.batching.max_batch_size:
                 # Nobody could join it: it is run here and now, and not copied.
                 wanted.output = self._registry.forward(served.name, served.version, tensor)
             else:
                 # What the session writes into the tensor later must not be seen.
                 wanted.tensor = tensor.detach().to(model.device).reshape(-1, model.in_features).clone()
-            return wanted, list(tensor.shape)
+            return served, wanted, tensor
 
-        return await session.run(read)
+        served, wanted, tensor = await session.run(read)
+        if wanted.output is None:
+            # Meanwhile another version may have become the latest, and this one may be on its way out.
+            served = self._registry.find(request.name, request.version)
+            served.ready().check(tensor.dtype, tensor.shape)
+        return served, wanted, list(tensor.shape)
 
     def _response(self, served: Served, output: Any, shape: list[int]) -> ms.MlpForwardResponse:
         data = output if isinstance(output, memoryview) else bytes_of(output).data

@@ -22,8 +22,10 @@ from tserver.engine.engine import Engine
 from tserver.engine.models import ModelDoor
 from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
+from tserver.service import ports
 from tserver.service.binding import bind
 from tserver.service.model_service import ModelServicer
+from tserver.service.rpc_counts import RpcCounts
 from tserver.service.tensor_service import TensorServicer
 from tserver.session.registry import Sessions
 
@@ -56,13 +58,17 @@ class _Process:
         disk = Store(Path(config.data_dir)) if config.data_dir else None
         if disk is not None:
             restore(engine.models, disk)
-        server = grpc.aio.server(options=_options(config))
+        server = grpc.aio.server(options=ports.options(config.max_message_bytes))
+        door = ModelDoor(engine, disk, config.model_dir)
         servicers = (
             TensorServicer(config, engine, sessions, engine.torch_version),
-            ModelServicer(config, ModelDoor(engine, disk, config.model_dir), sessions),
+            ModelServicer(config, door, sessions),
         )
+        rpcs = RpcCounts() if config.metrics_listen else None
         server.add_generic_rpc_handlers(
-            tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
+            tuple(
+                _counting(rpcs, bind(service, servicer)) for service, servicer in zip(_SERVICES, servicers, strict=True)
+            )
         )
         health = HealthServicer()
         add_HealthServicer_to_server(health, server)
@@ -71,23 +77,37 @@ class _Process:
             (*names, reflection.SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server
         )
         host = config.listen.rsplit(":", 1)[0]
-        address = f"{host}:{self._port}"
-        bound = _bind_port(server, address, config)
+        address = ports.listen(server, "--listen", f"{host}:{self._port}", config)
         engine.start()
+        # Told before the main address: who waits for that one then knows all of them.
+        oip = None
+        if config.oip_listen:
+            from tserver.service.oip.listener import OipListener
+
+            oip = OipListener(config, door, rpcs)
+            print(f"oip listening on {await oip.start()}", flush=True)
+        metrics = None
+        if rpcs is not None:
+            from tserver.service.metrics import Metrics
+
+            metrics = Metrics(config, engine, sessions, rpcs)
+            print(f"metrics listening on {metrics.start()}", flush=True)
         await server.start()
         for name in ("", *names):
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        print(f"listening on {host}:{bound}", flush=True)
-        log.info(
-            "serving", extra={"address": f"{host}:{bound}", "device": str(engine.device), "boot_id": sessions.boot_id}
-        )
+        print(f"listening on {address}", flush=True)
+        log.info("serving", extra={"address": address, "device": str(engine.device), "boot_id": sessions.boot_id})
         expiring = asyncio.create_task(sessions.expire())
         await _until_told_to_stop()
         log.info("stopping", extra={"sessions": len(sessions)})
         await health.enter_graceful_shutdown()
+        if oip is not None:
+            await oip.drain()
         await sessions.drain(config.drain_s)
         expiring.cancel()
-        await server.stop(grace=1.0)
+        await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
+        if metrics is not None:
+            await asyncio.to_thread(metrics.stop)
         engine.stop()
         log.info("stopped")
         return 0
@@ -103,27 +123,8 @@ class _Process:
         os._exit(EXIT_DEVICE_FAILED)
 
 
-def _options(config: Config) -> list[tuple[str, int]]:
-    return [
-        # Two servers on one port would share its connections silently.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # The client pings an idle connection every 30 s; allow that, or gRPC's default strikes it off.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 0),
-        ("grpc.max_metadata_size", 16 << 10),
-    ]
-
-
-def _bind_port(server: grpc.aio.Server, address: str, config: Config) -> int:
-    if config.tls_cert:
-        pair = (Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes())
-        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-    return server.add_insecure_port(address)
+def _counting(rpcs: RpcCounts | None, handler: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
+    return handler if rpcs is None else rpcs.counting(handler)
 
 
 async def _until_told_to_stop() -> None:

@@ -30,7 +30,7 @@ from tserver.service.calls import (
     require,
     scalar,
 )
-from tserver.service.framing import chunk_frame
+from tserver.session.framing import chunk_frame
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine
@@ -198,7 +198,20 @@ class TensorServicer:
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
         session = self._session(header, context)
-        buffer = inspect.upload_buffer(header.dtype, list(header.shape))
+        buffer = await session.run(lambda space: inspect.begin_upload(space, header))
+        try:
+            received = await self._fill(buffer, header, requests)
+        except BaseException:
+            session.forget(lambda space: space.end_upload(buffer))
+            raise
+        device = str(self._engine.device)
+        tensor = await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
+        return ts.UploadResponse(received_bytes=received, tensor=tensor)
+
+    async def _fill(
+        self, buffer: memoryview, header: ts.UploadHeader, requests: AsyncIterator[ts.UploadRequest]
+    ) -> int:
+        """Put the chunks into the buffer; the number of bytes. Raises: InvalidArgument."""
         received = checksum = 0
         async for request in requests:
             if request.WhichOneof("part") != "chunk":
@@ -221,9 +234,7 @@ class TensorServicer:
                 f"the bytes have the crc32 {checksum:#010x}, but the header says {header.crc32:#010x}; send again",
                 reason="CHECKSUM_MISMATCH",
             )
-        device = str(self._engine.device)
-        tensor = await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
-        return ts.UploadResponse(received_bytes=received, tensor=tensor)
+        return received
 
     async def Download(self, request: ts.DownloadRequest, context: Context) -> None:
         """See the proto."""

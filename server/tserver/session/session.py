@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1.tensor_service_pb2 import ExecuteResponse
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
+from tserver.session.framing import varint
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Lane
@@ -25,7 +26,8 @@ T = TypeVar("T")
 
 def frame(reply: pb.BatchReply) -> bytes:
     """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the reply in it."""
-    return ExecuteResponse(reply=reply).SerializeToString()
+    body = reply.SerializeToString()
+    return b"\x0a" + varint(len(body)) + body
 
 
 class Attachment:
@@ -162,6 +164,10 @@ class Session:
         self._check_open()
         # Shielded: a caller who goes away does not undo what was accepted.
         return await asyncio.shield(asyncio.wrap_future(self.lane.run(function)))
+
+    def forget(self, function: Callable[[Space], object]) -> None:
+        """Run a function that tidies up on the engine's thread; nobody waits for it."""
+        self.lane.run(function)
 
     def _check_open(self) -> None:
         if self._lost is not None:

@@ -288,8 +288,13 @@ class ModelLane:
         statistics.queue.ns += waited_ns
         statistics.success.count += requests
         statistics.success.ns += waited_ns + (finished - began) * requests
+        ran_s = (finished - began) / 1e9
+        waited, latency = statistics.waited, statistics.latency
         for request in batch:
             request.version = self.version
+            wait_s = began_s - request.arrived
+            waited.add(wait_s)
+            latency.add(wait_s + ran_s)
 
     def _count_batch(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, *, requests: int) -> None:
         statistics = self._statistics

@@ -171,7 +171,10 @@ class RequestQueue:
             elif batch and not is_full and (delay_us := self._config.max_queue_delay_us):
                 due = min(request.arrived for request in batch) + delay_us / 1e6
                 if due > now:
-                    taken.look_again_at = due
+                    ends = (
+                        end for request in batch for end in (request.deadline, request.timeout_at) if end is not None
+                    )
+                    taken.look_again_at = min([due, *ends])
                     self._give_back(batch, 0)
             for request in (*batch, *taken.expired):
                 self._forget(request)

@@ -5,6 +5,7 @@ Written by the engine's thread and by the one that takes requests, each its own 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from tensorcompute.v1 import model_service_pb2 as ms
@@ -25,6 +26,21 @@ class Duration:
     def message(self) -> ms.DurationTotal:
         """The two as a message."""
         return ms.DurationTotal(count=self.count, ns=self.ns)
+
+
+# Seconds: the upper ends of the buckets of a histogram; the last bucket is all above.
+LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class Histogram:
+    """How many took how long: a count for each bucket, not cumulated."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_S) + 1))
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
 
 
 @dataclass(slots=True)
@@ -56,6 +72,9 @@ class ModelStatistics:
     batch_sizes: dict[int, BatchDurations] = field(default_factory=dict)
     # Milliseconds since 1970; 0 is never.
     last_inference_ms: int = 0
+    # Requests by the time from their arrival to their outputs, and by that in the queue.
+    latency: Histogram = field(default_factory=Histogram)
+    waited: Histogram = field(default_factory=Histogram)
     bytes_in: int = 0
     bytes_out: int = 0
     rejected: int = 0

@@ -58,9 +58,7 @@ def config(served: Served) -> oip.ModelConfig:
             priority_levels=batching.priority_levels,
             default_priority_level=batching.default_priority_level,
             default_queue_policy=_policy(batching.default_queue_policy),
-            priority_queue_policy={
-                level: _policy(policy) for level, policy in batching.priority_queue_policy.items()
-            },
+            priority_queue_policy={level: _policy(policy) for level, policy in batching.priority_queue_policy.items()},
         ),
     )
     answer.input.add(name=INPUT, data_type=code, dims=(served.in_features,))

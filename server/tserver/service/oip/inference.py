@@ -60,8 +60,8 @@ class Range:
         """Refuse an output that does not fit. Raises: ServerError."""
         if self.byte_size < needed:
             raise ServerError(
-                f"the output needs {needed} bytes, but its part of the region {self.region.name!r} of shared memory has "
-                f"{self.byte_size}"
+                f"the output needs {needed} bytes, but its part of the region {self.region.name!r} of shared memory "
+                f"has {self.byte_size}"
             )
 
 
@@ -144,8 +144,8 @@ class Inferences:
         if kept is not None:
             if is_typed or raw:
                 raise InvalidArgument(
-                    f"the input {tensor.name!r} is in the region {kept.region.name!r} of shared memory, but the request "
-                    "has elements of it too; leave those out"
+                    f"the input {tensor.name!r} is in the region {kept.region.name!r} of shared memory, but the "
+                    "request has elements of it too; leave those out"
                 )
             return kept
         if is_typed:
@@ -157,7 +157,7 @@ class Inferences:
         return raw[0]
 
     def _target(self, served: Served, request: oip.ModelInferRequest, caller: Caller) -> Range | None:
-        """Where the output is to be; None is in the response. Raises: InvalidArgument, NotFound, Refused, ServerError."""
+        """Where the output is to be; None is in the response. Raises: as `_source`, ServerError if it does not fit."""
         names = [wanted.name for wanted in request.outputs]
         if names not in ([], [describe.OUTPUT]):
             raise InvalidArgument(
@@ -205,9 +205,7 @@ class Inferences:
     async def _answer(
         self, served: Served, request: oip.ModelInferRequest, elements: bytes | memoryview, target: Range | None
     ) -> Answer:
-        response = oip.ModelInferResponse(
-            model_name=served.name, model_version=str(served.version), id=request.id
-        )
+        response = oip.ModelInferResponse(model_name=served.name, model_version=str(served.version), id=request.id)
         output = response.outputs.add(
             name=describe.OUTPUT,
             datatype=describe.datatype(served),

@@ -25,6 +25,7 @@ from tserver.service.calls import Context
 from tserver.service.oip.errors import oip_code_of
 from tserver.service.oip.inference import MAX_MESSAGE_BYTES
 from tserver.service.oip.servicer import InferenceServicer
+from tserver.service.rpc_counts import RpcCounts
 from tserver.service.status import abort
 
 if TYPE_CHECKING:
@@ -38,17 +39,18 @@ _BY_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
 class OipListener:
     """The listener of one server."""
 
-    def __init__(self, config: Config, door: ModelDoor) -> None:
+    def __init__(self, config: Config, door: ModelDoor, rpcs: RpcCounts | None) -> None:
+        """With `rpcs`, what is asked of it is counted there."""
         self._config = config
         self._servicer = InferenceServicer(config, door)
         self._health = HealthServicer()
-        self.server = grpc.aio.server(options=ports.options(MAX_MESSAGE_BYTES))
-        self.handler = bind(self._servicer)
+        self._server = grpc.aio.server(options=ports.options(MAX_MESSAGE_BYTES))
+        handler = bind(self._servicer)
+        self._server.add_generic_rpc_handlers((handler if rpcs is None else rpcs.counting(handler),))
 
     async def start(self) -> str:
         """Listen; the address. Raises: ValueError, OSError where that cannot be."""
-        server = self.server
-        server.add_generic_rpc_handlers((self.handler,))
+        server = self._server
         add_HealthServicer_to_server(self._health, server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"]
         reflection.enable_server_reflection((SERVICE.full_name, reflection.SERVICE_NAME, health.full_name), server)
@@ -65,7 +67,7 @@ class OipListener:
 
     async def stop(self, grace_s: float) -> None:
         """End, once the requests under way are answered or the time is up."""
-        await self.server.stop(grace_s)
+        await self._server.stop(grace_s)
 
 
 def bind(servicer: InferenceServicer) -> grpc.GenericRpcHandler:

@@ -1,8 +1,8 @@
 """System shared memory that callers on this machine have registered: inputs are read from it, outputs written to it.
 
-A region is read and written through its file, not mapped: a caller who makes the object smaller afterwards gets an error,
-where a mapping would end the process (SIGBUS). Regions are counted by the requests that use them, so that one may be
-unregistered at any time. Knows neither gRPC nor protobuf; only the event loop's thread registers and forgets.
+A region is read and written through its file, not mapped: a caller who makes the object smaller afterwards gets an
+error, where a mapping would end the process (SIGBUS). Regions are counted by the requests that use them, so that one
+may be unregistered at any time. Knows neither gRPC nor protobuf; only the event loop's thread registers and forgets.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Region:
             os.close(self._descriptor)
 
     def _shrunk(self) -> ServerError:
-        return ServerError(f"the object {self.key!r} of the region {self.name!r} was made smaller after it was registered")
+        return ServerError(
+            f"the object {self.key!r} of the region {self.name!r} was made smaller after it was registered"
+        )
 
 
 class Regions:
@@ -112,7 +114,9 @@ class Regions:
         if not name or len(name) > 1024:
             raise InvalidArgument(f"a region has a name of 1 to 1024 characters, not {len(name)}")
         if name in self._by_name:
-            raise AlreadyExists(f"a region of shared memory is registered as {name[:200]!r} already; unregister it first")
+            raise AlreadyExists(
+                f"a region of shared memory is registered as {name[:200]!r} already; unregister it first"
+            )
         if len(self._by_name) >= _MAX_REGIONS:
             raise Exhausted(f"{len(self._by_name)} regions are registered, which is the limit; unregister some")
         if not byte_size:

@@ -137,8 +137,8 @@ class InferenceServicer:
         self._check_control("load", request.repository_name)
         if request.parameters:
             raise Unsupported(
-                f"loading with {', '.join(sorted(request.parameters))[:200]} is not served: create and configure networks "
-                "with tensorcompute.v1.ModelService"
+                f"loading with {', '.join(sorted(request.parameters))[:200]} is not served: create and configure "
+                "networks with tensorcompute.v1.ModelService"
             )
         await self._door.load(request.model_name)
         return oip.RepositoryModelLoadResponse()
@@ -192,7 +192,9 @@ class InferenceServicer:
 
     def _check_control(self, what: str, repository: str) -> None:
         if not self._config.oip_model_control:
-            raise Refused(f"to {what} models is not allowed here; start the server with --oip-model-control to allow it")
+            raise Refused(
+                f"to {what} models is not allowed here; start the server with --oip-model-control to allow it"
+            )
         _check_repository(repository)
 
 
@@ -211,7 +213,8 @@ def is_loopback(peer: str) -> bool:
 
 
 def _caller(context: Context) -> Caller:
-    remaining_s = context.time_remaining()
+    # None without a deadline, whatever the stubs say.
+    remaining_s: Any = context.time_remaining()
     deadline = None if remaining_s is None else time.monotonic() + remaining_s
     return Caller(is_loopback(str(context.peer())), deadline)
 
@@ -224,4 +227,6 @@ def _in_stream(request: oip.ModelInferRequest, answer: Answer) -> bytes:
 
 def _check_repository(name: str) -> None:
     if name:
-        raise InvalidArgument(f"there is one repository, without a name; repository_name is {name[:200]!r}, leave it empty")
+        raise InvalidArgument(
+            f"there is one repository, without a name; repository_name is {name[:200]!r}, leave it empty"
+        )

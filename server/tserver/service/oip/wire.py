@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tserver.errors import InvalidArgument
-from tserver.service.framing import varint
+from tserver.session.framing import varint
 
 _RAW_INPUT_CONTENTS = 7
 _RAW_OUTPUT_CONTENTS = 6

@@ -1,0 +1,214 @@
+"""`tclient.models`: networks of the client on the server. The oracle is torch, or the same module of the client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.models.networks import relu_mlp
+from tests.support.proxy import Proxy
+from tests.support.serving import ServerProcess
+
+ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(2, 6)
+
+MODULES: dict[str, Callable[[Any], Any]] = {
+    "an MLP": lambda nn: nn.MLP([6, 5, 3], activation="tanh", output_activation="softmax"),
+    "a Sequential": lambda nn: nn.Sequential(
+        nn.Linear(6, 4, bias=False), nn.LeakyReLU(0.3), nn.Linear(4, 2), nn.GELU()
+    ),
+    "a Linear": lambda nn: nn.Linear(6, 4),
+    "a Layer": lambda nn: nn.Layer(6, 4, "silu"),
+    "nested ones": lambda nn: nn.Sequential(nn.Sequential(nn.Linear(6, 3), nn.ELU(0.5)), nn.Sigmoid())[:1],
+    "with dropout": lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5), nn.Softplus()).eval(),
+}
+
+
+@pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
+def test_a_module_is_served_as_it_runs_here(tc: ModuleType, name: str, make: Callable[[Any], Any]) -> None:
+    module = make(tc.nn)
+    served = tc.models.create(name, module)
+    expected = module(tc.from_numpy(ROWS)).detach().numpy()
+    np.testing.assert_allclose(served(ROWS), expected, rtol=1.3e-6, atol=1e-5)
+    np.testing.assert_allclose(served(ROWS.tolist()), expected, rtol=1.3e-6, atol=1e-5)
+    here = served(tc.from_numpy(ROWS))
+    assert isinstance(here, tc.Tensor)
+    np.testing.assert_allclose(here.numpy(), expected, rtol=1.3e-6, atol=1e-5)
+    assert served.parameter_count() == module.parameter_count()
+
+
+@pytest.mark.parametrize("kind", ["Neuron", "Perceptron"])
+def test_a_neuron_is_served_as_a_layer_of_one(tc: ModuleType, name: str, kind: str) -> None:
+    neuron = getattr(tc.nn, kind)([1.0, -2.0, 0.5, 0.0, 1.0, 3.0], 0.25)
+    served = tc.models.create(name, neuron)
+    assert served(ROWS).shape == (2, 1)
+    np.testing.assert_allclose(served(ROWS)[:, 0], neuron(tc.from_numpy(ROWS)).detach().numpy(), rtol=1e-6)
+
+
+def test_layers_may_be_arrays(tc: ModuleType, name: str) -> None:
+    weight, bias = np.ones((2, 6), np.float32), np.array([0.5, -0.5], np.float32)
+    served = tc.models.create(name, [(weight, bias, "relu"), (np.eye(2, dtype=np.float32), None, None)])
+    np.testing.assert_allclose(served(ROWS), np.maximum(ROWS @ weight.T + bias, 0), rtol=1e-6)
+
+
+def test_a_forward_pass_is_one_call_and_a_tensor_waits_for_nothing(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.MLP([6, 50, 40, 30, 3]))
+    inputs = tc.from_numpy(ROWS)
+    tc.synchronize()
+    stats = tc._state.current().stats
+    waits, calls = stats.waits, stats.calls
+    outputs = [served(inputs) for _ in range(5)]
+    assert stats.waits == waits
+    assert outputs[-1].numpy().shape == (2, 3)
+    assert (stats.waits, stats.calls) == (waits + 1, calls + 6)
+    before = served.statistics().success.count
+    served(ROWS)
+    assert served.statistics().success.count == before + 1
+
+
+def test_weights_are_copied_as_they_are_when_it_is_created(tc: ModuleType, name: str) -> None:
+    linear = tc.nn.Linear(6, 2)
+    with tc.no_grad():
+        linear.weight.fill_(1.0)
+        linear.bias.zero_()
+    served = tc.models.create(name, linear)
+    with tc.no_grad():
+        linear.weight.zero_()
+    np.testing.assert_allclose(served(ROWS), np.repeat(ROWS.sum(1, keepdims=True), 2, 1), rtol=1e-5)
+
+
+def test_it_prints_as_torch_does(tc: ModuleType, name: str) -> None:
+    assert repr(tc.models.create(name, tc.nn.MLP([6, 5, 3]))) == str(relu_mlp([6, 5, 3]))
+
+
+def test_it_is_exported_for_torch_and_loaded_from_torch(tc: ModuleType, name: str, tmp_path: Path) -> None:
+    network = relu_mlp([6, 5, 3])
+    save_file(network.state_dict(), tmp_path / "made-by-torch.safetensors")
+    served = tc.models.load(name, tmp_path / "made-by-torch.safetensors", ["relu", None])
+    expected = network(torch.from_numpy(ROWS)).numpy()
+    np.testing.assert_allclose(served(ROWS), expected, rtol=1.3e-6, atol=1e-5)
+    served.export(tmp_path / "exported.safetensors")
+    again = relu_mlp([6, 5, 3], seed=4)
+    again.load_state_dict(load_file(tmp_path / "exported.safetensors"))
+    np.testing.assert_array_equal(again(torch.from_numpy(ROWS)).numpy(), expected)
+    second = tc.models.load(name, tmp_path / "exported.safetensors", version=2)
+    np.testing.assert_array_equal(second(ROWS), served(ROWS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["exported.safetensors", "made-by-torch.safetensors"]
+
+
+def test_versions_are_latest_or_pinned(tc: ModuleType, name: str) -> None:
+    latest = tc.models.create(name, [(np.ones((1, 6), np.float32), None, None)])
+    first = tc.models.get(name, 1)
+    tc.models.create(name, [(np.full((1, 6), 2.0, np.float32), None, None)], version=2)
+    one = np.ones(6, np.float32)
+    assert (latest(one).tolist(), first(one).tolist()) == ([12.0], [6.0])
+    assert [model.version for model in tc.models.list() if model.name == name] == [1, 2]
+    tc.models.get(name, 2).unload()
+    assert latest(one).tolist() == [6.0]
+    tc.models.get(name, 2).reload()
+    assert latest(one).tolist() == [12.0]
+    first.delete()
+    with pytest.raises(KeyError, match="no version 1"):
+        first(one)
+    latest.delete()
+    with pytest.raises(KeyError, match=name):
+        tc.models.get(name)
+
+
+def test_large_arrays_go_as_tensors(tc: ModuleType, name: str) -> None:
+    weight = np.ones((1, 8), np.float32)
+    served = tc.models.create(name, [(weight, None, None)])
+    rows = np.ones((50_000, 8), np.float32)
+    np.testing.assert_array_equal(served(rows), np.full((50_000, 1), 8, np.float32))
+
+
+REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
+    "a convolution": (lambda nn: nn.Sequential(nn.Conv2d(1, 1, 3)), TypeError, "cannot be served"),
+    "training dropout": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)), TypeError, "cannot be served"),
+    "an activation first": (lambda nn: nn.Sequential(nn.ReLU(), nn.Linear(6, 3)), TypeError, "before the first layer"),
+    "two activations": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()), TypeError, "behind another"),
+    "another activation": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Mish()), TypeError, "mish"),
+    "another gelu": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.GELU("tanh")), TypeError, "approximate='tanh'"),
+    "nothing": (lambda nn: nn.Sequential(), ValueError, "no layers"),
+    "layers that do not fit": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Linear(4, 2)), ValueError, "4 inputs"),
+}
+
+
+@pytest.mark.parametrize(("make", "kind", "naming"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_served_is_refused(
+    tc: ModuleType, name: str, make: Callable[[Any], Any], kind: type[Exception], naming: str
+) -> None:
+    with pytest.raises(kind, match=naming):
+        tc.models.create(name, make(tc.nn))
+
+
+def test_a_setting_that_does_not_exist_is_refused(tc: ModuleType, name: str) -> None:
+    with pytest.raises(TypeError, match="max_batch_size"):
+        tc.models.create(name, tc.nn.Linear(2, 1), max_batch=3)
+
+
+def test_errors_are_pythons_own(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.Linear(6, 1))
+    for inputs, naming in ((ROWS[:, :5], "must be 6"), (ROWS.astype("f8"), "float64"), (ROWS[:0], "no rows")):
+        with pytest.raises(ValueError, match=naming):
+            served(inputs)
+        with pytest.raises(ValueError, match=naming):
+            served(tc.from_numpy(inputs)).numpy()
+    with pytest.raises(ValueError, match="version 2"):
+        tc.models.create(name, tc.nn.Linear(6, 1))
+    served.configure(max_queue_delay_us=60_000_000)
+    with pytest.raises(tc.ServerBusy):
+        served(ROWS, timeout_s=0.1)
+
+
+def test_single_rows_of_64_callers_are_run_more_than_8_at_a_time(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.MLP([784, 256, 128, 10]))
+    row = np.ones((1, 784), np.float32)
+    served(row)
+    before = served.statistics()
+    outputs: list[Any] = []
+    start = threading.Barrier(64)
+
+    def ask() -> None:
+        start.wait()
+        outputs.extend(served(row) for _ in range(50))
+
+    threads = [threading.Thread(target=ask) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = served.statistics()
+    rows = after.inference_count - before.inference_count
+    assert (rows, len(outputs)) == (64 * 50, 64 * 50)
+    assert rows / (after.execution_count - before.execution_count) > 8
+    for output in outputs:
+        np.testing.assert_allclose(output, outputs[0], rtol=1.3e-6, atol=1e-5)
+
+
+def test_a_broken_connection_is_not_noticed(server: ServerProcess, name: str) -> None:
+    import tclient
+
+    with Proxy(server.address) as proxy, tclient.connect(proxy.address):
+        served = tclient.models.create(name, tclient.nn.Linear(6, 1))
+        expected = served(ROWS)
+        for _ in range(3):
+            proxy.cut()
+            np.testing.assert_array_equal(served(ROWS), expected)
+
+
+def test_a_closed_session_says_so(server: ServerProcess, name: str) -> None:
+    import tclient
+
+    with tclient.connect(server.address):
+        served = tclient.models.create(name, tclient.nn.Linear(6, 1))
+        served(ROWS)
+    with pytest.raises(tclient.NotConnectedError, match="closed"):
+        served(ROWS)
