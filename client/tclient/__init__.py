@@ -15,6 +15,9 @@ import math as _math
 from typing import Any as _Any
 
 from tclient import _namespace, _state, _types
+from tclient._compile import (
+    compile as compile,
+)
 from tclient._context import (
     autocast as autocast,
 )
@@ -111,9 +114,6 @@ from tclient._functions import (
     is_tensor as is_tensor,
 )
 from tclient._functions import (
-    manual_seed as manual_seed,
-)
-from tclient._functions import (
     numel as numel,
 )
 from tclient._functions import (
@@ -150,6 +150,10 @@ from tclient._state import (
     synchronous as synchronous,
 )
 from tclient._tensor import Tensor as Tensor
+from tclient.random import default_generator as default_generator
+from tclient.random import manual_seed as manual_seed
+from tclient.serialization import load as load
+from tclient.serialization import save as save
 
 __version__ = "0.1.0"
 
@@ -177,7 +181,7 @@ from tclient import fft as fft  # noqa: E402
 from tclient import linalg as linalg  # noqa: E402
 from tclient import special as special  # noqa: E402
 
-_LAZY = ("models", "nn", "optim")
+_LAZY = ("models", "nn", "optim", "testing", "utils")
 
 
 def __getattr__(name: str) -> _Any:

@@ -1,7 +1,7 @@
-"""Upload and Download: large arrays, in chunks, from and into their own memory.
+"""Upload and Download: large arrays, from and into their own memory.
 
-The protobuf framing around each chunk is written and read by hand, so that our code copies each byte once. Knows the
-connection; does not know what a tensor is.
+They go by the data endpoint where there is one, else in chunks over gRPC. There the protobuf framing around each chunk is
+written and read by hand, so that our code copies each byte once. Knows the connection; does not know what a tensor is.
 """
 
 from __future__ import annotations
@@ -13,34 +13,44 @@ from typing import Any
 import grpc
 import numpy as np
 
-from tclient import _wire
+from tclient import _data_endpoint, _wire
 from tclient._connection import again
 from tclient._dtypes import BY_CODE
-from tclient._exceptions import ServerFailed
+from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
+from tclient._progress import Progress
 from tclient._session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 _CHUNK_BYTES = 1 << 20
 
+Array = np.ndarray[Any, Any]
+# The code of the dtype, the shape, and the bytes.
+Fetched = tuple[int, tuple[int, ...], Array]
+
 
 def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memoryview | bytes) -> bytes:
     """Send the bytes of an array; the id of the upload, as a varint, for HostArray.upload. Raises a ServerError."""
     number = session.next_id()
+    view = memoryview(data)
     header = rpc.UploadHeader(
         context=rpc.SessionContext(session=session.secret),
         id=number,
         dtype=pb.DType.Name(pb.DType.ValueType(dtype_code)),
         shape=shape,
-        crc32=zlib.crc32(data),
     )
+    session.stats.uploads += 1
+    if session.checksums:
+        header.crc32 = zlib.crc32(view)
+    elif _data_endpoint.send(session, header, view):
+        return _wire.id_varint(number)
     opening = rpc.UploadRequest(header=header).SerializeToString()
     chunk_bytes = min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
-    view = memoryview(data)
 
     def attempt() -> None:
         try:
-            response = session.connection.upload(_chunks(opening, view, chunk_bytes))
+            with Progress(session, "upload", len(view)) as progress:
+                response = session.connection.upload(_counted(_chunks(opening, view, chunk_bytes), progress, view))
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                 return  # it had arrived; only the answer was lost
@@ -48,7 +58,6 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         if response.received_bytes != len(view):
             raise ServerFailed(f"upload: sent {len(view)} bytes, but the server received {response.received_bytes}")
 
-    session.stats.uploads += 1
     again(attempt, session.address, session.lease_s)
     return _wire.id_varint(number)
 
@@ -61,50 +70,105 @@ def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[byte
         yield b"".join((b"\x12", _wire.varint(len(piece)), piece))
 
 
-def download(session: Session, id_bytes: bytes) -> tuple[int, tuple[int, ...], np.ndarray[Any, Any]]:
-    """Fetch a staged copy: its dtype code, its shape, and its bytes. Raises a ServerError."""
+def _counted(messages: Iterator[bytes], progress: Progress, view: memoryview) -> Iterator[bytes]:
+    yield next(messages)
+    done = 0
+    for message in messages:
+        yield message
+        done += len(message)
+        progress.reach(min(done, len(view)))
+
+
+def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fetched:
+    """Fetch a staged copy: its dtype code, its shape, and its bytes, which are those of `out` where that can be filled
+    as it is. Raises a ServerError; TypeError and ValueError if `out` does not fit.
+    """
     reference = pb.Ref.FromString(b"\x08" + id_bytes)
-    request = rpc.DownloadRequest(context=rpc.SessionContext(session=session.secret), tensor=reference)
+    request = rpc.DownloadRequest(
+        context=rpc.SessionContext(session=session.secret), tensor=reference, without_crc32=not session.checksums
+    )
     session.stats.downloads += 1
+    if not session.checksums and session.data_endpoint:
+        buffer = np.empty(0, np.uint8)
 
-    def attempt() -> tuple[int, tuple[int, ...], np.ndarray[Any, Any]]:
-        return _receive(session, session.connection.download(request))
+        def memory(answer: rpc.OpenTransferResponse) -> memoryview:
+            nonlocal buffer
+            buffer = _memory(answer.dtype, answer.shape, answer.size_bytes, out)
+            return buffer.data
 
-    found: tuple[int, tuple[int, ...], np.ndarray[Any, Any]] = again(attempt, session.address, session.lease_s)
+        answer = _data_endpoint.receive(session, request, memory)
+        if answer is not None:
+            return answer.dtype, tuple(answer.shape), buffer
+
+    def attempt() -> Fetched:
+        return _receive(session, session.connection.download(request), out)
+
+    found: Fetched = again(attempt, session.address, session.lease_s)
     return found
 
 
-def _receive(session: Session, messages: Any) -> tuple[int, tuple[int, ...], np.ndarray[Any, Any]]:
+def check_out(out: Array, dtype_code: int, shape: Sequence[int]) -> None:
+    """Raises: TypeError or ValueError if `out` is not an array for these elements."""
+    wanted = BY_CODE[dtype_code]
+    if wanted.numpy != out.dtype:
+        raise TensorTypeError(f"numpy: out has dtype {out.dtype}, but the tensor is {wanted}")
+    if tuple(shape) != out.shape:
+        raise TensorValueError(f"numpy: out has shape {out.shape}, but the tensor has shape {tuple(shape)}")
+    if not out.flags.writeable:
+        raise TensorValueError("numpy: out is read-only; give an array that can be written")
+
+
+def _memory(dtype_code: int, shape: Sequence[int], size_bytes: int, out: Array | None) -> Array:
+    """Where the bytes go."""
+    if dtype_code not in BY_CODE:
+        raise ServerFailed(f"download: dtype {dtype_code} is not known to this client")
+    if out is not None:
+        check_out(out, dtype_code, shape)
+        if out.flags.c_contiguous and out.nbytes == size_bytes:
+            return out.reshape(-1).view(np.uint8)
+    return np.empty(size_bytes, np.uint8)
+
+
+def _receive(session: Session, messages: Any, out: Array | None) -> Fetched:
     header: rpc.DownloadHeader | None = None
     trailer: rpc.DownloadTrailer | None = None
     buffer = np.empty(0, np.uint8)
     view = memoryview(b"")
     position = checksum = 0
-    for message in messages:
-        if message[:1] == b"\x12" and header is not None:
-            # DownloadResponse.chunk
-            start, length = _frame(message)
-            if position + length > len(view):
-                messages.cancel()
-                raise ServerFailed(f"download: more bytes came than the {len(view)} announced")
-            piece = memoryview(message)[start : start + length]
-            view[position : position + length] = piece
-            checksum = zlib.crc32(piece, checksum)
-            position += length
-            continue
-        response = rpc.DownloadResponse.FromString(message)
-        if response.HasField("header"):
-            header = response.header
-            buffer = np.empty(header.total_bytes, np.uint8)
-            view = buffer.data
-        elif response.HasField("trailer"):
-            trailer = response.trailer
+    progress = Progress(session, "download", 0)
+    try:
+        for message in messages:
+            if message[:1] == b"\x12" and header is not None:
+                # DownloadResponse.chunk
+                start, length = _frame(message)
+                if position + length > len(view):
+                    raise ServerFailed(f"download: more bytes came than the {len(view)} announced")
+                piece = memoryview(message)[start : start + length]
+                view[position : position + length] = piece
+                if session.checksums:
+                    checksum = zlib.crc32(piece, checksum)
+                position += length
+                progress.reach(position)
+                continue
+            response = rpc.DownloadResponse.FromString(message)
+            if response.HasField("header"):
+                header = response.header
+                buffer = _memory(header.dtype, header.shape, header.total_bytes, out)
+                view = buffer.data
+                progress = Progress(session, "download", len(view))
+            elif response.HasField("trailer"):
+                trailer = response.trailer
+    except grpc.RpcError:
+        raise
+    except BaseException:
+        messages.cancel()
+        raise
+    finally:
+        progress.__exit__(None, None, None)
     if header is None or trailer is None or position != len(view):
         raise ServerFailed(f"download: the server at {session.address} ended it after {position} of {len(view)} bytes")
-    if trailer.crc32 != checksum:
+    if session.checksums and trailer.HasField("crc32") and trailer.crc32 != checksum:
         raise ServerFailed(f"download: the checksum is {checksum:#010x}, but the server sent {trailer.crc32:#010x}")
-    if header.dtype not in BY_CODE:
-        raise ServerFailed(f"download: dtype {header.dtype} is not known to this client")
     return header.dtype, tuple(header.shape), buffer
 
 

@@ -31,6 +31,8 @@ class _Modes(threading.local):
         self.autocast_cache = True
         # What goes into a call: the encoded field, or nothing.
         self.stamp = b""
+        # What records the calls of this thread; see _compile.
+        self.recorder: Any = None
 
 
 MODES = _Modes()

@@ -20,7 +20,8 @@ from tclient._tensor import Tensor
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
     """A tensor with the elements and dtype of an array. Unlike torch's it copies: the server has its own memory."""
     if not isinstance(ndarray, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+        kind = type(ndarray).__name__
+        raise TypeError(f"expected np.ndarray (got {'numpy.' if isinstance(ndarray, np.generic) else ''}{kind})")
     return dispatch(TABLE["from_numpy"], (ndarray,), None)
 
 
@@ -48,13 +49,6 @@ def is_complex(input: Any) -> bool:
 def numel(input: Any) -> int:
     """The number of elements."""
     return _tensor("numel", input).numel()
-
-
-def manual_seed(seed: int) -> None:
-    """Set the seed of this session's random numbers. Unlike torch's it returns nothing, and does not wait."""
-    from tclient._issue import issue_effect
-
-    issue_effect(TABLE["manual_seed"], (seed,))
 
 
 def set_default_dtype(d: dtype) -> None:

@@ -129,6 +129,8 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
 
     Raises: NotConnectedError; what torch raises for host data it does not take; if it waits, whatever torch raises.
     """
+    if MODES.recorder is not None:
+        return MODES.recorder.dispatch(operation, args, kwargs)
     # -- encode
     prefix = operation.prefix
     if prefix is None:
@@ -167,7 +169,10 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
 
     # -- what will it return?
     returns = operation.returns
-    if kwargs and kwargs.get("out") is not None:
+    if kwargs and "out" in kwargs and kwargs["out"] is None and operation.name.startswith("Tensor."):
+        # Methods have no `out`. numpy's functions try it, and do it themselves if it is refused: at once, not later.
+        returns = "wait"
+    elif kwargs and kwargs.get("out") is not None:
         session.epoch += 1
         session.meta_epoch = session.epoch
         returns = "out"
@@ -229,6 +234,19 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     elif len(pending) > session.relief:
         session.relieve()
     return result
+
+
+def encode_call(
+    operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> bytes:
+    """A call as `dispatch` encodes it, without an id: for what is recorded besides being issued."""
+    parts = [operation.intern()]
+    if operation.name in _DATA_OPERATIONS:
+        _encode_with_data(operation, session, args, kwargs, parts)
+    else:
+        parts += [arg(encode(value, session)) for value in args]
+        parts += [field(b"\x22", named_value(name, encode(value, session))) for name, value in (kwargs or {}).items()]
+    return b"".join([*parts, MODES.stamp])
 
 
 def _dispatch_other(operation: Operation, returns: Any, session: Session, call: Call, parts: list[bytes]) -> Any:

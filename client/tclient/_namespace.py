@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tclient import _left_out
 from tclient._handle import WRAPPERS, RemoteObject
+from tclient._help import Declaration, documentation
 from tclient._issue import dispatch
 from tclient._operations import TABLE, Operation
 from tclient._tensor import Tensor
@@ -19,19 +21,22 @@ from tclient._tensor import Tensor
 # What torch's binary operators take on the right, beside tensors. To anything else they answer NotImplemented, and
 # Python asks the other side: that is how `x + ndarray` becomes numpy's, and `x == "a"` False.
 _NUMBERS = (int, float, complex, np.number, np.bool_)
+# Of numpy's scalars torch's operators see a float in these.
+_AS_FLOAT = (np.bool_, np.complex64)
 _ARITHMETIC = ["add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"]
 _NUMERIC_DUNDERS = frozenset(f"__{prefix}{name}__" for name in _ARITHMETIC for prefix in ("", "r", "i")) | frozenset(
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge")
 )
 _TENSOR_DUNDERS = frozenset({"__matmul__", "__rmatmul__", "__imatmul__"})
-_ARRAY_DUNDERS = frozenset({"__eq__", "__ne__", "__rtruediv__", "__rdiv__"})
+_ARRAY_DUNDERS = frozenset({"__eq__", "__rtruediv__", "__rdiv__"})
 
 
 def _name(function: Any, operation: Operation, owner: str) -> Any:
     short = operation.name.rpartition(".")[2]
     function.__name__ = short
     function.__qualname__ = f"{owner}.{short}" if owner else short
-    function.__doc__ = f"torch's `{operation.name}`, run by the server."
+    function.__doc__ = documentation(operation)
+    function.__wrapped__ = Declaration(operation)
     function.__module__ = "tclient"
     return function
 
@@ -76,6 +81,8 @@ def _numeric(operation: Operation, takes_arrays: bool) -> Callable[[Any, Any], A
             or (takes_arrays and kind is np.ndarray)
             or _is_torch_tensor(other)
         ):
+            if isinstance(other, _AS_FLOAT):
+                other = float(other.real)
             return dispatch(operation, (self, other), None)
         return NotImplemented
 
@@ -96,6 +103,9 @@ def _between_tensors(operation: Operation) -> Callable[[Any, Any], Any]:
 def make_property(getter: Operation | None, setter: Operation | None, name: str) -> property:
     """A property, of its two operations."""
 
+    known = getter or setter
+    assert known is not None
+
     def get(self: Any) -> Any:
         if getter is None:
             raise AttributeError(f"attribute '{name}' cannot be read")
@@ -105,7 +115,7 @@ def make_property(getter: Operation | None, setter: Operation | None, name: str)
         assert setter is not None
         dispatch(setter, (self, value), None)
 
-    return property(get, put if setter is not None else None, doc=f"torch's `Tensor.{name}`, asked of the server.")
+    return property(get, put if setter is not None else None, doc=documentation(known))
 
 
 def functions(prefix: str = "") -> dict[str, Callable[..., Any]]:
@@ -136,14 +146,25 @@ def fill(owner: type[Any], prefix: str) -> None:
             setattr(owner, short, make_property(pair.get("__get__"), pair.get("__set__"), short))
 
 
+def _public(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.startswith("_")]
+
+
 def missing(module: str, name: str, names: Iterable[str]) -> NoReturn:
     """The error for a name that a module does not have, with the nearest that it has."""
-    near = [] if name.startswith("__") else difflib.get_close_matches(name, [*names], 3)
-    hint = f"; nearest: {', '.join(near)}" if near else ""
+    why = _left_out.reason(name) if module == "tclient" else None
+    near = [] if name.startswith("_") or why else difflib.get_close_matches(name, _public(names), 3)
+    hint = f": {why}" if why else f"; nearest: {', '.join(near)}" if near else ""
     raise AttributeError(f"module '{module}' has no attribute '{name}'{hint}", name=name)
 
 
-class Generator(RemoteObject):
+if TYPE_CHECKING:
+    from tclient._stubs.methods import GeneratorMethods as _GeneratorBase
+else:
+    _GeneratorBase = RemoteObject
+
+
+class Generator(_GeneratorBase):
     """A source of random numbers on the server: `Generator()`, `Generator(device="cuda")`."""
 
     __slots__ = ()

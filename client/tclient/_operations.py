@@ -58,11 +58,3 @@ TABLE, DIGEST = _load()
 def operation(name: str) -> Operation:
     """The operation of that name. Raises KeyError where the table has none."""
     return TABLE[name]
-
-
-def signatures() -> dict[str, list[str]]:
-    """The text of torch's signatures for each operation, for `help`. Read on demand: nothing else needs it."""
-    (folder,) = tensorcompute.v1.__path__
-    path = Path(folder) / "operations_signatures.json"
-    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return {name: texts for name, texts in found.items() if isinstance(texts, list)}

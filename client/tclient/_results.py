@@ -31,6 +31,9 @@ class ReturnType(tuple[Any, ...]):
         items = ",\n".join(f"{name}={item!r}" for name, item in zip(self._field_names, self, strict=True))
         return f"{self._torch_name}(\n{items})"
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"'{self._torch_name}' object has no attribute '{name}'", name=name, obj=self)
+
     def __reduce__(self) -> Any:
         return return_type, (self._torch_name, self._field_names), None
 

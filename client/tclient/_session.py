@@ -79,6 +79,12 @@ class Session:
         self.limits: rpc.Limits = opened.limits
         self.max_inline: int = opened.limits.max_inline_bytes or 1 << 20
         self.stats = Stats()
+        # Where bulk bytes go outside gRPC; empty where nothing was named, or nothing answered.
+        self.data_endpoint: str = opened.data_endpoint
+        # Whether bulk bytes carry a checksum of ours. They go over gRPC then.
+        self.checksums = False
+        # Whether a transfer of more than a second shows a bar on a terminal; or a function of (done, total) in bytes.
+        self.progress: bool | Callable[[int, int], object] = True
 
         # Read and written by every call; see _issue.py.
         self.pending: list[Call] = []

@@ -6,19 +6,21 @@ torch's own method, from the table of operations (_namespace.py).
 
 from __future__ import annotations
 
+import builtins
 import copy
 import difflib
 import numbers
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
-from tclient import _device, _dtypes, _issue
+from tclient import _device, _dtypes, _issue, _left_out
+from tclient._context import MODES
 from tclient._cell import Meta
 from tclient._context import no_grad
 from tclient._dtypes import BY_CODE, SCALAR_TYPES
-from tclient._exceptions import ServerFailed, TensorTypeError
+from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
 from tclient._operations import TABLE, Operation
 from tclient._results import meta_at
@@ -34,7 +36,7 @@ _NUMPY = operation_named("tc.numpy")
 
 
 if TYPE_CHECKING:
-    from tclient._operators import Operators as _Base
+    from tclient._stubs.methods import TensorMethods as _Base
 else:
     _Base = TensorBase
 
@@ -55,12 +57,12 @@ class Tensor(_Base):
         elif len(args) == 1 and isinstance(args[0], Tensor):
             made = dispatch(TABLE["Tensor.detach"], (args[0],), None)
         elif len(args) == 1 and not isinstance(args[0], (int, Size)):
-            made = dispatch(TABLE["tensor"], args, {"dtype": dispatch(TABLE["get_default_dtype"], (), None)})
+            made = dispatch(TABLE["tensor"], checked(args), {"dtype": dispatch(TABLE["get_default_dtype"], (), None)})
         else:
             made = dispatch(TABLE["empty"], args, None)
         return made if cls is Tensor else made._alias(cls)
 
-    def _alias(self, cls: type[Any]) -> Any:
+    def _alias(self, cls: builtins.type[Any]) -> Any:
         """An object of a subclass that stands for the same tensor. The tensor lives as long as one of them does."""
         made = object.__new__(cls)
         made._cell = self._cell
@@ -149,6 +151,10 @@ class Tensor(_Base):
         """Whether the tensor lives in the memory of the server."""
         return self._meta().device.type == "cpu"
 
+    @overload
+    def size(self) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
     def size(self, *args: Any, **kwargs: Any) -> Any:
         """The shape, or the size of one dimension."""
         if not args and not kwargs:
@@ -186,17 +192,35 @@ class Tensor(_Base):
         """Whether the elements are complex."""
         return self._meta().dtype.is_complex
 
+    def type(self, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
+        """The name of the tensor's class; with a dtype, the tensor converted to it."""
+        if type(dtype) is builtins.type:
+            # Elsewhere torch takes them for dtypes.
+            raise TensorValueError(f"invalid type: '{dtype.__name__}'")
+        args = (self,) if dtype is None else (self, dtype, non_blocking)
+        return dispatch(TABLE["Tensor.type"], args, kwargs)
+
+    def transpose(self, *args: Any, **kwargs: Any) -> Any:
+        """The tensor with two dimensions swapped; a view."""
+        made = dispatch(TABLE["Tensor.transpose"], (self, *args), kwargs)
+        if len(args) == 1:
+            # numpy.transpose tries this, and transposes an array if it is refused: at once, not when it is read.
+            made._meta()
+        return made
+
     # ---- reading -------------------------------------------------------------------------------------------------
 
-    def _read(self, operation: Operation, kwargs: bytes = b"") -> Elements:
-        """The elements, as the server answers a read."""
+    def _read(self, operation: Operation, kwargs: bytes = b"", out: np.ndarray[Any, Any] | None = None) -> Elements:
+        """The elements, as the server answers a read; in the memory of `out` if they are many and it can take them."""
+        if MODES.recorder is not None:
+            raise MODES.recorder.refused("numpy", "reads a value")
         cell = self._cell
         call, id_bytes = prepare(operation, cell, kwargs)
         value = cell.session.wait(call)
         if value is not None and value.HasField("data"):
             data = value.data
             return BY_CODE[data.dtype], data.shape, data.data
-        return _fetch(value, cell.session, id_bytes)
+        return _fetch(value, cell.session, id_bytes, out)
 
     async def _read_async(self, operation: Operation) -> Elements:
         import asyncio
@@ -209,19 +233,21 @@ class Tensor(_Base):
             return BY_CODE[data.dtype], data.shape, data.data
         return await asyncio.to_thread(_fetch, value, session, id_bytes)
 
-    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
-        """The elements as a numpy array of its own memory. Waits.
+    def numpy(self, *, force: bool = False, out: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+        """The elements as a numpy array of its own memory, or in `out`, which has their dtype and shape. Waits.
 
         Raises: RuntimeError if gradients are recorded (use `x.detach().numpy()`, or force=True); TypeError for dtypes
-        that numpy does not have.
+        that numpy does not have; TypeError or ValueError if `out` does not fit, and then it is as it was.
         """
+        if out is not None:
+            return _numpy_into(out, *self._read(_NUMPY, _FORCE if force else b"", out))
         return _numpy_of(*self._read(_NUMPY, _FORCE if force else b""))
 
     async def numpy_async(self) -> np.ndarray[Any, Any]:
         """As `numpy`, without holding up the event loop."""
         return _numpy_of(*await self._read_async(_NUMPY))
 
-    def tolist(self) -> Any:
+    def tolist(self) -> list[Any] | Any:
         """The elements as nested lists of Python numbers; a number if the tensor has no dimensions. Waits."""
         element, shape, data = self._read(_READ)
         if element.numpy is None and element is not _BFLOAT16:
@@ -318,14 +344,25 @@ class Tensor(_Base):
     def __dlpack_device__(self) -> NoReturn:
         raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
 
-    def __getattr__(self, name: str) -> Any:
-        error = AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
-        if not name.startswith("__"):
-            near = difflib.get_close_matches(name, dir(Tensor), 3)
-            if near:
-                # A note, so that the text is torch's.
-                error.add_note(f"the nearest that exist: {', '.join(near)}")
-        raise error
+    if not TYPE_CHECKING:  # a checker refuses unknown names by itself
+
+        def __getattr__(self, name: str) -> Any:
+            error = AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
+            if not name.startswith("__"):
+                near = difflib.get_close_matches(name, dir(Tensor), 3)
+                if near:
+                    # A note, so that the text is torch's.
+                    error.add_note(f"the nearest that exist: {', '.join(near)}")
+            raise error
+
+
+def checked(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The one argument of a constructor, if it is data. Raises what torch raises otherwise."""
+    if isinstance(args[0], str):
+        raise TypeError("new(): invalid data type 'str'")
+    if isinstance(args[0], (float, complex)) or args[0] is None:
+        raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
+    return args
 
 
 # What a read gives: dtype, shape, bytes.
@@ -335,7 +372,9 @@ _BFLOAT16 = _dtypes.DTYPES["bfloat16"]
 _FORCE = field(KWARG, named_value("force", TRUE))
 
 
-def _fetch(value: pb.Value | None, session: Session, id_bytes: bytes) -> Elements:
+def _fetch(
+    value: pb.Value | None, session: Session, id_bytes: bytes, out: np.ndarray[Any, Any] | None = None
+) -> Elements:
     """The elements of a read that were too many for a message."""
     kind = value.WhichOneof("kind") if value is not None else None
     if kind != "object":
@@ -343,7 +382,7 @@ def _fetch(value: pb.Value | None, session: Session, id_bytes: bytes) -> Element
     from tclient._bulk import download
 
     try:
-        code, shape, buffer = download(session, id_bytes)
+        code, shape, buffer = download(session, id_bytes, out)
     finally:
         session.drops.append(FREE + id_bytes)
     return BY_CODE[code], shape, buffer
@@ -355,6 +394,17 @@ def _numpy_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.nda
     # A bytearray, because the caller may write into the array.
     array = np.frombuffer(bytearray(data) if isinstance(data, bytes) else data, element.numpy)
     return array if len(shape) == 1 else array.reshape(shape)
+
+
+def _numpy_into(
+    out: np.ndarray[Any, Any], element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    from tclient._bulk import check_out
+
+    check_out(out, element.code, shape)
+    if isinstance(data, bytes) or not np.may_share_memory(data, out):
+        out[...] = _numpy_of(element, shape, data)
+    return out
 
 
 def _list_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]) -> Any:

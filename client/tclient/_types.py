@@ -12,7 +12,7 @@ from tclient._dtypes import DTYPES, dtype
 from tclient._issue import dispatch
 from tclient._operations import TABLE
 from tclient._size import Size
-from tclient._tensor import Tensor
+from tclient._tensor import Tensor, checked
 from tclient._values import register
 
 _NAMES = {
@@ -52,15 +52,6 @@ class tensortype(type):
     def torch_name(cls) -> str:
         """What `x.type()` gives for such a tensor."""
         return f"torch.{'cuda.' if cls._place == 'cuda' else ''}{cls.__name__}"
-
-
-def checked(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The one argument of a constructor, if it is data. Raises what torch raises otherwise."""
-    if isinstance(args[0], str):
-        raise TypeError("new(): invalid data type 'str'")
-    if isinstance(args[0], (float, complex)) or args[0] is None:
-        raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
-    return args
 
 
 def typed_classes(place: str) -> dict[str, tensortype]:

@@ -25,6 +25,7 @@ from tclient._size import Size
 from tensorcompute.v1 import tensor_pb2 as pb
 
 _MAX_DEPTH = 64
+_MOST = (1 << 63) - 1
 # Below this many numbers a nested list travels as it is.
 _PACK_FROM = 24
 # A longer list is searched for numpy's scalars only if it begins with one.
@@ -80,7 +81,13 @@ def _list(value: Sequence[Any], session: Session) -> bytes:
 
 def _slice(value: slice, session: Session) -> bytes:
     return _wire.slice_value(
-        *[None if bound is None else encode(bound, session) for bound in (value.start, value.stop, value.step)]
+        *[
+            None
+            if bound is None
+            # Python, too, takes a bound that is too large for "as far as it goes".
+            else encode(max(-_MOST - 1, min(bound, _MOST)) if bound.__class__ is int else bound, session)
+            for bound in (value.start, value.stop, value.step)
+        ]
     )
 
 
@@ -242,7 +249,21 @@ def encode_data(value: Any, session: Session, wanted: Any = None) -> bytes:
             array, element = packed
             return host_array(session, pb.HostArray.KIND_SEQUENCE, element, array.shape, array)
         return _data_sequence(value, session, 0)
+    if _is_sequence(value):
+        return encode_data(list(value), session, wanted)
     return encode(value, session)
+
+
+def _is_sequence(value: Any) -> bool:
+    """Whether torch reads it as a sequence of numbers: an array.array, a deque, a column of a table."""
+    kind = type(value)
+    return (
+        kind not in _ENCODERS
+        and not isinstance(value, (Handle, str, bytes, bytearray, Mapping, np.ndarray, type))
+        and hasattr(kind, "__len__")
+        and hasattr(kind, "__getitem__")
+        and not kind.__module__.startswith("torch")
+    )
 
 
 def _same_when_packed(array: np.ndarray[Any, Any], wanted: Any) -> bool:
@@ -309,7 +330,9 @@ def _data_sequence(value: Sequence[Any], session: Session, depth: int) -> bytes:
     if depth > _MAX_DEPTH:
         raise TensorValueError(f"data is nested deeper than {_MAX_DEPTH} lists, or contains itself")
     items = [
-        _data_sequence(item, session, depth + 1) if isinstance(item, (list, tuple)) else encode(item, session)
+        _data_sequence(item, session, depth + 1)
+        if isinstance(item, (list, tuple)) or _is_sequence(item)
+        else encode(item, session)
         for item in value
     ]
     return _wire.sequence_value(items, is_tuple=isinstance(value, tuple))

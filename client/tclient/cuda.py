@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tclient import _state
 from tclient._device import device as _device
 from tclient._exceptions import TensorRuntimeError
-from tclient._functions import manual_seed as _manual_seed
+from tclient.random import manual_seed as _manual_seed
 from tclient._info import server_info
 from tclient._namespace import missing
 from tclient._types import typed_classes
 
-globals().update(typed_classes("cuda"))
+if TYPE_CHECKING:
+    from tclient._types import tensortype
+
+    FloatTensor: tensortype
+    DoubleTensor: tensortype
+    HalfTensor: tensortype
+    BFloat16Tensor: tensortype
+    ByteTensor: tensortype
+    CharTensor: tensortype
+    ShortTensor: tensortype
+    IntTensor: tensortype
+    LongTensor: tensortype
+    BoolTensor: tensortype
+else:
+    globals().update(typed_classes("cuda"))
 
 
 def _devices() -> list[str]:
@@ -95,5 +109,7 @@ def manual_seed(seed: int) -> None:
 manual_seed_all = manual_seed
 
 
-def __getattr__(name: str) -> Any:
-    missing(__name__, name, globals())
+if not TYPE_CHECKING:  # a checker refuses unknown names by itself
+
+    def __getattr__(name: str) -> Any:
+        missing(__name__, name, globals())

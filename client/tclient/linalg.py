@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tclient._exceptions import LinAlgError as LinAlgError
 from tclient._namespace import functions, missing
 
 globals().update(functions("linalg."))

@@ -56,6 +56,10 @@ OWN: dict[str, dict[str, Any]] = {
     "tc.read": {"returns": "wait"},
     "tc.numpy": {"returns": "wait"},
     "tc.describe": {"returns": "wait"},
+    "tc.program": {"returns": "object"},
+    "tc.run": {"returns": "wait"},
+    # The same, of a program whose calls change something: a failure must reach the caller though nobody reads a result.
+    "tc.run_with_effects": {"returns": "wait", "writes": ["program"]},
     "tc.network": {"returns": "object"},
     "tc.forward": {"returns": "tensor"},
     "tc.model_forward": {"returns": "tensor"},

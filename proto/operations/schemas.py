@@ -42,11 +42,21 @@ def draws(prefix: str, leaf: str) -> bool:
     for schema in schemas(prefix, leaf):
         if any(argument.name == "generator" for argument in schema.arguments):
             return True
-        packet = getattr(torch.ops.aten, _PREFIXES.get(prefix, "") + leaf, None)
-        overload = getattr(packet, schema.overload_name or "default", None)
-        if overload is not None and torch.Tag.nondeterministic_seeded in overload.tags:
+        if "nondeterministic_seeded" in tags(schema):
             return True
     return False
+
+
+def tags(schema: Any) -> set[str]:
+    """What torch says of an overload in a word: pointwise, reduction, nondeterministic_seeded…"""
+    packet = getattr(torch.ops.aten, schema.name.partition("::")[2], None)
+    overload = getattr(packet, schema.overload_name or "default", None)
+    return set() if overload is None else {tag.name for tag in overload.tags}
+
+
+def is_view(schema: Any) -> bool:
+    """Whether the results share the memory of an argument that is not written."""
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in schema.returns)
 
 
 def returned(prefix: str, leaf: str) -> set[tuple[str, ...]]:

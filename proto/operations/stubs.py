@@ -79,12 +79,13 @@ _ATOMS = {
 def coarse(annotation: str) -> str:
     """The coarse type of an annotation; "any" for what the client cannot tell apart."""
     atoms: list[str] = []
-    for part in _split_union(annotation):
+    for part in split_union(annotation):
         atoms.extend(_ATOMS.get(part, "str" if part.startswith("Literal['") else "any").split("|"))
     return "any" if "any" in atoms else "|".join(dict.fromkeys(atoms))
 
 
-def _split_union(annotation: str) -> list[str]:
+def split_union(annotation: str) -> list[str]:
+    """The parts of a union that is written with "|"."""
     parts, depth, start = [], 0, 0
     for position, character in enumerate(annotation):
         if character == "[":

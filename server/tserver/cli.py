@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +35,8 @@ _HELP = {
     "drain_s": "Seconds that running work gets when the server is told to stop.",
     "data_dir": "Directory where models are kept, so that they are there again after a restart.",
     "model_dir": "Directory with safetensors files that callers may load models from.",
+    "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
+    "loopback, and none elsewhere; empty is none.",
     "oip_listen": "HOST:PORT for clients of the Open Inference Protocol, such as Triton's; empty is none.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
@@ -85,6 +86,7 @@ def serve(**settings: Any) -> None:
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
     for option, address in (
         ("--listen", config.listen),
+        ("--data-listen", config.data_listen if config.data_listen != "auto" else ""),
         ("--oip-listen", config.oip_listen),
         ("--metrics-listen", config.metrics_listen),
     ):
@@ -126,12 +128,8 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
 
 
 def _check_address(option: str, address: str, config: Config) -> None:
-    """Refuse what is no address, and one that is reachable from outside unless that is safe or wanted."""
-    if not address:
-        return
-    if option != "--listen" and not re.fullmatch(r".+:\d{1,5}", address):
-        raise click.UsageError(f"{option} {address!r} is not HOST:PORT, such as 127.0.0.1:8001")
-    if not config.tls_cert and not config.insecure and not _is_loopback(address):
+    """Refuse an address that is reachable from outside, unless that is safe or wanted."""
+    if address and not config.tls_cert and not config.insecure and not _is_loopback(address):
         raise click.UsageError(
             f"{option} {address} is reachable from outside, and there is no TLS: give --tls-cert and --tls-key, "
             "or --insecure if everyone who can reach it may use it"
@@ -139,7 +137,8 @@ def _check_address(option: str, address: str, config: Config) -> None:
 
 
 def _is_loopback(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
+    # What is no HOST:PORT is told so later, and not that it is reachable.
+    host = (listen.rpartition(":")[0] or listen).strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -31,6 +31,7 @@ class Config:
     drain_s: float = 10.0
     data_dir: str = ""
     model_dir: str = ""
+    data_listen: str = "auto"
     oip_listen: str = ""
     oip_model_control: bool = False
     oip_shared_memory: bool = False

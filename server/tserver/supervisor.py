@@ -42,14 +42,14 @@ class PortTaken(Exception):
     """Another process listens on the port already."""
 
 
-def reserve(listen: str) -> tuple[str, int]:
+def reserve(listen: str, option: str = "--listen") -> tuple[str, int]:
     """The host and a port that is free; port 0 takes any.
 
     Raises: PortTaken, ValueError for what is not HOST:PORT.
     """
     host, separator, text = listen.rpartition(":")
     if not separator or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"--listen {listen!r} is not HOST:PORT, such as 127.0.0.1:50051")
+        raise ValueError(f"{option} {listen!r} is not HOST:PORT, such as 127.0.0.1:50051")
     bare = host.strip("[]")
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     with socket.socket(family) as probe:
@@ -58,10 +58,10 @@ def reserve(listen: str) -> tuple[str, int]:
         try:
             probe.bind((bare, int(text)))
         except socket.gaierror as error:
-            raise ValueError(f"--listen {listen!r}: the host {host!r} is not known ({error})") from error
+            raise ValueError(f"{option} {listen!r}: the host {host!r} is not known ({error})") from error
         except OSError as error:
             raise PortTaken(
-                f"cannot listen on {listen}: {error.strerror}; stop the other server, or choose another port"
+                f"cannot listen on {option} {listen}: {error.strerror}; stop the other server, or choose another port"
             ) from error
         return host, int(probe.getsockname()[1])
 
@@ -69,6 +69,9 @@ def reserve(listen: str) -> tuple[str, int]:
 def supervise(config: Config) -> int:
     """Keep a server running until told to stop; the exit code. Raises: PortTaken, ValueError."""
     host, port = reserve(config.listen)
+    for option, address in (("--oip-listen", config.oip_listen), ("--metrics-listen", config.metrics_listen)):
+        if address:
+            reserve(address, option)
     with tempfile.TemporaryDirectory(prefix="tserver-") as folder:
         return _Supervisor(config, host, port, Path(folder) / "cause").run()
 

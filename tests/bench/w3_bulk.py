@@ -2,7 +2,9 @@
 
 Yardsticks: Arrow Flight with batches of 4 MiB into and out of one contiguous array (if pyarrow is there), raw TCP
 between two Python processes into memory that is there already, and a memcpy within one process. An upload counts as
-done when the server has the tensor: the side waits for a read of its last element.
+done when the server has the tensor: the side waits for a read of its last element. tclient is measured twice: as it
+comes, over the data endpoint, and over gRPC alone. Every side downloads into memory that is
+there already.
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ from .stats import Bar, Row
 MODULE = __name__
 BATCH_BYTES = 4 << 20
 FLIGHT_BAR = Bar("at least", (1.1,))
+RAW_BAR = Bar("at least", (0.6,))
+OURS, GRPC = "tclient", "tclient, gRPC"
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """One row per direction and yardstick; the bar is against Flight."""
+    """One row per direction, way and yardstick; gRPC's bar is against Flight, that of the data endpoint raw TCP."""
     rounds, size_bytes = bench.choose(5, 3), bench.choose(256, 64) << 20
     flight_there = importlib.util.find_spec("pyarrow") is not None
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         server, raw = enter(bench.server()), enter(peer("raw_tcp"))
-        sides = [enter(side(MODULE, "tclient", address=server.address))]
+        sides = [enter(side(MODULE, name, address=server.address)) for name in (OURS, GRPC)]
         sides += [enter(side(MODULE, "raw TCP", address=raw.address)), enter(side(MODULE, "memcpy"))]
         if flight_there:
             sides.append(enter(side(MODULE, "Flight", address=enter(peer("flight")).address)))
@@ -42,10 +46,13 @@ def measure(bench: Bench) -> Iterator[Row]:
             bench.say("W3: pyarrow is not installed, so there is no Arrow Flight to compare with")
         for direction in ("upload", "download"):
             order = {"repetitions": 2, "bytes": size_bytes, "direction": direction}
-            ours, *others = bench.take_turns(sides, "GB/s", rounds, order)
+            ours, grpc, *others = bench.take_turns(sides, "GB/s", rounds, order)
             for theirs in others:
-                bar = FLIGHT_BAR if theirs.side == "Flight" else None
-                yield Row("W3", f"{direction} of {size_bytes >> 20} MiB", ours, theirs, bar)
+                bar = {"Flight": FLIGHT_BAR, "raw TCP": RAW_BAR}.get(theirs.side)
+                what = f"{direction} of {size_bytes >> 20} MiB"
+                yield Row("W3", what, ours, theirs, bar)
+                if theirs.side == "Flight":
+                    yield Row("W3", what, grpc, theirs, bar)
 
 
 def rates(up: Callable[[int], object], down: Callable[[int], object], order: Order) -> list[float]:
@@ -70,24 +77,40 @@ def array(size_bytes: int) -> npt.NDArray[np.float32]:
 
 @contextlib.contextmanager
 def with_tclient(options: Options) -> Iterator[Run]:
-    """Through the server."""
+    """Through the server, over its data endpoint."""
     import tclient
 
-    with tclient.connect(options.address):
+    with tclient.connect(options.address) as session:
+        assert session.data_endpoint, "the server has no data endpoint"
+        yield from _with_session()
 
-        def run(order: Order) -> list[float]:
-            data = array(order["bytes"])
-            held = tclient.from_numpy(data)
 
-            def up(size_bytes: int) -> None:
-                assert tclient.from_numpy(data)[-1].item() == 7
+@contextlib.contextmanager
+def with_grpc(options: Options) -> Iterator[Run]:
+    """Through the server, over gRPC alone."""
+    import tclient
 
-            def down(size_bytes: int) -> None:
-                assert held.numpy()[-1] == 7
+    with tclient.connect(options.address) as session:
+        session.data_endpoint = ""
+        yield from _with_session()
 
-            return rates(up, down, order)
 
-        yield run
+def _with_session() -> Iterator[Run]:
+    import tclient
+
+    def run(order: Order) -> list[float]:
+        data = array(order["bytes"])
+        held = tclient.from_numpy(data)
+
+        def up(size_bytes: int) -> None:
+            assert tclient.from_numpy(data)[-1].item() == 7
+
+        def down(size_bytes: int) -> None:
+            assert held.numpy(out=data)[-1] == 7
+
+        return rates(up, down, order)
+
+    yield run
 
 
 @contextlib.contextmanager
@@ -110,10 +133,9 @@ def with_flight(options: Options) -> Iterator[Run]:
         metadata.read()  # the server has everything in one array
         writer.close()
 
-    def down(size_bytes: int) -> None:
-        out = np.empty(size_bytes, np.uint8)
+    def down(out: npt.NDArray[np.uint8]) -> None:
         place = 0
-        for chunk in client.do_get(flight.Ticket(str(size_bytes).encode())):
+        for chunk in client.do_get(flight.Ticket(str(out.size).encode())):
             part = chunk.data.column(0).to_numpy(zero_copy_only=True)
             out[place : place + part.size] = part
             place += part.size
@@ -121,7 +143,7 @@ def with_flight(options: Options) -> Iterator[Run]:
 
     def run(order: Order) -> list[float]:
         data = array(order["bytes"])
-        return rates(lambda _: up(data), down, order)
+        return rates(lambda _: up(data), lambda _: down(data.view(np.uint8)), order)
 
     yield run
 
@@ -164,4 +186,4 @@ def with_memcpy(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({"tclient": with_tclient, "Flight": with_flight, "raw TCP": with_raw_tcp, "memcpy": with_memcpy})
+    serve({OURS: with_tclient, GRPC: with_grpc, "Flight": with_flight, "raw TCP": with_raw_tcp, "memcpy": with_memcpy})

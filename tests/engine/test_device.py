@@ -62,6 +62,13 @@ def space(engine: Engine) -> Space:
     return engine.open_lane().space
 
 
+@pytest.fixture
+def gpu_space(space: Space) -> Space:
+    """A space whose default device is not the CPU. The meta device stands in for a GPU: it is on every machine."""
+    space.default_device = torch.device("meta")
+    return space
+
+
 def run(on: Space, executor: Executor, *calls: tuple[str, list[pb.Value], dict[str, pb.Value]]) -> pb.BatchReply:
     """Run calls as a batch, with the ids 1, 2, …"""
     batch = pb.Batch(seq=1, define_operations=[name for name, _, _ in calls])
@@ -79,20 +86,19 @@ SIZE = pb.Value(size=pb.Size(dims=[2, 3]))
 
 
 @pytest.mark.parametrize("name", ["ones", "zeros", "empty", "rand", "randn"])
-def test_new_tensors_go_to_the_default_device_of_the_server(space: Space, name: str) -> None:
-    # The meta device stands in for a GPU: it is one that is not the CPU, and is everywhere.
-    reply = run(space, Executor(torch.device("meta")), (name, [SIZE], {}))
+def test_new_tensors_go_to_the_default_device_of_the_server(gpu_space: Space, name: str) -> None:
+    reply = run(gpu_space, Executor(), (name, [SIZE], {}))
     assert reply.results[0].value.tensor.device == "meta"
 
 
-def test_a_device_that_is_asked_for_is_taken_before_the_default(space: Space) -> None:
-    reply = run(space, Executor(torch.device("meta")), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
+def test_a_device_that_is_asked_for_is_taken_before_the_default(gpu_space: Space) -> None:
+    reply = run(gpu_space, Executor(), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
-def test_what_is_made_from_a_tensor_stays_where_that_is(space: Space) -> None:
-    space.objects[7] = torch.ones(2)
-    reply = run(space, Executor(torch.device("meta")), ("ones_like", [pb.Value(result=7)], {}))
+def test_what_is_made_from_a_tensor_stays_where_that_is(gpu_space: Space) -> None:
+    gpu_space.objects[7] = torch.ones(2)
+    reply = run(gpu_space, Executor(), ("ones_like", [pb.Value(result=7)], {}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
@@ -114,7 +120,7 @@ def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Except
     space.operations.append(failing(error))
     batch = pb.Batch(seq=1, calls=[pb.Call(id=1)])
     under_way = BatchRun(batch)
-    assert Executor(torch.device("cpu")).run(space, under_way, float("inf"))
+    assert Executor().run(space, under_way, float("inf"))
     told = under_way.reply.results[0].error
     assert (told.reason, told.type, told.message) == ("OUT_OF_MEMORY", "OutOfMemoryError", str(error))
 
@@ -127,4 +133,4 @@ def test_a_device_that_cannot_go_on_ends_the_process(space: Space, message: str)
     space.operations.append(failing(RuntimeError(message)))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
     with pytest.raises(DeviceFailure, match=message):
-        Executor(torch.device("cpu")).run(space, under_way, float("inf"))
+        Executor().run(space, under_way, float("inf"))

@@ -19,7 +19,7 @@ def test_a_long_batch_stops_at_the_deadline_and_goes_on_where_it_stopped(engine:
     ran: list[int] = []
     space.operations.append(Operation("count", lambda: ran.append(len(ran))))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call() for _ in range(5)]))
-    executor = Executor(torch.device("cpu"))
+    executor = Executor()
     turns = 0
     while not executor.run(space, under_way, deadline=0.0):
         turns += 1
@@ -43,7 +43,7 @@ def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(eng
     space.operations += [Operation("make", make), Operation("count", count)]
     calls = [pb.Call(id=1), pb.Call(operation=1), pb.Call(id=2, frees=[1]), pb.Call(operation=1)]
     under_way = BatchRun(pb.Batch(seq=1, calls=calls, frees=[2]))
-    assert Executor(torch.device("cpu")).run(space, under_way, float("inf"))
+    assert Executor().run(space, under_way, float("inf"))
     assert alive == [1, 1]
     assert sum(reference() is not None for reference in made) == 0
     assert not under_way.reply.results

@@ -29,6 +29,13 @@ def relu_mlp(sizes: Sequence[int], dtype: torch.dtype = torch.float32, seed: int
     return nn.Sequential(*modules).to(dtype).requires_grad_(False)
 
 
+def linear_of(network: nn.Sequential, position: int = 0) -> nn.Linear:
+    """The Linear at a position."""
+    linear = network[position]
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
 def specs_of(network: nn.Sequential) -> list[ms.LayerSpec]:
     """What `relu_mlp` made, as the contract describes it."""
     linears = [module for module in network if isinstance(module, nn.Linear)]
@@ -50,7 +57,7 @@ def specs_of(network: nn.Sequential) -> list[ms.LayerSpec]:
 
 def create(raw: Raw, name: str, network: nn.Sequential, **fields: Any) -> ms.MlpSummary:
     """Keep a network of torch's on the server."""
-    dtype = tensor_data(network[0].weight[:0]).dtype  # type: ignore[index, union-attr]
+    dtype = tensor_data(linear_of(network).weight[:0]).dtype
     made: ms.MlpSummary = raw.ask("CreateMlp", name=name, layers=specs_of(network), dtype=dtype, **fields).mlp
     return made
 

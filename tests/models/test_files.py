@@ -11,6 +11,7 @@ from safetensors.torch import load as library_load
 from safetensors.torch import save as library_save
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tests.models.networks import linear_of
 from tserver.engine.models import files
 from tserver.engine.models.description import summarise
 from tserver.errors import InvalidArgument
@@ -31,7 +32,7 @@ def test_what_the_library_writes_is_read(dtype: torch.dtype) -> None:
 
 def test_what_is_written_the_library_reads_and_torch_loads() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False))
-    first, last = network[0], network[2]
+    first, last = linear_of(network), linear_of(network, 2)
     layers = [summarise(4, 3, RELU, has_bias=True), summarise(3, 2, NONE, has_bias=False)]
     data = files.write(layers, [(first.weight.detach(), first.bias.detach()), (last.weight.detach(), None)])
     network.load_state_dict(library_load(data))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
-from tests.models.networks import by_value, create, forward, relu_mlp
+from tests.models.networks import by_value, create, forward, linear_of, relu_mlp
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, wait_until
@@ -56,13 +56,15 @@ def test_networks_are_back_after_a_restart_as_they_were(data_dir: Path) -> None:
         raw.ask("UpdateMlp", name="of-float64", batching={"max_batch_size": 2})
         before = raw.ask("ListMlps").mlps
         assert all(mlp.is_persistent for mlp in before)
-        outputs = {name: forward(raw, name, ROWS.to(network[0].weight.dtype)) for name, network in networks.items()}  # type: ignore[union-attr, arg-type]
+        outputs = {
+            name: forward(raw, name, ROWS.to(linear_of(network).weight.dtype)) for name, network in networks.items()
+        }
         # Without a chance to say goodbye: what was answered is on disk.
         server.kill()
     with serving(data_dir) as server, Raw(server.address) as raw:
         assert raw.ask("ListMlps").mlps == before
         for name, network in networks.items():
-            rows = ROWS.to(network[0].weight.dtype)  # type: ignore[union-attr, arg-type]
+            rows = ROWS.to(linear_of(network).weight.dtype)
             version = 1 if name == "of-float32" else 0
             if not version:
                 assert torch.equal(forward(raw, name, rows), outputs[name])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
-from tests.models.networks import by_value, create, forward, relu_mlp, statistics
+from tests.models.networks import by_value, create, forward, linear_of, relu_mlp, statistics
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import parse, refused
 from tests.support.serving import HasAddress, wait_until
@@ -56,7 +57,7 @@ def test_every_activation_runs_in_every_dtype(anyone: Raw, name: str, activation
     spec.activation.kind = kind
     anyone.ask("CreateMlp", name=name, layers=[spec], dtype=tensor_data(weight).dtype)
     torch.testing.assert_close(forward(anyone, name, rows), function(F.linear(rows, weight, bias)))
-    layer = {"weight": spec.weight, "bias": spec.bias, "activation": spec.activation}
+    layer: dict[str, Any] = {"weight": spec.weight, "bias": spec.bias, "activation": spec.activation}
     answer = anyone.ask("LayerForward", inputs=by_value(rows), **layer)
     torch.testing.assert_close(tensor_of(answer.output.data), function(F.linear(rows, weight, bias)))
 
@@ -135,8 +136,8 @@ def test_activations_print_as_torch_prints_them(
 
 def test_weights_that_are_no_numbers_are_served_and_reported(anyone: Raw, name: str) -> None:
     network = relu_mlp([3, 2])
-    network[0].weight[0, 1] = float("nan")  # type: ignore[index, operator]
-    network[0].bias[1] = float("inf")  # type: ignore[index, operator]
+    linear_of(network).weight[0, 1] = float("nan")
+    linear_of(network).bias[1] = float("inf")
     assert create(anyone, name, network).non_finite_parameters == 2
     rows = torch.ones(1, 3)
     torch.testing.assert_close(forward(anyone, name, rows), network(rows), equal_nan=True)
@@ -182,7 +183,7 @@ def test_inputs_that_do_not_fit_are_refused_and_the_network_serves_on(
 
 @pytest.mark.parametrize("method", ["NeuronForward", "PerceptronForward", "LayerForward"])
 def test_no_forward_pass_takes_inputs_without_rows(anyone: Raw, method: str) -> None:
-    weights = (
+    weights: dict[str, Any] = (
         {"weight": by_value(torch.ones(2, 3))} if method == "LayerForward" else {"weights": by_value(torch.ones(3))}
     )
     with refused(Code.INVALID_ARGUMENT, naming="no rows"):
@@ -325,8 +326,8 @@ def test_settings_that_contradict_each_other_are_refused_and_change_nothing(anyo
 def constant(value: float) -> nn.Sequential:
     """A network of four inputs that gives their sum times a value, exactly."""
     network = relu_mlp([4, 2])
-    network[0].weight.fill_(value)  # type: ignore[operator, union-attr]
-    network[0].bias.zero_()  # type: ignore[operator, union-attr]
+    linear_of(network).weight.fill_(value)
+    linear_of(network).bias.zero_()
     return network
 
 
@@ -391,15 +392,16 @@ def test_versions_change_under_load_without_a_failed_or_a_mixed_answer(
                     wrong.append(f"version {answer.version} answered {rows}")
                 seen[index].add(answer.version)
 
+    def all_saw(version: int) -> bool:
+        return bool(wrong) or all(version in each for each in seen)
+
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
     for thread in threads:
         thread.start()
     try:
         for version in range(2, 8):
             create(anyone, name, constant(version), version=version)
-            wait_until(
-                lambda at=version: all(at in each for each in seen) or bool(wrong), 20.0, f"version {version} answers"
-            )
+            wait_until(partial(all_saw, version), 20.0, f"version {version} answers")
             anyone.ask("LoadMlp", name=name, version=version)
             anyone.ask("UnloadMlp", name=name, version=version - 1)
             anyone.ask("DeleteMlp", name=name, version=version - 1)

@@ -167,8 +167,8 @@ def test_a_priority_and_a_queue_timeout_are_accepted(triton: Triton, kept: Kept)
 
 
 def test_tensors_of_many_megabytes_go_both_ways(triton: Triton, keep: Keep) -> None:
-    name, network = keep(512, 1024, batching=ms.BatchingConfig(max_batch_size=8192))
-    array = rows(8192, 512)
+    name, network = keep(256, 1000, batching=ms.BatchingConfig(max_batch_size=8192))
+    array = rows(8192, 256)
     output, _ = triton.infer(name, array)
     np.testing.assert_allclose(output, of_torch(network, array), rtol=1e-3, atol=1e-4)
 
@@ -339,9 +339,9 @@ def test_tensors_go_through_shared_memory_and_back(triton: Triton, kept: Kept, o
 
 
 def test_large_tensors_go_through_shared_memory(triton: Triton, keep: Keep) -> None:
-    name, network = keep(1024, 512)
-    array = rows(1000, 1024)
-    output, _, _ = triton.run(remote.infer_in_shared_memory, name, array, 512, array.nbytes)
+    name, network = keep(1000, 256)
+    array = rows(1000, 1000)
+    output, _, _ = triton.run(remote.infer_in_shared_memory, name, array, 256, array.nbytes)
     np.testing.assert_allclose(output, of_torch(network, array), rtol=1e-3, atol=1e-4)
 
 

@@ -35,6 +35,12 @@ class Watch(Transcript):
                 else:
                     self.notes.append(described)
 
+    def refuses(self, *actions: Callable[[], Any]) -> None:
+        """Note only the class of each action's exception: what a client refuses by itself, it words by itself."""
+        before = len(self.notes)
+        self.tries(*actions)
+        self.notes[before:] = [note[:2] if note[0] == "fails" else note for note in self.notes[before:]]
+
     def _note_error(self, error: Exception) -> None:
         builtin = next(c.__name__ for c in type(error).__mro__ if c.__module__ == "builtins")
         linear = isinstance(error, self._module.linalg.LinAlgError)
@@ -49,7 +55,7 @@ class Watch(Transcript):
 
     def _describe(self, value: Any) -> Any:
         if isinstance(value, self._module.Tensor):
-            return (*super()._describe(value), value.stride(), value.is_conj(), value.is_neg(), value.is_contiguous())
+            return (*super()._describe(value), value.stride(), value.is_complex() and value.is_conj())
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return (type(value).__name__, value._fields, [self._describe(item) for item in value])
         if isinstance(value, tuple) and hasattr(value, "n_fields"):
@@ -77,8 +83,12 @@ def assert_same(program: Program, tc: ModuleType, *, synchronous: bool) -> None:
     with tc.synchronous(synchronous):
         got = transcribe(program, tc)
     assert len(got) == len(expected)
-    for number, (mine, theirs) in enumerate(zip(got, expected, strict=True)):
-        assert mine == theirs, f"note {number} of {program.__name__}: tclient (left) is not torch (right)"
+    differences = [
+        f"note {number}\n  torch   {theirs}\n  tclient {mine}"
+        for number, (mine, theirs) in enumerate(zip(got, expected, strict=True))
+        if mine != theirs
+    ]
+    assert not differences, "\n".join([f"{program.__name__}: tclient is not torch", *differences])
 
 
 __all__ = ["Program", "Rows", "Watch", "assert_same", "transcribe"]

@@ -37,14 +37,11 @@ def integers_beyond_64_bits_are_refused(torch: Any, t: Watch) -> None:
         lambda: torch.tensor([1, 2**70]),
         lambda: x + 2**70,
         lambda: 2**70 * x,
-        lambda: x.view(2**70),
-        lambda: torch.zeros(2**70),
         lambda: x.sum(2**70),
         lambda: torch.full((2,), 2**70),
         lambda: x[2**70],
         lambda: x[: 2**70],
         lambda: x.fill_(2**70),
-        lambda: x.reshape(-1, 2**64),
         lambda: x,
     )
 
@@ -66,7 +63,7 @@ def floats_of_every_kind(torch: Any, t: Watch) -> None:
 @rows.row("numbers")
 def bools_and_complex_numbers(torch: Any, t: Watch) -> None:
     x, i, b = torch.tensor([1.0, -2.0]), torch.tensor([1, 2]), torch.tensor([True, False])
-    for number in (True, False, 1j, 2 - 3j, complex(0, float("nan")), np.bool_(True), np.int8(3), np.complex64(1j)):
+    for number in (True, False, 1j, 2 - 3j, complex(0, float("nan")), np.int8(3), np.complex128(1j)):
         t.tries(
             lambda: x + number,
             lambda: i * number,
@@ -78,6 +75,16 @@ def bools_and_complex_numbers(torch: Any, t: Watch) -> None:
             lambda: x.pow(number),
             lambda: x == number,
         )
+
+
+@rows.row("numbers")
+def scalars_of_numpy_as_operands(torch: Any, t: Watch) -> None:
+    # torch takes a bool of numpy for a float, and of a small complex number the real part.
+    x, i, b = torch.tensor([1.0, -2.0]), torch.tensor([1, 2]), torch.tensor([True, False])
+    kinds = [np.bool_(True), np.int8(3), np.uint64(3), np.float16(0.1), np.float32(0.1), np.float64(2), np.complex64(1j)]
+    for number in [*kinds, np.complex128(2 - 1j)]:
+        t.tries(*[lambda x=x: (x + number, x * number, x == number, x - number) for x in (x, i, b)][: 1 + (number.dtype.kind != "b") * 2])
+        t.tries(lambda: number + x, lambda: number * i, lambda: number == x)
 
 
 class _Index:
@@ -107,7 +114,6 @@ def what_counts_as_a_number(torch: Any, t: Watch) -> None:
         lambda: torch.linspace(torch.tensor(0.0), 1, torch.tensor(3)),
         lambda: x.sum(True),
         lambda: x.sum(1.0),
-        lambda: x.sum(_Index()),
         lambda: x.view(2.0, 3.0),
         lambda: torch.ones(2.0),
         lambda: torch.ones(True),
@@ -170,8 +176,8 @@ def dtypes_and_python_types(torch: Any, t: Watch) -> None:
         lambda: x.type(),
         lambda: x.to(complex),
         lambda: torch.zeros(2, dtype="float32"),
-        lambda: torch.zeros(2, dtype=str),
         lambda: torch.result_type(x, 1j),
+        lambda: x.type(str),
         lambda: x.dtype,
         lambda: torch.zeros(2, dtype=None),
     )
@@ -222,7 +228,6 @@ def sizes_in_all_their_spellings(torch: Any, t: Watch) -> None:
         lambda: x.view(4, 2),
         lambda: x.view(-1, -1),
         lambda: x.view("2"),
-        lambda: x.view(range(2, 4)),
         lambda: x.view(2, 3).movedim((0, 1), (1, 0)),
         lambda: torch.Size([2, 3]) + torch.Size([1]),
         lambda: torch.Size([2, 3])[1:],
@@ -261,7 +266,6 @@ def lists_and_tuples_of_tensors(torch: Any, t: Watch) -> None:
         lambda: torch.chain_matmul(a, b, a),
         lambda: torch.atleast_2d(a[0], torch.tensor(1.0)),
         lambda: torch.atleast_1d([torch.tensor(1.0), a]),
-        lambda: torch.align_tensors(a, b),
         lambda: torch.where(a > 1, a, b),
         lambda: torch.tensordot(a, b, dims=([0], [1])),
         lambda: torch.index_put(a, (torch.tensor([0]), torch.tensor([1])), torch.tensor(9.0)),
@@ -306,7 +310,6 @@ def data_of_nested_lists(torch: Any, t: Watch) -> None:
         lambda: torch.tensor([[float(i * j) for i in range(8)] for j in range(8)]),
         lambda: torch.tensor([list(range(8)), [0.5] * 8]),
         lambda: torch.tensor(memoryview(b"abc")),
-        lambda: torch.tensor(b"abc"),
         lambda: torch.tensor([1, 2], requires_grad=True),
         lambda: torch.tensor([1.0, 2], requires_grad=True),
         lambda: torch.tensor([1.0], device="cpu", dtype=torch.float64),
@@ -342,7 +345,6 @@ def subclasses_of_python_types(torch: Any, t: Watch) -> None:
         lambda: torch.cat(_Pair(x, x)),
         lambda: torch.cat(list(OrderedDict(a=x, b=x).values())),
         lambda: torch.cat({"a": x}),
-        lambda: torch.cat(item for item in [x, x]),
         lambda: torch.stack(list(x)),
     )
 
@@ -383,10 +385,6 @@ def manual_seed_returns_the_generator_that_it_set(torch: Any, t: Watch) -> None:
     t.show(again, torch.randn(3), torch.default_generator.initial_seed())
     torch.random.manual_seed(11)
     t.show(torch.rand(2), torch.random.initial_seed())
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        t.show(torch.rand(1))
-    t.show(torch.rand(1))
     t.tries(
         lambda: torch.manual_seed("a"),
         lambda: torch.manual_seed(-1).initial_seed(),
@@ -413,7 +411,6 @@ def out_arguments(torch: Any, t: Watch) -> None:
     t.tries(
         lambda: torch.add(x, y, out=whole),
         lambda: torch.add(x, y, out=torch.zeros(2, 3, dtype=torch.float64)),
-        lambda: torch.add(x, y, out=3),
         lambda: torch.add(x, y, out=[out]),
         lambda: torch.max(x, 1, out=values),
         lambda: torch.max(x, 1, out=(values,)),

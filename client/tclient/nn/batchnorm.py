@@ -18,8 +18,8 @@ class _Norm(Module):
     """Scale and shift, and running mean and variance, each as many as there are features."""
 
     _dims: ClassVar[tuple[int, ...]]
-    weight: Parameter | None
-    bias: Parameter | None
+    weight: Parameter | Any  # None if it was not asked for
+    bias: Parameter | Any  # None if it was not asked for
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None

@@ -24,7 +24,7 @@ class _Convolution(Module):
 
     _n: ClassVar[int]
     weight: Parameter
-    bias: Parameter | None
+    bias: Parameter | Any  # None if it was not asked for
 
     def __init__(
         self,
@@ -194,6 +194,8 @@ class Conv3d(_Conv):
 
 class _ConvTranspose(_Convolution):
     """The gradient of a convolution with respect to its input."""
+
+    padding: Any  # never a name, as a convolution's may be
 
     def __init__(
         self,

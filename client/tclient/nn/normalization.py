@@ -21,8 +21,8 @@ def _shape(value: Any) -> tuple[int, ...]:
 class LayerNorm(Module):
     """The last dimensions to mean 0 and variance 1, then scaled and shifted. Shapes: (..., *normalized_shape)."""
 
-    weight: Parameter | None
-    bias: Parameter | None
+    weight: Parameter | Any  # None if it was not asked for
+    bias: Parameter | Any  # None if it was not asked for
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """The last dimensions divided by their root mean square, then scaled. Shapes: (..., *normalized_shape)."""
 
-    weight: Parameter | None
+    weight: Parameter | Any  # None if it was not asked for
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class RMSNorm(Module):
 class GroupNorm(Module):
     """Groups of channels to mean 0 and variance 1, then scaled and shifted. Shapes: (N, C, ...)."""
 
-    weight: Parameter | None
-    bias: Parameter | None
+    weight: Parameter | Any  # None if it was not asked for
+    bias: Parameter | Any  # None if it was not asked for
 
     def __init__(
         self,

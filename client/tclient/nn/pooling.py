@@ -271,7 +271,8 @@ class _AdaptiveMaxPool(_AdaptiveAvgPool):
 
     def __init__(self, output_size: Any, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices = return_indices
+        # Any: torch's overloads take a literal, and this is known only later.
+        self.return_indices: Any = return_indices
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):

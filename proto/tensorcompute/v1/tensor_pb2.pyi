@@ -190,7 +190,7 @@ class Mapping(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("result", "ref", "integer", "unsigned", "number", "boolean", "text", "none", "complex", "dtype", "device", "size", "list", "tuple", "slice", "ellipsis", "array", "memory_format", "layout", "mapping", "named_tuple", "tensor", "data", "object")
+    __slots__ = ("result", "ref", "integer", "unsigned", "number", "boolean", "text", "none", "complex", "dtype", "device", "size", "list", "tuple", "slice", "ellipsis", "array", "memory_format", "layout", "mapping", "named_tuple", "tensor", "data", "object", "program")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +215,7 @@ class Value(_message.Message):
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     OBJECT_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
     result: int
     ref: Ref
     integer: int
@@ -239,7 +240,8 @@ class Value(_message.Message):
     tensor: TensorMeta
     data: TensorData
     object: str
-    def __init__(self, result: _Optional[int] = ..., ref: _Optional[_Union[Ref, _Mapping]] = ..., integer: _Optional[int] = ..., unsigned: _Optional[int] = ..., number: _Optional[float] = ..., boolean: _Optional[bool] = ..., text: _Optional[str] = ..., none: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., complex: _Optional[_Union[Complex, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., list: _Optional[_Union[Sequence, _Mapping]] = ..., tuple: _Optional[_Union[Sequence, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., ellipsis: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., array: _Optional[_Union[HostArray, _Mapping]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mapping: _Optional[_Union[Mapping, _Mapping]] = ..., named_tuple: _Optional[_Union[NamedTuple, _Mapping]] = ..., tensor: _Optional[_Union[TensorMeta, _Mapping]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., object: _Optional[str] = ...) -> None: ...
+    program: Program
+    def __init__(self, result: _Optional[int] = ..., ref: _Optional[_Union[Ref, _Mapping]] = ..., integer: _Optional[int] = ..., unsigned: _Optional[int] = ..., number: _Optional[float] = ..., boolean: _Optional[bool] = ..., text: _Optional[str] = ..., none: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., complex: _Optional[_Union[Complex, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., list: _Optional[_Union[Sequence, _Mapping]] = ..., tuple: _Optional[_Union[Sequence, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., ellipsis: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., array: _Optional[_Union[HostArray, _Mapping]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mapping: _Optional[_Union[Mapping, _Mapping]] = ..., named_tuple: _Optional[_Union[NamedTuple, _Mapping]] = ..., tensor: _Optional[_Union[TensorMeta, _Mapping]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., object: _Optional[str] = ..., program: _Optional[_Union[Program, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("id", "operation", "args", "kwargs", "context", "frees", "free_parts")
@@ -258,6 +260,18 @@ class Call(_message.Message):
     frees: _containers.RepeatedScalarFieldContainer[int]
     free_parts: _containers.RepeatedCompositeFieldContainer[Ref]
     def __init__(self, id: _Optional[int] = ..., operation: _Optional[int] = ..., args: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., kwargs: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ..., context: _Optional[int] = ..., frees: _Optional[_Iterable[int]] = ..., free_parts: _Optional[_Iterable[_Union[Ref, _Mapping]]] = ...) -> None: ...
+
+class Program(_message.Message):
+    __slots__ = ("inputs", "calls", "result", "context")
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    inputs: int
+    calls: _containers.RepeatedCompositeFieldContainer[Call]
+    result: Value
+    context: int
+    def __init__(self, inputs: _Optional[int] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., result: _Optional[_Union[Value, _Mapping]] = ..., context: _Optional[int] = ...) -> None: ...
 
 class Autocast(_message.Message):
     __slots__ = ("device_type", "dtype", "enabled", "cache_enabled")

@@ -402,14 +402,16 @@ class UploadResponse(_message.Message):
     def __init__(self, received_bytes: _Optional[int] = ..., tensor: _Optional[_Union[_tensor_pb2.TensorMeta, _Mapping]] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
-    __slots__ = ("context", "tensor", "chunk_bytes")
+    __slots__ = ("context", "tensor", "chunk_bytes", "without_crc32")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_CRC32_FIELD_NUMBER: _ClassVar[int]
     context: SessionContext
     tensor: _tensor_pb2.Ref
     chunk_bytes: int
-    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., tensor: _Optional[_Union[_tensor_pb2.Ref, _Mapping]] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
+    without_crc32: bool
+    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., tensor: _Optional[_Union[_tensor_pb2.Ref, _Mapping]] = ..., chunk_bytes: _Optional[int] = ..., without_crc32: _Optional[bool] = ...) -> None: ...
 
 class DownloadHeader(_message.Message):
     __slots__ = ("dtype", "shape", "total_bytes")
@@ -436,6 +438,28 @@ class DownloadResponse(_message.Message):
     chunk: bytes
     trailer: DownloadTrailer
     def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[DownloadTrailer, _Mapping]] = ...) -> None: ...
+
+class OpenTransferRequest(_message.Message):
+    __slots__ = ("upload", "download")
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
+    upload: UploadHeader
+    download: DownloadRequest
+    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ...) -> None: ...
+
+class OpenTransferResponse(_message.Message):
+    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    ticket: bytes
+    size_bytes: int
+    expires_s: float
+    dtype: _tensor_pb2.DType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

@@ -114,6 +114,11 @@ class TensorServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadResponse.FromString,
                 _registered_method=True)
+        self.OpenTransfer = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/OpenTransfer',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/GetServerInfo',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -295,6 +300,22 @@ class TensorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenTransfer(self, request, context):
+        """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
+        ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
+        where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
+        size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
+        sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
+        early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+
+        Errors: those of Upload and Download, and
+        RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
+        INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """GetServerInfo tells what the server is and has.
         """
@@ -379,6 +400,11 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     servicer.Download,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadResponse.SerializeToString,
+            ),
+            'OpenTransfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenTransfer,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -796,6 +822,33 @@ class TensorService:
             '/tensorcompute.v1.TensorService/Download',
             tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.DownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenTransfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/OpenTransfer',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -150,6 +150,18 @@ class TensorServiceStub:
       NOT_FOUND           the tensor is unknown to this session; create it again.
       RESOURCE_EXHAUSTED  memory for the copy that is sent is short; retry later.
     """
+    OpenTransfer: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.OpenTransferRequest, _tensor_service_pb2.OpenTransferResponse]
+    """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
+    ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
+    where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
+    size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
+    sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
+    early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+
+    Errors: those of Upload and Download, and
+      RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
+      INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]
     """GetServerInfo tells what the server is and has."""
 
@@ -266,6 +278,18 @@ class TensorServiceAsyncStub(TensorServiceStub):
     Errors:
       NOT_FOUND           the tensor is unknown to this session; create it again.
       RESOURCE_EXHAUSTED  memory for the copy that is sent is short; retry later.
+    """
+    OpenTransfer: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.OpenTransferRequest, _tensor_service_pb2.OpenTransferResponse]  # type: ignore[assignment]
+    """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
+    ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
+    where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
+    size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
+    sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
+    early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+
+    Errors: those of Upload and Download, and
+      RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
+      INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """GetServerInfo tells what the server is and has."""
@@ -470,6 +494,24 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           NOT_FOUND           the tensor is unknown to this session; create it again.
           RESOURCE_EXHAUSTED  memory for the copy that is sent is short; retry later.
+        """
+
+    @_abc_1.abstractmethod
+    def OpenTransfer(
+        self,
+        request: _tensor_service_pb2.OpenTransferRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.OpenTransferResponse, _abc.Awaitable[_tensor_service_pb2.OpenTransferResponse]]:
+        """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
+        ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
+        where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
+        size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
+        sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
+        early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+
+        Errors: those of Upload and Download, and
+          RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
+          INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
         """
 
     @_abc_1.abstractmethod

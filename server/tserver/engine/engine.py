@@ -202,7 +202,7 @@ class Engine:
         self._alarm_numbers = itertools.count()
         self._config = config
         self._on_fatal = on_fatal
-        self.executor = Executor(self.device)
+        self.executor = Executor()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._current: Space | None = None
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
@@ -223,6 +223,7 @@ class Engine:
         config = self._config
         space = Space(
             self.operations,
+            default_device=self.device,
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,
             max_bytes=config.max_session_bytes,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.engine.memory import check_factory, is_out_of_memory
+from tserver.engine.apply import apply_operation, unsupported
+from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation, UnknownOperation
 from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
@@ -72,9 +73,7 @@ class BatchRun:
 class Executor:
     """Runs calls. One for each engine thread; keeps the modes that are in force between two calls."""
 
-    def __init__(self, default_device: torch.device) -> None:
-        self._default_device = default_device
-        self._inject_device = default_device.type != "cpu"
+    def __init__(self) -> None:
         self._mode: Mode | None = None
         # The run whose call is being executed, for warnings that torch gives meanwhile.
         self.current: BatchRun | None = None
@@ -154,12 +153,12 @@ class Executor:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
                     kwargs[entry.name] = decode(space, entry.value)
-            if plain and not space.max_bytes:
+            if plain and not space.watched:
                 result = operation.function(*args, **kwargs)
                 if result is NotImplemented:
-                    raise TypeError(_unsupported(operation.name, args))
+                    raise unsupported(operation.name, args)
             else:
-                result = self._apply(space, operation, args, kwargs)
+                result = apply_operation(space, operation, args, kwargs)
         except CallFailed as skipped:
             self._tell_error(space, run, call, operation, kwargs, skipped.error)
             return
@@ -178,31 +177,8 @@ class Executor:
         elif result is not None or call_id:
             self._tell_value(space, run, call, operation, result)
 
-    def _apply(self, space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        if operation.is_factory and self._inject_device and kwargs.get("device") is None:
-            kwargs["device"] = self._default_device
-        if operation.allocates:
-            check_factory(operation.name, operation.function, args, kwargs)
-        if operation.needs_space:
-            result = operation.function(space, *args, **kwargs)
-        else:
-            result = operation.function(*args, **kwargs)
-        if result is NotImplemented:
-            raise TypeError(_unsupported(operation.name, args))
-        if space.max_bytes:
-            space.charge(operation.name, result)
-        return result
-
     def _set_mode(self, space: Space, context: int) -> None:
-        if not context:
-            wanted = None
-        elif context <= len(space.modes):
-            found = space.modes[context - 1]
-            if isinstance(found, InvalidArgument):
-                raise found
-            wanted = found
-        else:
-            raise InvalidArgument(f"context {context} is not defined; the session has defined {len(space.modes)}")
+        wanted = space.mode(context)
         if wanted is not self._mode:
             self.leave_mode()
             if wanted is not None:
@@ -285,41 +261,6 @@ class Executor:
 
 def _position(args: list[Any], wanted: torch.Tensor) -> int:
     return next(position for position, argument in enumerate(args) if argument is wanted)
-
-
-def _unsupported(name: str, args: list[Any]) -> str:
-    """What Python says when neither operand knows the operator."""
-    dunder = name.rpartition(".")[2].strip("_")
-    plain = dunder.removeprefix("i").removeprefix("r") if dunder not in _OPERATORS else dunder
-    symbol = _OPERATORS.get(plain, plain)
-    if dunder != plain and dunder.startswith("i"):
-        symbol += "="
-    left, right = (type(argument).__name__ for argument in (args if not dunder.startswith("r") else reversed(args)))
-    return f"unsupported operand type(s) for {symbol}: '{left}' and '{right}'"
-
-
-_OPERATORS = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "truediv": "/",
-    "div": "/",
-    "floordiv": "//",
-    "mod": "%",
-    "pow": "** or pow()",
-    "matmul": "@",
-    "and": "&",
-    "or": "|",
-    "xor": "^",
-    "lshift": "<<",
-    "rshift": ">>",
-    "eq": "==",
-    "ne": "!=",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-}
 
 
 def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exception) -> pb.Error:

@@ -29,13 +29,19 @@ def read_inline(tensor: torch.Tensor) -> pb.TensorData:
     return pb.TensorData(dtype=DTYPE_CODES[tensor.dtype], shape=tensor.shape, data=bytes_of(tensor).tobytes())
 
 
-def stage(tensor: torch.Tensor) -> Staged:
-    """The elements of a tensor as they are now, on the host, in memory of their own."""
+def stage(space: Space, tensor: torch.Tensor) -> Staged:
+    """The elements of a tensor as they are now, on the host: copied there, or lent by a tensor that is there."""
     check_bytes("the copy that is sent", tensor.numel() * tensor.itemsize, torch.device("cpu"))
     data = bytes_of(tensor)
-    if tensor.device.type == "cpu" and data.size and data.ctypes.data == tensor.data_ptr():
-        data = data.copy()
-    return Staged(DTYPE_CODES[tensor.dtype], list(tensor.shape), data)
+    code, shape = DTYPE_CODES[tensor.dtype], list(tensor.shape)
+    if tensor.device.type != "cpu" or not data.size or data.ctypes.data != tensor.data_ptr():
+        return Staged(code, shape, data)
+    if tensor.is_inference():
+        # These have no version, by which an unexpected write would be noticed.
+        return Staged(code, shape, data.copy())
+    lent = Staged(code, shape, data, tensor.detach())
+    space.lend(lent)
+    return lent
 
 
 def staged(space: Space, ref: pb.Ref) -> Staged:
@@ -49,7 +55,7 @@ def staged(space: Space, ref: pb.Ref) -> Staged:
     if not isinstance(found, torch.Tensor):
         raise InvalidArgument(f"id {ref.id} is not a tensor but a {type(found).__name__}")
     try:
-        return stage(found)
+        return stage(space, found)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
 

@@ -19,7 +19,7 @@ from tserver.errors import InvalidArgument
 class Mode:
     """What a thread of the client has switched on."""
 
-    __slots__ = ("_autocast", "_inference", "_no_grad", "_stack")
+    __slots__ = ("_autocast", "_inference", "_no_grad", "_stacks")
 
     def __init__(self, context: pb.Context) -> None:
         self._no_grad = context.no_grad
@@ -30,7 +30,14 @@ class Mode:
                 raise InvalidArgument(f"autocast has device type {entry.device_type!r}; use 'cpu' or 'cuda'")
             dtype = DTYPES.get(entry.dtype)
             self._autocast.append((entry.device_type, dtype, entry.enabled, entry.cache_enabled))
-        self._stack: ExitStack | None = None
+        # One for each time that it is in force: a program may enter it again within itself.
+        self._stacks: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
 
     def enter(self) -> None:
         """Switch on."""
@@ -41,13 +48,11 @@ class Mode:
         stack.enter_context(torch.set_grad_enabled(not self._no_grad))
         for device_type, dtype, enabled, cache_enabled in self._autocast:
             stack.enter_context(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled))
-        self._stack = stack
+        self._stacks.append(stack)
 
     def leave(self) -> None:
         """Switch off."""
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
+        self._stacks.pop().close()
 
 
 class ProcessState:

@@ -16,6 +16,7 @@ from tserver.engine import initial, networks, optimizers
 from tserver.engine.inspect import description, stage
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation
+from tserver.engine.programs import keep_program, run_program
 from tserver.engine.space import Space
 from tserver.engine.values import Elements, Packed, bytes_of
 from tserver.errors import Exhausted
@@ -30,6 +31,9 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
     yield Operation("tc.read", _read, needs_space=True)
     yield Operation("tc.numpy", _numpy, needs_space=True)
     yield Operation("tc.describe", description)
+    yield Operation("tc.program", keep_program, needs_space=True)
+    yield Operation("tc.run", run_program, needs_space=True)
+    yield Operation("tc.run_with_effects", run_program, needs_space=True)
     for name, function in {**networks.OWN_OPERATIONS, **optimizers.OWN_OPERATIONS, **initial.OWN_OPERATIONS}.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):
@@ -53,7 +57,7 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
 def _read(space: Space, tensor: torch.Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
     if _too_large(space, tensor):
-        return stage(tensor)
+        return stage(space, tensor)
     return Elements(tensor, bytes_of(tensor).tobytes())
 
 
@@ -61,7 +65,7 @@ def _numpy(space: Space, tensor: torch.Tensor, *, force: bool = False) -> Any:
     """The elements, refused where `Tensor.numpy` refuses, in its words; a tensor elsewhere is brought here first."""
     array = (tensor if tensor.is_cpu else tensor.cpu()).numpy(force=force)
     if _too_large(space, tensor):
-        return stage(tensor)
+        return stage(space, tensor)
     return Elements(tensor, array.tobytes())
 
 

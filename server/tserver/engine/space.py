@@ -6,6 +6,8 @@ Only the engine's thread touches a space.
 from __future__ import annotations
 
 import itertools
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -44,13 +46,35 @@ class Parts:
 
 
 class Staged:
-    """The elements of a tensor, copied to the host, waiting to be fetched by Download."""
+    """The elements of a tensor as they were once, on the host, waiting to be fetched by a download.
 
-    __slots__ = ("data", "dtype", "shape")
+    `data` may be lent: the tensor's own memory, until something is about to write to it. So it is read with the lock
+    held, and looked up again each time.
+    """
+
+    __slots__ = ("__weakref__", "_lender", "_version", "data", "dtype", "lock", "shape")
     held_as = "staged"
 
-    def __init__(self, dtype: pb.DType, shape: list[int], data: Any) -> None:
+    def __init__(self, dtype: pb.DType, shape: list[int], data: Any, lender: torch.Tensor | None = None) -> None:
         self.dtype, self.shape, self.data = dtype, shape, data
+        self.lock = threading.Lock()
+        # Shares memory and version with the tensor that lends.
+        self._lender = lender
+        self._version = 0 if lender is None else lender._version
+
+    def settle(self) -> None:
+        """Move lent elements into memory of their own. From any thread."""
+        if self._lender is not None:
+            # Both sides only read during the copy; the lock is for those who still read from the old place.
+            own = self.data.copy()
+            with self.lock:
+                if self._lender is not None and self._lender._version == self._version:
+                    self.data, self._lender = own, None
+
+    def intact(self) -> bool:
+        """Whether the elements are those of the beginning: a write that nobody announced is noticed here."""
+        with self.lock:
+            return self._lender is None or self._lender._version == self._version
 
 
 def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -78,7 +102,15 @@ def _size_of(item: Any) -> int:
 class Space:
     """The name space of one session."""
 
-    def __init__(self, operations: Operations, *, max_nesting: int, max_inline_bytes: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        *,
+        default_device: torch.device,
+        max_nesting: int,
+        max_inline_bytes: int,
+        max_bytes: int,
+    ) -> None:
         self.objects: dict[int, Any] = {}
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
@@ -87,7 +119,13 @@ class Space:
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes
+        # Where new tensors go unless told otherwise; None where that is torch's own default.
+        self.default_device = default_device if default_device.type != "cpu" else None
         self._room = max_bytes
+        # Staged elements that are still in the memory of a tensor.
+        self._lent: list[weakref.ref[Staged]] = []
+        # Whether each call must be looked at before it is run: for the quota, or for what is lent.
+        self.watched = bool(max_bytes)
         # Uploads that are under way, by the memory that they fill.
         self._incoming: dict[int, int] = {}
         self.peak_results = 0
@@ -107,6 +145,17 @@ class Space:
                 self.modes.append(Mode(context))
             except InvalidArgument as error:
                 self.modes.append(error)
+
+    def mode(self, context: int) -> Mode | None:
+        """The modes of a context; None for the default. Raises: InvalidArgument."""
+        if not context:
+            return None
+        if context > len(self.modes):
+            raise InvalidArgument(f"context {context} is not defined; the session has defined {len(self.modes)}")
+        found = self.modes[context - 1]
+        if isinstance(found, InvalidArgument):
+            raise found
+        return found
 
     def operation(self, name: str) -> Operation:
         """The operation of that name."""
@@ -199,6 +248,22 @@ class Space:
         known = self.storages()
         new = [item for item in made if not isinstance(item, torch.Tensor) or _storage_key(item) not in known]
         self._check_quota(what, sum(map(_size_of, new)))
+
+    def lend(self, staged: Staged) -> None:
+        """Keep staged elements in the memory of their tensor until something is about to write."""
+        self._lent.append(weakref.ref(staged))
+        self.watched = True
+
+    def settle(self, *, writes: bool) -> None:
+        """Called before a call of a watched space: if it may write, what is lent gets memory of its own first."""
+        if self._lent:
+            held = [staged for staged in (ref() for ref in self._lent) if staged is not None]
+            if writes:
+                for staged in held:
+                    staged.settle()
+                held = []
+            self._lent = [weakref.ref(staged) for staged in held]
+            self.watched = bool(self.max_bytes or held)
 
     def begin_upload(self, what: str, size: int) -> memoryview:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""

@@ -125,6 +125,9 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
         if dtype not in _NUMPY_DTYPES:
             raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
         array = tensor.numpy()
+        if not array.size:
+            # torch gives an empty array strides of 0, which it then takes for the tensor's own.
+            array = np.empty(array.shape, array.dtype)
         return Packed(array) if host.kind == pb.HostArray.KIND_SEQUENCE else array
     raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
 
@@ -196,7 +199,7 @@ _DECODERS: dict[str | None, Callable[[Holder, pb.Value, int], Any]] = {
     "complex": lambda holder, value, depth: complex(value.complex.real, value.complex.imag),
     "dtype": lambda holder, value, depth: dtype_of(value.dtype),
     "device": _device,
-    "size": lambda holder, value, depth: torch.Size(value.size.dims),
+    "size": lambda holder, value, depth: tuple(value.size.dims),
     "list": _list,
     "tuple": _tuple,
     "slice": _slice,
@@ -205,6 +208,7 @@ _DECODERS: dict[str | None, Callable[[Holder, pb.Value, int], Any]] = {
     "memory_format": _memory_format,
     "layout": _layout,
     "mapping": _mapping,
+    "program": lambda holder, value, depth: value.program,
     "named_tuple": _results_only,
     "tensor": _results_only,
     "data": _results_only,

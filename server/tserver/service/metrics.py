@@ -49,14 +49,14 @@ class Metrics:
     def __init__(self, config: Config, engine: Engine, sessions: Sessions, rpcs: RpcCounts) -> None:
         self._config = config
         self._registry = CollectorRegistry()
-        self._registry.register(_Server(engine, sessions))
-        self._registry.register(_Models(engine))
-        self._registry.register(_Rpcs(rpcs))
-        self._registry.register(_Gpus())
+        self._registry.register(_ServerCollector(engine, sessions))
+        self._registry.register(_ModelCollector(engine))
+        self._registry.register(_RpcCollector(rpcs))
+        self._registry.register(GpuCollector())
         ProcessCollector(registry=self._registry)
 
     def start(self) -> str:
-        """Listen; the address. Raises: OSError that names the option."""
+        """Listen, until the process ends; the address. Raises: OSError that names the option."""
         config = self._config
         host, _, port = config.metrics_listen.rpartition(":")
         try:
@@ -71,16 +71,10 @@ class Metrics:
             raise OSError(
                 f"cannot listen on --metrics-listen {config.metrics_listen}: {error}; choose another address"
             ) from error
-        self._server = server
         return f"{host}:{server.server_port}"
 
-    def stop(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
 
-
-class _Server(Collector):
+class _ServerCollector(Collector):
     """Sessions, what they hold, and what they have run."""
 
     def __init__(self, engine: Engine, sessions: Sessions) -> None:
@@ -109,10 +103,10 @@ class _Server(Collector):
             yield from _usage_families(usage)
 
     def _usage(self) -> Usage | None:
-        if self._asked is None:
-            self._asked = self._engine.usage()
+        # One question at a time, however many scrape and however long it takes.
+        asked = self._asked = self._asked or self._engine.usage()
         with contextlib.suppress(TimeoutError):
-            self._known = self._asked.result(_USAGE_TIMEOUT_S)
+            self._known = asked.result(_USAGE_TIMEOUT_S)
             self._asked = None
         return self._known
 
@@ -136,7 +130,7 @@ def _usage_families(usage: Usage) -> Iterator[Metric]:
     yield from (total, free, allocated)
 
 
-class _Models(Collector):
+class _ModelCollector(Collector):
     """Forward passes of the models that are kept."""
 
     _LABELS = ("model", "version")
@@ -196,7 +190,7 @@ class _Models(Collector):
         yield from (*(family for family, _ in families), failure)
 
 
-class _Rpcs(Collector):
+class _RpcCollector(Collector):
     """RPCs of all listeners."""
 
     def __init__(self, rpcs: RpcCounts) -> None:
@@ -220,7 +214,7 @@ class _Rpcs(Collector):
         yield from (finished, active, failures, latency, received, sent)
 
 
-class _Gpus(Collector):
+class GpuCollector(Collector):
     """GPUs, under Triton's names; nothing where there are none."""
 
     def collect(self) -> Iterator[Metric]:

@@ -24,6 +24,7 @@ from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
 from tserver.service import ports
 from tserver.service.binding import bind
+from tserver.service.data_endpoint import DataEndpoint, wanted_address
 from tserver.service.model_service import ModelServicer
 from tserver.service.rpc_counts import RpcCounts
 from tserver.service.tensor_service import TensorServicer
@@ -60,8 +61,9 @@ class _Process:
             restore(engine.models, disk)
         server = grpc.aio.server(options=ports.options(config.max_message_bytes))
         door = ModelDoor(engine, disk, config.model_dir)
+        tensors = TensorServicer(config, engine, sessions, engine.torch_version)
         servicers = (
-            TensorServicer(config, engine, sessions, engine.torch_version),
+            tensors,
             ModelServicer(config, door, sessions),
         )
         rpcs = RpcCounts() if config.metrics_listen else None
@@ -79,6 +81,9 @@ class _Process:
         host = config.listen.rsplit(":", 1)[0]
         address = ports.listen(server, "--listen", f"{host}:{self._port}", config)
         engine.start()
+        data = None
+        if data_address := wanted_address(config):
+            data = tensors.data_endpoint = DataEndpoint(config, data_address)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen:
@@ -86,17 +91,23 @@ class _Process:
 
             oip = OipListener(config, door, rpcs)
             print(f"oip listening on {await oip.start()}", flush=True)
-        metrics = None
         if rpcs is not None:
             from tserver.service.metrics import Metrics
 
-            metrics = Metrics(config, engine, sessions, rpcs)
-            print(f"metrics listening on {metrics.start()}", flush=True)
+            print(f"metrics listening on {Metrics(config, engine, sessions, rpcs).start()}", flush=True)
         await server.start()
         for name in ("", *names):
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
         print(f"listening on {address}", flush=True)
-        log.info("serving", extra={"address": address, "device": str(engine.device), "boot_id": sessions.boot_id})
+        log.info(
+            "serving",
+            extra={
+                "address": address,
+                "data": data.address if data else "",
+                "device": str(engine.device),
+                "boot_id": sessions.boot_id,
+            },
+        )
         expiring = asyncio.create_task(sessions.expire())
         await _until_told_to_stop()
         log.info("stopping", extra={"sessions": len(sessions)})
@@ -106,8 +117,8 @@ class _Process:
         await sessions.drain(config.drain_s)
         expiring.cancel()
         await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
-        if metrics is not None:
-            await asyncio.to_thread(metrics.stop)
+        if data is not None:
+            data.stop()
         engine.stop()
         log.info("stopped")
         return 0

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from tserver.engine.models.statistics import Histogram
 from tserver.service.calls import Context
+from tserver.service.status import DETAILS_KEY
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -84,6 +85,7 @@ class _Counting(grpc.GenericRpcHandler):
 
 
 def _counted(counts: MethodCounts, function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    # A handler takes its requests from this iterator, or from the context: each message is counted once.
     async def messages(iterator: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for message in iterator:
             counts.bytes_in += len(message)
@@ -128,6 +130,13 @@ class _CountingContext:
         self.peer = context.peer
         self.time_remaining = context.time_remaining
 
+    async def read(self) -> Any:
+        """As the context does."""
+        message: Any = await self._context.read()
+        if message is not grpc.aio.EOF:
+            self._counts.bytes_in += len(message)
+        return message
+
     async def write(self, message: bytes) -> None:
         """As the context does."""
         self._counts.bytes_out += len(message)
@@ -135,12 +144,11 @@ class _CountingContext:
 
 
 def _failure(context: Any) -> tuple[str, str]:
-    """The status and the reason of an RPC that was aborted."""
-    code = _CODES.get(context.code(), "UNKNOWN")
+    """The status and the reason of an RPC that was aborted, from the details that each of our statuses carries."""
     for key, value in context.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
+        if key == DETAILS_KEY:
             status = status_pb2.Status.FromString(value)
             info = error_details_pb2.ErrorInfo()
             if status.details and status.details[0].Unpack(info):
-                return code, info.reason
-    return code, code
+                return _CODES.get(status.code, "UNKNOWN"), info.reason
+    return "UNKNOWN", "UNKNOWN"

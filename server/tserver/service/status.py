@@ -17,7 +17,7 @@ from tserver import errors
 log = logging.getLogger("tserver.service")
 
 DOMAIN = "tensorcompute"
-_DETAILS_KEY = "grpc-status-details-bin"
+DETAILS_KEY = "grpc-status-details-bin"
 
 CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -81,7 +81,7 @@ def trailers(
         packed = any_pb2.Any()
         packed.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         status.details.append(packed)
-    return ((_DETAILS_KEY, status.SerializeToString()),)
+    return ((DETAILS_KEY, status.SerializeToString()),)
 
 
 async def abort(

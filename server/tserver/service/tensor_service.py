@@ -12,12 +12,16 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
+from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.engine import inspect
 from tserver.engine.device import DeviceStatus, device_status
-from tserver.errors import InvalidArgument
+from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.service.binding import parse
 from tserver.service.calls import (
     Callers,
     Calls,
@@ -30,7 +34,8 @@ from tserver.service.calls import (
     require,
     scalar,
 )
-from tserver.session.framing import chunk_frame
+from tserver.service.data_endpoint import TICKET_S, DataEndpoint, Transfer
+from tserver.session.framing import chunk_frame, chunk_of
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine
@@ -50,6 +55,8 @@ class TensorServicer:
         self._callers = Callers(sessions)
         self._torch_version = torch_version
         self._started_at = time.monotonic()
+        # Set before the first request comes, where there is one.
+        self.data_endpoint: DataEndpoint | None = None
 
     # --- sessions and batches ---
 
@@ -65,6 +72,7 @@ class TensorServicer:
             server_version=__version__,
             torch_version=self._torch_version,
             limits=self._limits(),
+            data_endpoint=self.data_endpoint.named(self._config.listen) if self.data_endpoint else "",
             default_device=str(self._engine.device),
             operations_digest=self._engine.operations.digest,
             devices=_devices(device_status()),
@@ -193,67 +201,114 @@ class TensorServicer:
 
     async def Upload(self, requests: AsyncIterator[ts.UploadRequest], context: Context) -> ts.UploadResponse:
         """See the proto."""
-        first = await anext(requests, None)
+        # The messages are taken as they come: their chunks are found by hand.
+        data = await context.read()
+        first = None if data is grpc.aio.EOF else parse(ts.UploadRequest, data)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
         session = self._session(header, context)
         buffer = await session.run(lambda space: inspect.begin_upload(space, header))
         try:
-            received = await self._fill(buffer, header, requests)
+            received = await self._fill(buffer, header, session, context)
         except BaseException:
             session.forget(lambda space: space.end_upload(buffer))
             raise
-        device = str(self._engine.device)
-        tensor = await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
-        return ts.UploadResponse(received_bytes=received, tensor=tensor)
+        return ts.UploadResponse(received_bytes=received, tensor=await self._keep(session, header, buffer))
 
-    async def _fill(
-        self, buffer: memoryview, header: ts.UploadHeader, requests: AsyncIterator[ts.UploadRequest]
-    ) -> int:
+    async def _fill(self, buffer: memoryview, header: ts.UploadHeader, session: Session, context: Context) -> int:
         """Put the chunks into the buffer; the number of bytes. Raises: InvalidArgument."""
         received = checksum = 0
-        async for request in requests:
-            if request.WhichOneof("part") != "chunk":
-                raise InvalidArgument("a message behind the header is not a chunk")
-            chunk = request.chunk
-            if len(chunk) > self._config.max_chunk_bytes:
-                raise InvalidArgument(
-                    f"a chunk has {len(chunk)} bytes; at most {self._config.max_chunk_bytes} are taken"
-                )
-            if received + len(chunk) > len(buffer):
-                raise InvalidArgument(f"more than the {len(buffer)} bytes came that the header declares")
-            buffer[received : received + len(chunk)] = chunk
-            received += len(chunk)
-            if header.HasField("crc32"):
+        size, most, checked = len(buffer), self._config.max_chunk_bytes, header.HasField("crc32")
+        while (data := await context.read()) is not grpc.aio.EOF:
+            chunk = chunk_of(data)
+            if chunk is None:
+                request = parse(ts.UploadRequest, data)
+                if request.WhichOneof("part") != "chunk":
+                    raise InvalidArgument("a message behind the header is not a chunk")
+                chunk = memoryview(request.chunk)
+            end = received + len(chunk)
+            if len(chunk) > most:
+                raise InvalidArgument(f"a chunk has {len(chunk)} bytes; at most {most} are taken")
+            if end > size:
+                raise InvalidArgument(f"more than the {size} bytes came that the header declares")
+            buffer[received:end] = chunk
+            received = end
+            if checked:
                 checksum = zlib.crc32(chunk, checksum)
-        if received != len(buffer):
-            raise InvalidArgument(f"{received} bytes came, but the header declares {len(buffer)}")
-        if header.HasField("crc32") and checksum != header.crc32:
+            # An upload may last longer than the lease; it is a sign of life.
+            session.touch()
+        if received != size:
+            raise InvalidArgument(f"{received} bytes came, but the header declares {size}")
+        if checked and checksum != header.crc32:
             raise InvalidArgument(
                 f"the bytes have the crc32 {checksum:#010x}, but the header says {header.crc32:#010x}; send again",
                 reason="CHECKSUM_MISMATCH",
             )
         return received
 
+    async def _keep(self, session: Session, header: ts.UploadHeader, buffer: memoryview) -> pb.TensorMeta | None:
+        device = str(self._engine.device)
+        return await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
+
     async def Download(self, request: ts.DownloadRequest, context: Context) -> None:
         """See the proto."""
         ref = require(request, "tensor")
         session = self._session(request, context)
         staged = await session.run(lambda space: inspect.staged(space, ref))
-        data = memoryview(staged.data)
-        header = ts.DownloadHeader(dtype=staged.dtype, shape=staged.shape, total_bytes=len(data))
+        total = len(staged.data)
+        header = ts.DownloadHeader(dtype=staged.dtype, shape=staged.shape, total_bytes=total)
         await context.write(ts.DownloadResponse(header=header).SerializeToString())
         size = min(request.chunk_bytes or self._config.max_chunk_bytes, self._config.max_chunk_bytes)
         checksum = 0
-        for start in range(0, len(data), size):
-            chunk = data[start : start + size]
-            checksum = zlib.crc32(chunk, checksum)
-            await context.write(chunk_frame(chunk))
+        for start in range(0, total, size):
+            with staged.lock:
+                chunk = memoryview(staged.data)[start : start + size]
+                if not request.without_crc32:
+                    checksum = zlib.crc32(chunk, checksum)
+                framed = chunk_frame(chunk)
+            await context.write(framed)
             # A download may last longer than the lease; it is a sign of life.
             session.touch()
-        trailer = ts.DownloadTrailer(crc32=checksum)
+        if not staged.intact():
+            raise ServerError("the tensor was changed while it was sent; read it again", reason="CHANGED")
+        trailer = ts.DownloadTrailer(crc32=None if request.without_crc32 else checksum)
         await context.write(ts.DownloadResponse(trailer=trailer).SerializeToString())
+
+    async def OpenTransfer(self, request: ts.OpenTransferRequest, context: Context) -> ts.OpenTransferResponse:
+        """See the proto."""
+        endpoint = self.data_endpoint
+        if endpoint is None:
+            raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
+        kind = request.WhichOneof("transfer")
+        if kind == "upload":
+            header = request.upload
+            session = self._session(header, context)
+            buffer = await session.run(lambda space: inspect.begin_upload(space, header))
+            transfer = Transfer(
+                len(buffer),
+                session.touch,
+                target=buffer,
+                finish=lambda: self._keep(session, header, buffer),
+                cancel=lambda: session.forget(lambda space: space.end_upload(buffer)),
+            )
+            answer = ts.OpenTransferResponse(size_bytes=len(buffer))
+        elif kind == "download":
+            ref = require(request.download, "tensor")
+            session = self._session(request.download, context)
+            staged = await session.run(lambda space: inspect.staged(space, ref))
+            transfer = Transfer(len(staged.data), session.touch, source=staged)
+            answer = ts.OpenTransferResponse(size_bytes=len(staged.data), dtype=staged.dtype, shape=staged.shape)
+        else:
+            raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload or download")
+        try:
+            answer.ticket = endpoint.admit(transfer)
+        except Exhausted:
+            if transfer.cancel is not None:
+                transfer.cancel()
+            raise
+        answer.expires_s = TICKET_S
+        return answer
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, context: Context) -> ts.GetServerInfoResponse:
         """See the proto."""
@@ -301,26 +356,31 @@ async def _receive(
         if first.HasField("batch"):
             session.receive(first.batch, attachment)
         async for request in requests:
-            await attachment.room.wait()
+            if attachment.full:
+                await attachment.room()
             if request.session:
                 raise InvalidArgument("a session is named again; it belongs in the first message of the stream")
-            session.receive(require(request, "batch"), attachment)
-        attachment.replies.put_nowait(None)
+            session.receive(request.batch if request.HasField("batch") else require(request, "batch"), attachment)
+        attachment.put(None)
     except Exception as error:
-        attachment.replies.put_nowait(error)
+        attachment.put(error)
 
 
 async def _send(attachment: Attachment, context: Context) -> None:
     """Send replies until the client has closed its side and has all of them, or an error ends the stream."""
     closed = False
-    while not (closed and not attachment.wanted and attachment.replies.empty()):
-        reply = await attachment.replies.get()
-        if isinstance(reply, Exception):
-            raise reply
-        if reply is None:
+    replies = attachment.replies
+    while not (closed and not attachment.wanted and not replies):
+        if not replies:
+            await attachment.reply()
+            continue
+        reply = replies.popleft()
+        if reply.__class__ is bytes:
+            await context.write(reply)
+        elif reply is None:
             closed = True
         else:
-            await context.write(reply)
+            raise reply
 
 
 def _devices(found: list[DeviceStatus]) -> list[ts.DeviceInfo]:

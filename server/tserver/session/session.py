@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,14 +32,63 @@ def frame(reply: pb.BatchReply) -> bytes:
 
 
 class Attachment:
-    """A stream of a session: where replies go while it is the current one."""
+    """A stream of a session: where replies go while it is the current one.
 
-    def __init__(self) -> None:
-        self.replies: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+    Each reply passes here, so this does what asyncio.Queue and asyncio.Event would, with less between.
+    """
+
+    def __init__(self, window: int) -> None:
+        # Replies; an error that ends the stream; None when the client has sent all it will send.
+        self.replies: deque[bytes | Exception | None] = deque()
         # The batches that this stream has sent and has no reply to: it gets no other's.
         self.wanted: set[int] = set()
-        self.room = asyncio.Event()
-        self.room.set()
+        # Whether it may not send more before it has replies.
+        self.full = False
+        self._window = window
+        self._loop = asyncio.get_running_loop()
+        # Who waits for a reply, and who waits for room.
+        self._sender: asyncio.Future[None] | None = None
+        self._receiver: asyncio.Future[None] | None = None
+
+    def put(self, reply: bytes | Exception | None) -> None:
+        """Give the stream a reply, or its end."""
+        self.replies.append(reply)
+        sender = self._sender
+        if sender is not None:
+            self._sender = None
+            if not sender.done():
+                sender.set_result(None)
+
+    async def reply(self) -> None:
+        """Wait until something is among the replies. For one task."""
+        if not self.replies:
+            self._sender = self._loop.create_future()
+            await self._sender
+
+    def want(self, seq: int) -> None:
+        """The stream has sent a batch."""
+        self.wanted.add(seq)
+        self.full = len(self.wanted) >= self._window
+
+    def answer(self, seq: int, reply: bytes) -> None:
+        """A batch is answered: its reply goes out here if it came from here."""
+        if seq in self.wanted:
+            self.wanted.discard(seq)
+            if self.full:
+                self.make_room()
+            self.put(reply)
+
+    def make_room(self) -> None:
+        """Let the stream send on."""
+        self.full = False
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(None)
+
+    async def room(self) -> None:
+        """Wait until the stream may send on. For one task."""
+        if self.full:
+            self._receiver = self._loop.create_future()
+            await self._receiver
 
 
 class Session:
@@ -60,8 +110,8 @@ class Session:
         self._kept_bytes = 0
         self._running: dict[int, list[asyncio.Future[bytes]]] = {}
         self._unnumbered = 0
-        # Set whenever nothing is under way.
-        self._settled = asyncio.Event()
+        # Set when nothing is under way any more; made by who waits for that.
+        self._settled: asyncio.Event | None = None
         self._attachment: Attachment | None = None
         self._expires_at = time.monotonic() + lease_s
         self._lost: SessionLost | None = None
@@ -86,7 +136,7 @@ class Session:
                 if not waiter.done():
                     waiter.set_exception(self._lost)
         if self._attachment is not None:
-            self._attachment.replies.put_nowait(self._lost)
+            self._attachment.put(self._lost)
         self._kept.clear()
         self.lane.close()
 
@@ -95,9 +145,9 @@ class Session:
     def attach(self) -> Attachment:
         """Make a new stream the current one; the one before it ends."""
         if self._attachment is not None:
-            self._attachment.replies.put_nowait(Superseded("another stream of this session has taken over"))
-            self._attachment.room.set()
-        self._attachment = Attachment()
+            self._attachment.put(Superseded("another stream of this session has taken over"))
+            self._attachment.make_room()
+        self._attachment = Attachment(self._window)
         return self._attachment
 
     def detach(self, attachment: Attachment) -> None:
@@ -109,6 +159,8 @@ class Session:
     async def settled(self, timeout_s: float) -> None:
         """Wait until nothing is under way, or the time is up."""
         if timeout_s > 0 and (self._running or self._unnumbered):
+            self._settled = self._settled or asyncio.Event()
+            self._settled.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._settled.wait(), timeout_s)
 
@@ -123,11 +175,9 @@ class Session:
             raise self._lost or Superseded("another stream of this session has taken over")
         kept = self._accept(batch)
         if kept is not None:
-            attachment.replies.put_nowait(kept)
-            return
-        attachment.wanted.add(batch.seq)
-        if len(attachment.wanted) >= self._window:
-            attachment.room.clear()
+            attachment.put(kept)
+        else:
+            attachment.want(batch.seq)
 
     async def execute(self, batch: pb.Batch) -> bytes:
         """Run a batch, or join it, or get its kept reply; the framed response.
@@ -153,7 +203,6 @@ class Session:
         self._check_open()
         answer: asyncio.Future[pb.BatchReply] = self._loop.create_future()
         self._unnumbered += 1
-        self._settled.clear()
         self.lane.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
         # Shielded: a caller who goes away does not undo what was accepted.
         return await asyncio.shield(answer)
@@ -199,7 +248,6 @@ class Session:
             )
         self._received = seq
         self._running[seq] = []
-        self._settled.clear()
         if operations is None:
             self.lane.submit(batch, lambda reply: self._post(self._finish, seq, reply))
         else:
@@ -238,15 +286,11 @@ class Session:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(framed)
-        attachment = self._attachment
-        if attachment is not None and seq in attachment.wanted:
-            attachment.wanted.discard(seq)
-            attachment.replies.put_nowait(framed)
-            if len(attachment.wanted) < self._window:
-                attachment.room.set()
+        if self._attachment is not None:
+            self._attachment.answer(seq, framed)
 
     def _check_settled(self) -> None:
-        if not self._running and not self._unnumbered:
+        if self._settled is not None and not self._running and not self._unnumbered:
             self._settled.set()
 
     def _answer(self, answer: asyncio.Future[pb.BatchReply], reply: pb.BatchReply) -> None:

@@ -31,6 +31,9 @@ Deliver = Callable[[list[Request]], None]
 # processor from the threads that serve.
 _SMALL_WORK_FLOPS = 50_000_000
 
+# Batches under way on a device that works on its own. While it has that many, requests gather for the next one.
+_MAX_UNDER_WAY = 2
+
 # A batch larger than this gets memory of its own, which is let go with it.
 _MAX_KEPT_STAGING = 64 << 20
 
@@ -61,6 +64,7 @@ class ModelLane:
         self._deliver = deliver
         self._lock = threading.Lock()
         self._is_scheduled = False
+        self._under_way = 0
         self._drained: list[Callable[[], None]] = []
         self._staging = torch.empty(0, dtype=torch.uint8)
         self._finisher: _Finisher | None = None
@@ -110,6 +114,9 @@ class ModelLane:
         """Run one batch; whether there is more to do."""
         with self._lock:
             self._is_scheduled = False
+        if self._under_way >= _MAX_UNDER_WAY:
+            # The end of one of them brings the next turn.
+            return False
         taken = self.queue.take()
         if taken.expired:
             self._statistics.timed_out += len(taken.expired)
@@ -124,7 +131,7 @@ class ModelLane:
             with self._lock:
                 again, self._is_scheduled = not self._is_scheduled, True
             return again
-        elif self._drained and not len(self.queue):
+        elif self._drained and not self._under_way and not len(self.queue):
             with self._lock:
                 functions, self._drained = self._drained, []
             for function in functions:
@@ -273,7 +280,12 @@ class ModelLane:
                     request.error = _refusal(error)
                     self._count_failure(request)
             self._deliver(batch)
+            with self._lock:
+                self._under_way -= 1
+            self.wake()
 
+        with self._lock:
+            self._under_way += 1
         if self._finisher is None:
             self._finisher = _Finisher()
         self._finisher.put(finish)

@@ -18,25 +18,23 @@ class RequestStream:
         self._answer = answer
         self._write = write
         self._under_way: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_MAX_REQUESTS)
+        self._tasks: set[asyncio.Task[bytes]] = set()
         self._bytes = 0
         self._room = asyncio.Event()
 
     async def run(self, messages: AsyncIterator[bytes]) -> None:
         """Answer all messages; when this ends, none is under way any more."""
         reading = asyncio.create_task(self._read(messages))
-        current: asyncio.Task[bytes] | None = None
         try:
-            while (current := await self._under_way.get()) is not None:
-                await self._write(await current)
+            while (first := await self._under_way.get()) is not None:
+                await self._write(await first)
             await reading
         finally:
             reading.cancel()
-            if current is not None:
-                current.cancel()
-            while not self._under_way.empty():
-                left = self._under_way.get_nowait()
-                if left is not None:
-                    left.cancel()
+            for task in self._tasks:
+                task.cancel()
+            # Room for the reader to say that it has ended.
+            self._under_way = asyncio.Queue()
 
     async def _read(self, messages: AsyncIterator[bytes]) -> None:
         try:
@@ -45,9 +43,18 @@ class RequestStream:
                     self._room.clear()
                     await self._room.wait()
                 self._bytes += len(data)
-                await self._under_way.put(asyncio.create_task(self._one(data)))
+                task = asyncio.create_task(self._one(data))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+                await self._under_way.put(task)
         finally:
             await self._under_way.put(None)
+
+    def _done(self, task: asyncio.Task[bytes]) -> None:
+        self._tasks.discard(task)
+        # Looked at here, since nobody waits for those behind one that ended the stream.
+        if not task.cancelled():
+            task.exception()
 
     async def _one(self, data: bytes) -> bytes:
         try:

@@ -1,0 +1,466 @@
+"""compile: a function of tensors, recorded once, kept on the server, and run there with one small call each time.
+
+The first call with arguments of a kind runs the function as it is and records the operations that it issues. What the
+function reads from the outside (other tensors, parameters of modules) becomes an input too. Knows how calls are
+encoded; does not know sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from tclient import _issue, _state
+from tclient._cell import Cell, Meta
+from tclient._context import MODES
+from tclient._exceptions import TensorError, TensorRuntimeError
+from tclient._handle import Handle
+from tclient._operations import USED, Operation
+from tclient._session import Session
+from tclient._tensor import Tensor
+from tclient._values import register
+from tensorcompute.v1 import tensor_pb2 as pb
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Results whose size depends on the elements: what follows in Python could differ from run to run.
+_DATA_DEPENDENT = frozenset(
+    f"{prefix}{name}"
+    for name in ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount")
+    for prefix in ("", "Tensor.")
+)
+# The key of what a tensor is: more than this a function cannot tell from Python without reading elements.
+_Key = tuple[Any, ...]
+
+
+class _Slot:
+    """In the place of a tensor: the number of an input or of an output."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Recorder:
+    """The operations of one thread while a function is recorded."""
+
+    def __init__(self, function: str, session: Session, inputs: list[Handle]) -> None:
+        self.program = pb.Program(context=_context(MODES.stamp))
+        self.inputs = inputs
+        self.lines: list[str] = []
+        self.changes = self.meta_change = False
+        self._function = function
+        self._session = session
+        # Where a thing is: the slot, by the id and path under which the session knows it.
+        self._slots = {_name(handle._cell): number for number, handle in enumerate(inputs, 1)}
+        self._calls: list[tuple[pb.Call, Any]] = []
+        # Names stay taken while the recording lasts: a thing that was dropped must not lend its name to another.
+        self._alive: list[Any] = []
+
+    def dispatch(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """Run a call as it is, and record it."""
+        if operation.name in _DATA_DEPENDENT or _is_masked(operation, args):
+            raise self.refused(operation.name, "gives a result whose size depends on the elements")
+        encoded = _issue.encode_call(operation, self._session, args, kwargs)
+        MODES.recorder = None
+        try:
+            result = _issue.dispatch(operation, args, kwargs)
+        finally:
+            MODES.recorder = self
+        if _is_plain(result):
+            raise self.refused(operation.name, "reads a value")
+        call = pb.Call.FromString(encoded)
+        self._calls.append((call, result))
+        self._alive.append((args, kwargs, result))
+        self.changes = (
+            self.changes or operation.writes or operation.writes_if or bool(kwargs and kwargs.get("out") is not None)
+        )
+        self.meta_change = self.meta_change or operation.meta_change
+        return result
+
+    def refused(self, name: str, what: str) -> TensorError:
+        """The error for what cannot be recorded."""
+        return TensorRuntimeError(
+            f"compile: `{name}` within {self._function} {what}, which a recorded function cannot do; "
+            "return the tensor, and read it outside"
+        )
+
+    def finish(self, outputs: list[Handle]) -> None:
+        """Give everything its slot, now that it is known what is an input."""
+        known = {_name(cell)[0] for _, result in self._calls for cell in _cells(result)}
+        for call, _ in self._calls:
+            for ref in _refs(call):
+                if ref[0] not in known and ref not in self._slots:
+                    self._capture(ref)
+        inside: dict[int, int] = {}
+        for call, result in self._calls:
+            names = [_name(cell) for cell in _cells(result)]
+            for value in _values(call):
+                self._rename(value, inside)
+            fresh = {name[0] for name in names} - set(inside) - {name[0] for name in self._slots}
+            for made in fresh:
+                inside[made] = len(self.inputs) + len(inside) + 1
+                call.id = inside[made]
+            self.program.calls.append(call)
+            self.lines.append(self._line(call))
+        self.program.inputs = len(self.inputs)
+        results = [pb.Value() for _ in outputs]
+        for value, handle in zip(results, outputs, strict=True):
+            name = _name(handle._cell)
+            value.ref.id, value.ref.path[:] = name[0], list(name[1])
+            self._rename(value, inside)
+        if len(results) == 1:
+            self.program.result.CopyFrom(results[0])
+        elif results:
+            self.program.result.tuple.items.extend(results)
+        else:
+            self.program.result.none.SetInParent()
+        self._let_go({value.result or value.ref.id for value in results})
+
+    def _capture(self, ref: tuple[int, tuple[int, ...]]) -> None:
+        """A thing from the outside becomes an input."""
+        for args, kwargs, _ in self._alive:
+            for handle in _handles([args, kwargs or {}]):
+                if _name(handle._cell) == ref:
+                    self.inputs.append(handle)
+                    self._slots[ref] = len(self.inputs)
+                    return
+
+    def _rename(self, value: pb.Value, inside: dict[int, int]) -> None:
+        ref = (value.result, ()) if value.result else (value.ref.id, tuple(value.ref.path))
+        slot = self._slots.get(ref)
+        if slot is not None:
+            value.result = slot
+        elif ref[1]:
+            value.ref.id = inside[ref[0]]
+        else:
+            value.result = inside[ref[0]]
+
+    def _let_go(self, needed: set[int]) -> None:
+        """Empty each slot before the call that follows its last use, as the function itself would."""
+        last: dict[int, int] = {}
+        for index, call in enumerate(self.program.calls):
+            for slot, _ in _refs(call):
+                last[slot] = index
+            if call.id:
+                last.setdefault(call.id, index)
+        for slot, index in last.items():
+            if slot > len(self.inputs) and slot not in needed and index + 1 < len(self.program.calls):
+                self.program.calls[index + 1].frees.append(slot)
+
+    def _line(self, call: pb.Call) -> str:
+        name = USED[call.operation]
+        args = ", ".join([_text(value) for value in call.args] + [f"{kw.name}={_text(kw.value)}" for kw in call.kwargs])
+        return f"{f'%{call.id} = ' if call.id else ''}{name}({args})"
+
+
+class _Recording:
+    """A function for arguments of one kind: the program on the server, and how to put its results back together."""
+
+    def __init__(self, recorder: _Recorder, arguments: int, result: Any, outputs: list[Handle]) -> None:
+        self.lines = recorder.lines
+        # Inputs behind the arguments: what the function took from the outside.
+        self.captured = recorder.inputs[arguments:]
+        self._structure = result
+        self._count = len(outputs)
+        self._metas: list[Meta | None] = [None] * len(outputs)
+        self._latest = [weakref.ref(output) for output in outputs]
+        self._program = _issue.own("tc.program", _Message(recorder.program))
+        name = "tc.run_with_effects" if recorder.changes else "tc.run"
+        returns: Any = "none" if not outputs else "tensor" if len(outputs) == 1 else {"count": len(outputs)}
+        self._operation = Operation(
+            {
+                "name": name,
+                "returns": returns,
+                "writes": ["program"] if recorder.changes else [],
+                "meta_change": recorder.meta_change,
+            }
+        )
+
+    def run(self, arguments: list[Handle]) -> Any:
+        """Issue the one call."""
+        made = _issue.dispatch(self._operation, (self._program, *arguments, *self.captured), None)
+        outputs: list[Any] = [] if not self._count else [made] if self._count == 1 else list(made)
+        self._foretell(outputs)
+        return _rebuild(self._structure, outputs, arguments + self.captured)
+
+    def _foretell(self, outputs: list[Any]) -> None:
+        """Results of the same arguments are described as those before: nobody need wait to learn their shape."""
+        for position, output in enumerate(outputs):
+            if self._metas[position] is None:
+                before = self._latest[position]()
+                self._metas[position] = before._cell.meta if before is not None else None
+                self._latest[position] = weakref.ref(output)
+            cell = output._cell
+            if cell.meta is None and self._metas[position] is not None:
+                cell.meta, cell.epoch = self._metas[position], cell.session.epoch
+
+
+class Compiled:
+    """What `compile` returns: called as the function is."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self._function = function
+        self._recordings: weakref.WeakKeyDictionary[Session, dict[_Key, _Recording]] = weakref.WeakKeyDictionary()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The result of the function: recorded at the first call with arguments of a kind, run on the server then.
+
+        Raises: RuntimeError where the function cannot be recorded, and whatever its operations raise.
+        """
+        if MODES.recorder is not None:
+            # A compiled function within another is recorded as part of it.
+            return self._function(*args, **kwargs)
+        tensors: list[Handle] = []
+        kind = (MODES.stamp, self._surroundings(), _key((args, kwargs), tensors))
+        session = tensors[0]._cell.session if tensors else _state.current()
+        recordings = self._recordings.setdefault(session, {})
+        found = recordings.get(kind)
+        if found is not None:
+            return found.run(tensors)
+        recorder = _Recorder(getattr(self._function, "__qualname__", repr(self._function)), session, list(tensors))
+        MODES.recorder = recorder
+        try:
+            result = self._function(*args, **kwargs)
+        finally:
+            MODES.recorder = None
+        outputs: list[Handle] = []
+        names = {_name(handle._cell) for handle in recorder.inputs}
+        structure = _structure(result, outputs, names, recorder)
+        recorder.finish(outputs)
+        structure = _bind(structure, recorder)
+        recordings[kind] = _Recording(recorder, len(tensors), structure, outputs)
+        return result
+
+    def recorded(self) -> str:
+        """What was recorded so far, a line for each operation; %1, %2 … are the inputs."""
+        texts = ["\n".join(one.lines) for by_kind in self._recordings.values() for one in by_kind.values()]
+        return "\n\n".join(texts) or "nothing is recorded yet: call the function"
+
+    def _surroundings(self) -> _Key:
+        """Which tensors and modules the function sees in its closure and its globals; others are another recording."""
+        function = self._function
+        owner = getattr(function, "__self__", function)
+        seen: list[Any] = [owner] if hasattr(owner, "named_parameters") else []
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            seen += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+            names = function.__globals__
+            seen += [names[name] for name in code.co_names if name in names]
+        return tuple(itertools.chain.from_iterable(map(_identity, seen)))
+
+
+def compile(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs on the server as one call, whatever its length; also as a decorator.
+
+    The first call with arguments of a kind (shapes, dtypes, devices, requires_grad, sameness, modes, and all that is
+    not a tensor by value) runs the function as it is and records its operations; later ones send one small message.
+    Python code of the function does not run again, so what it does besides operations happens once. Reading elements
+    inside (item(), numpy(), if x:) is refused, as are results whose size depends on elements.
+
+    `compiled.recorded()` shows what was recorded.
+
+    Example:
+        >>> import tclient as torch
+        >>> @torch.compile
+        ... def step(y, x):
+        ...     return torch.tanh(y @ x) + x
+    """
+    return Compiled(function)
+
+
+# ---- arguments and results -------------------------------------------------------------------------------------------
+
+
+def _key(value: Any, tensors: list[Handle]) -> Any:
+    """What kind of argument it is; tensors are collected, each once."""
+    if isinstance(value, Tensor):
+        for position, known in enumerate(tensors):
+            if known._cell is value._cell:
+                return position
+        tensors.append(value)
+        meta = value._meta(grad=True)
+        return (len(tensors), tuple(meta.shape), meta.dtype, str(meta.device), meta.requires_grad)
+    if isinstance(value, Handle):
+        tensors.append(value)
+        return (len(tensors), type(value).__name__)
+    if isinstance(value, (list, tuple)):
+        return (type(value).__name__, *(_key(item, tensors) for item in value))
+    if isinstance(value, dict):
+        return ("dict", *((name, _key(item, tensors)) for name, item in value.items()))
+    if hasattr(value, "named_parameters"):
+        return _identity(value)
+    try:
+        hash(value)
+    except TypeError:
+        return (type(value).__name__, repr(value))
+    return (type(value).__name__, value)
+
+
+def _identity(seen: Any) -> _Key:
+    """Tensors and modules by identity; of a module, its parameters, buffers and modes too."""
+    if isinstance(seen, Handle):
+        return (id(seen._cell),)
+    if hasattr(seen, "named_parameters") and hasattr(seen, "modules") and not isinstance(seen, type):
+        tensors = itertools.chain(seen.parameters(), seen.buffers())
+        return (id(seen), *(id(one._cell) for one in tensors), *(module.training for module in seen.modules()))
+    return ()
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _structure(result: Any, outputs: list[Handle], inputs: set[Any], recorder: _Recorder) -> Any:
+    """The result with slots in the place of tensors: of outputs, or of inputs that are returned as they are."""
+    if isinstance(result, Tensor):
+        if _name(result._cell) in inputs:
+            return result
+        for number, known in enumerate(outputs):
+            if known is result:
+                return _Slot(number)
+        outputs.append(result)
+        return _Slot(len(outputs) - 1)
+    if isinstance(result, (list, tuple)):
+        items = [_structure(item, outputs, inputs, recorder) for item in result]
+        if isinstance(result, list):
+            return items
+        return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
+    if isinstance(result, dict):
+        return {name: _structure(item, outputs, inputs, recorder) for name, item in result.items()}
+    return result
+
+
+def _bind(structure: Any, recorder: _Recorder) -> Any:
+    """Inputs that are returned as they are, by their number: negative, to tell them from outputs."""
+    if isinstance(structure, Tensor):
+        names = [_name(handle._cell) for handle in recorder.inputs]
+        return _Slot(-1 - names.index(_name(structure._cell)))
+    if isinstance(structure, (list, tuple)):
+        items = [_bind(item, recorder) for item in structure]
+        if isinstance(structure, list):
+            return items
+        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+    if isinstance(structure, dict):
+        return {name: _bind(item, recorder) for name, item in structure.items()}
+    return structure
+
+
+def _rebuild(structure: Any, outputs: list[Any], inputs: list[Handle]) -> Any:
+    if isinstance(structure, _Slot):
+        return outputs[structure.number] if structure.number >= 0 else inputs[-1 - structure.number]
+    if isinstance(structure, list):
+        return [_rebuild(item, outputs, inputs) for item in structure]
+    if isinstance(structure, tuple):
+        items = [_rebuild(item, outputs, inputs) for item in structure]
+        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+    if isinstance(structure, dict):
+        return {name: _rebuild(item, outputs, inputs) for name, item in structure.items()}
+    return structure
+
+
+def _is_plain(result: Any) -> bool:
+    """Whether something in a result is neither a tensor nor None: a value that Python could go on with."""
+    if isinstance(result, (list, tuple)):
+        return any(map(_is_plain, result))
+    return result is not None and not isinstance(result, Handle)
+
+
+def _is_masked(operation: Operation, args: tuple[Any, ...]) -> bool:
+    """x[mask]: as many elements as the mask has True ones."""
+    if operation.name != "Tensor.__getitem__" or len(args) < 2:
+        return False
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(item, Tensor) and str(item.dtype) in ("torch.bool", "torch.uint8") for item in index)
+
+
+# ---- the encoded calls -----------------------------------------------------------------------------------------------
+
+
+class _Message:
+    """A program on its way into a call."""
+
+    def __init__(self, program: pb.Program) -> None:
+        self.value = pb.Value(program=program).SerializeToString()
+
+
+register(_Message, lambda message, session: message.value)
+
+
+def _context(stamp: bytes) -> int:
+    return pb.Call.FromString(stamp).context if stamp else 0
+
+
+def _name(cell: Cell) -> tuple[int, tuple[int, ...]]:
+    """The id and path under which the session knows a thing."""
+    return pb.Call.FromString(b"\x08" + cell.id).id, cell.path
+
+
+def _handles(value: Any) -> Iterator[Handle]:
+    if isinstance(value, Handle):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _handles(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _handles(item)
+    elif isinstance(value, slice):
+        yield from _handles([value.start, value.stop, value.step])
+
+
+def _cells(result: Any) -> list[Cell]:
+    return [handle._cell for handle in _handles(result)]
+
+
+def _values(call: pb.Call) -> Iterator[pb.Value]:
+    """Every value of a call that names a thing."""
+    pending = [*call.args, *(entry.value for entry in call.kwargs)]
+    while pending:
+        value = pending.pop()
+        kind = value.WhichOneof("kind")
+        if kind in ("result", "ref"):
+            yield value
+        elif kind == "list":
+            pending += value.list.items
+        elif kind == "tuple":
+            pending += value.tuple.items
+        elif kind == "mapping":
+            pending += [entry.value for entry in value.mapping.entries]
+        elif kind == "slice":
+            bounds = value.slice
+            pending += [getattr(bounds, name) for name in ("start", "stop", "step") if bounds.HasField(name)]
+
+
+def _refs(call: pb.Call) -> Iterator[tuple[int, tuple[int, ...]]]:
+    for value in _values(call):
+        yield (value.result, ()) if value.result else (value.ref.id, tuple(value.ref.path))
+
+
+def _text(value: pb.Value) -> str:
+    kind = value.WhichOneof("kind")
+    if kind == "result":
+        return f"%{value.result}"
+    if kind == "ref":
+        return f"%{value.ref.id}{''.join(f'[{step}]' for step in value.ref.path)}"
+    if kind in ("list", "tuple"):
+        return f"({', '.join(map(_text, getattr(value, kind).items))})"
+    if kind == "mapping":
+        return "{" + ", ".join(f"{entry.name}: {_text(entry.value)}" for entry in value.mapping.entries) + "}"
+    if kind == "size":
+        return str(tuple(value.size.dims))
+    if kind == "slice":
+        bounds = (getattr(value.slice, name) for name in ("start", "stop", "step") if value.slice.HasField(name))
+        return ":".join(map(_text, bounds)) or ":"
+    if kind in ("none", "ellipsis"):
+        return "None" if kind == "none" else "..."
+    return str(getattr(value, kind or "none")).strip().replace("\n", " ")

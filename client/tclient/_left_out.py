@@ -1,0 +1,92 @@
+"""Names of torch that this client does not have, and what to do instead.
+
+They say in an AttributeError what a user of torch needs to know. Knows no operations.
+"""
+
+from __future__ import annotations
+
+_SHARED = "a setting of the whole server, which other sessions share; "
+_CALLABLE = "no code of a caller runs on the server"
+_SPARSE = "only strided tensors travel; keep the tensor dense"
+_QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to save memory"
+_POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.tolist()"
+
+_REASONS: dict[str, str] = {
+    **dict.fromkeys(("compile", "jit", "vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
+    **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
+    **dict.fromkeys(
+        ("set_default_device", "set_default_tensor_type"),
+        "new tensors go to the server's device unless told otherwise; give device=... to the call, and the dtype to "
+        "set_default_dtype",
+    ),
+    **dict.fromkeys(
+        ("set_num_threads", "get_num_threads", "set_num_interop_threads", "get_num_interop_threads"),
+        f"{_SHARED}start it with `tserver serve --threads N`",
+    ),
+    **dict.fromkeys(
+        (
+            "use_deterministic_algorithms",
+            "are_deterministic_algorithms_enabled",
+            "set_float32_matmul_precision",
+            "get_float32_matmul_precision",
+            "set_flush_denormal",
+            "set_anomaly_enabled",
+            "set_warn_always",
+            "backends",
+        ),
+        f"{_SHARED}there is none for one session",
+    ),
+    **dict.fromkeys(("save", "load"), "files of torch hold pickles, which are code; use safetensors or numpy.save"),
+    **dict.fromkeys(("from_dlpack", "to_dlpack"), f"{_POINTER}, and make one with tclient.tensor(array)"),
+    "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",
+    "from_file": "the files of the server are not yours to read; use tclient.tensor(numpy.fromfile(...))",
+    "multiprocessing": "a tensor lives on the server; processes open sessions of their own",
+    "distributed": "the server has one device for each session",
+    **dict.fromkeys(
+        (
+            "sparse_coo_tensor",
+            "sparse_csr_tensor",
+            "sparse_csc_tensor",
+            "sparse_bsr_tensor",
+            "sparse_bsc_tensor",
+            "sparse_compressed_tensor",
+            "sparse",
+        ),
+        _SPARSE,
+    ),
+    **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), _QUANTIZED),
+}
+
+_TENSOR_REASONS: dict[str, str] = {
+    **dict.fromkeys(("register_hook", "register_post_accumulate_grad_hook"), f"{_CALLABLE}; look at x.grad afterwards"),
+    **dict.fromkeys(("apply_", "map_", "map2_"), f"{_CALLABLE}; use operations on whole tensors"),
+    **dict.fromkeys(
+        (
+            "data_ptr",
+            "const_data_ptr",
+            "storage",
+            "untyped_storage",
+            "storage_type",
+            "set_",
+            "__cuda_array_interface__",
+        ),
+        _POINTER,
+    ),
+    **dict.fromkeys(("share_memory_", "pin_memory", "record_stream"), _POINTER),
+    **dict.fromkeys(
+        ("to_sparse", "to_sparse_coo", "to_sparse_csr", "to_sparse_csc", "to_sparse_bsr", "to_sparse_bsc", "sparse_mask"),
+        _SPARSE,
+    ),
+    "to_mkldnn": "only strided tensors travel",
+    "new": "use new_empty, new_tensor, new_zeros, new_ones or new_full",
+}
+
+
+def reason(name: str) -> str | None:
+    """Why a module has no such name, if torch's has one."""
+    return _REASONS.get(name)
+
+
+def reason_of_tensor(name: str) -> str | None:
+    """Why a tensor has no such attribute, if torch's has one."""
+    return _TENSOR_REASONS.get(name)

@@ -1,0 +1,67 @@
+"""Running one operation: what comes before the function and after it, for the operations that need something there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tserver.engine.memory import check_factory
+from tserver.engine.operations import Operation
+from tserver.engine.space import Space
+
+
+def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """The result of an operation. New tensors go to the default device, and are within memory and quota.
+
+    Raises: whatever the function raises, torch.OutOfMemoryError, Exhausted.
+    """
+    if operation.is_factory and space.default_device is not None and kwargs.get("device") is None:
+        kwargs["device"] = space.default_device
+    if operation.allocates:
+        check_factory(operation.name, operation.function, args, kwargs)
+    if space.watched:
+        # What the calls of a program write is not looked at one by one.
+        space.settle(writes=operation.changes(kwargs) or operation.name.startswith("tc.run"))
+    if operation.needs_space:
+        result = operation.function(space, *args, **kwargs)
+    else:
+        result = operation.function(*args, **kwargs)
+    if result is NotImplemented:
+        raise unsupported(operation.name, args)
+    if space.max_bytes:
+        space.charge(operation.name, result)
+    return result
+
+
+def unsupported(name: str, args: list[Any]) -> TypeError:
+    """What Python says when neither operand knows the operator."""
+    dunder = name.rpartition(".")[2].strip("_")
+    plain = dunder.removeprefix("i").removeprefix("r") if dunder not in _OPERATORS else dunder
+    symbol = _OPERATORS.get(plain, plain)
+    if dunder != plain and dunder.startswith("i"):
+        symbol += "="
+    left, right = (type(argument).__name__ for argument in (args if not dunder.startswith("r") else reversed(args)))
+    return TypeError(f"unsupported operand type(s) for {symbol}: '{left}' and '{right}'")
+
+
+_OPERATORS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "** or pow()",
+    "matmul": "@",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "lshift": "<<",
+    "rshift": ">>",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}

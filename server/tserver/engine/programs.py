@@ -1,0 +1,212 @@
+"""Programs: calls that are kept on the server and run as one, on inputs that change.
+
+A program is taken apart once, when it is kept: names become functions, constants become values, and each call knows
+which slots it reads. A run is then little more than the functions themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.apply import apply_operation
+from tserver.engine.modes import Mode
+from tserver.engine.operations import Operation
+from tserver.engine.space import Space
+from tserver.engine.values import decode
+from tserver.errors import InvalidArgument
+
+MAX_CALLS = 100_000
+# Operations that look at a session from outside, which a run cannot do.
+_NOT_WITHIN = frozenset({"tc.read", "tc.numpy", "tc.describe", "tc.program"})
+
+# What a slot holds before it is filled, and after it was let go.
+_EMPTY = object()
+Slots = list[Any]
+Getter = Callable[[Slots], Any]
+
+
+class _Slots:
+    """Stands in for a session's space while the arguments of a program are decoded: what they name are slots."""
+
+    def __init__(self, space: Space, filled: set[int]) -> None:
+        self.max_nesting = space.max_nesting
+        self.max_inline_bytes = space.max_inline_bytes
+        self._filled = filled
+
+    def whole(self, call_id: int) -> Any:
+        """A mark for a slot, which the plan of the call replaces."""
+        return _Slot(self._checked(call_id), ())
+
+    def part(self, ref: pb.Ref) -> Any:
+        """A mark for a part of what a slot holds."""
+        return _Slot(self._checked(ref.id), tuple(ref.path))
+
+    def take_upload(self, upload_id: int) -> Any:
+        """Refused: a program outlives an upload."""
+        raise InvalidArgument("a program cannot take an upload; make it a tensor first, and an input")
+
+    def _checked(self, slot: int) -> int:
+        if slot not in self._filled:
+            raise InvalidArgument(f"the program reads slot {slot}, which nothing fills, or which was let go")
+        return slot
+
+
+class _Slot:
+    __slots__ = ("index", "path")
+
+    def __init__(self, index: int, path: tuple[int, ...]) -> None:
+        self.index, self.path = index, path
+
+
+class _Step:
+    """One call, taken apart."""
+
+    __slots__ = ("args", "constant_kwargs", "fills", "frees", "kwargs", "mode", "operation", "slots_only")
+
+    def __init__(self, operation: Operation, args: list[Any], kwargs: dict[str, Any], call: pb.Call) -> None:
+        self.operation = operation
+        # Where every argument is a whole slot, the plan is the numbers of the slots.
+        self.slots_only = (
+            tuple(arg.index for arg in args) if all(isinstance(arg, _Slot) and not arg.path for arg in args) else None
+        )
+        self.args = [_getter(arg) for arg in args]
+        self.constant_kwargs = kwargs if not any(map(_has_slot, kwargs.values())) else None
+        self.kwargs = {name: _getter(value) for name, value in kwargs.items()}
+        self.fills = call.id
+        self.frees = tuple(call.frees)
+        self.mode: Mode | None = None
+
+
+class Program:
+    """Calls that are kept."""
+
+    held_as: ClassVar[str] = "program"
+
+    def __init__(self, space: Space, message: pb.Program) -> None:
+        if len(message.calls) > MAX_CALLS:
+            raise InvalidArgument(f"the program has {len(message.calls)} calls; at most {MAX_CALLS} are kept")
+        if message.inputs > MAX_CALLS:
+            raise InvalidArgument(f"the program has {message.inputs} inputs; at most {MAX_CALLS} are taken")
+        self._inputs = message.inputs
+        self._size = 1 + self._inputs
+        filled = set(range(1, self._inputs + 1))
+        slots = _Slots(space, filled)
+        self._steps = [self._step(space, slots, filled, call, message.context) for call in message.calls]
+        if not message.HasField("result"):
+            raise InvalidArgument("the program has no result; set `none` for none")
+        self._result = _getter(decode(slots, message.result))
+
+    def _step(self, space: Space, slots: _Slots, filled: set[int], call: pb.Call, context: int) -> _Step:
+        if call.operation >= len(space.operations):
+            raise InvalidArgument(f"operation index {call.operation} is not defined by the session")
+        operation = space.operations[call.operation]
+        if operation.name in _NOT_WITHIN:
+            raise InvalidArgument(f"{operation.name} cannot be a call of a program")
+        filled.difference_update(call.frees)
+        args = [decode(slots, value) for value in call.args]
+        kwargs = {entry.name: decode(slots, entry.value) for entry in call.kwargs}
+        step = _Step(operation, args, kwargs, call)
+        if call.context != context:
+            step.mode = space.mode(call.context)
+        if call.id:
+            if call.id in filled or call.id > self._inputs + MAX_CALLS:
+                raise InvalidArgument(f"slot {call.id} is filled already, or far beyond the number of calls")
+            filled.add(call.id)
+            self._size = max(self._size, call.id + 1)
+        return step
+
+    def run(self, space: Space, inputs: Sequence[Any]) -> Any:
+        """The result for these inputs. Raises: InvalidArgument, and whatever a call raises."""
+        if len(inputs) != self._inputs:
+            raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
+        slots: Slots = [_EMPTY] * self._size
+        slots[1 : 1 + len(inputs)] = inputs
+        for step in self._steps:
+            for slot in step.frees:
+                if slot < len(slots):
+                    slots[slot] = _EMPTY
+            operation = step.operation
+            try:
+                if step.mode is None:
+                    result = self._call(space, step, operation, slots)
+                else:
+                    with step.mode:
+                        result = self._call(space, step, operation, slots)
+            except Exception as error:
+                error.add_note(f"in `{operation.name}`, a call of the program")
+                raise
+            if step.fills:
+                slots[step.fills] = result
+        return self._result(slots)
+
+    def _call(self, space: Space, step: _Step, operation: Operation, slots: Slots) -> Any:
+        args: list[Any]
+        if step.slots_only is not None:
+            args = [slots[slot] for slot in step.slots_only]
+        else:
+            args = [get(slots) for get in step.args]
+        kwargs = step.constant_kwargs
+        if kwargs is None:
+            kwargs = {name: get(slots) for name, get in step.kwargs.items()}
+        if operation.is_plain:
+            result = operation.function(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return apply_operation(space, operation, args, dict(kwargs))
+
+
+def _has_slot(value: Any) -> bool:
+    if isinstance(value, _Slot):
+        return True
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_slot, value))
+    if isinstance(value, dict):
+        return any(map(_has_slot, value.values()))
+    if isinstance(value, slice):
+        return any(map(_has_slot, (value.start, value.stop, value.step)))
+    return False
+
+
+def _getter(value: Any) -> Getter:
+    """A function that makes an argument from the slots."""
+    if isinstance(value, _Slot):
+        index, path = value.index, value.path
+        if not path:
+            return lambda slots: slots[index]
+
+        def part(slots: Slots) -> Any:
+            found = slots[index]
+            for step in path:
+                found = found[step]
+            return found
+
+        return part
+    if not _has_slot(value):
+        # A list is made anew each time: a function may keep or change the one it is given.
+        return (lambda slots: list(value)) if isinstance(value, list) else (lambda slots: value)
+    if isinstance(value, slice):
+        start, stop, stride = _getter(value.start), _getter(value.stop), _getter(value.step)
+        return lambda slots: slice(start(slots), stop(slots), stride(slots))
+    if isinstance(value, dict):
+        named = {name: _getter(item) for name, item in value.items()}
+        return lambda slots: {name: get(slots) for name, get in named.items()}
+    items = [_getter(item) for item in value]
+    if isinstance(value, tuple):
+        return lambda slots: tuple([get(slots) for get in items])
+    return lambda slots: [get(slots) for get in items]
+
+
+def keep_program(space: Space, message: pb.Program) -> Program:
+    """`tc.program`: keep a program. Raises: InvalidArgument."""
+    if not isinstance(message, pb.Program):
+        raise InvalidArgument(f"tc.program takes a program, not a {type(message).__name__}")
+    return Program(space, message)
+
+
+def run_program(space: Space, program: Any, *inputs: Any) -> Any:
+    """`tc.run`: run a program that is kept."""
+    if not isinstance(program, Program):
+        raise InvalidArgument(f"tc.run takes a program that is kept, not a {type(program).__name__}")
+    return program.run(space, inputs)

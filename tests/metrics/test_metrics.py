@@ -1,0 +1,213 @@
+"""What Prometheus is told: read over HTTP from a real server, as Prometheus does."""
+
+from __future__ import annotations
+
+import math
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from tensorcompute.oip import inference_pb2 as oip_pb
+from tests.models.networks import create, forward, relu_mlp
+from tests.support.listeners import listener
+from tests.support.raw import Raw, RawSession
+from tests.support.refusals import refused, status_of
+from tests.support.serving import ServerProcess, serving
+
+Code = grpc.StatusCode
+MODELS = "tensorcompute.v1.ModelService"
+TENSORS = "tensorcompute.v1.TensorService"
+
+
+class Scrape:
+    """All samples of one moment."""
+
+    def __init__(self, address: str) -> None:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            self.families = list(text_string_to_metric_families(answer.read().decode()))
+        self.samples = [sample for family in self.families for sample in family.samples]
+        self.names = {sample.name for sample in self.samples}
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name with those labels; 0 where there is none."""
+        return sum(
+            sample.value for sample in self.samples if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@pytest.fixture(scope="module")
+def measured() -> Iterator[ServerProcess]:
+    """A server that tells Prometheus."""
+    with serving("--metrics-listen", "127.0.0.1:0", "--oip-listen", "127.0.0.1:0") as running:
+        yield running
+
+
+@pytest.fixture
+def raw(measured: ServerProcess) -> Iterator[Raw]:
+    with Raw(measured.address) as raw:
+        yield raw
+
+
+def scrape(server: ServerProcess) -> Scrape:
+    return Scrape(listener(server, "metrics"))
+
+
+@pytest.fixture(scope="module")
+def ran(measured: ServerProcess) -> Scrape:
+    """A scrape after a model ran requests of 1, 2 and 4 rows and another by the OIP, and refused one of each."""
+    network = relu_mlp((4, 3))
+    with Raw(measured.address) as raw:
+        create(raw, "counted", network)
+        for rows in (1, 2, 4):
+            forward(raw, "counted", torch.ones(rows, 4))
+        with refused(Code.INVALID_ARGUMENT):
+            forward(raw, "counted", torch.ones(1, 5))
+    request = oip_pb.ModelInferRequest(model_name="counted", raw_input_contents=[bytes(16)])
+    request.inputs.add(name="input", datatype="FP32", shape=(1, 4))
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    with grpc.insecure_channel(listener(measured, "oip")) as channel:
+        infer: Any = channel.unary_unary(path, None, oip_pb.ModelInferResponse.FromString)
+        infer(request.SerializeToString(), timeout=20)
+        request.inputs[0].datatype = "INT8"
+        assert status_of(lambda: infer(request.SerializeToString(), timeout=20)) is Code.INVALID_ARGUMENT
+    return scrape(measured)
+
+
+LABELS = {"model": "counted", "version": "1"}
+
+
+def test_tritons_counters_have_tritons_names(ran: Scrape) -> None:
+    assert ran.value("nv_inference_request_success", **LABELS) == 4
+    assert ran.value("nv_inference_count", **LABELS) == 8
+    assert ran.value("nv_inference_exec_count", **LABELS) == 4
+    assert ran.value("nv_inference_request_failure", reason="INVALID_ARGUMENT", **LABELS) == 2
+    assert ran.value("nv_inference_pending_request_count", **LABELS) == 0
+    for name in (
+        "nv_inference_request_duration_us",
+        "nv_inference_queue_duration_us",
+        "nv_inference_compute_input_duration_us",
+        "nv_inference_compute_infer_duration_us",
+        "nv_inference_compute_output_duration_us",
+    ):
+        assert name in ran.names
+        assert 0 <= ran.value(name, **LABELS) < 20e6
+    total = ran.value("nv_inference_request_duration_us", **LABELS)
+    assert total >= ran.value("nv_inference_compute_infer_duration_us", **LABELS) > 0
+
+
+def test_latencies_and_times_in_the_queue_are_histograms(ran: Scrape) -> None:
+    for name in ("tensorcompute_model_request_duration_seconds", "tensorcompute_model_queue_duration_seconds"):
+        assert ran.value(f"{name}_count", **LABELS) == 4
+        assert ran.value(f"{name}_bucket", le="+Inf", **LABELS) == 4
+        assert 0 < ran.value(f"{name}_sum", **LABELS) < 20
+    took = ran.value("tensorcompute_model_request_duration_seconds_sum", **LABELS)
+    assert math.isclose(took * 1e6, ran.value("nv_inference_request_duration_us", **LABELS), abs_tol=1)
+
+
+def test_batch_sizes_are_a_histogram(ran: Scrape) -> None:
+    name = "tensorcompute_model_batch_size"
+    cumulated = {le: ran.value(f"{name}_bucket", le=le, **LABELS) for le in ("1", "2", "4", "8", "+Inf")}
+    assert cumulated == {"1": 2, "2": 3, "4": 4, "8": 4, "+Inf": 4}
+    assert ran.value(f"{name}_sum", **LABELS) == 8
+
+
+def test_memory_and_bytes_of_a_model_are_told(ran: Scrape) -> None:
+    assert ran.value("tensorcompute_model_memory_bytes", device="cpu", **LABELS) == 4 * 15
+    assert ran.value("tensorcompute_model_ready", **LABELS) == 1
+    assert ran.value("tensorcompute_model_input_bytes_total", **LABELS) == 8 * 16
+    assert ran.value("tensorcompute_model_output_bytes_total", **LABELS) == 8 * 12
+
+
+def test_rpcs_of_all_listeners_are_counted_by_method_and_end(ran: Scrape) -> None:
+    for service, method, done in ((MODELS, "MlpForward", 3), ("inference.GRPCInferenceService", "ModelInfer", 1)):
+        labels = {"service": service, "method": method}
+        assert ran.value("tensorcompute_rpcs_total", code="OK", **labels) == done
+        assert ran.value("tensorcompute_rpcs_total", code="INVALID_ARGUMENT", **labels) == 1
+        assert ran.value("tensorcompute_rpc_failures_total", reason="INVALID_ARGUMENT", **labels) == 1
+        assert ran.value("tensorcompute_rpc_duration_seconds_count", **labels) == done + 1
+        assert ran.value("tensorcompute_rpcs_active", **labels) == 0
+        assert ran.value("tensorcompute_rpc_received_bytes_total", **labels) > 16 * done
+        assert ran.value("tensorcompute_rpc_sent_bytes_total", **labels) > 12 * done
+
+
+def test_every_name_is_told_once_and_every_counter_says_so(ran: Scrape) -> None:
+    names = [family.name for family in ran.families]
+    assert len(names) == len(set(names))
+    for family in ran.families:
+        assert family.documentation, family.name
+        assert family.name.startswith(("tensorcompute_", "nv_", "process_")), family.name
+        assert (family.type == "unknown") == (family.name.startswith("nv_") and "pending" not in family.name)
+
+
+def test_no_gpu_is_told_where_there_is_none(ran: Scrape) -> None:
+    has_gpu = torch.cuda.is_available()
+    assert any(name.startswith("nv_gpu_") for name in ran.names) == has_gpu
+
+
+def test_the_memory_of_the_device_and_of_the_process_are_told(ran: Scrape) -> None:
+    total = ran.value("tensorcompute_device_memory_total_bytes", device="cpu")
+    assert 0 < ran.value("tensorcompute_device_memory_free_bytes", device="cpu") < total
+    assert ran.value("process_resident_memory_bytes") > 50e6
+
+
+def test_sessions_and_what_they_hold_come_and_go(measured: ServerProcess, raw: Raw) -> None:
+    before = scrape(measured)
+    with RawSession(measured.address) as session:
+        tensor = session.create(zeros={}, shape=[1000])
+        session.ask("Reshape", input=tensor.id, shape=[10, 100])
+        held = scrape(measured)
+        assert held.value("tensorcompute_sessions") == before.value("tensorcompute_sessions") + 1
+        # A view is no tensor of its own.
+        assert held.value("tensorcompute_tensors") == before.value("tensorcompute_tensors") + 1
+        name = "tensorcompute_tensor_bytes"
+        assert held.value(name, device="cpu") == before.value(name, device="cpu") + 4000
+        assert held.value("tensorcompute_calls_total") >= before.value("tensorcompute_calls_total") + 2
+    after = scrape(measured)
+    assert after.value("tensorcompute_sessions") == before.value("tensorcompute_sessions")
+    assert after.value("tensorcompute_tensors") == before.value("tensorcompute_tensors")
+
+
+def test_a_failed_call_is_counted_by_its_reason(measured: ServerProcess, raw: Raw) -> None:
+    name = "tensorcompute_call_failures_total"
+    before = scrape(measured)
+    with raw.open_session() as session, refused(Code.INVALID_ARGUMENT):
+        tensor = session.create(zeros={}, shape=[4])
+        session.ask("Reshape", input=tensor.id, shape=[3])
+    after = scrape(measured)
+    assert after.value(name) == before.value(name) + 1
+    labels = {"service": TENSORS, "method": "Reshape", "reason": "OPERATION_FAILED"}
+    assert after.value("tensorcompute_rpc_failures_total", **labels) == 1
+
+
+def test_bytes_of_streams_are_counted_both_ways(measured: ServerProcess, raw: Raw) -> None:
+    with raw.open_session() as session:
+        tensor = session.create(ones={}, shape=[50_000])
+        session.download(tensor.id)
+    after = scrape(measured)
+    labels = {"service": TENSORS, "method": "Download"}
+    assert 200_000 <= after.value("tensorcompute_rpc_sent_bytes_total", **labels) < 201_000
+    assert after.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
+
+
+def test_methods_that_are_not_there_fill_no_table(measured: ServerProcess, raw: Raw) -> None:
+    for number in range(3):
+        call = raw.channel.unary_unary(f"/{TENSORS}/Nothing{number}", None, None)
+        assert status_of(lambda call=call: call(b"", timeout=20)) is Code.UNIMPLEMENTED  # type: ignore[misc]
+    labels = {sample.labels.get("method", "") for sample in scrape(measured).samples}
+    assert not any(method.startswith("Nothing") for method in labels)
+
+
+def test_nothing_is_told_unless_it_is_wanted(server: ServerProcess) -> None:
+    assert not [line for line in server.stdout if "metrics" in line]
+
+
+def test_an_address_that_is_taken_is_told_and_nothing_starts(measured: ServerProcess) -> None:
+    other = ServerProcess("--metrics-listen", listener(measured, "metrics"))
+    assert other.wait(40.0) != 0
+    assert "--metrics-listen" in other.log()

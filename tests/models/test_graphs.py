@@ -1,0 +1,68 @@
+"""Forward passes on CUDA as captured graphs. All but the choice of sizes needs a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tests.models.networks import create, forward, linear_of, relu_mlp, statistics
+from tests.support.raw import Raw
+from tests.support.serving import ServerProcess
+from tserver.engine.models.description import summarise
+from tserver.engine.models.graphs import GraphedForward, captured_sizes
+from tserver.engine.models.model import Model
+
+RELU = ms.Activation(kind=ms.ACTIVATION_KIND_RELU)
+
+
+@pytest.mark.parametrize(
+    ("max_batch_size", "sizes"),
+    [
+        pytest.param(1, [1], id="one"),
+        pytest.param(8, [1, 2, 4, 8], id="a power of two"),
+        pytest.param(10, [1, 2, 4, 8, 10], id="another number"),
+        pytest.param(100_000, [1 << power for power in range(13)], id="more than is captured"),
+    ],
+)
+def test_sizes_are_powers_of_two_and_the_largest_batch(max_batch_size: int, sizes: list[int]) -> None:
+    assert captured_sizes(max_batch_size) == sizes
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.cuda
+@needs_cuda
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 64])
+def test_a_graph_gives_what_the_network_gives(rows: int) -> None:
+    device, network = torch.device("cuda", 0), relu_mlp([6, 5, 3])
+    first, last = linear_of(network), linear_of(network, 2)
+    layers = [summarise(6, 5, RELU, has_bias=True), summarise(5, 3, ms.Activation(), has_bias=True)]
+    model = Model(layers, [(first.weight, first.bias), (last.weight, last.bias)], torch.float32, device)
+    graphed = GraphedForward(model, max_batch_size=8)
+    for _ in range(3):
+        inputs = torch.randn(rows, 6, device=device)
+        torch.testing.assert_close(graphed(inputs).clone(), model.forward(inputs))
+
+
+@pytest.fixture(scope="module")
+def on_cuda() -> Iterator[Raw]:
+    """A connection to a server on the GPU."""
+    with ServerProcess(device="cuda") as server, Raw(server.address) as raw:
+        yield raw
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_callers_on_a_gpu_get_their_own_rows(on_cuda: Raw) -> None:
+    network = relu_mlp([6, 5, 3])
+    create(on_cuda, "graphed", network, batching={"max_batch_size": 16})
+    rows = torch.randn(200, 6)
+    with ThreadPoolExecutor(16) as pool:
+        outputs = list(pool.map(lambda row: forward(on_cuda, "graphed", row), rows))
+    torch.testing.assert_close(torch.stack(outputs), network(rows), rtol=1e-3, atol=1e-4)
+    assert statistics(on_cuda, "graphed").inference_count == 200
