@@ -9,6 +9,13 @@
 #   DEVICE       device of `make serve`: auto, cpu, cuda, cuda:N                  default: auto
 #   PYTEST_ARGS  options for `make test`, e.g. PYTEST_ARGS='-k permute -x'
 #   BENCH_ARGS   options for `make bench` and `make bench-gpu`
+#   HOST         the server of `make load`                                        default: LISTEN
+#   USERS, TIME  of `make load`: how many at once, for how long                   default: 16, 20s
+#   WORK         of `make load`: MlpUser, TensorUser or both                      default: both
+#   PROCESSES    of `make load`: worker processes here                            default: 1
+#   WEB=1        `make load` with locust's web page instead of a run without one
+#   LOAD_ARGS    more options of locust for `make load`
+#   N, LEAK=1    of `make soak`: requests; the control, which must fail           default: 1000000
 #   IMAGE        cpu or cuda, for `make image`                                    default: cpu
 #   ENGINE       what builds images: docker, podman or buildah                    default: docker
 
@@ -23,6 +30,15 @@ LISTEN ?= 127.0.0.1:50051
 DEVICE ?= auto
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+HOST ?= $(LISTEN)
+USERS ?= 16
+TIME ?= 20s
+WORK ?=
+PROCESSES ?= 1
+WEB ?=
+LOAD_ARGS ?=
+N ?= 1000000
+LEAK ?=
 IMAGE ?= cpu
 ENGINE ?= docker
 
@@ -85,8 +101,19 @@ bench: $(INSTALLED) ## Measure against the yardsticks
 
 .PHONY: bench-gpu
 bench-gpu: $(INSTALLED) ## Measure on a CUDA device
-	@[ -f tests/bench/gpu.py ] || { echo 'make bench-gpu: there are no GPU measurements in this version' >&2; exit 1; }
 	$(PY) -m tests.bench.gpu $(BENCH_ARGS)
+
+.PHONY: load
+load: $(INSTALLED) ## Put load on the server at HOST: USERS for TIME, or WEB=1
+	@mkdir -p out/load
+	locust --locustfile tests/load/locustfile.py --host $(HOST) --users $(USERS) --spawn-rate $(USERS) \
+	  $(if $(WEB),--web-host 127.0.0.1,--headless --run-time $(TIME) --only-summary) \
+	  $(if $(filter-out 1,$(PROCESSES)),--processes $(PROCESSES)) \
+	  --csv out/load/users --html out/load/users.html $(LOAD_ARGS) $(WORK)
+
+.PHONY: soak
+soak: $(INSTALLED) ## Send N requests to a server and watch its memory; LEAK=1 is the control
+	$(PY) -m tests.load.soak --requests $(N) --device $(DEVICE) $(if $(LEAK),--leak)
 
 ##@ Ship it
 
@@ -135,7 +162,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  echo 'no NVIDIA GPU found; if pip now fetches CUDA libraries, TORCH_INDEX (see `make help`) avoids them'; \
 	fi
 	@echo 'installing the project and its tools'
-	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[server,demo,dev]'
+	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[server,demo,load,dev]'
 	@echo '$(CURDIR)/$(INSTALLED)' > $(INSTALLED)
 
 define python_is_new

@@ -122,10 +122,14 @@ def network(axes: Axes, layers: list[list[str]], weights: list[np.ndarray]) -> N
         for (x, y), name in zip(places[column], names, strict=True):
             is_input = column == 0
             axes.scatter([x], [y], s=330, color="white", edgecolors=FAINT if is_input else INK, linewidths=2, zorder=2)
-            beside, side = ((-15, 0), "right") if is_input else ((0, 17), "center")
+            beside, side = ((0, 17), "center")
+            if is_input:
+                beside, side = ((-15, 0), "right")
+            elif column == len(layers) - 1:
+                beside, side = ((15, 0), "left")
             axes.annotate(name, (x, y), xytext=beside, textcoords="offset points", ha=side, va="center")
     height = max(len(names) for names in layers) / 2
-    axes.set(xlim=(-1.8, 5.8), ylim=(-height, height + 0.1))
+    axes.set(xlim=(-1.8, 6.4), ylim=(-height, height + 0.1))
     axes.axis("off")
 
 

@@ -80,7 +80,8 @@ def draw(
     right.set_title("How wrong they are while they learn")
     for (name, losses), colour in zip(histories.items(), (FAINT, INK), strict=True):
         right.plot(losses, color=colour, linewidth=2.5)
-        right.annotate(name, (STEPS, losses[-1]), xytext=(0, 7), textcoords="offset points", ha="right", color=INK)
+        half = STEPS // 2
+        right.annotate(name, (half, losses[half]), xytext=(0, 9), textcoords="offset points")
     right.set(xlabel="step", ylabel="loss", ylim=(0, None), xlim=(0, STEPS))
     save(figure, path)
 

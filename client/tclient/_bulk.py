@@ -1,7 +1,8 @@
 """Upload and Download: large arrays, from and into their own memory.
 
-They go by the data endpoint where there is one, else in chunks over gRPC. There the protobuf framing around each chunk is
-written and read by hand, so that our code copies each byte once. Knows the connection; does not know what a tensor is.
+They go by the data endpoint where there is one, else in chunks over gRPC. There the protobuf framing around each chunk
+is written and read by hand, so that our code copies each byte once. Knows the connection; does not know what a tensor
+is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 _CHUNK_BYTES = 1 << 20
+# glibc takes the size of the largest block freed so far, up to 32 MiB, for what is usual here, and keeps such blocks for
+# the next use. Without, the kernel would map each chunk anew, page by page. This one is never touched.
+bytearray((32 << 20) - 8192)
 
 Array = np.ndarray[Any, Any]
 # The code of the dtype, the shape, and the bytes.

@@ -5,6 +5,7 @@ Every status of gRPC becomes an exception of ours here and nowhere else. Knows g
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,6 +26,8 @@ _OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # Chunks of bulk data come in few frames.
+    ("grpc.http2.max_frame_size", 1 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -36,12 +39,29 @@ _OPTIONS = (
 _RESUMABLE = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 
 
+# False is plain text; True trusts the authorities that gRPC knows; a path is a PEM file of those to trust.
+Tls = bool | str | os.PathLike[str]
+
+
+def _authority(tls: Tls) -> bytes | None:
+    if isinstance(tls, bool):
+        return None
+    try:
+        with open(tls, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise ConnectFailed(f"connect: tls={str(tls)!r} is not a file that can be read: {error.strerror}") from error
+
+
 class Connection:
     """A channel and the RPCs on it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls = False) -> None:
         self.address = address
-        self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+        if tls:
+            self.channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_authority(tls)), options=_OPTIONS)
+        else:
+            self.channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._unary: dict[str, Any] = {}
 
     def call(self, method: str, request: Any, response: Any, *, timeout_s: float | None = 20.0) -> Any:

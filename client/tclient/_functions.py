@@ -19,9 +19,10 @@ from tclient._tensor import Tensor
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
     """A tensor with the elements and dtype of an array. Unlike torch's it copies: the server has its own memory."""
-    if not isinstance(ndarray, np.ndarray):
-        kind = type(ndarray).__name__
-        raise TypeError(f"expected np.ndarray (got {'numpy.' if isinstance(ndarray, np.generic) else ''}{kind})")
+    given: Any = ndarray
+    if not isinstance(given, np.ndarray):
+        kind = type(given).__name__
+        raise TypeError(f"expected np.ndarray (got {'numpy.' if isinstance(given, np.generic) else ''}{kind})")
     return dispatch(TABLE["from_numpy"], (ndarray,), None)
 
 

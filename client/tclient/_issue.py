@@ -236,9 +236,7 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     return result
 
 
-def encode_call(
-    operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None
-) -> bytes:
+def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bytes:
     """A call as `dispatch` encodes it, without an id: for what is recorded besides being issued."""
     parts = [operation.intern()]
     if operation.name in _DATA_OPERATIONS:

@@ -12,7 +12,7 @@ _QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to sa
 _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.tolist()"
 
 _REASONS: dict[str, str] = {
-    **dict.fromkeys(("compile", "jit", "vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
+    **dict.fromkeys(("jit", "vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
     **dict.fromkeys(
         ("set_default_device", "set_default_tensor_type"),
@@ -36,7 +36,6 @@ _REASONS: dict[str, str] = {
         ),
         f"{_SHARED}there is none for one session",
     ),
-    **dict.fromkeys(("save", "load"), "files of torch hold pickles, which are code; use safetensors or numpy.save"),
     **dict.fromkeys(("from_dlpack", "to_dlpack"), f"{_POINTER}, and make one with tclient.tensor(array)"),
     "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",
     "from_file": "the files of the server are not yours to read; use tclient.tensor(numpy.fromfile(...))",
@@ -74,7 +73,15 @@ _TENSOR_REASONS: dict[str, str] = {
     ),
     **dict.fromkeys(("share_memory_", "pin_memory", "record_stream"), _POINTER),
     **dict.fromkeys(
-        ("to_sparse", "to_sparse_coo", "to_sparse_csr", "to_sparse_csc", "to_sparse_bsr", "to_sparse_bsc", "sparse_mask"),
+        (
+            "to_sparse",
+            "to_sparse_coo",
+            "to_sparse_csr",
+            "to_sparse_csc",
+            "to_sparse_bsr",
+            "to_sparse_bsc",
+            "sparse_mask",
+        ),
         _SPARSE,
     ),
     "to_mkldnn": "only strided tensors travel",

@@ -19,7 +19,7 @@ from typing import Any
 
 from tclient import _state
 from tclient._cell import Call
-from tclient._connection import Connection
+from tclient._connection import Connection, Tls
 from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError
 from tclient._reports import Reports
 from tclient._stream import HEAVY_BYTES, Stream
@@ -59,16 +59,17 @@ class Session:
     A context manager: within it, it is the session of `tclient.…`; at its end it is closed.
     """
 
-    def __init__(self, address: str, *, synchronous: bool = False, timeout_s: float = 20.0) -> None:
+    def __init__(self, address: str, *, synchronous: bool = False, timeout_s: float = 20.0, tls: Tls = False) -> None:
         from tclient import __version__
 
         self.address = address
-        connection = Connection(address)
+        self.tls = tls
+        connection = Connection(address, tls)
         try:
             opened = connection.open_session(f"tclient/{__version__}", timeout_s)
             if opened.endpoint and opened.endpoint != address:
                 connection.close()
-                connection = Connection(opened.endpoint)
+                connection = Connection(opened.endpoint, tls)
         except BaseException:
             connection.close()
             raise
@@ -178,6 +179,8 @@ class Session:
         result = call.result
         if result is None:
             return None
+        if isinstance(result, bytes):
+            return pb.Value.FromString(result)
         if result.HasField("error"):
             raise self.reports.exception(result.error, call)
         return result.value
@@ -263,6 +266,13 @@ class Session:
             raise self._again(self.dead)
 
     # ---- settling (the reader's thread) --------------------------------------------------------------------------
+
+    def settle_values(self, calls: list[Call], values: list[tuple[int, bytes]]) -> None:
+        """Takes in the answer to a batch that has nothing but values in it, still encoded."""
+        for index, value in values:
+            calls[index].result = value
+        for call in calls:
+            call.done = True
 
     def settle(self, seq: int, calls: list[Call], reply: pb.BatchReply, size_bytes: int) -> None:
         """Takes in the answer to a batch."""

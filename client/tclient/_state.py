@@ -42,10 +42,17 @@ def connected() -> Session | None:
     return _current
 
 
-def connect(address: str | None = None, *, synchronous: bool | None = None, timeout_s: float = 20.0) -> Session:
+def connect(
+    address: str | None = None,
+    *,
+    synchronous: bool | None = None,
+    timeout_s: float = 20.0,
+    tls: bool | str | os.PathLike[str] | None = None,
+) -> Session:
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
-    With synchronous=True every call waits, and raises its error at its own line.
+    With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
+    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path).
     Raises: ConnectFailed if nothing answers there; VersionMismatch; ServerBusy.
     """
     from tclient._session import Session
@@ -53,8 +60,14 @@ def connect(address: str | None = None, *, synchronous: bool | None = None, time
     address = address or os.environ.get("TCLIENT_ADDRESS")
     if not address:
         raise NotConnectedError('connect: give an address, as in tclient.connect("host:port"), or set TCLIENT_ADDRESS')
+    if tls is None:
+        named = os.environ.get("TCLIENT_TLS", "")
+        tls = named == "1" or (named if named not in ("", "0") else False)
     session = Session(
-        address, synchronous=synchronous_default if synchronous is None else synchronous, timeout_s=timeout_s
+        address,
+        synchronous=synchronous_default if synchronous is None else synchronous,
+        timeout_s=timeout_s,
+        tls=tls,
     )
     with _lock:
         session._previous = _current

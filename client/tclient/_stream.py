@@ -24,6 +24,7 @@ from tclient._connection import is_resumable, translate
 from tclient._context import CONTEXTS
 from tclient._exceptions import ServerFailed, SessionLost, TensorError
 from tclient._operations import USED
+from tclient._replies import SMALL_BYTES, values_of
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 if TYPE_CHECKING:
@@ -320,19 +321,28 @@ class Stream:
         old.queue.put(None)
 
     def _settle(self, raw: bytes) -> None:
-        reply = rpc.ExecuteStreamResponse.FromString(raw).reply
         session = self._session
         inflight = self.inflight
-        if not reply.seq or (reply.seq <= self._acked):
+        found = values_of(raw) if len(raw) <= SMALL_BYTES else None
+        reply = None
+        if found is not None:
+            seq = found[0]
+        else:
+            reply = rpc.ExecuteStreamResponse.FromString(raw).reply
+            seq = reply.seq
+        if seq <= self._acked:
             return  # a kept reply that we already have
-        if not inflight or inflight[0].seq != reply.seq:
+        if not inflight or inflight[0].seq != seq:
             raise ServerFailed(
-                f"the server at {session.address} answered batch {reply.seq}, "
+                f"the server at {session.address} answered batch {seq}, "
                 f"but batch {inflight[0].seq if inflight else 'none'} is the next to be answered"
             )
         batch = inflight[0]
-        session.settle(reply.seq, batch.calls, reply, len(raw))
-        self._acked = reply.seq
+        if found is not None:
+            session.settle_values(batch.calls, found[1])
+        elif reply is not None:
+            session.settle(seq, batch.calls, reply, len(raw))
+        self._acked = seq
         batch.done = True
         inflight.popleft()
         if batch.heavy:

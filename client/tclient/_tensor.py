@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 
 from tclient import _device, _dtypes, _issue, _left_out
-from tclient._context import MODES
 from tclient._cell import Meta
-from tclient._context import no_grad
+from tclient._context import MODES, no_grad
 from tclient._dtypes import BY_CODE, SCALAR_TYPES
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
@@ -349,9 +348,12 @@ class Tensor(_Base):
         def __getattr__(self, name: str) -> Any:
             error = AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
             if not name.startswith("__"):
-                near = difflib.get_close_matches(name, dir(Tensor), 3)
-                if near:
-                    # A note, so that the text is torch's.
+                why = _left_out.reason_of_tensor(name)
+                near = difflib.get_close_matches(name, [each for each in dir(Tensor) if not each.startswith("_")], 3)
+                # A note, so that the text is torch's.
+                if why:
+                    error.add_note(f"a tensor on a server has no {name}: {why}")
+                elif near:
                     error.add_note(f"the nearest that exist: {', '.join(near)}")
             raise error
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from tclient import _state
 from tclient._device import device as _device
 from tclient._exceptions import TensorRuntimeError
-from tclient.random import manual_seed as _manual_seed
 from tclient._info import server_info
 from tclient._namespace import missing
 from tclient._types import typed_classes
+from tclient.random import manual_seed as _manual_seed
 
 if TYPE_CHECKING:
     from tclient._types import tensortype

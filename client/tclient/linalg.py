@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tclient._exceptions import LinAlgError as LinAlgError
+from tclient._exceptions import LinAlgError
 from tclient._namespace import functions, missing
 
 globals().update(functions("linalg."))
+
+__all__ = ["LinAlgError"]
 
 
 def __getattr__(name: str) -> Any:

@@ -258,16 +258,17 @@ def files(table: dict[str, Any], texts: _Typed) -> dict[Path, str]:
     }
     for name in ("nn.functional", "linalg", "fft", "special"):
         path = name.replace(".", "/")
-        offered = _reexports(_source(f"{path}.py"))
+        offered = _reexports(_source(f"{path}.py")) + _offered(f"{path}.py")
         found[f"{path}.pyi"] = f"{head}{offered}\n{_functions(_under(table, texts, f'{name}.', 'function'))}"
     return {CLIENT / path: text for path, text in found.items()}
 
 
 def _offered(path: str) -> str:
-    """The imports that a module lists in `__all__`."""
-    names = set(_constants(path, "__all__"))
+    """The imports that a module lists in `__all__`, if it has one."""
+    body = _source(path)
+    names = set(_constants(path, "__all__")) if "__all__" in _names(body) else set()
     lines = []
-    for node in _source(path):
+    for node in body:
         if isinstance(node, ast.ImportFrom):
             lines += [f"from {node.module} import {a.name} as {a.name}\n" for a in node.names if a.name in names]
     return "".join(lines)

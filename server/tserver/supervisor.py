@@ -63,7 +63,8 @@ def reserve(listen: str, option: str = "--listen") -> tuple[str, int]:
             raise PortTaken(
                 f"cannot listen on {option} {listen}: {error.strerror}; stop the other server, or choose another port"
             ) from error
-        return host, int(probe.getsockname()[1])
+        # Port 0 stays 0: the server itself takes one, so that nobody can take it in between.
+        return host, int(text)
 
 
 def supervise(config: Config) -> int:
@@ -138,6 +139,7 @@ class _Supervisor:
                     self._config = replace(self._config, **found_free)
                 else:
                     self._announced = True
+                    self._port = int(address.rpartition(":")[2])
             print(line, end="", flush=True)
         code = child.wait()
         self._child = None

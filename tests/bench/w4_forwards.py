@@ -35,11 +35,14 @@ def measure(bench: Bench) -> Iterator[Row]:
         enter = stack.enter_context
         server, naive = enter(bench.server()), enter(peer("naive"))
         remote = enter(side(MODULE, "tclient", address=server.address, threads=CALLERS))
+        own = enter(side(MODULE, "tclient nn.MLP", address=server.address, threads=CALLERS))
         unary = enter(side(MODULE, "naive gRPC", address=naive.address, threads=CALLERS))
         local = enter(side(MODULE, "torch", threads=CALLERS))
-        ours, theirs, torchs = bench.take_turns([remote, unary, local], "requests/s", rounds, order)
-        yield Row("W4", f"MLP, {CALLERS} threads of one client", ours, theirs, BAR)
-        yield Row("W4", f"MLP, {CALLERS} threads of one client", ours, torchs, note="goal: above 1×")
+        sides = [remote, own, unary, local]
+        ours, modules, theirs, torchs = bench.take_turns(sides, "requests/s", rounds, order)
+        yield Row("W4", f"served MLP, {CALLERS} threads of one client", ours, theirs, BAR)
+        yield Row("W4", f"served MLP, {CALLERS} threads of one client", ours, torchs, note="goal: above 1×")
+        yield Row("W4", f"a session's own nn.MLP, {CALLERS} threads", modules, theirs)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         server, naive = enter(bench.server()), enter(peer("naive"))
@@ -105,8 +108,31 @@ def closed_loop(request: Callable[[], object], threads: int, seconds: float) -> 
 
 
 @contextlib.contextmanager
-def with_tclient(options: Options) -> Iterator[Run]:
-    """Through the server: the row goes there, ten numbers come back."""
+def with_served(options: Options) -> Iterator[Run]:
+    """A model that the server keeps: rows of all callers are batched there."""
+    import tclient
+
+    from .shape import SIZES
+
+    with tclient.connect(options.address):
+        try:
+            model = tclient.models.get("bench")
+        except tclient.TensorError:
+            # The clients of W4p start together: one of them makes it.
+            with contextlib.suppress(ValueError):
+                tclient.models.create("bench", tclient.nn.MLP(list(SIZES), activation="relu"))
+            model = tclient.models.get("bench")
+        row = np.random.default_rng(0).random((1, SIZES[0]), np.float32)
+
+        def request() -> None:
+            assert model(row).shape == (1, SIZES[-1])
+
+        yield lambda order: [closed_loop(request, options.threads, order["seconds"])]
+
+
+@contextlib.contextmanager
+def with_module(options: Options) -> Iterator[Run]:
+    """A module of the session: the row goes there, ten numbers come back."""
     import tclient
 
     from .shape import SIZES
@@ -176,4 +202,4 @@ def with_naive(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({"tclient": with_tclient, "torch": with_torch, "naive gRPC": with_naive})
+    serve({"tclient": with_served, "tclient nn.MLP": with_module, "torch": with_torch, "naive gRPC": with_naive})

@@ -1,4 +1,4 @@
-"""Rows N7, N9, N10 and the demo: every file of client/examples runs, says what it should, and leaves its picture."""
+"""Rows N7, N9 to N11 and the demo: every file of client/examples runs, says what it should, and leaves its picture."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ SAYS = {
         r"at 15: looks and chances +0\.00 +1\.00 +1\.00 +0\.00\n",
         r"first choice: Ana -> Bea -> Cleo -> Cleo\n",
     ],
+    "learn_triangles_squares": [
+        r"a line: loss 0\.\d+ -> 0\.[5-7]\d+, [5-7]\d% of the shapes right",
+        r"the network: loss 0\.\d+ -> 0\.0\d+, 100% of the shapes right",
+    ],
+    "learn_decision_machine": [
+        r"at 14 +loss 0\.\d+ -> 0\.\d+, right about [56]\d% of those it has not met\n",
+        r"at 25 +loss 0\.\d+ -> 0\.\d+, right about 8\d% of those it has not met\n",
+        r"super machine +loss [01]\.\d+ -> 0\.2\d+, right about 9\d% of those it has not met\n",
+        r"weights found at 25: looks \+\d\.\d, chances \+\d\.\d, character \+\d\.\d, ",
+    ],
+    "learn_digits": [
+        r"loss: 2\.\d+ -> 0\.0\d+\n",
+        r"test accuracy: 9[789]\.\d%\n",
+        r"saved and loaded again: 9[789]\.\d%\n",
+    ],
     "demo": [
         r"accuracy: 9\d\.\d%\n",
         r"agreement with the local prediction: 100\.0%\n",
@@ -50,6 +65,9 @@ PICTURES = {
     "collapse": "collapse.png",
     "triangles_squares": "triangles_squares.png",
     "decision_machine": "decision_machine.png",
+    "learn_triangles_squares": "learn_triangles_squares.png",
+    "learn_decision_machine": "learn_decision_machine.png",
+    "learn_digits": "learn_digits.png",
     "demo": "digits.png",
 }
 

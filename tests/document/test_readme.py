@@ -86,6 +86,15 @@ def test_the_networks_run(server: Any) -> None:
     assert printed.strip() in program
 
 
+def test_the_training_loop_learns_and_its_network_is_saved(server: Any, tmp_path: Path) -> None:
+    program = block("python", "from tclient.utils.data").replace("net.safetensors", str(tmp_path / "net.safetensors"))
+    printed = output_of([sys.executable, "-"], program, TCLIENT_ADDRESS=server.address)
+    losses = [float(line.split()[1]) for line in printed.splitlines()]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] / 2
+    assert (tmp_path / "net.safetensors").is_file()
+
+
 def test_the_shell_example_prints_what_it_should(server: Any, tmp_path: Path) -> None:
     for name, source in (("grpcurl", GRPCURL), ("jq", JQ)):
         if shutil.which(name) is None:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-Program = Callable[[Any, "Transcript"], None]
+# The second argument is a Transcript, or a kind of it that notes more.
+Program = Callable[[Any, Any], None]
 Notes = list[Any]
 
 

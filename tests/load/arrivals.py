@@ -26,10 +26,15 @@ UNANSWERED = "UNANSWERED"
 class Offered:
     """What became of the requests that were due in the measured time."""
 
-    seconds: float = 0.0
+    seconds: float = 0.0  # from the first that was due to the last answer
     latencies_s: list[float] = field(default_factory=list)  # of those that were answered well
     failures: Counter[str] = field(default_factory=Counter)
     latest_start_s: float = 0.0  # how far the generator itself fell behind its schedule, at worst
+
+    @property
+    def answered_per_s(self) -> float:
+        """The rate of answers: lower than that of requests where answers were still coming after the last request."""
+        return len(self.latencies_s) / self.seconds if self.seconds else 0.0
 
     @property
     def count(self) -> int:
@@ -42,12 +47,14 @@ class Offered:
         ordered = sorted(self.latencies_s)
         return ordered[place] if place < len(ordered) else math.inf
 
-    def __iadd__(self, other: Offered) -> Offered:
-        self.seconds = max(self.seconds, other.seconds)
-        self.latencies_s += other.latencies_s
-        self.failures += other.failures
-        self.latest_start_s = max(self.latest_start_s, other.latest_start_s)
-        return self
+    def __add__(self, other: Offered) -> Offered:
+        """What two generators saw at the same time."""
+        return Offered(
+            max(self.seconds, other.seconds),
+            self.latencies_s + other.latencies_s,
+            self.failures + other.failures,
+            max(self.latest_start_s, other.latest_start_s),
+        )
 
 
 def schedule(rate: float, seconds: float, *, phase: float = 0.0, seed: int | None = None) -> Iterator[float]:
@@ -59,7 +66,7 @@ def schedule(rate: float, seconds: float, *, phase: float = 0.0, seed: int | Non
         for number in range(math.ceil(rate * seconds - phase)):
             yield (number + phase) / rate
         return
-    draw = random.Random(seed)  # noqa: S311 - no secret
+    draw = random.Random(seed)
     due = draw.expovariate(rate)
     while due < seconds:
         yield due
@@ -90,9 +97,10 @@ async def offer(
             offered.failures[failure] += 1
         else:
             offered.latencies_s.append(latency)
+            offered.seconds = max(offered.seconds, due + latency - warm_up_s)
 
     for number, due in enumerate(times):
-        while (early := due - (clock() - began)) > 0:
+        if (early := due - (clock() - began)) > 0:
             await asyncio.sleep(max(early, SHORTEST_PAUSE_S))
         if due >= warm_up_s:
             offered.latest_start_s = max(offered.latest_start_s, clock() - began - due)

@@ -20,10 +20,12 @@ from tensorcompute.v1 import model_service_pb2_grpc as model_stubs
 from tests.load.workload import OPTIONS, TIMEOUT_S, Rows, TensorWork, create_network
 
 
-@events.init.add_listener
 def _let_grpc_and_gevent_agree(**_: Any) -> None:
     """In each worker, after locust has forked: gRPC's poller does not survive a fork."""
     grpc.experimental.gevent.init_gevent()
+
+
+events.init.add_listener(_let_grpc_and_gevent_agree)
 
 
 class GrpcUser(User):

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -135,7 +136,7 @@ def generator(options: Options, rpc: str) -> Iterator[Run]:
     def answer(order: Order) -> list[float]:
         offered = asyncio.run(run(order))
         counts = [float(offered.failures[name]) for name in FAILURES]
-        return [offered.latest_start_s, *counts, *offered.latencies_s]
+        return [offered.seconds, offered.latest_start_s, *counts, *offered.latencies_s]
 
     yield answer
 
@@ -148,9 +149,8 @@ class Generators:
 
     def offer(self, rate: float, seconds: float, *, warm_up_s: float = 1.0, poisson: bool = False) -> Offered:
         """Offer `rate` requests a second for so long after the warm-up. Raises ProcessFailed."""
-        total = Offered()
+        parts: list[Offered] = []
         failures: list[BaseException] = []
-        lock = threading.Lock()
 
         def one(index: int, each: Side) -> None:
             order: Order = {
@@ -161,14 +161,13 @@ class Generators:
                 "seed": index if poisson else None,
             }
             try:
-                late, *figures = each.run(order)
+                took, late, *figures = each.run(order)
             except BaseException as failure:
                 failures.append(failure)
                 return
             counts, latencies = figures[: len(FAILURES)], figures[len(FAILURES) :]
             named = Counter({name: int(count) for name, count in zip(FAILURES, counts, strict=True) if count})
-            with lock:
-                total.__iadd__(Offered(seconds, latencies, named, late))
+            parts.append(Offered(took, latencies, named, late))
 
         threads = [threading.Thread(target=one, args=numbered) for numbered in enumerate(self._sides)]
         for thread in threads:
@@ -177,7 +176,7 @@ class Generators:
             thread.join()
         if failures:
             raise failures[0]
-        return total
+        return sum(parts, Offered())
 
 
 @contextlib.contextmanager
@@ -212,7 +211,7 @@ def describe(rate: float, offered: Offered) -> str:
     """One line for people."""
     parts = [
         f"{rate:8,.0f}/s offered",
-        f"{len(offered.latencies_s) / offered.seconds:8,.0f}/s answered",
+        f"{offered.answered_per_s:8,.0f}/s answered",
         *(f"p{share * 100:g} {offered.quantile_s(share) * 1e3:7.1f} ms" for share in (0.5, 0.9, 0.99, 0.999)),
     ]
     parts += [f"{count} × {name}" for name, count in sorted(offered.failures.items())]
@@ -236,6 +235,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in SENDERS:
-        serve({name: lambda options, name=name: generator(options, name) for name in SENDERS})
+        serve({name: partial(generator, rpc=name) for name in SENDERS})
     else:
         sys.exit(main())

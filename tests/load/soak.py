@@ -22,7 +22,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ GROWTH_BOUND = 0.01
 WARM_UP = 0.2  # of all requests
 WINDOW = 0.1  # of all requests: the first and the last so many after the warm-up are compared
 SAMPLES = 400
-STREAM_CALLERS = 64
-UNARY_CALLERS = 4
+CALLERS = 64
 ONE_IN = 10  # requests that are RPCs of their own
 
 
@@ -83,12 +82,10 @@ class Soak:
         return not self.failures and self.growth < GROWTH_BOUND
 
 
-async def closed_loops(
-    callers: list[Send], total: int, soak: Soak, sample: Callable[[], int], begin: int = 0
-) -> None:
-    """Send the requests that are left; each caller sends its next one when the last is answered."""
+async def closed_loops(callers: list[Send], total: int, soak: Soak, sample: Callable[[], int]) -> None:
+    """Send `total` requests; each caller sends its next one when the last is answered."""
     every = max(1, total // SAMPLES)
-    done = sent = begin
+    done = sent = 0
 
     async def loop(send: Send) -> None:
         nonlocal done, sent
@@ -151,7 +148,8 @@ async def run(address: str, pid: int, total: int, leak: bool, say: Callable[[str
         size = resident_bytes(pid)
         if time.monotonic() - told > 10:
             told = time.monotonic()
-            say(f"{soak.samples[-1][0] if soak.samples else 0:,} of {total:,} requests, {size / 2**20:,.1f} MiB resident")
+            done = soak.samples[-1][0] if soak.samples else 0
+            say(f"{done:,} of {total:,} requests, {size / 2**20:,.1f} MiB resident")
         return size
 
     async def sessions_come_and_go() -> None:
@@ -169,9 +167,7 @@ async def run(address: str, pid: int, total: int, leak: bool, say: Callable[[str
             return await (alone if number % ONE_IN == 0 else over_stream)(number)
 
         beside = asyncio.create_task(sessions_come_and_go())
-        # The callers beyond the stream's wait in RPCs of their own, so that these never hold up the stream's.
-        callers: list[Callable[[int], Awaitable[str]]] = [mostly_over_stream] * (STREAM_CALLERS + UNARY_CALLERS)
-        await closed_loops(callers, total, soak, sample)
+        await closed_loops([mostly_over_stream] * CALLERS, total, soak, sample)
         beside.cancel()
     soak.seconds = time.monotonic() - began
     return soak

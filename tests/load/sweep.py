@@ -42,7 +42,7 @@ class Point:
         """A point from what was measured."""
         return cls(
             rate,
-            len(offered.latencies_s) / offered.seconds,
+            offered.answered_per_s,
             {share: offered.quantile_s(share) * 1e3 for share in SHARES},
             offered.failures.total(),
             offered.latest_start_s * 1e3,
@@ -160,7 +160,9 @@ def main() -> int:
         if best.late_ms > arguments.p99_ms / 2:
             print("the generator itself was late: try --processes 2, --rpc stream, or another machine for it")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    write_json(points, arguments.p99_ms, ["python", "-m", "tests.load.sweep", *sys.argv[1:]], arguments.out / "sweep.json")
+    write_json(
+        points, arguments.p99_ms, ["python", "-m", "tests.load.sweep", *sys.argv[1:]], arguments.out / "sweep.json"
+    )
     title = f"784-256-128-10, one row a request, {arguments.rpc}"
     drawn = draw(points, arguments.p99_ms, title, arguments.out / "sweep.png")
     print(f"written: {arguments.out / 'sweep.json'}" + (f", {arguments.out / 'sweep.png'}" if drawn else ""))

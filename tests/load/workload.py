@@ -159,9 +159,7 @@ class TensorWork:
             pb.Call(id=number, operation=0, args=[argument, argument]),
             pb.Call(operation=1, args=[pb.Value(result=number)]),
         ]
-        batch = pb.Batch(
-            seq=self._batches, acked=self._acked, define_operations=names, calls=calls, frees=[number]
-        )
+        batch = pb.Batch(seq=self._batches, acked=self._acked, define_operations=names, calls=calls, frees=[number])
         request = service_pb.ExecuteRequest(session=self.secret, batch=batch)
         response: service_pb.ExecuteResponse = self._stub.Execute(request, timeout=TIMEOUT_S)
         self._acked = self._batches

@@ -20,7 +20,7 @@ def tensors_become_arrays(torch: Any, t: Watch) -> None:
     for dtype in (torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64):
         x = torch.tensor([[1, 0, 2], [3, 4, 5]]).to(dtype)
         t.show(x.numpy(), np.asarray(x), np.array(x), np.asarray(x, dtype=np.float64), x.T.numpy().copy(), x[0].numpy())
-        t.show(np.array(x[1, 2]), x[:, ::2].numpy().copy(), np.asarray(x[:0]), np.stack([x, x]), np.concatenate([x, x]))
+        t.show(np.array(x[1, 2]), x[:, ::2].numpy().copy(), np.asarray(x[:0]).copy(), np.stack([x, x]), np.concatenate([x, x]))
     t.tries(
         lambda: torch.ones(2, dtype=torch.bfloat16).numpy(),
         lambda: torch.ones(2, requires_grad=True).numpy(),
@@ -51,7 +51,7 @@ def arrays_become_tensors(torch: Any, t: Watch) -> None:
             lambda: torch.as_tensor(a, dtype=torch.float32),
             lambda: torch.asarray(a),
             lambda: torch.tensor(a[0]),
-            lambda: torch.from_numpy(a[:0]),
+            lambda: torch.from_numpy(a[:0].copy()),
             lambda: torch.tensor(a[1, 1]) if kind != "u8" else None,
         )
     # What a copy of an array that is not contiguous looks like in memory is not compared.
@@ -149,7 +149,7 @@ def functions_of_numpy_and_math(torch: Any, t: Watch) -> None:
         lambda: np.argmax(x),
         lambda: np.abs(-x),
         lambda: np.round(x),
-        lambda: np.transpose(x),
+        lambda: np.transpose(x).contiguous(),
         lambda: np.shape(x),
         lambda: np.ndim(x),
         lambda: np.allclose(x, x),

@@ -6,6 +6,7 @@ import tclient
 import tclient as torch
 import tclient.nn.functional as F
 from tclient import Tensor, nn, optim
+from tclient.utils.data import DataLoader, TensorDataset
 
 
 class Net(nn.Module):
@@ -40,6 +41,22 @@ def train(net: nn.Module, inputs: Tensor, targets: Tensor) -> list[float]:
         scheduler.step()
         losses.append(loss.item())
     return losses
+
+
+def epochs(net: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=64, shuffle=True)
+    optimizer = optim.Adam(net.parameters(), lr=1e-3)
+    for epoch in range(3):
+        running = 0.0
+        for batch, wanted in loader:
+            loss = F.cross_entropy(net(batch), wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            running += loss.item() * batch.size(0)
+        print(epoch, running / len(loader))
+    torch.save(net.state_dict(), "net.safetensors")
+    net.load_state_dict(torch.load("net.safetensors"))
 
 
 def accuracy(net: nn.Module, inputs: Tensor, targets: Tensor) -> float:

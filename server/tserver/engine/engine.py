@@ -62,11 +62,11 @@ class Lane:
         self._jobs: deque[_Job] = deque()
         self._scheduled = False
 
-    def submit(self, batch: pb.Batch, done: Callable[[pb.BatchReply], None]) -> None:
-        """Run a batch; `done` is called on the engine's thread with the reply."""
+    def submit(self, batch: pb.Batch, done: Callable[[bytes], None]) -> None:
+        """Run a batch; `done` is called on the engine's thread with the encoded BatchReply."""
         self._append(_BatchJob(batch, None, done))
 
-    def submit_typed(self, batch: pb.Batch, operations: list[Operation], done: Callable[[pb.BatchReply], None]) -> None:
+    def submit_typed(self, batch: pb.Batch, operations: list[Operation], done: Callable[[bytes], None]) -> None:
         """Run calls that bring their operations along (Call.operation is an index into them), with ids made here."""
         self._append(_BatchJob(batch, operations, done))
 
@@ -118,7 +118,7 @@ class _BatchJob(_Job):
     __slots__ = ("_batch", "_done", "_operations", "_run")
 
     def __init__(
-        self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[pb.BatchReply], None]
+        self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]
     ) -> None:
         self._batch = batch
         self._operations = operations
@@ -143,7 +143,7 @@ class _BatchJob(_Job):
                     reason="INTERNAL",
                 )
             )
-        self._done(run.reply)
+        self._done(run.encoded_reply())
         return True
 
     def _begin(self, space: Space) -> BatchRun:

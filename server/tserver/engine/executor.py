@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine import replies
 from tserver.engine.apply import apply_operation, unsupported
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
@@ -54,7 +55,7 @@ class DeviceFailure(BaseException):
 class BatchRun:
     """A batch under way: how far it has come, and what there is to tell about it."""
 
-    __slots__ = ("count", "frees", "index", "made", "operations", "parts", "remaining", "reply", "same", "seq")
+    __slots__ = ("_rest", "count", "frees", "index", "made", "operations", "parts", "remaining", "same", "seq", "told")
 
     def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
         self.seq = batch.seq
@@ -67,7 +68,21 @@ class BatchRun:
         self.index = 0
         self.made: dict[int, int] = {}
         self.same: dict[int, pb.Value] = {}
-        self.reply = pb.BatchReply(seq=batch.seq)
+        # Encoded results (see replies.py).
+        self.told: list[bytes] = []
+        self._rest: pb.BatchReply | None = None
+
+    @property
+    def reply(self) -> pb.BatchReply:
+        """What is told by way of message objects: errors, warnings, and the rarer kinds of results."""
+        if self._rest is None:
+            self._rest = pb.BatchReply()
+        return self._rest
+
+    def encoded_reply(self) -> bytes:
+        """The BatchReply. Messages that are joined are merged: results of both kinds come out as one list."""
+        rest = b"" if self._rest is None else self._rest.SerializeToString()
+        return b"".join((replies.seq_field(self.seq), *self.told, rest))
 
 
 class Executor:
@@ -173,7 +188,8 @@ class Executor:
                     if argument is result:
                         run.same[call_id] = call.args[_position(args, result)]
                         break
-                space.peak_results = max(space.peak_results, len(objects))
+                if len(objects) > space.peak_results:
+                    space.peak_results = len(objects)
         elif result is not None or call_id:
             self._tell_value(space, run, call, operation, result)
 
@@ -186,6 +202,13 @@ class Executor:
                 self._mode = wanted
 
     def _tell_value(self, space: Space, run: BatchRun, call: pb.Call, operation: Operation, result: Any) -> None:
+        encoder = replies.BY_CLASS.get(result.__class__)
+        if encoder is not None:
+            value = encoder(result)
+            if len(value) <= space.reply_room:
+                space.reply_room -= len(value)
+                run.told.append(replies.result_field(run.index, value))
+                return
         told = run.reply.results.add(call_index=run.index)
         try:
             held = encode(result, told.value)
@@ -241,6 +264,11 @@ class Executor:
             tensor = objects.get(call_id)
             if not isinstance(tensor, Tensor):
                 continue
+            if run.operations is None and call_id not in run.same:
+                value = replies.description(tensor)
+                if value is not None:
+                    run.told.append(replies.result_field(index, value))
+                    continue
             told = run.reply.results.add(call_index=index)
             try:
                 meta = told.value.tensor

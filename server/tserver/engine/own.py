@@ -58,6 +58,11 @@ def _read(space: Space, tensor: torch.Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
     if _too_large(space, tensor):
         return stage(space, tensor)
+    if tensor.is_cpu and not tensor.requires_grad:
+        try:
+            return Elements(tensor, tensor.numpy().tobytes())
+        except (RuntimeError, TypeError):
+            pass  # a dtype that numpy has not, or a view that is conjugated or negated
     return Elements(tensor, bytes_of(tensor).tobytes())
 
 

@@ -125,9 +125,6 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
         if dtype not in _NUMPY_DTYPES:
             raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
         array = tensor.numpy()
-        if not array.size:
-            # torch gives an empty array strides of 0, which it then takes for the tensor's own.
-            array = np.empty(array.shape, array.dtype)
         return Packed(array) if host.kind == pb.HostArray.KIND_SEQUENCE else array
     raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
 

@@ -16,6 +16,8 @@ def options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
+        # Chunks of bulk data come in few frames.
+        ("grpc.http2.max_frame_size", 1 << 20),
         # The client pings an idle connection every 30 s; allow that, or gRPC's default strikes it off.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.config import Config
 from tserver.engine.engine import Engine
+from tserver.engine.memory import keep_freed_memory
 from tserver.engine.models import ModelDoor
 from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
@@ -54,6 +55,7 @@ class _Process:
 
     async def run(self) -> int:
         config = self._config
+        keep_freed_memory()
         engine = Engine(config, on_fatal=self._fatal)
         sessions = Sessions(config, engine, previous_end=self._previous_end)
         disk = Store(Path(config.data_dir)) if config.data_dir else None

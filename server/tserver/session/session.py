@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def frame(reply: pb.BatchReply) -> bytes:
-    """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the reply in it."""
-    body = reply.SerializeToString()
-    return b"\x0a" + varint(len(body)) + body
+def frame(reply: bytes) -> bytes:
+    """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the BatchReply in it."""
+    return b"\x0a" + varint(len(reply)) + reply
 
 
 class Attachment:
@@ -201,11 +200,11 @@ class Session:
             framed = kept if kept is not None else await self._join(batch.seq)
             return ExecuteResponse.FromString(framed).reply
         self._check_open()
-        answer: asyncio.Future[pb.BatchReply] = self._loop.create_future()
+        answer: asyncio.Future[bytes] = self._loop.create_future()
         self._unnumbered += 1
         self.lane.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
         # Shielded: a caller who goes away does not undo what was accepted.
-        return await asyncio.shield(answer)
+        return pb.BatchReply.FromString(await asyncio.shield(answer))
 
     async def run(self, function: Callable[[Space], T]) -> T:
         """Run a function on the engine's thread, in its place among the session's calls."""
@@ -274,7 +273,7 @@ class Session:
             if not self._loop.is_closed():
                 raise
 
-    def _finish(self, seq: int, reply: pb.BatchReply) -> None:
+    def _finish(self, seq: int, reply: bytes) -> None:
         waiters = self._running.pop(seq, [])
         self._check_settled()
         if self._lost is not None:
@@ -293,7 +292,7 @@ class Session:
         if self._settled is not None and not self._running and not self._unnumbered:
             self._settled.set()
 
-    def _answer(self, answer: asyncio.Future[pb.BatchReply], reply: pb.BatchReply) -> None:
+    def _answer(self, answer: asyncio.Future[bytes], reply: bytes) -> None:
         self._unnumbered -= 1
         self._check_settled()
         if not answer.done():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from tclient.utils.data.collate import default_collate, default_convert
-from tclient.utils.data.datasets import IterableDataset, batch_of, items_of
+from tclient.utils.data.datasets import Dataset, IterableDataset, batch_of, items_of
 from tclient.utils.data.samplers import BatchSampler, RandomSampler, SequentialSampler, draw_seed
 
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +50,7 @@ class DataLoader(Generic[T_co]):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset[T_co],
         batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Any = None,
@@ -70,7 +70,8 @@ class DataLoader(Generic[T_co]):
         in_order: bool = True,
     ) -> None:
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
-        self._is_stream = isinstance(dataset, IterableDataset)
+        source: Any = dataset  # whether it has a length shows when it is asked
+        self._is_stream = isinstance(source, IterableDataset)
         if self._is_stream:
             _check_stream(shuffle, sampler, batch_sampler)
         if sampler is not None and shuffle:
@@ -87,12 +88,12 @@ class DataLoader(Generic[T_co]):
             if self._is_stream:
                 sampler = _Endless()
             elif shuffle:
-                sampler = RandomSampler(dataset, generator=generator)
+                sampler = RandomSampler(source, generator=generator)
             else:
-                sampler = SequentialSampler(dataset)
+                sampler = SequentialSampler(source)
         if batch_size is not None and batch_sampler is None:
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
-        self.dataset = dataset
+        self.dataset = source
         self.batch_size = batch_size
         self.sampler = sampler
         self.batch_sampler = batch_sampler

@@ -1,0 +1,60 @@
+"""Small replies, read by hand as far as every one of them must be.
+
+Most replies hold a value that one thread waits for and descriptions that nobody asks for: each stays encoded until
+someone does. Knows the wire format of a reply; what is not in its usual form is left to the generated classes.
+"""
+
+from __future__ import annotations
+
+# Beyond this the generated parser is quicker.
+SMALL_BYTES = 512
+
+
+def values_of(raw: bytes) -> tuple[int, list[tuple[int, bytes]]] | None:
+    """The seq of a reply, and for each result its call index and its encoded Value.
+
+    None if there is anything else in the ExecuteStreamResponse: an error, a warning, fields of a newer server.
+    """
+    try:
+        if raw[0] != 0x0A:
+            return None
+        size, at = _varint(raw, 1)
+        end = at + size
+        if end != len(raw) or raw[at] != 0x08:
+            return None
+        seq, at = _varint(raw, at + 1)
+        values = []
+        while at < end:
+            if raw[at] != 0x12:
+                return None
+            size, at = _varint(raw, at + 1)
+            stop = at + size
+            index = 0
+            if raw[at] == 0x08:
+                index, at = _varint(raw, at + 1)
+            if raw[at] != 0x12:
+                return None
+            size, at = _varint(raw, at + 1)
+            if at + size != stop:
+                return None
+            values.append((index, raw[at:stop]))
+            at = stop
+    except IndexError:
+        return None
+    return (seq, values) if at == end else None
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """A number, and where the next field begins."""
+    number = raw[at]
+    if number < 0x80:
+        return number, at + 1
+    number &= 0x7F
+    shift = 7
+    while True:
+        at += 1
+        byte = raw[at]
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at + 1
+        shift += 7

@@ -1,0 +1,85 @@
+"""The results that most replies are made of, written in protobuf's wire format by hand.
+
+A lone call and its read cost little more than their messages do, and a message object costs several times what joining
+bytes does. What is written here is what the generated classes write; whatever is not known here is left to them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.values import Elements, describe
+from tserver.errors import InvalidArgument
+from tserver.session.framing import varint
+
+# Descriptions are few, and made once each: a session has few shapes. Past this number they are made anew.
+_MAX_KEPT = 4096
+_SHORT = [bytes((number,)) for number in range(128)]
+_pack_double = struct.Struct("<d").pack
+
+_descriptions: dict[tuple[Any, ...], bytes] = {}
+_heads: dict[tuple[Any, ...], bytes] = {}
+
+
+def seq_field(seq: int) -> bytes:
+    """BatchReply.seq."""
+    return b"\x08" + varint(seq)
+
+
+def result_field(call_index: int, value: bytes) -> bytes:
+    """One of BatchReply.results, with an encoded Value."""
+    body = _sized(b"\x12", value)
+    if call_index:
+        body = b"\x08" + varint(call_index) + body
+    return _sized(b"\x12", body)
+
+
+def description(tensor: torch.Tensor) -> bytes | None:
+    """The Value that describes a tensor; None if it cannot be described."""
+    key = (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad, tensor.layout)
+    found = _descriptions.get(key)
+    if found is None:
+        value = pb.Value()
+        try:
+            describe(tensor, value.tensor)
+        except InvalidArgument:
+            return None
+        if len(_descriptions) >= _MAX_KEPT:
+            _descriptions.clear()
+        found = _descriptions[key] = value.SerializeToString()
+    return found
+
+
+def _elements(result: Elements) -> bytes:
+    key = (result.shape, result.dtype)
+    head = _heads.get(key)
+    if head is None:
+        if len(_heads) >= _MAX_KEPT:
+            _heads.clear()
+        head = _heads[key] = pb.TensorData(dtype=result.dtype, shape=result.shape).SerializeToString()
+    data = result.data
+    length = _length(len(data))
+    # Joined once: the data may be long.
+    return b"".join((b"\xb2\x01", _length(len(head) + 1 + len(length) + len(data)), head, b"\x1a", length, data))
+
+
+def _length(length: int) -> bytes:
+    return _SHORT[length] if length < 128 else varint(length)
+
+
+def _sized(tag: bytes, content: bytes) -> bytes:
+    length = len(content)
+    return tag + (_SHORT[length] if length < 128 else varint(length)) + content
+
+
+# Encoders of Values, by the exact class of what a call returned.
+BY_CLASS: dict[type, Callable[[Any], bytes]] = {
+    Elements: _elements,
+    float: lambda result: b"\x21" + _pack_double(result),
+    bool: lambda result: b"\x28\x01" if result else b"\x28\x00",
+}
