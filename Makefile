@@ -80,7 +80,7 @@ serve: $(INSTALLED) ## Run the server on LISTEN, DEVICE
 
 .PHONY: test
 test: $(INSTALLED) $(NODE_INSTALLED) ## Run the tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 .PHONY: check
 check: check-format check-lint check-types check-proto check-operations check-docker ## All that must be clean before a change lands
@@ -107,9 +107,8 @@ bench-gpu: $(INSTALLED) ## Measure on a CUDA device
 load: $(INSTALLED) ## Put load on the server at HOST: USERS for TIME, or WEB=1
 	@mkdir -p out/load
 	locust --locustfile tests/load/locustfile.py --host $(HOST) --users $(USERS) --spawn-rate $(USERS) \
-	  $(if $(WEB),--web-host 127.0.0.1,--headless --run-time $(TIME) --only-summary) \
-	  $(if $(filter-out 1,$(PROCESSES)),--processes $(PROCESSES)) \
-	  --csv out/load/users --html out/load/users.html $(LOAD_ARGS) $(WORK)
+	  --csv out/load/users --html out/load/users.html $(if $(filter-out 1,$(PROCESSES)),--processes $(PROCESSES)) \
+	  $(if $(WEB),--web-host 127.0.0.1,--headless --run-time $(TIME) --only-summary) $(LOAD_ARGS) $(WORK)
 
 .PHONY: soak
 soak: $(INSTALLED) ## Send N requests to a server and watch its memory; LEAK=1 is the control

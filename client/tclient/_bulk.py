@@ -7,6 +7,7 @@ is.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,9 +25,6 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 _CHUNK_BYTES = 1 << 20
-# glibc takes the size of the largest block freed so far, up to 32 MiB, for what is usual here, and keeps such blocks for
-# the next use. Without, the kernel would map each chunk anew, page by page. This one is never touched.
-bytearray((32 << 20) - 8192)
 
 Array = np.ndarray[Any, Any]
 # The code of the dtype, the shape, and the bytes.
@@ -48,6 +46,7 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         header.crc32 = zlib.crc32(view)
     elif _data_endpoint.send(session, header, view):
         return _wire.id_varint(number)
+    _keep_freed_memory()
     opening = rpc.UploadRequest(header=header).SerializeToString()
     chunk_bytes = min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
 
@@ -64,6 +63,13 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
 
     again(attempt, session.address, session.lease_s)
     return _wire.id_varint(number)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep some freed memory. Else the kernel maps each chunk anew: that is slower than a copy."""
+    # glibc takes the size of the largest block freed so far, up to 32 MiB, for what is usual here. Never touched.
+    bytearray((32 << 20) - 8192)
 
 
 def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[bytes]:
@@ -103,6 +109,8 @@ def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fet
         answer = _data_endpoint.receive(session, request, memory)
         if answer is not None:
             return answer.dtype, tuple(answer.shape), buffer
+
+    _keep_freed_memory()
 
     def attempt() -> Fetched:
         return _receive(session, session.connection.download(request), out)

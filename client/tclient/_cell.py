@@ -31,8 +31,8 @@ class Call:
     code: CodeType | None  # with lasti, the caller's line
     lasti: int
     done: bool  # the batch was answered
-    # What was told of the call, or the encoded Value if there is no more to it. None after done: it succeeded, and there
-    # is nothing to tell.
+    # What was told of the call, or the encoded Value if there is no more to it. None after done: it succeeded, and
+    # there is nothing to tell.
     result: pb.Result | bytes | None
     failure: TensorError | None  # why there will be no answer
     epoch: int  # the session's epoch at the time of issue

@@ -1,4 +1,4 @@
-"""The fast way for bulk bytes: the server's data endpoint, a plain TCP connection straight into and out of memory.
+"""The fast way for bulk bytes: the server's data endpoint, a TCP (or TLS) connection straight into and out of memory.
 
 Whatever goes wrong here, the answer is False or None, and the bytes go over gRPC instead, whose errors say why. The
 framing is described at OpenTransfer in the contract. Knows sockets; does not know what a tensor is.
@@ -7,8 +7,11 @@ framing is described at OpenTransfer in the contract. Knows sockets; does not kn
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +39,7 @@ def send(session: Session, header: rpc.UploadHeader, view: memoryview) -> bool:
     """Upload; whether it is there. False: use gRPC."""
     if len(view) < FROM_BYTES:
         return False
+    arrived = False
     with _transfer(session, rpc.OpenTransferRequest(upload=header)) as opened:
         if opened is None:
             return False
@@ -50,8 +54,8 @@ def send(session: Session, header: rpc.UploadHeader, view: memoryview) -> bool:
                 progress.reach(position)
         # The server keeps the upload in its place among the session's calls, which may take a while.
         _limit(connection, 0.0)
-        return connection.recv(1) == b"\0"
-    return False
+        arrived = connection.recv(1) == b"\0"
+    return arrived
 
 
 def receive(session: Session, request: rpc.DownloadRequest, memory: Memory) -> rpc.OpenTransferResponse | None:
@@ -61,12 +65,13 @@ def receive(session: Session, request: rpc.DownloadRequest, memory: Memory) -> r
             return None
         connection, answer = opened
         view = memory(answer)
+        flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
         connection.sendall(answer.ticket)
         with Progress(session, "download", len(view)) as progress:
             position = 0
             while position < len(view):
                 piece = view[position : position + _PIECE_BYTES]
-                count = connection.recv_into(piece, 0, socket.MSG_WAITALL)
+                count = connection.recv_into(piece, 0, flags)
                 if not count:
                     raise ConnectionError("the server ended the transfer")
                 position += count
@@ -129,17 +134,36 @@ def _connect(session: Session, address: tuple[str, int]) -> socket.socket | None
         log.debug("the data endpoint at %s:%s cannot be reached: %s", *address, error)
         session.data_endpoint = ""
         return None
-    connection.settimeout(None)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    if session.tls:
+        try:
+            connection = _trusted("" if session.tls is True else os.fspath(session.tls)).wrap_socket(
+                connection, server_hostname=address[0]
+            )
+        except OSError as error:
+            log.debug("the data endpoint at %s:%s cannot be trusted: %s", *address, error)
+            connection.close()
+            session.data_endpoint = ""
+            return None
+    connection.settimeout(None)
     return connection
+
+
+@functools.cache
+def _trusted(authority: str) -> ssl.SSLContext:
+    """Those whom the session trusts: the authority in that file; without one, those that the system trusts."""
+    return ssl.create_default_context(cafile=authority or None)
 
 
 def _limit(connection: socket.socket, seconds: float) -> None:
     """How long one call may get nowhere; 0 is for ever. A limit in the kernel: one call moves a whole piece."""
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds or None)
+        return
     limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

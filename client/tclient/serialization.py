@@ -11,7 +11,8 @@ import json
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ from tclient._operations import TABLE
 from tclient._safetensors import Entry
 from tclient._session import Session
 from tclient._tensor import _READ, Tensor, _fetch
+from tclient._wire import FREE
 from tensorcompute.v1 import tensor_pb2 as pb
 
 __all__ = ["load", "save"]
@@ -170,36 +172,37 @@ def _rebuilt(said: Any, tensors: dict[str, Tensor]) -> Any:
 def _write(file: BinaryIO, header: bytes, entries: list[Entry], tensors: dict[str, Tensor], name: str) -> None:
     file.write(header)
     total = sum(entry.stop - entry.start for entry in entries)
-    with _bar(name, total) as bar:
-        for entry, data in zip(entries, _elements([tensors[entry.name] for entry in entries]), strict=True):
+    with _bar(name, total) as bar, closing(_elements([tensors[entry.name] for entry in entries])) as elements:
+        for entry, data in zip(entries, elements, strict=True):
             if memoryview(data).nbytes != entry.stop - entry.start:
                 raise ServerFailed(f"save: {entry.name!r} came with {memoryview(data).nbytes} bytes")
             file.write(data)
             bar.update(entry.stop - entry.start)
 
 
-def _elements(tensors: list[Tensor]) -> Iterator[Any]:
+def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
     """The bytes of the tensors in turn; the next ones are asked for before one is waited for."""
-    waiting = iter(tensors)
     asked: deque[tuple[Session, Any, bytes, int]] = deque()
     under_way = 0
-    more = True
-    while more or asked:
-        while more and (not asked or under_way < _AHEAD_BYTES):
-            tensor = next(waiting, None)
-            if tensor is None:
-                more = False
-                break
-            size = tensor.nbytes
-            asked.append((tensor._cell.session, *prepare(_READ, tensor._cell), size))
-            under_way += size
-        if asked:
-            session, call, id_bytes, size = asked.popleft()
+    waiting = iter(tensors)
+    tensor = next(waiting, None)
+    try:
+        while tensor is not None or asked:
+            while tensor is not None and (not asked or under_way < _AHEAD_BYTES):
+                asked.append((tensor._cell.session, *prepare(_READ, tensor._cell), tensor.nbytes))
+                under_way += tensor.nbytes
+                tensor = next(waiting, None)
+            session, call, id_bytes, size = asked[0]
             value = session.wait(call)
+            inline = value is not None and value.HasField("data")
+            data = value.data.data if value is not None and inline else _fetch(value, session, id_bytes)[2]
+            asked.popleft()
             under_way -= size
-            yield (
-                value.data.data if value is not None and value.HasField("data") else _fetch(value, session, id_bytes)[2]
-            )
+            yield data
+    finally:
+        # What was asked for and is not wanted any more must not stay on the server.
+        for session, _, id_bytes, _ in asked:
+            session.drops.append(FREE + id_bytes)
 
 
 def _read(content: memoryview, source: str, where: Any) -> Any:

@@ -38,6 +38,17 @@ _MAX_QUICK_ENDS = 3
 _LISTENERS = {"": "", "oip ": "oip_listen", "metrics ": "metrics_listen"}
 
 
+# What the server's libraries are told, unless somebody has told them already.
+_ENVIRONMENT = {
+    # Threads of a kernel that wait for each other must not keep gRPC from the core while they do.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # The C library keeps freed chunks of bulk data for the next ones: for the kernel to map each anew, page by page, takes
+    # longer than to copy it.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
+
+
 class PortTaken(Exception):
     """Another process listens on the port already."""
 
@@ -70,7 +81,12 @@ def reserve(listen: str, option: str = "--listen") -> tuple[str, int]:
 def supervise(config: Config) -> int:
     """Keep a server running until told to stop; the exit code. Raises: PortTaken, ValueError."""
     host, port = reserve(config.listen)
-    for option, address in (("--oip-listen", config.oip_listen), ("--metrics-listen", config.metrics_listen)):
+    listeners = {
+        "--data-listen": config.data_listen if config.data_listen != "auto" else "",
+        "--oip-listen": config.oip_listen,
+        "--metrics-listen": config.metrics_listen,
+    }
+    for option, address in listeners.items():
         if address:
             reserve(address, option)
     with tempfile.TemporaryDirectory(prefix="tserver-") as folder:
@@ -119,8 +135,7 @@ class _Supervisor:
             text=True,
             # A stop signal to the terminal's process group must reach the child through us, once.
             start_new_session=True,
-            # Threads of a kernel that wait for each other must not keep gRPC from the core while they do.
-            env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+            env={**_ENVIRONMENT, **os.environ},
             preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
         )
         self._child = child

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import w1_chain
 from .bench import Bench
-from .processes import ROOT, ProcessFailed, Server, Side, side
+from .processes import ROOT, ProcessFailed, Side, side
 from .report import machine, table, write_json, write_picture
 from .shape import SIZES
 from .side import Options, Order, Run, serve
@@ -160,7 +160,10 @@ def with_tclient(options: Options) -> Iterator[Run]:
                 return []
             return [float(figure) for figure in runs[order["what"]](order)]
 
-        yield run
+        try:
+            yield run
+        finally:
+            served.delete()
 
 
 @contextlib.contextmanager
@@ -170,48 +173,36 @@ def with_torch(options: Options) -> Iterator[Run]:
 
     from .mlp import network
 
-    torch.set_default_device(options.more["device"])
-    runs = _runs(torch, model := network(), model)
-    yield lambda order: [float(figure) for figure in runs[order["what"]](order)]
+    with torch.device(options.more["device"]):
+        runs = _runs(torch, model := network(), model)
+        yield lambda order: [float(figure) for figure in runs[order["what"]](order)]
 
 
 # ---- the workloads --------------------------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, server: Server, tiny: bool) -> Iterator[Outcome]:
+def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Outcome]:
     """The checks, then all rows and curves."""
-    more = {"device": bench.device}
-    with (
-        side(MODULE, "tclient", address=server.address, more=more) as remote,
-        side(MODULE, "torch", more=more) as local,
-    ):
-        remote.run({"what": "checks"})
-        bench.say("devices and memory: as they should be")
-        size, length = (64, 4) if tiny else (4096, 20)
-        yield _row(
-            bench,
-            (remote, local),
-            "G1",
-            f"chain of {length} products of {size}×{size} float32",
-            "TFLOP/s",
-            Bar("at least", (0.97,)),
-            {"what": "matmul", "size": size, "length": length, "repetitions": 1 if tiny else 5},
-        )
-        length = 200 if tiny else 2000
-        small: Order = {"length": length, "repetitions": 2 if tiny else 10}
-        half = Bar("at least", (0.5,))
-        what = f"chain of {length} `y = y + x`, then a read"
-        yield _row(bench, (remote, local), "G2", what, "ops/s", half, {**small, "what": "add"})
-        what = f"chain of {length} `mul add relu t` on 64×64, then a read"
-        yield _row(bench, (remote, local), "G2", what, "ops/s", half, {**small, "what": "mixed"})
-        rows, length = (16, 20) if tiny else (1024, 1000)
-        passes: Order = {"rows": rows, "length": length, "repetitions": 2 if tiny else 5}
-        what = f"MLP, batch {rows} resident, pipelined: a served model"
-        whole = Bar("at least", (1.0,))
-        yield _row(bench, (remote, local), "G3", what, "forwards/s", whole, {**passes, "what": "served"})
-        what = f"MLP, batch {rows} resident, pipelined: a module of tclient.nn"
-        yield _row(bench, (remote, local), "G3", what, "forwards/s", None, {**passes, "what": "module"})
-        yield from by_batch(bench, remote, local, tiny)
+    remote.run({"what": "checks"})
+    bench.say("devices and memory: as they should be")
+    row = partial(_row, bench, (remote, local))
+    size, length = (64, 4) if tiny else (4096, 20)
+    order: Order = {"what": "matmul", "size": size, "length": length, "repetitions": 1 if tiny else 5}
+    what = f"chain of {length} products of {size}×{size} float32"
+    yield row("G1", what, "TFLOP/s", Bar("at least", (0.97,)), order)
+    length = 200 if tiny else 2000
+    order = {"length": length, "repetitions": 2 if tiny else 10}
+    bar = Bar("at least", (0.5,))
+    yield row("G2", f"chain of {length} `y = y + x`, then a read", "ops/s", bar, {**order, "what": "add"})
+    what = f"chain of {length} `mul add relu t` on 64×64, then a read"
+    yield row("G2", what, "ops/s", bar, {**order, "what": "mixed"})
+    rows, length = (16, 20) if tiny else (1024, 1000)
+    order = {"rows": rows, "length": length, "repetitions": 2 if tiny else 5}
+    what = f"MLP, batch {rows} resident, pipelined"
+    bar = Bar("at least", (1.0,))
+    yield row("G3", f"{what}: a served model", "forwards/s", bar, {**order, "what": "served"})
+    yield row("G3", f"{what}: a module of tclient.nn", "forwards/s", None, {**order, "what": "module"})
+    yield from by_batch(bench, remote, local, tiny)
 
 
 def _row(bench: Bench, sides: tuple[Side, Side], id: str, what: str, unit: str, bar: Bar | None, order: Order) -> Row:
@@ -258,8 +249,13 @@ def main() -> int:
     began = time.monotonic()
     try:
         about["gpu"] = gpu_name(arguments.device)
-        with bench.server() as server:
-            for outcome in measure(bench, server, arguments.tiny):
+        more = {"device": bench.device}
+        with (
+            bench.server() as server,
+            side(MODULE, "tclient", address=server.address, more=more) as remote,
+            side(MODULE, "torch", more=more) as local,
+        ):
+            for outcome in measure(bench, remote, local, arguments.tiny):
                 outcomes.append(outcome)
                 bench.say(f"{outcome.id} done after {time.monotonic() - began:.0f} s")
     except (ProcessFailed, RuntimeError) as failure:

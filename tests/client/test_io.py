@@ -208,6 +208,25 @@ def test_a_saved_state_waits_for_shapes_and_elements_and_loading_not_at_all(tc: 
     assert session.stats.waits == before
 
 
+class FullDisk(io.BytesIO):
+    """A file that takes the header and the first tensor only."""
+
+    writes = 0
+
+    def write(self, data: Any) -> int:
+        self.writes += 1
+        if self.writes > 2:
+            raise OSError(28, "No space left on device")
+        return super().write(data)
+
+
+def test_a_save_that_fails_does_not_disturb_the_session(tc: ModuleType) -> None:
+    tensors = [tc.full((400_000,), float(n)) for n in range(4)]
+    with pytest.raises(OSError, match="No space left"):
+        tc.save(tensors, FullDisk())
+    assert [x[0].item() for x in tensors] == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_a_file_that_is_open_will_do(tc: ModuleType) -> None:
     file = io.BytesIO()
     tc.save({"x": tc.arange(3)}, file)

@@ -79,7 +79,7 @@ def run(on: Space, executor: Executor, *calls: tuple[str, list[pb.Value], dict[s
             call.kwargs.add(name=name, value=value)
     under_way = BatchRun(batch)
     assert executor.run(on, under_way, float("inf"))
-    return under_way.reply
+    return pb.BatchReply.FromString(under_way.encoded_reply())
 
 
 SIZE = pb.Value(size=pb.Size(dims=[2, 3]))
@@ -121,7 +121,7 @@ def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Except
     batch = pb.Batch(seq=1, calls=[pb.Call(id=1)])
     under_way = BatchRun(batch)
     assert Executor().run(space, under_way, float("inf"))
-    told = under_way.reply.results[0].error
+    told = pb.BatchReply.FromString(under_way.encoded_reply()).results[0].error
     assert (told.reason, told.type, told.message) == ("OUT_OF_MEMORY", "OutOfMemoryError", str(error))
 
 

@@ -46,7 +46,7 @@ def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(eng
     assert Executor().run(space, under_way, float("inf"))
     assert alive == [1, 1]
     assert sum(reference() is not None for reference in made) == 0
-    assert not under_way.reply.results
+    assert not pb.BatchReply.FromString(under_way.encoded_reply()).results
 
 
 def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -> None:
@@ -83,8 +83,8 @@ def test_a_defect_of_ours_costs_one_batch_and_not_the_server(engine: Engine, mon
     told: list[pb.BatchReply] = []
     done = threading.Semaphore(0)
 
-    def finished(reply: pb.BatchReply) -> None:
-        told.append(reply)
+    def finished(reply: bytes) -> None:
+        told.append(pb.BatchReply.FromString(reply))
         done.release()
 
     def broken(*args: object) -> None:

@@ -14,7 +14,9 @@ from typing import Any, cast
 import grpc
 import grpc.experimental.gevent
 from locust import User, events, task
+from locust.env import Environment
 from locust.exception import StopUser
+from locust.stats import CSV_STATS_INTERVAL_SEC
 
 from tensorcompute.v1 import model_service_pb2_grpc as model_stubs
 from tests.load.workload import OPTIONS, TIMEOUT_S, Rows, TensorWork, create_network
@@ -25,7 +27,15 @@ def _let_grpc_and_gevent_agree(**_: Any) -> None:
     grpc.experimental.gevent.init_gevent()
 
 
+def _let_the_files_be_finished(environment: Environment, **_: Any) -> None:
+    """locust writes its CSV files once a second and not at the end: the last second would be missing."""
+    options = environment.parsed_options
+    if options is not None and options.csv_prefix and not options.worker:
+        time.sleep(CSV_STATS_INTERVAL_SEC + 0.1)
+
+
 events.init.add_listener(_let_grpc_and_gevent_agree)
+events.test_stop.add_listener(_let_the_files_be_finished)
 
 
 class GrpcUser(User):
@@ -80,12 +90,8 @@ class MlpUser(GrpcUser):
         """See that the network is there."""
         super().on_start()
         self.stub: Any = model_stubs.ModelServiceStub(self.channel)
-        try:
-            create_network(self.channel)
-        except grpc.RpcError as error:
-            self.environment.events.user_error.fire(user_instance=self, exception=error, tb=error.__traceback__)
-            self.ask("CreateMlp", lambda: create_network(self.channel))
-            raise StopUser from error
+        if not self.ask("CreateMlp", lambda: create_network(self.channel)):
+            raise StopUser
 
     @task
     def forward(self) -> None:

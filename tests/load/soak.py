@@ -197,7 +197,7 @@ def write(soak: Soak, leak: bool, folder: Path) -> None:
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
     axis.plot([done for done, _ in soak.samples], [size / 2**20 for _, size in soak.samples])
     axis.axvspan(0, WARM_UP * soak.total, color="tab:grey", alpha=0.2, label="warm-up")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.2 * max(size for _, size in soak.samples) / 2**20)
     axis.set_xlabel("requests")
     axis.set_ylabel("resident memory of the server, MiB")
     axis.set_title(f"growth after the warm-up {soak.growth:+.2%}", fontsize="medium")

@@ -76,7 +76,7 @@ def create_network(channel: grpc.Channel, name: str = NAME) -> None:
     ]
     request = ms.CreateMlpRequest(name=name, version=1, layers=specs, dtype=pb.D_TYPE_FLOAT32)
     try:
-        model_stubs.ModelServiceStub(channel).CreateMlp(request, timeout=60.0, wait_for_ready=True)
+        model_stubs.ModelServiceStub(channel).CreateMlp(request, timeout=TIMEOUT_S)
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.ALREADY_EXISTS:
             raise
@@ -115,7 +115,7 @@ class TensorWork:
     def __init__(self, channel: grpc.Channel) -> None:
         self._stub: Any = tensor_stubs.TensorServiceStub(channel)
         request = service_pb.OpenSessionRequest(min_protocol=1, max_protocol=1, client="load test")
-        self.secret: bytes = self._stub.OpenSession(request, timeout=TIMEOUT_S, wait_for_ready=True).session
+        self.secret: bytes = self._stub.OpenSession(request, timeout=TIMEOUT_S).session
         self._array = np.random.default_rng(2).random((self.SIDE, self.SIDE), np.float32)
         self._batches = 0
         self._acked = 0

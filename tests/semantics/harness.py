@@ -19,7 +19,7 @@ Program = Callable[[Any, "Watch"], None]
 class Watch(Transcript):
     """A transcript that also notes how tensors lie in memory."""
 
-    def tries(self, *actions: Callable[[], Any]) -> None:
+    def tries(self, *actions: Callable[..., Any]) -> None:
         """Note what each action gives, or the exception that it raises, at once or when its result is read."""
         for action in actions:
             try:
@@ -35,7 +35,7 @@ class Watch(Transcript):
                 else:
                     self.notes.append(described)
 
-    def refuses(self, *actions: Callable[[], Any]) -> None:
+    def refuses(self, *actions: Callable[..., Any]) -> None:
         """Note only the class of each action's exception: what a client refuses by itself, it words by itself."""
         before = len(self.notes)
         self.tries(*actions)
@@ -59,7 +59,8 @@ class Watch(Transcript):
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return (type(value).__name__, value._fields, [self._describe(item) for item in value])
         if isinstance(value, tuple) and hasattr(value, "n_fields"):
-            return (type(value).__name__, type(value).__match_args__, [self._describe(item) for item in value])
+            kind: Any = type(value)
+            return (kind.__name__, kind.__match_args__, [self._describe(item) for item in value])
         if isinstance(value, dict):
             return ("dict", {name: self._describe(item) for name, item in value.items()})
         return super()._describe(value)

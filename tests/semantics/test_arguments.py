@@ -81,9 +81,21 @@ def bools_and_complex_numbers(torch: Any, t: Watch) -> None:
 def scalars_of_numpy_as_operands(torch: Any, t: Watch) -> None:
     # torch takes a bool of numpy for a float, and of a small complex number the real part.
     x, i, b = torch.tensor([1.0, -2.0]), torch.tensor([1, 2]), torch.tensor([True, False])
-    kinds = [np.bool_(True), np.int8(3), np.uint64(3), np.float16(0.1), np.float32(0.1), np.float64(2), np.complex64(1j)]
+    kinds = [
+        np.bool_(True),
+        np.int8(3),
+        np.uint64(3),
+        np.float16(0.1),
+        np.float32(0.1),
+        np.float64(2),
+        np.complex64(1j),
+    ]
     for number in [*kinds, np.complex128(2 - 1j)]:
-        t.tries(*[lambda x=x: (x + number, x * number, x == number, x - number) for x in (x, i, b)][: 1 + (number.dtype.kind != "b") * 2])
+        t.tries(
+            *[lambda x=x: (x + number, x * number, x == number, x - number) for x in (x, i, b)][
+                : 1 + (number.dtype.kind != "b") * 2
+            ]
+        )
         t.tries(lambda: number + x, lambda: number * i, lambda: number == x)
 
 

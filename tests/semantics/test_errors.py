@@ -352,16 +352,20 @@ _ABSENT: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize(("use", "hint"), _ABSENT.values(), ids=list(_ABSENT))
-def test_what_is_not_there_is_an_attribute_error_with_the_way_on(
-    tc: Any, use: Callable[[Any], Any], hint: str
-) -> None:
+def test_what_is_not_there_is_an_attribute_error_with_the_way_on(tc: Any, use: Callable[[Any], Any], hint: str) -> None:
     x = tc.ones(2)
     with pytest.raises(AttributeError, match=hint):
         use(tc)
     assert (x + 1).tolist() == [2, 2]
 
 
-_ABSENT_METHODS = {"relux": "relu", "summ": "sum", "register_hook": "no code", "data_ptr": "memory", "to_sparse": "dense"}
+_ABSENT_METHODS = {
+    "relux": "relu",
+    "summ": "sum",
+    "register_hook": "no code",
+    "data_ptr": "memory",
+    "to_sparse": "dense",
+}
 
 
 @pytest.mark.parametrize(("name", "hint"), _ABSENT_METHODS.items(), ids=list(_ABSENT_METHODS))

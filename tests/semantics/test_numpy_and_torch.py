@@ -20,7 +20,13 @@ def tensors_become_arrays(torch: Any, t: Watch) -> None:
     for dtype in (torch.float32, torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64):
         x = torch.tensor([[1, 0, 2], [3, 4, 5]]).to(dtype)
         t.show(x.numpy(), np.asarray(x), np.array(x), np.asarray(x, dtype=np.float64), x.T.numpy().copy(), x[0].numpy())
-        t.show(np.array(x[1, 2]), x[:, ::2].numpy().copy(), np.asarray(x[:0]).copy(), np.stack([x, x]), np.concatenate([x, x]))
+        t.show(
+            np.array(x[1, 2]),
+            x[:, ::2].numpy().copy(),
+            np.asarray(x[:0]).copy(),
+            np.stack([x, x]),
+            np.concatenate([x, x]),
+        )
     t.tries(
         lambda: torch.ones(2, dtype=torch.bfloat16).numpy(),
         lambda: torch.ones(2, requires_grad=True).numpy(),
@@ -149,7 +155,7 @@ def functions_of_numpy_and_math(torch: Any, t: Watch) -> None:
         lambda: np.argmax(x),
         lambda: np.abs(-x),
         lambda: np.round(x),
-        lambda: np.transpose(x).contiguous(),
+        lambda: np.transpose(x).contiguous(),  # type: ignore[attr-defined]  # numpy asks the tensor
         lambda: np.shape(x),
         lambda: np.ndim(x),
         lambda: np.allclose(x, x),
@@ -186,7 +192,7 @@ def test_dlpack_is_refused_with_the_way_that_works(tc: Any) -> None:
     with pytest.raises(BufferError, match=r"use x\.numpy\(\)"):
         np.from_dlpack(x)
     with pytest.raises(BufferError, match=r"use x\.numpy\(\)"):
-        local.from_dlpack(x)
+        local.from_dlpack(x)  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"tclient\.tensor\(array\)"):
         tc.from_dlpack(np.ones(2))
     assert x.tolist() == [1, 1]

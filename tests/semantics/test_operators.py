@@ -58,7 +58,7 @@ def every_operator_between_tensors_of_all_dtypes(torch: Any, t: Watch) -> None:
     other = [torch.tensor([2, 1]).to(dtype) for dtype in dtypes]
     for function in _BINARY:
         for x in tensors:
-            results = []
+            results: list[Any] = []
             for y in other:
                 try:
                     z = function(x, y)

@@ -1,8 +1,8 @@
-"""Random programs of creation, views, in-place changes, indexing, reductions and arithmetic agree with torch at each step.
+"""Random programs of creation, views, in-place changes, indexing and arithmetic agree with torch at each step.
 
 A program is drawn by hypothesis, step by step, against torch; the same steps then run through tclient, pipelined, and
-every tensor is compared after the steps that were chosen for it, and at the end. Longer: `-m slow`. Another run of other
-programs: `--hypothesis-seed=N`.
+every tensor is compared after the steps that were chosen for it, and at the end. Longer: `-m slow`; other programs:
+`--hypothesis-seed=N`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,22 @@ _DTYPES = ["float32", "float64", "int64", "int32", "uint8", "bool", "complex64",
 _MAX_ELEMENTS = 400
 _MAX_DIMS = 5
 _STEPS = 14
+_IN_PLACE = """
+add_ sub_ mul_ div_ fill_ pow_ clamp_ copy_ iadd imul t_ zero_ neg_ abs_ cumsum_ masked_fill_ sigmoid_
+unsqueeze_ squeeze_ transpose_ index_fill_ logical_not_ floor_divide_ remainder_ lerp_
+""".split()
+_REDUCTIONS = """
+sum prod mean max min any all argmax norm std cumsum logsumexp amax nansum count_nonzero median item tolist
+shape len bool
+""".split()
+_UNARY = """
+neg abs exp sqrt sin sign floor round logical_not relu sigmoid tanh softmax sort argsort flip tril isnan
+isfinite nan_to_num square reciprocal bitwise_not unique nonzero roll repeat
+""".split()
+_BINARY = """
+__add__ __sub__ __mul__ __truediv__ __floordiv__ __mod__ __matmul__ __eq__ __lt__ __ge__ __ne__ __and__ __or__
+__xor__ maximum where atan2 dot __pow__ equal radd rsub rtruediv rpow add_alpha
+""".split()
 
 
 class Steps:
@@ -125,9 +141,7 @@ class Steps:
         i, x = self._tensor()
         j, _ = self._tensor()
         number, a = self._number(), self._dim(x)
-        name = self._one(["add_", "sub_", "mul_", "div_", "fill_", "pow_", "clamp_", "copy_", "iadd", "imul", "t_",
-                          "zero_", "neg_", "abs_", "cumsum_", "masked_fill_", "sigmoid_", "unsqueeze_", "squeeze_",
-                          "transpose_", "index_fill_", "logical_not_", "floor_divide_", "remainder_", "lerp_"])  # fmt: skip
+        name = self._one(_IN_PLACE)
         with_tensor = self._data.draw(st.booleans())
 
         def run(m: Any, v: list[Any]) -> Any:
@@ -211,8 +225,7 @@ class Steps:
 
     def _reduce(self) -> tuple[str, Step]:
         i, x = self._tensor()
-        name = self._one(["sum", "prod", "mean", "max", "min", "any", "all", "argmax", "norm", "std", "cumsum", "logsumexp",
-                          "amax", "nansum", "count_nonzero", "median", "item", "tolist", "shape", "len", "bool"])  # fmt: skip
+        name = self._one(_REDUCTIONS)
         a, keep, whole = self._dim(x), self._data.draw(st.booleans()), self._data.draw(st.booleans())
 
         def run(m: Any, v: list[Any]) -> Any:
@@ -220,7 +233,12 @@ class Steps:
             if name in ("item", "tolist"):
                 return getattr(y, name)()
             if name == "shape":
-                return (tuple(y.shape), y.stride(), str(y.dtype), y.is_contiguous(), y.storage_offset())
+                return (
+                    tuple(y.shape),
+                    str(y.dtype),
+                    (y.stride(), y.storage_offset()) if y.numel() else (),
+                    y.is_contiguous(),
+                )
             if name == "len":
                 return len(y)
             if name == "bool":
@@ -237,9 +255,7 @@ class Steps:
 
     def _unary(self) -> tuple[str, Step]:
         i, x = self._tensor()
-        name = self._one(["neg", "abs", "exp", "sqrt", "sin", "sign", "floor", "round", "logical_not", "relu", "sigmoid", "tanh",
-                          "softmax", "sort", "argsort", "flip", "tril", "isnan", "isfinite", "nan_to_num", "square",
-                          "reciprocal", "bitwise_not", "unique", "nonzero", "roll", "repeat"])  # fmt: skip
+        name = self._one(_UNARY)
         a = self._dim(x)
 
         def run(m: Any, v: list[Any]) -> Any:
@@ -258,9 +274,7 @@ class Steps:
     def _binary(self) -> tuple[str, Step]:
         i, _ = self._tensor()
         j, _ = self._tensor()
-        name = self._one(["__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__", "__matmul__", "__eq__",
-                          "__lt__", "__ge__", "__ne__", "__and__", "__or__", "__xor__", "maximum", "where", "atan2",
-                          "dot", "__pow__", "equal", "radd", "rsub", "rtruediv", "rpow", "add alpha"])  # fmt: skip
+        name = self._one(_BINARY)
         number, with_tensor = self._number(), self._data.draw(st.booleans())
 
         def run(m: Any, v: list[Any]) -> Any:
@@ -275,7 +289,7 @@ class Steps:
                 return number / x
             if name == "rpow":
                 return 2**x
-            if name == "add alpha":
+            if name == "add_alpha":
                 return m.add(x, y, alpha=2)
             if name in ("maximum", "atan2", "dot", "equal", "__matmul__"):
                 return getattr(x, name)(v[j])
@@ -311,7 +325,7 @@ class Steps:
             if name == "float":
                 return v[i].float()
             if name == "numpy":
-                return m.from_numpy(np.ascontiguousarray(v[i].numpy()))
+                return m.from_numpy(np.array(v[i].numpy(), order="C"))
             if name == "copy":
                 return v[i].to(kind, copy=True)
             return getattr(v[i], name)(kind)
@@ -327,6 +341,9 @@ class Steps:
         def run(m: Any, v: list[Any]) -> Any:
             if name == "sum":
                 return m.sum(v[i], 0, out=v[k])
+            if name == "matmul":
+                # If its result overlaps an input, torch computes with what happens to be in memory.
+                return m.matmul(v[i], v[j], out=v[k].clone())
             return getattr(m, name)(v[i], v[j], out=v[k])
 
         return f"{name}(x{i}, x{j}, out=x{k})", run
@@ -362,7 +379,8 @@ def _describe(m: Any, value: Any) -> Any:
     if isinstance(value, m.Tensor):
         # The elements as text: repr of each number tells 0.0 from -0.0 and makes nan equal to itself.
         elements = repr(value.detach().tolist())
-        return (str(value.dtype), tuple(value.shape), value.stride(), elements)
+        # An empty array of numpy has any strides, and a tensor made of it too.
+        return (str(value.dtype), tuple(value.shape), value.stride() if value.numel() else (), elements)
     if isinstance(value, (tuple, list)):
         return [_describe(m, item) for item in value]
     return repr(value)
@@ -388,9 +406,17 @@ def _settle(tc: Any) -> None:
 
 def _run_program(tc: Any, data: st.DataObject) -> None:
     _settle(tc)
+    texts: list[str] = []
+    try:
+        _compare(tc, data, texts)
+    except Exception as error:
+        error.add_note("the program: " + "; ".join(texts))
+        raise
+
+
+def _compare(tc: Any, data: st.DataObject, texts: list[str]) -> None:
     ours: list[Any] = []
     theirs: list[torch.Tensor] = []
-    texts: list[str] = []
     steps = Steps(data, theirs)
     for _ in range(_STEPS):
         text, step = steps.draw()
@@ -425,7 +451,6 @@ def _run_program(tc: Any, data: st.DataObject) -> None:
             assert _describe(tc, made) == _describe(torch, meant), texts
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         assert _describe(tc, mine) == _describe(torch, other), f"{texts}: tensor {number}"
-        assert mine.is_contiguous() == other.is_contiguous(), f"{texts}: tensor {number}"
 
 
 @pytest.fixture(scope="module")
@@ -452,7 +477,7 @@ _SETTINGS = settings(
 )
 
 
-@settings(_SETTINGS, max_examples=300, derandomize=True)
+@settings(_SETTINGS, max_examples=200, derandomize=True)
 @given(st.data())
 def test_random_programs_agree_with_torch_at_each_step(session: Any, data: st.DataObject) -> None:
     _run_program(session, data)

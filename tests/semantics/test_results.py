@@ -13,6 +13,7 @@ from tests.semantics.harness import Program, Rows, Watch, assert_same
 
 rows = Rows()
 
+
 @rows.row("named")
 def results_with_named_fields(torch: Any, t: Watch) -> None:
     x = torch.tensor([[3.0, 1.0, 2.0], [9.0, 7.0, 8.0]])
@@ -56,6 +57,7 @@ def results_with_named_fields(torch: Any, t: Watch) -> None:
     (first, second), *rest = x.sort(1)
     t.show(values, indices, first, second, rest)
 
+
 @rows.row("lists")
 def lists_and_tuples_of_tensors(torch: Any, t: Watch) -> None:
     x = torch.arange(12.0).view(3, 4)
@@ -89,8 +91,8 @@ def lists_and_tuples_of_tensors(torch: Any, t: Watch) -> None:
         lambda: x.split(2)[1].add_(100) is None,
         lambda: x,
         lambda: torch.nn.functional.max_pool1d(x[None], 2, return_indices=True),
-
     )
+
 
 @rows.row("plain")
 def plain_values(torch: Any, t: Watch) -> None:
@@ -177,6 +179,7 @@ def plain_values(torch: Any, t: Watch) -> None:
         lambda: x.dim_order(),
     )
 
+
 @rows.row("kinds")
 def the_same_function_with_results_of_different_kinds(torch: Any, t: Watch) -> None:
     x = torch.tensor([[3.0, 1.0], [2.0, 4.0]])
@@ -230,6 +233,7 @@ def the_same_function_with_results_of_different_kinds(torch: Any, t: Watch) -> N
         lambda: torch.nn.functional.one_hot(torch.tensor([0, 2])),
     )
 
+
 @rows.row("text")
 def texts_of_tensors(torch: Any, t: Watch) -> None:
     x = torch.arange(6.0).view(2, 3) / 7
@@ -256,9 +260,11 @@ def texts_of_tensors(torch: Any, t: Watch) -> None:
         lambda: "{:>4}|{!r}".format(torch.tensor(3), torch.tensor(3)),
     )
 
+
 @rows.parametrize()
 def test_results_of_every_kind_are_what_torch_returns(program: Program, synchronous: bool, tc: ModuleType) -> None:
     assert_same(program, tc, synchronous=synchronous)
+
 
 _NO_WAIT: dict[str, Callable[[Any, Any], Any]] = {
     "creation": lambda tc, x: tc.zeros(3),
@@ -282,6 +288,7 @@ _NO_WAIT: dict[str, Callable[[Any, Any], Any]] = {
     "letting go": lambda tc, x: [tc.zeros(3) for _ in range(3)] and None,
 }
 
+
 @pytest.mark.parametrize("calls", _NO_WAIT.values(), ids=list(_NO_WAIT))
 def test_calls_whose_result_is_surely_tensors_or_nothing_do_not_wait(
     tc: Any, server: Any, calls: Callable[[Any, Any], Any]
@@ -292,6 +299,7 @@ def test_calls_whose_result_is_surely_tensors_or_nothing_do_not_wait(
         kept = calls(tc, x)
         assert session.stats.waits == before
         del kept
+
 
 _ONE_WAIT: dict[str, Callable[[Any, Any], Any]] = {
     "item": lambda tc, x: x.sum().item(),
@@ -311,6 +319,7 @@ _ONE_WAIT: dict[str, Callable[[Any, Any], Any]] = {
     "contains": lambda tc, x: 1.0 in x,
     "stride": lambda tc, x: x.stride(),
 }
+
 
 @pytest.mark.parametrize("read", _ONE_WAIT.values(), ids=list(_ONE_WAIT))
 def test_a_read_at_the_end_of_a_chain_waits_once(tc: Any, server: Any, read: Callable[[Any, Any], Any]) -> None:

@@ -509,8 +509,20 @@ def writes_through_overlapping_views(torch: Any, t: Watch) -> None:
 @rows.row("complex")
 def conjugate_and_complex_views(torch: Any, t: Watch) -> None:
     z = torch.tensor([[1 + 2j, 3 - 1j], [0.5j, 2 + 0j]])
-    t.show(z.conj(), z.H, z.mH, z.real, z.imag, z.adjoint(), z.conj().conj(), z.conj().resolve_conj(), z.abs(), z.angle())
-    t.show(z.conj() * z, z.conj() @ z, z.H @ z, z.conj().T, z.conj().imag.resolve_neg(), z.conj().imag.is_neg(), z.conj().real, z.conj()[0], z.conj().sum())
+    t.show(
+        z.conj(), z.H, z.mH, z.real, z.imag, z.adjoint(), z.conj().conj(), z.conj().resolve_conj(), z.abs(), z.angle()
+    )
+    t.show(
+        z.conj() * z,
+        z.conj() @ z,
+        z.H @ z,
+        z.conj().T,
+        z.conj().imag.resolve_neg(),
+        z.conj().imag.is_neg(),
+        z.conj().real,
+        z.conj()[0],
+        z.conj().sum(),
+    )
     t.show(torch.view_as_real(z), torch.view_as_complex(torch.ones(2, 2)), torch.complex(z.real, z.imag), z.sgn())
     t.show(z.conj().tolist(), z.conj()[0, 0].item(), complex(z[0, 0].conj()), z.conj().clone())
     z.real = torch.zeros(2, 2)

@@ -117,9 +117,7 @@ class _Job:
 class _BatchJob(_Job):
     __slots__ = ("_batch", "_done", "_operations", "_run")
 
-    def __init__(
-        self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]
-    ) -> None:
+    def __init__(self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]) -> None:
         self._batch = batch
         self._operations = operations
         self._done = done

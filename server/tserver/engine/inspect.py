@@ -13,7 +13,7 @@ from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space, Staged
-from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, tensor_from_bytes
+from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
 from tserver.errors import Exhausted, InvalidArgument, UnknownId
 
 
@@ -26,7 +26,7 @@ def description(tensor: torch.Tensor, ref: pb.Ref | None = None) -> pb.TensorMet
 
 def read_inline(tensor: torch.Tensor) -> pb.TensorData:
     """The elements of a tensor, in one message."""
-    return pb.TensorData(dtype=DTYPE_CODES[tensor.dtype], shape=tensor.shape, data=bytes_of(tensor).tobytes())
+    return pb.TensorData(dtype=DTYPE_CODES[tensor.dtype], shape=tensor.shape, data=read(tensor))
 
 
 def stage(space: Space, tensor: torch.Tensor) -> Staged:

@@ -54,14 +54,6 @@ def check_bytes(what: str, wanted: int, device: torch.device) -> None:
         )
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep some freed memory for the next use. Without, each chunk of bulk data would be mapped anew
-    by the kernel, page by page, which takes longer than its copy.
-    """
-    # glibc takes the size of the largest block freed so far, up to 32 MiB, for what is usual here. Never touched.
-    bytearray((32 << 20) - 8192)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

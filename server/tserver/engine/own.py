@@ -18,7 +18,7 @@ from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
 from tserver.engine.space import Space
-from tserver.engine.values import Elements, Packed, bytes_of
+from tserver.engine.values import Elements, Packed, read
 from tserver.errors import Exhausted
 
 # What the description around the elements takes in a reply, at most.
@@ -58,12 +58,7 @@ def _read(space: Space, tensor: torch.Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
     if _too_large(space, tensor):
         return stage(space, tensor)
-    if tensor.is_cpu and not tensor.requires_grad:
-        try:
-            return Elements(tensor, tensor.numpy().tobytes())
-        except (RuntimeError, TypeError):
-            pass  # a dtype that numpy has not, or a view that is conjugated or negated
-    return Elements(tensor, bytes_of(tensor).tobytes())
+    return Elements(tensor, read(tensor))
 
 
 def _numpy(space: Space, tensor: torch.Tensor, *, force: bool = False) -> Any:

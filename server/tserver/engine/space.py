@@ -64,11 +64,12 @@ class Staged:
 
     def settle(self) -> None:
         """Move lent elements into memory of their own. From any thread."""
-        if self._lender is not None:
+        lender = self._lender
+        if lender is not None:
             # Both sides only read during the copy; the lock is for those who still read from the old place.
             own = self.data.copy()
             with self.lock:
-                if self._lender is not None and self._lender._version == self._version:
+                if self._lender is lender and lender._version == self._version:
                     self.data, self._lender = own, None
 
     def intact(self) -> bool:

@@ -6,6 +6,7 @@ lengths, depths and enums are checked before memory is taken.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -96,11 +97,33 @@ def tensor_from_bytes(dtype: torch.dtype, shape: list[int], data: Any, *, copy: 
 
 def bytes_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """The dense little-endian bytes of a tensor, as a one-dimensional uint8 array; a copy unless that is needless."""
-    host = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    if not host.numel():
+    host = _dense(tensor)
+    count = host.numel()
+    if not count:
         return np.empty(0, np.uint8)
-    array: np.ndarray[Any, Any] = host.view(torch.uint8).numpy()
+    # `reshape` leaves a single element whatever stride it has. Not by `numpy()`: that forbids the storage to grow.
+    flat = host.as_strided((count,), (1,)).view(torch.uint8)
+    array: np.ndarray[Any, Any] = np.from_dlpack(flat)
     return array
+
+
+def read(tensor: torch.Tensor) -> bytes:
+    """A copy of the elements of a tensor, dense and little-endian."""
+    host = _dense(tensor)
+    return ctypes.string_at(host.data_ptr(), host.nbytes) if host.numel() else b""
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the host, without gaps between its elements."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.is_conj():
+        tensor = tensor.resolve_conj()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    if not tensor.is_cpu:
+        tensor = tensor.cpu()
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
 def _array(holder: Holder, value: pb.Value, depth: int) -> Any:

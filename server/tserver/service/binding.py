@@ -54,7 +54,7 @@ class Messages(AsyncIterator[Any]):
         self._read = context.read
 
     async def __anext__(self) -> Any:
-        data = await self._read()
+        data: Any = await self._read()
         if data is grpc.aio.EOF:
             raise StopAsyncIteration
         return parse(self._kind, data)

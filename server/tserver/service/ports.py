@@ -24,6 +24,10 @@ def options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
+        # gRPC refuses some of many requests at once with CANCELLED, which nobody retries. The queues behind it refuse
+        # with RESOURCE_EXHAUSTED, and say when to come again.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 100_000),
         ("grpc.max_metadata_size", 16 << 10),
     ]
 

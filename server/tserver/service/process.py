@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -19,7 +21,6 @@ from grpc_reflection.v1alpha import reflection
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.config import Config
 from tserver.engine.engine import Engine
-from tserver.engine.memory import keep_freed_memory
 from tserver.engine.models import ModelDoor
 from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
@@ -43,7 +44,25 @@ _SERVICES = tuple(
 
 def serve(config: Config, *, port: int, previous_end: str, cause_file: str) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. `port` replaces the port of config.listen."""
-    return asyncio.run(_Process(config, port, previous_end, cause_file).run())
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Process(config, port, previous_end, cause_file).run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where that is installed: a lone round trip then costs a tenth less. None: asyncio's own."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+def _quiet_collector() -> None:
+    """Spare the garbage collector torch and gRPC: what was imported stays, and to go through it takes milliseconds."""
+    gc.collect()
+    gc.freeze()
+    # Requests make few cycles; by default they would be looked for after every 700 objects.
+    gc.set_threshold(10_000, 20, 50)
 
 
 class _Process:
@@ -55,7 +74,6 @@ class _Process:
 
     async def run(self) -> int:
         config = self._config
-        keep_freed_memory()
         engine = Engine(config, on_fatal=self._fatal)
         sessions = Sessions(config, engine, previous_end=self._previous_end)
         disk = Store(Path(config.data_dir)) if config.data_dir else None
@@ -100,6 +118,7 @@ class _Process:
         await server.start()
         for name in ("", *names):
             await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        _quiet_collector()
         print(f"listening on {address}", flush=True)
         log.info(
             "serving",

@@ -202,7 +202,7 @@ class TensorServicer:
     async def Upload(self, requests: AsyncIterator[ts.UploadRequest], context: Context) -> ts.UploadResponse:
         """See the proto."""
         # The messages are taken as they come: their chunks are found by hand.
-        data = await context.read()
+        data: Any = await context.read()
         first = None if data is grpc.aio.EOF else parse(ts.UploadRequest, data)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of an upload is not its header; send that first")
@@ -220,7 +220,8 @@ class TensorServicer:
         """Put the chunks into the buffer; the number of bytes. Raises: InvalidArgument."""
         received = checksum = 0
         size, most, checked = len(buffer), self._config.max_chunk_bytes, header.HasField("crc32")
-        while (data := await context.read()) is not grpc.aio.EOF:
+        read: Any = context.read  # the types of grpc leave out EOF
+        while (data := await read()) is not grpc.aio.EOF:
             chunk = chunk_of(data)
             if chunk is None:
                 request = parse(ts.UploadRequest, data)
@@ -375,7 +376,7 @@ async def _send(attachment: Attachment, context: Context) -> None:
             await attachment.reply()
             continue
         reply = replies.popleft()
-        if reply.__class__ is bytes:
+        if isinstance(reply, bytes):
             await context.write(reply)
         elif reply is None:
             closed = True

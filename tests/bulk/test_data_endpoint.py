@@ -1,0 +1,148 @@
+"""The data endpoint against callers that are late, wrong, slow or gone. Raw sockets; no SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as service_pb
+from tests.support.raw import Raw, RawSession
+from tests.support.refusals import refused
+from tests.support.serving import HasAddress, wait_until
+
+SIZE = 4 << 20
+
+
+@pytest.fixture(scope="module")
+def wire(server: HasAddress) -> Iterator[Raw]:
+    """One connection for the sessions of these tests."""
+    with Raw(server.address) as raw:
+        yield raw
+
+
+@pytest.fixture
+def session(wire: Raw) -> Iterator[RawSession]:
+    """A session of its own."""
+    with wire.open_session() as session:
+        yield session
+
+
+@pytest.fixture
+def port(session: RawSession) -> int:
+    """Where the endpoint is: on the host of the server."""
+    assert session.opened.data_endpoint.startswith(":")
+    return int(session.opened.data_endpoint[1:])
+
+
+def header_of(session: RawSession, **fields: Any) -> service_pb.UploadHeader:
+    usual: dict[str, Any] = {"context": session.context(), "id": 5, "dtype": pb.D_TYPE_UINT8, "shape": [SIZE]}
+    return service_pb.UploadHeader(**{**usual, **fields})
+
+
+def ticket_of(session: RawSession) -> bytes:
+    answer = session.ask("OpenTransfer", upload=header_of(session))
+    assert answer.size_bytes == SIZE
+    assert len(answer.ticket) == 16
+    return bytes(answer.ticket)
+
+
+@contextlib.contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10.0) as connection:
+        yield connection
+
+
+def ended(connection: socket.socket) -> bool:
+    """Whether the server has ended the connection without a word."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def sum_of(session: RawSession) -> int:
+    """The sum of the bytes of upload 5."""
+    kept = session.make("tensor", pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_TENSOR, upload=5)))
+    return int(session.read(session.make("Tensor.sum", kept)).item())
+
+
+def test_a_ticket_moves_an_upload(session: RawSession, port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(ticket_of(session) + b"\1" * SIZE)
+        assert connection.recv(1) == b"\0"
+        assert ended(connection)
+    assert sum_of(session) == SIZE
+
+
+def test_a_ticket_is_good_for_one_transfer(session: RawSession, port: int) -> None:
+    ticket = ticket_of(session)
+    with connected(port) as first, connected(port) as second:
+        first.sendall(ticket + b"\1" * SIZE)
+        assert first.recv(1) == b"\0"
+        second.sendall(ticket)
+        assert ended(second)
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        pytest.param(bytes(16), id="a ticket that nobody gave"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="another protocol"),
+        pytest.param(b"\xff" * 100_000, id="noise"),
+    ],
+)
+def test_whoever_has_no_ticket_gets_no_answer(port: int, opening: bytes) -> None:
+    with connected(port) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(opening)
+        assert ended(connection)
+
+
+def test_whoever_sends_nothing_is_let_go(port: int) -> None:
+    with connected(port) as connection:
+        connection.settimeout(8.0)
+        assert ended(connection)
+
+
+def test_an_upload_whose_sender_leaves_is_let_go(session: RawSession, port: int) -> None:
+    before = session.held()[1]
+    with connected(port) as connection:
+        connection.sendall(ticket_of(session) + bytes(1000))
+        assert session.held()[1] == before + SIZE, "it counts from the beginning"
+    wait_until(lambda: session.held()[1] == before, 10.0, "the memory is free again")
+    assert session.upload(header_of(session), [bytes(1 << 20)] * 4).received_bytes == SIZE
+
+
+def test_an_upload_whose_id_is_taken_meanwhile_is_not_kept(session: RawSession, port: int) -> None:
+    ticket = ticket_of(session)
+    session.upload(header_of(session), [b"\1" * (1 << 20)] * 4)
+    with connected(port) as connection:
+        connection.sendall(ticket + bytes(SIZE))
+        assert connection.recv(1) == b"\1"
+    assert sum_of(session) == SIZE, "the one that came first stays"
+
+
+def test_an_upload_to_a_session_that_ends_is_not_kept(wire: Raw, port: int) -> None:
+    with wire.open_session() as session:
+        ticket = ticket_of(session)
+    with connected(port) as connection:
+        connection.sendall(ticket + bytes(SIZE))
+        assert connection.recv(1) in (b"\1", b"")
+
+
+def test_what_is_too_large_is_refused_before_a_ticket_is_given(session: RawSession) -> None:
+    header = header_of(session)
+    header.shape[:] = [2**50]
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, naming=str(2**50)):
+        session.ask("OpenTransfer", upload=header)
+
+
+def test_a_transfer_of_nothing_is_refused(session: RawSession) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, naming="transfer"):
+        session.ask("OpenTransfer")
