@@ -43,7 +43,7 @@ RELIEF = 256
 # How often a sender without calls looks for tensors that were dropped.
 _POLL_S = 0.04
 _POLLS_BEFORE_DOZING = 25
-_RESTART_S = 7.0
+_RESTART_S = 20.0
 
 
 class Batch:

@@ -42,8 +42,8 @@ _LISTENERS = {"": "", "oip ": "oip_listen", "metrics ": "metrics_listen"}
 _ENVIRONMENT = {
     # Threads of a kernel that wait for each other must not keep gRPC from the core while they do.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # The C library keeps freed chunks of bulk data for the next ones: for the kernel to map each anew, page by page, takes
-    # longer than to copy it.
+    # The C library keeps freed chunks of bulk data for the next ones: for the kernel to map each anew, page by page,
+    # takes longer than to copy it.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }

@@ -48,11 +48,10 @@ def measure(bench: Bench) -> Iterator[Row]:
             order = {"repetitions": 2, "bytes": size_bytes, "direction": direction}
             ours, grpc, *others = bench.take_turns(sides, "GB/s", rounds, order)
             for theirs in others:
-                bar = {"Flight": FLIGHT_BAR, "raw TCP": RAW_BAR}.get(theirs.side)
                 what = f"{direction} of {size_bytes >> 20} MiB"
-                yield Row("W3", what, ours, theirs, bar)
+                yield Row("W3", what, ours, theirs, RAW_BAR if theirs.side == "raw TCP" else None)
                 if theirs.side == "Flight":
-                    yield Row("W3", what, grpc, theirs, bar)
+                    yield Row("W3", what, grpc, theirs, FLIGHT_BAR)
 
 
 def rates(up: Callable[[int], object], down: Callable[[int], object], order: Order) -> list[float]:

@@ -32,8 +32,9 @@ _FORBIDDEN = (
 
 
 def test_importing_the_client_brings_in_neither_torch_nor_the_server() -> None:
-    script = "import tclient, tclient.nn.functional, tclient.optim, tclient.utils.data, tclient.testing\n" + _FORBIDDEN.replace(
-        ", 'asyncio'", ""
+    script = (
+        "import tclient, tclient.nn.functional, tclient.optim, tclient.utils.data, tclient.testing\n"
+        + _FORBIDDEN.replace(", 'asyncio'", "")
     )
     assert run(script).strip() == "[]"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -390,7 +391,7 @@ def test_errors_name_the_line_of_the_caller(tc: Any) -> None:
     wrong = tc.ones(2, 3) @ tc.ones(2)  # this line
     with pytest.raises(RuntimeError) as caught:
         wrong.tolist()
-    source = open(__file__, encoding="utf-8").read().splitlines()
+    source = Path(__file__).read_text(encoding="utf-8").splitlines()
     error: Any = caught.value
     assert error.filename == __file__
     assert source[error.lineno - 1].endswith("# this line")

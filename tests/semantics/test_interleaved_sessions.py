@@ -190,26 +190,18 @@ def test_grad_mode_belongs_to_the_thread_also_within_one_session(tc: Any) -> Non
 def test_decorators_set_the_grad_mode_for_their_function_alone(tc: Any) -> None:
     x = tc.ones(2, requires_grad=True)
 
-    @tc.no_grad()
-    def without() -> Any:
+    def double() -> Any:
         return x * 2
 
-    @tc.enable_grad()
-    def within() -> Any:
-        return x * 2
-
-    @tc.inference_mode()
-    def inference() -> Any:
-        return x * 2
-
+    without, within, inference = tc.no_grad()(double), tc.enable_grad()(double), tc.inference_mode()(double)
     assert not without().requires_grad
     assert inference().is_inference()
     with tc.no_grad():
         assert within().requires_grad
-        assert not (x * 2).requires_grad
+        assert not double().requires_grad
     with tc.set_grad_enabled(False):
-        assert not (x * 2).requires_grad
-    assert (x * 2).requires_grad
+        assert not double().requires_grad
+    assert double().requires_grad
 
 
 def test_random_numbers_of_threads_in_sessions_of_their_own_are_those_of_each_seed(server: ServerProcess) -> None:

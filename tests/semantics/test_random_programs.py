@@ -333,20 +333,23 @@ class Steps:
         return f"x{i}.{name} {dtype} x{j}", run
 
     def _out(self) -> tuple[str, Step]:
-        i, _ = self._tensor()
-        j, _ = self._tensor()
-        k, _ = self._tensor()
+        i, x = self._tensor()
+        j, y = self._tensor()
+        k, out = self._tensor()
         name = self._one(["add", "mul", "matmul", "eq", "sum"])
+        # An `out` that has to grow and shares its storage with an input shows what happens to be in memory, in torch.
+        try:
+            fits = name in ("add", "mul", "eq") and torch.broadcast_shapes(x.shape, y.shape) == out.shape
+        except RuntimeError:
+            fits = False
 
         def run(m: Any, v: list[Any]) -> Any:
+            target = v[k] if fits else v[k].clone()
             if name == "sum":
-                return m.sum(v[i], 0, out=v[k])
-            if name == "matmul":
-                # If its result overlaps an input, torch computes with what happens to be in memory.
-                return m.matmul(v[i], v[j], out=v[k].clone())
-            return getattr(m, name)(v[i], v[j], out=v[k])
+                return m.sum(v[i], 0, out=target)
+            return getattr(m, name)(v[i], v[j], out=target)
 
-        return f"{name}(x{i}, x{j}, out=x{k})", run
+        return f"{name}(x{i}, x{j}, out=x{k}{'' if fits else '.clone()'})", run
 
     def _several(self) -> tuple[str, Step]:
         i, x = self._tensor()

@@ -1,4 +1,4 @@
-"""Results of every kind: tensors, named tuples, lists, plain values, sizes and dtypes; and which of them make a caller wait."""
+"""Results of every kind: tensors, named tuples, lists, plain values; and which of them make a caller wait."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def results_with_named_fields(torch: Any, t: Watch) -> None:
         lambda: torch.linalg.lu_factor(square),
         lambda: torch.linalg.inv_ex(square),
         lambda: torch.linalg.cholesky_ex(square),
-        lambda: torch.linalg.lstsq(square, x[:, :2]).solution,
+        lambda: (torch.linalg.lstsq(square, x[:, :2]).solution + 1).round(decimals=3).tolist(),
         lambda: torch.frexp(x),
         lambda: torch.histogram(x, 3),
         lambda: torch.triangular_solve(x[:, :2], square),

@@ -1,4 +1,4 @@
-"""Views share storage, in-place changes reach every alias, and indexing reads and writes what torch reads and writes."""
+"""Views share storage, in-place changes reach every alias, and indexing reads and writes what torch does."""
 
 from __future__ import annotations
 

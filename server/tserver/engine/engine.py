@@ -7,12 +7,14 @@ interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import importlib
 import itertools
 import logging
 import os
 import queue
+import sys
 import threading
 import time
 import warnings
@@ -302,6 +304,7 @@ class Engine:
         return self.ready.get()
 
     def _loop(self) -> None:
+        _do_not_preempt()
         ready = self.ready
         executor = self.executor
 
@@ -330,3 +333,14 @@ class Engine:
             executor.leave_mode()
             if more:
                 ready.put(lane)
+
+
+def _do_not_preempt() -> None:
+    """Let who gives this thread work go on until it has nothing to do.
+
+    Woken at once on the same core, the engine would only wait for the interpreter lock that its waker holds: two
+    switches for nothing, a tenth of a lone round trip. Batch scheduling takes nothing else away from it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

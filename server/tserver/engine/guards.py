@@ -25,6 +25,8 @@ _LSTM_GATES = 4
 
 def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function behind a name of the table, with its guard before it if it needs one."""
+    if name in _PRODUCTS:
+        function = _apart(function)
     guard = GUARDS.get(name)
     if guard is None:
         return function
@@ -40,6 +42,52 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return checked
+
+
+# Products do not check whether `out` is one of their factors. Where it has to grow, torch then returns memory that nobody
+# has written, which on a shared server is that of others.
+_PRODUCTS = frozenset(
+    {
+        "addbmm",
+        "addmm",
+        "addmv",
+        "baddbmm",
+        "bmm",
+        "chain_matmul",
+        "dot",
+        "inner",
+        "linalg.matmul",
+        "linalg.multi_dot",
+        "linalg.vecdot",
+        "matmul",
+        "mm",
+        "mv",
+        "tensordot",
+        "vdot",
+    }
+)
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, reading from a copy what it is told to write."""
+
+    @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
+    def product(*args: Any, **kwargs: Any) -> Any:
+        out = kwargs.get("out")
+        if not isinstance(out, Tensor):
+            return function(*args, **kwargs)
+        written = out.untyped_storage().data_ptr()
+
+        def read(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(map(read, value)) if type(value) in (list, tuple) else value
+            shared = isinstance(value, Tensor) and value.untyped_storage().data_ptr() == written
+            return value.clone() if shared else value
+
+        others = {name: value if name == "out" else read(value) for name, value in kwargs.items()}
+        return function(*map(read, args), **others)
+
+    return product
 
 
 def _eigenvalues_exist(input: Tensor, **_: Any) -> str | None:
