@@ -44,8 +44,8 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-# Products do not check whether `out` is one of their factors. Where it has to grow, torch then returns memory that nobody
-# has written, which on a shared server is that of others.
+# Products do not check whether `out` is one of their factors. Where it has to grow, torch then returns memory that
+# nobody has written, which on a shared server is that of others.
 _PRODUCTS = frozenset(
     {
         "addbmm",
