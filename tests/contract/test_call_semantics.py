@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -79,6 +80,16 @@ def test_an_error_is_torchs_own_by_class_and_text(
     assert error.message == str(told.value)
 
 
+@pytest.fixture
+def warns_always() -> Iterator[None]:
+    """torch gives some warnings once a process: whichever test comes first would have this one's."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+@pytest.mark.usefixtures("warns_always")
 def test_warnings_of_torch_are_in_the_reply(session: RawSession) -> None:
     x = torch.ones(2, 3, 4)
     with pytest.warns(UserWarning, match="deprecated") as told:

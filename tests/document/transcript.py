@@ -56,10 +56,16 @@ class Transcript:
 
     def warns(self, action: Callable[[], Any]) -> None:
         """Note the warnings that an action gives, then its result."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            value = action()
-            self._settle(value)
+        before = torch.is_warn_always_enabled()
+        # torch gives some warnings once a process: whichever test comes first would have this one's.
+        torch.set_warn_always(True)
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                value = action()
+                self._settle(value)
+        finally:
+            torch.set_warn_always(before)
         self.notes.append(("warns", [(w.category.__name__, _first_line(str(w.message))) for w in caught]))
         self.show(value)
 
