@@ -38,7 +38,7 @@ _Key = tuple[Any, ...]
 
 
 class _Slot:
-    """In the place of a tensor: the number of an input or of an output."""
+    """In the place of a tensor: the position of an output, or the number of an input, which counts from 1, negated."""
 
     __slots__ = ("number",)
 
@@ -89,6 +89,15 @@ class _Recorder:
             f"compile: `{name}` within {self._function} {what}, which a recorded function cannot do; "
             "return the tensor, and read it outside"
         )
+
+    def input_number(self, handle: Handle) -> int | None:
+        """Which input a result is, if the function returns one as it is; what it took from the outside becomes one."""
+        name = _name(handle._cell)
+        made_within = {_name(cell)[0] for _, result in self._calls for cell in _cells(result)}
+        if name not in self._slots and name[0] not in made_within:
+            self.inputs.append(handle)
+            self._slots[name] = len(self.inputs)
+        return self._slots.get(name)
 
     def finish(self, outputs: list[Handle]) -> None:
         """Give everything its slot, now that it is known what is an input."""
@@ -187,7 +196,14 @@ class _Recording:
         made = _issue.dispatch(self._operation, (self._program, *arguments, *self.captured), None)
         outputs: list[Any] = [] if not self._count else [made] if self._count == 1 else list(made)
         self._foretell(outputs)
-        return _rebuild(self._structure, outputs, arguments + self.captured)
+        inputs = arguments + self.captured
+
+        def fill(value: Any) -> Any:
+            if not isinstance(value, _Slot):
+                return value
+            return outputs[value.number] if value.number >= 0 else inputs[-1 - value.number]
+
+        return _mapped(self._structure, fill)
 
     def _foretell(self, outputs: list[Any]) -> None:
         """Results of the same arguments are described as those before: nobody need wait to learn their shape."""
@@ -231,10 +247,18 @@ class Compiled:
         finally:
             MODES.recorder = None
         outputs: list[Handle] = []
-        names = {_name(handle._cell) for handle in recorder.inputs}
-        structure = _structure(result, outputs, names, recorder)
+
+        def place(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if (number := recorder.input_number(value)) is not None:
+                return _Slot(-number)
+            if all(known is not value for known in outputs):
+                outputs.append(value)
+            return _Slot(next(index for index, known in enumerate(outputs) if known is value))
+
+        structure = _mapped(result, place)
         recorder.finish(outputs)
-        structure = _bind(structure, recorder)
         recordings[kind] = _Recording(recorder, len(tensors), structure, outputs)
         return result
 
@@ -320,52 +344,16 @@ def _is_filled(cell: Any) -> bool:
         return False
 
 
-def _structure(result: Any, outputs: list[Handle], inputs: set[Any], recorder: _Recorder) -> Any:
-    """The result with slots in the place of tensors: of outputs, or of inputs that are returned as they are."""
-    if isinstance(result, Tensor):
-        if _name(result._cell) in inputs:
-            return result
-        for number, known in enumerate(outputs):
-            if known is result:
-                return _Slot(number)
-        outputs.append(result)
-        return _Slot(len(outputs) - 1)
-    if isinstance(result, (list, tuple)):
-        items = [_structure(item, outputs, inputs, recorder) for item in result]
-        if isinstance(result, list):
-            return items
-        return type(result)(*items) if hasattr(result, "_fields") else tuple(items)
-    if isinstance(result, dict):
-        return {name: _structure(item, outputs, inputs, recorder) for name, item in result.items()}
-    return result
-
-
-def _bind(structure: Any, recorder: _Recorder) -> Any:
-    """Inputs that are returned as they are, by their number: negative, to tell them from outputs."""
-    if isinstance(structure, Tensor):
-        names = [_name(handle._cell) for handle in recorder.inputs]
-        return _Slot(-1 - names.index(_name(structure._cell)))
-    if isinstance(structure, (list, tuple)):
-        items = [_bind(item, recorder) for item in structure]
-        if isinstance(structure, list):
-            return items
-        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
-    if isinstance(structure, dict):
-        return {name: _bind(item, recorder) for name, item in structure.items()}
-    return structure
-
-
-def _rebuild(structure: Any, outputs: list[Any], inputs: list[Handle]) -> Any:
-    if isinstance(structure, _Slot):
-        return outputs[structure.number] if structure.number >= 0 else inputs[-1 - structure.number]
-    if isinstance(structure, list):
-        return [_rebuild(item, outputs, inputs) for item in structure]
-    if isinstance(structure, tuple):
-        items = [_rebuild(item, outputs, inputs) for item in structure]
-        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
-    if isinstance(structure, dict):
-        return {name: _rebuild(item, outputs, inputs) for name, item in structure.items()}
-    return structure
+def _mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    """A result with another thing in the place of each that is no container."""
+    if isinstance(value, list):
+        return [_mapped(item, leaf) for item in value]
+    if isinstance(value, tuple):
+        items = [_mapped(item, leaf) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        return {name: _mapped(item, leaf) for name, item in value.items()}
+    return leaf(value)
 
 
 def _is_plain(result: Any) -> bool:

@@ -65,18 +65,20 @@ class Connection:
         self._unary: dict[str, Any] = {}
 
     def call(self, method: str, request: Any, response: Any, *, timeout_s: float | None = 20.0) -> Any:
-        """One unary RPC. Raises a ServerError."""
-        rpc_method = self._unary.get(method)
-        if rpc_method is None:
-            rpc_method = self._unary[method] = self.channel.unary_unary(
-                SERVICE + method,
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=response.FromString,
-            )
+        """One unary RPC of TensorService. Raises a ServerError."""
         try:
-            return rpc_method(request, timeout=timeout_s)
+            return self.unary(SERVICE + method, request, response, timeout_s=timeout_s)
         except grpc.RpcError as error:
             raise translate(error, self.address) from None
+
+    def unary(self, path: str, request: Any, response: Any, *, timeout_s: float | None) -> Any:
+        """One unary RPC of any service. Raises grpc.RpcError."""
+        method = self._unary.get(path)
+        if method is None:
+            method = self._unary[path] = self.channel.unary_unary(
+                path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+            )
+        return method(request, timeout=timeout_s)
 
     def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""

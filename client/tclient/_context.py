@@ -28,7 +28,6 @@ class _Modes(threading.local):
         self.grad = True
         self.inference = False
         self.autocasts: dict[str, tuple[int, bool, bool]] = {}
-        self.autocast_cache = True
         # What goes into a call: the encoded field, or nothing.
         self.stamp = b""
         # What records the calls of this thread; see _compile.

@@ -280,13 +280,8 @@ def _stream_of(session: Session) -> Forwards:
 def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_s: float | None = 60.0) -> Any:
     if session.dead is not None:
         raise session.dead
-    unary: Any = session.connection.channel.unary_unary(
-        _SERVICE + method,
-        request_serializer=type(request).SerializeToString,
-        response_deserializer=response.FromString,
-    )
     try:
-        return unary(request, timeout=timeout_s)
+        return session.connection.unary(_SERVICE + method, request, response, timeout_s=timeout_s)
     except grpc.RpcError as error:
         raise _translated(error, session) from None
 

@@ -182,6 +182,17 @@ def test_tensors_of_the_surroundings_are_inputs(tc: ModuleType) -> None:
     assert compiled(x).tolist() == [5, 5]
 
 
+def test_a_tensor_of_the_surroundings_may_be_returned_as_it_is(tc: ModuleType) -> None:
+    untouched, scale = tc.tensor([7.0]), tc.tensor([3.0])
+    compiled = tc.compile(lambda x: (x * scale, untouched, [x]))
+    for value in (1.0, 2.0):
+        x = tc.tensor([value])
+        scaled, same, (argument,) = compiled(x)
+        assert scaled.tolist() == [3 * value]
+        assert same is untouched
+        assert argument is x
+
+
 def test_a_training_step_is_one_call_and_trains_as_torch_does(tc: ModuleType, counted: Any) -> None:
     def train(t: Any, wrap: Callable[[Any], Any]) -> tuple[list[float], Any]:
         t.manual_seed(3)
