@@ -36,7 +36,6 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
     number = session.next_id()
     view = memoryview(data)
     header = rpc.UploadHeader(
-        context=rpc.SessionContext(session=session.secret),
         id=number,
         dtype=pb.DType.Name(pb.DType.ValueType(dtype_code)),
         shape=shape,
@@ -46,6 +45,7 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         header.crc32 = zlib.crc32(view)
     elif _data_endpoint.send(session, header, view):
         return _wire.id_varint(number)
+    header.context.session = session.secret
     _keep_freed_memory()
     opening = rpc.UploadRequest(header=header).SerializeToString()
     chunk_bytes = min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
@@ -94,11 +94,9 @@ def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fet
     as it is. Raises a ServerError; TypeError and ValueError if `out` does not fit.
     """
     reference = pb.Ref.FromString(b"\x08" + id_bytes)
-    request = rpc.DownloadRequest(
-        context=rpc.SessionContext(session=session.secret), tensor=reference, without_crc32=not session.checksums
-    )
+    request = rpc.DownloadRequest(tensor=reference, without_crc32=not session.checksums)
     session.stats.downloads += 1
-    if not session.checksums and session.data_endpoint:
+    if not session.checksums:
         buffer = np.empty(0, np.uint8)
 
         def memory(answer: rpc.OpenTransferResponse) -> memoryview:
@@ -110,6 +108,7 @@ def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fet
         if answer is not None:
             return answer.dtype, tuple(answer.shape), buffer
 
+    request.context.session = session.secret
     _keep_freed_memory()
 
     def attempt() -> Fetched:

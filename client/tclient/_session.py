@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tclient import _state
 from tclient._cell import Call
@@ -26,6 +26,9 @@ from tclient._stream import HEAVY_BYTES, Stream
 from tclient._wire import FIRST_ID
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+
+if TYPE_CHECKING:
+    from tclient._data_lines import Line
 
 # Calls that may wait to be sent before the issuing thread has to wait too.
 _PENDING_LIMIT = 16_384
@@ -59,7 +62,15 @@ class Session:
     A context manager: within it, it is the session of `tclient.…`; at its end it is closed.
     """
 
-    def __init__(self, address: str, *, synchronous: bool = False, timeout_s: float = 20.0, tls: Tls = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        synchronous: bool = False,
+        timeout_s: float = 20.0,
+        tls: Tls = False,
+        shared_memory: bool = False,
+    ) -> None:
         from tclient import __version__
 
         self.address = address
@@ -82,6 +93,10 @@ class Session:
         self.stats = Stats()
         # Where bulk bytes go outside gRPC; empty where nothing was named, or nothing answered.
         self.data_endpoint: str = opened.data_endpoint
+        # The same through memory of this machine, where both sides want that.
+        self.shared_memory: str = opened.shared_memory if shared_memory else ""
+        # Connections to one of them that rest between two transfers.
+        self.lines: list[Line] = []
         # Whether bulk bytes carry a checksum of ours. They go over gRPC then.
         self.checksums = False
         # Whether a transfer of more than a second shows a bar on a terminal; or a function of (done, total) in bytes.
@@ -342,6 +357,8 @@ class Session:
                 pass  # the lease will end it
         self.die(NotConnectedError(f"the session with {self.address} is closed; open another with tclient.connect()"))
         self.connection.close()
+        while self.lines:
+            self.lines.pop().close()
         self.reports.warn_of_unread()
         if trouble is not None:
             raise trouble
@@ -369,6 +386,7 @@ class Session:
         self.synchronous = False
         self._heavy_lock = threading.Lock()
         self._waiting = {}
+        self.lines = []
         self.reports.forget()
         self.pending.clear()
         self.closed = True

@@ -48,11 +48,14 @@ def connect(
     synchronous: bool | None = None,
     timeout_s: float = 20.0,
     tls: bool | str | os.PathLike[str] | None = None,
+    shared_memory: bool | None = None,
 ) -> Session:
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
     With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
-    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path).
+    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path). With
+    shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
+    takes TCLIENT_SHARED_MEMORY (1).
     Raises: ConnectFailed if nothing answers there; VersionMismatch; ServerBusy.
     """
     from tclient._session import Session
@@ -68,6 +71,7 @@ def connect(
         synchronous=synchronous_default if synchronous is None else synchronous,
         timeout_s=timeout_s,
         tls=tls,
+        shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
     )
     with _lock:
         session._previous = _current

@@ -37,6 +37,7 @@ _HELP = {
     "model_dir": "Directory with safetensors files that callers may load models from.",
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
     "loopback, and none elsewhere; empty is none.",
+    "shared_memory": "Let clients on this machine move the bytes of large tensors through memory that both sides have.",
     "oip_listen": "HOST:PORT for clients of the Open Inference Protocol, such as Triton's; empty is none.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",

@@ -32,6 +32,7 @@ class Config:
     data_dir: str = ""
     model_dir: str = ""
     data_listen: str = "auto"
+    shared_memory: bool = False
     oip_listen: str = ""
     oip_model_control: bool = False
     oip_shared_memory: bool = False

@@ -136,6 +136,90 @@ def test_an_upload_to_a_session_that_ends_is_not_kept(wire: Raw, port: int) -> N
         assert connection.recv(1) in (b"\1", b"")
 
 
+def request_of(**transfer: Any) -> bytes:
+    message = service_pb.OpenTransferRequest(**transfer).SerializeToString()
+    return len(message).to_bytes(4, "big") + message
+
+
+def anonymous(**fields: Any) -> service_pb.UploadHeader:
+    usual: dict[str, Any] = {"id": 5, "dtype": pb.D_TYPE_UINT8, "shape": [SIZE]}
+    return service_pb.UploadHeader(**{**usual, **fields})
+
+
+@contextlib.contextmanager
+def line(session: RawSession, port: int) -> Iterator[socket.socket]:
+    """A connection that carries any number of transfers."""
+    ticket = session.ask("OpenTransfer", connection=session.context()).ticket
+    with connected(port) as connection:
+        connection.sendall(ticket)
+        yield connection
+
+
+def exactly(connection: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        found += connection.recv(count - len(found)) or pytest.fail("the server ended the connection")
+    return found
+
+
+def test_a_connection_carries_transfers_one_after_the_other(session: RawSession, port: int) -> None:
+    with line(session, port) as connection:
+        for byte in (b"\1", b"\2"):
+            connection.sendall(request_of(upload=anonymous()) + byte * SIZE)
+            assert connection.recv(1) == b"\0"
+            kept = session.make("tensor", pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_TENSOR, upload=5)))
+            assert int(session.read(session.make("Tensor.sum", kept)).item()) == SIZE * byte[0]
+        connection.sendall(request_of(download=service_pb.DownloadRequest(tensor=kept.ref)))
+        length = int.from_bytes(exactly(connection, 4), "big")
+        answer = service_pb.OpenTransferResponse.FromString(exactly(connection, length))
+        assert (answer.size_bytes, list(answer.shape), answer.dtype) == (SIZE, [SIZE], pb.D_TYPE_UINT8)
+        assert exactly(connection, SIZE) == b"\2" * SIZE
+        assert exactly(connection, 1) == b"\0"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(request_of(upload=anonymous(shape=[2**50])), id="too large"),
+        pytest.param(request_of(upload=anonymous(id=0)), id="no id"),
+        pytest.param(request_of(upload=anonymous(dtype=99)), id="no dtype"),
+        pytest.param(request_of(download=service_pb.DownloadRequest(tensor=pb.Ref(id=77))), id="no tensor"),
+        pytest.param(request_of(), id="no transfer"),
+        pytest.param(b"\0\0\0\4\xff\xff\xff\xff", id="no message"),
+        pytest.param(b"\xff\xff\xff\xff", id="a length without end"),
+        pytest.param(b"\0\0\0\0", id="no length"),
+    ],
+)
+def test_a_connection_ends_at_a_transfer_that_is_refused(session: RawSession, port: int, request_bytes: bytes) -> None:
+    before = session.held()[1]
+    with line(session, port) as connection:
+        connection.sendall(request_bytes)
+        assert ended(connection)
+    assert session.held()[1] == before
+
+
+def test_an_upload_that_has_not_arrived_can_not_be_used_and_gives_way(session: RawSession, port: int) -> None:
+    with line(session, port) as first, line(session, port) as second:
+        first.sendall(request_of(upload=anonymous()) + bytes(1000))
+        wait_until(lambda: session.held()[1] >= SIZE, 10.0, "it has begun")
+        with pytest.raises(AssertionError, match="not complete"):
+            sum_of(session)
+        second.sendall(request_of(upload=anonymous()) + b"\1" * SIZE)
+        assert second.recv(1) == b"\0"
+        first.sendall(bytes(SIZE - 1000))
+        assert first.recv(1) == b"\0"
+    assert sum_of(session) == SIZE, "the one that was named last is the upload"
+
+
+def test_connections_that_rest_make_room_for_others(session: RawSession, port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            connection = stack.enter_context(line(session, port))
+            connection.sendall(request_of(upload=anonymous(shape=[8])) + b"\1" * 8)
+            assert connection.recv(1) == b"\0"
+            session.make("tensor", pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_TENSOR, upload=5)))
+
+
 def test_what_is_too_large_is_refused_before_a_ticket_is_given(session: RawSession) -> None:
     header = header_of(session)
     header.shape[:] = [2**50]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,16 @@ from tests.support.serving import HasAddress, serving
 COUNT = (6 << 20) // 4
 
 
-@pytest.fixture(params=["data endpoint", "gRPC", "gRPC with checksums"])
+@pytest.fixture(params=["data endpoint", "shared memory", "gRPC", "gRPC with checksums"])
 def way(request: pytest.FixtureRequest, tc: ModuleType, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the bytes move; the other way is blocked."""
     session = current()
-    if request.param == "data endpoint":
+    if request.param in ("data endpoint", "shared memory"):
         assert session.data_endpoint
+        if request.param == "shared memory":
+            session.shared_memory = session.opened.shared_memory
+            session.data_endpoint = ""
+            assert session.shared_memory
 
         def refuse(*_: Any) -> None:
             raise AssertionError("bytes went over gRPC")
@@ -153,6 +158,54 @@ def test_where_the_port_is_closed_bytes_go_over_grpc(tc: ModuleType, numbers: np
     assert session.data_endpoint == "", "it is not tried again"
 
 
+def test_a_connection_carries_many_transfers(way: str, tc: ModuleType, numbers: np.ndarray[Any, Any]) -> None:
+    session = current()
+    tickets = []
+    call = session.connection.call
+
+    def counted(method: str, *args: Any, **kwargs: Any) -> Any:
+        tickets.append(method)
+        return call(method, *args, **kwargs)
+
+    session.connection.call = counted  # type: ignore[method-assign]
+    for number in range(3):
+        assert np.array_equal(tc.from_numpy(numbers + number).numpy(), numbers + number)
+    assert tickets == ([] if way.startswith("gRPC") else ["OpenTransfer"])
+
+
+def test_a_connection_that_ended_while_it_rested_is_replaced(
+    tc: ModuleType, numbers: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = current()
+    monkeypatch.setattr(session.connection, "upload", None)
+    tc.from_numpy(numbers)
+    (rested,) = session.lines
+    rested._socket.shutdown(socket.SHUT_RDWR)
+    assert np.array_equal(tc.from_numpy(numbers)[1].numpy(), numbers[1])
+    assert rested not in session.lines
+
+
+def test_memory_is_shared_only_where_the_client_wants_it(server: HasAddress, numbers: np.ndarray[Any, Any]) -> None:
+    import tclient
+
+    with tclient.connect(server.address) as session:
+        assert session.opened.shared_memory
+        assert session.shared_memory == ""
+    with tclient.connect(server.address, shared_memory=True) as session:
+        assert np.array_equal(tclient.from_numpy(numbers).numpy(), numbers)
+        assert session.lines[0].where == session.opened.shared_memory
+
+
+def test_where_memory_cannot_be_shared_bytes_go_over_the_data_endpoint(
+    tc: ModuleType, numbers: np.ndarray[Any, Any]
+) -> None:
+    session = current()
+    session.shared_memory = "nobody-listens-here"
+    assert np.array_equal(tc.from_numpy(numbers).numpy(), numbers)
+    assert session.shared_memory == "", "it is not tried again"
+    assert session.lines[0].where == session.data_endpoint
+
+
 @pytest.fixture
 def cut_after(server: HasAddress, tc: ModuleType) -> Iterator[Any]:
     """A function that has the data connection of the session cut after so many bytes."""
@@ -197,8 +250,9 @@ def small() -> Iterator[HasAddress]:
 def test_a_server_may_have_no_data_endpoint(small: HasAddress, numbers: np.ndarray[Any, Any]) -> None:
     import tclient
 
-    with tclient.connect(small.address) as session:
+    with tclient.connect(small.address, shared_memory=True) as session:
         assert session.data_endpoint == ""
+        assert session.shared_memory == ""
         assert np.array_equal(tclient.from_numpy(numbers).numpy(), numbers)
 
 

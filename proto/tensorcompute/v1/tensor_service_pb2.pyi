@@ -46,7 +46,7 @@ class Limits(_message.Message):
     def __init__(self, max_message_bytes: _Optional[int] = ..., max_inline_bytes: _Optional[int] = ..., max_unacked_bytes: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_session_bytes: _Optional[int] = ..., max_nesting: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_batches_in_flight: _Optional[int] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session", "lease_s", "boot_id", "protocol", "server_version", "torch_version", "limits", "endpoint", "data_endpoint", "default_device", "operations_digest", "devices")
+    __slots__ = ("session", "lease_s", "boot_id", "protocol", "server_version", "torch_version", "limits", "endpoint", "data_endpoint", "default_device", "operations_digest", "devices", "shared_memory")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class OpenSessionResponse(_message.Message):
     DEFAULT_DEVICE_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     lease_s: float
     boot_id: str
@@ -71,7 +72,8 @@ class OpenSessionResponse(_message.Message):
     default_device: str
     operations_digest: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
-    def __init__(self, session: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., boot_id: _Optional[str] = ..., protocol: _Optional[int] = ..., server_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., endpoint: _Optional[str] = ..., data_endpoint: _Optional[str] = ..., default_device: _Optional[str] = ..., operations_digest: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ...) -> None: ...
+    shared_memory: str
+    def __init__(self, session: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., boot_id: _Optional[str] = ..., protocol: _Optional[int] = ..., server_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., endpoint: _Optional[str] = ..., data_endpoint: _Optional[str] = ..., default_device: _Optional[str] = ..., operations_digest: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., shared_memory: _Optional[str] = ...) -> None: ...
 
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session",)
@@ -440,12 +442,14 @@ class DownloadResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[DownloadTrailer, _Mapping]] = ...) -> None: ...
 
 class OpenTransferRequest(_message.Message):
-    __slots__ = ("upload", "download")
+    __slots__ = ("upload", "download", "connection")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_FIELD_NUMBER: _ClassVar[int]
     upload: UploadHeader
     download: DownloadRequest
-    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ...) -> None: ...
+    connection: SessionContext
+    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
     __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape")

@@ -308,6 +308,13 @@ class TensorServiceServicer:
         sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
         early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
 
+        With `connection` the ticket is good for a connection that carries transfers of the session one after the other, with
+        no RPC for each. Behind the ticket the client sends, for each transfer, the length of an OpenTransferRequest as four
+        bytes, big-endian, and the message, with `upload` or `download` set and without its context; an upload's bytes follow
+        at once. The server answers a download with the length of an OpenTransferResponse, in four bytes too, and the message;
+        from there on all is as above. A server that refuses a transfer ends the connection, and so it does with one that is
+        not used for some 20 seconds.
+
         Errors: those of Upload and Download, and
         RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
         INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.

@@ -29,8 +29,10 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
+from tserver.engine import threads
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
 from tserver.engine.executor import BatchRun, DeviceFailure, Executor
+from tserver.engine.host_memory import HostMemory
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.own import own_operations
@@ -195,6 +197,7 @@ class Engine:
         self.device = choose_device(config.device)
         self.torch_version: str = torch.__version__
         self.ready: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
+        self.memory = HostMemory(self.device)
         self.models = Registry(self.device, self)
         self.operations = Operations(own_operations(single_owner=config.single_owner, models=self.models))
         # Turns that are due at a moment of time.monotonic; the number orders those of one moment.
@@ -224,6 +227,7 @@ class Engine:
         space = Space(
             self.operations,
             default_device=self.device,
+            memory=self.memory,
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,
             max_bytes=config.max_session_bytes,
@@ -268,8 +272,7 @@ class Engine:
         return device_status(host)
 
     def _prepare(self) -> None:
-        # One core stays with gRPC and the event loop: a kernel whose threads wait for a busy core takes far longer.
-        torch.set_num_threads(self._config.threads or max(1, len(os.sched_getaffinity(0)) - 1))
+        threads.set_up(self._config.threads)
         if self.device.type == "cuda":
             torch.cuda.init()
             torch.cuda.set_device(self.device)

@@ -12,9 +12,9 @@ from tserver.engine.device import check_device
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space, Staged
+from tserver.engine.space import Space, Staged, Upload
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
-from tserver.errors import Exhausted, InvalidArgument, UnknownId
+from tserver.errors import Exhausted, InvalidArgument, ServerError, UnknownId
 
 
 def description(tensor: torch.Tensor, ref: pb.Ref | None = None) -> pb.TensorMeta:
@@ -125,34 +125,38 @@ def free_tensors(space: Space, request: ts.FreeTensorsRequest) -> ts.FreeTensors
     return ts.FreeTensorsResponse(freed=len(request.tensors))
 
 
-def begin_upload(space: Space, header: ts.UploadHeader) -> memoryview:
+def begin_upload(space: Space, header: ts.UploadHeader) -> Upload:
     """Memory for an upload. Raises: InvalidArgument, Exhausted before it is taken."""
-    shape = list(header.shape)
-    size = checked_nbytes(shape, dtype_of(header.dtype))
+    dtype, shape = dtype_of(header.dtype), list(header.shape)
+    size = checked_nbytes(shape, dtype)
     what = f"an upload of shape {shape}"
     try:
         check_bytes(what, size, torch.device("cpu"))
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
-    return space.begin_upload(what, size)
+    return space.begin_upload(what, header.id, dtype, shape, size)
 
 
-def finish_upload(space: Space, header: ts.UploadHeader, data: memoryview, default_device: str) -> pb.TensorMeta | None:
-    """Keep a completed upload, or make a tensor of it at once and describe that.
+def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default_device: str) -> pb.TensorMeta | None:
+    """Keep an upload that is complete, or make a tensor of it at once and describe that.
 
     Raises: AlreadyExists, InvalidArgument, Exhausted.
     """
-    space.end_upload(data)
-    dtype, shape = dtype_of(header.dtype), list(header.shape)
     if not header.create_tensor:
-        if not header.id:
-            raise InvalidArgument("the upload has the id 0; choose another")
-        space.add_upload(header.id, dtype, shape, data)
+        try:
+            space.name_upload(upload)
+        except ServerError:
+            space.drop_upload(upload)
+            raise
+        upload.complete = True
         return None
+    space.drop_upload(upload)
     if header.device:
         check_device(header.device)
     try:
-        tensor = tensor_from_bytes(dtype, shape, data, copy=False).to(header.device or default_device)
+        tensor = tensor_from_bytes(upload.dtype, upload.shape, upload.data, copy=False).to(
+            header.device or default_device
+        )
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
     call_id = space.new_server_id()

@@ -6,6 +6,7 @@ A factory is first run on torch's meta device, which computes shape and dtype an
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,9 @@ from tserver.engine.device import free_bytes
 # Below this many elements a factory's result is small beside the reserve; it is not worth a dry run.
 _SMALL_ELEMENTS = 1 << 22
 _SMALL_SIDE = 1 << 11
+# How long it is remembered how much was free.
+_SEEN_S = 0.1
+_seen: dict[torch.device, tuple[float, int]] = {}
 
 
 def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -47,7 +51,13 @@ def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwar
 
 def check_bytes(what: str, wanted: int, device: torch.device) -> None:
     """Refuse `wanted` bytes if the device has less. Raises torch.OutOfMemoryError."""
+    now = time.monotonic()
+    seen_at, seen = _seen.get(device, (0.0, 0))
+    if now < seen_at + _SEEN_S and wanted < seen // 16:
+        # To ask anew costs as much as to move a megabyte, and what is free does not vanish in that time.
+        return
     free = free_bytes(device)
+    _seen[device] = now, free
     if wanted > free:
         raise torch.OutOfMemoryError(
             f"{what} needs {wanted} bytes, but {device} has {free} bytes free; free tensors or ask for less"

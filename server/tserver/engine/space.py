@@ -11,10 +11,10 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.host_memory import HostMemory
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.values import held_as
@@ -78,6 +78,17 @@ class Staged:
             return self._lender is None or self._lender._version == self._version
 
 
+class Upload:
+    """Elements that come from a client, in memory that is counted from the beginning."""
+
+    __slots__ = ("complete", "data", "dtype", "id", "shape")
+
+    def __init__(self, upload_id: int, dtype: torch.dtype, shape: list[int], data: memoryview) -> None:
+        self.id, self.dtype, self.shape, self.data = upload_id, dtype, shape, data
+        # Set when all bytes are there; by whichever thread receives them.
+        self.complete = False
+
+
 def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
     """The parts of a result that are held, with their paths."""
     if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
@@ -108,6 +119,7 @@ class Space:
         operations: Operations,
         *,
         default_device: torch.device,
+        memory: HostMemory,
         max_nesting: int,
         max_inline_bytes: int,
         max_bytes: int,
@@ -115,7 +127,8 @@ class Space:
         self.objects: dict[int, Any] = {}
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
-        self.uploads: dict[int, tuple[torch.dtype, list[int], bytearray | memoryview]] = {}
+        # Those that calls may name, complete or not.
+        self.uploads: dict[int, Upload] = {}
         self.state = ProcessState()
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
@@ -127,8 +140,9 @@ class Space:
         self._lent: list[weakref.ref[Staged]] = []
         # Whether each call must be looked at before it is run: for the quota, or for what is lent.
         self.watched = bool(max_bytes)
-        # Uploads that are under way, by the memory that they fill.
-        self._incoming: dict[int, int] = {}
+        # Uploads that are under way and not among those.
+        self._incoming: set[Upload] = set()
+        self._memory = memory
         self.peak_results = 0
         # What the reply to the batch under way may still take, in bytes.
         self.reply_room = MAX_REPLY_BYTES
@@ -207,18 +221,42 @@ class Space:
             del self.objects[ref.id]
         return gone
 
-    def add_upload(self, upload_id: int, dtype: torch.dtype, shape: list[int], data: bytearray | memoryview) -> None:
-        """Keep a completed upload until a call uses it."""
-        if upload_id in self.uploads:
-            raise AlreadyExists(f"upload id {upload_id} is in use; choose another")
-        self.uploads[upload_id] = (dtype, shape, data)
-
-    def take_upload(self, upload_id: int) -> tuple[torch.dtype, list[int], bytearray | memoryview]:
-        """A completed upload, which is used up."""
+    def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
+        """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
+        if self.max_bytes:
+            self._check_quota(what, size)
         try:
-            return self.uploads.pop(upload_id)
-        except KeyError:
-            raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first") from None
+            data = self._memory.take(size).data
+        except (MemoryError, RuntimeError) as error:
+            raise Exhausted(f"{what} needs {size} bytes, which are not free", reason="OUT_OF_MEMORY") from error
+        upload = Upload(upload_id, dtype, shape, data)
+        self._incoming.add(upload)
+        return upload
+
+    def name_upload(self, upload: Upload) -> None:
+        """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists."""
+        if not upload.id:
+            raise InvalidArgument("the upload has the id 0; choose another")
+        before = self.uploads.get(upload.id)
+        # One that has not arrived gives way: its sender has lost the connection, and begins anew.
+        if before is not None and before.complete:
+            raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
+        self.uploads[upload.id] = upload
+        self._incoming.discard(upload)
+
+    def drop_upload(self, upload: Upload) -> None:
+        """An upload has failed, or is used up."""
+        self._incoming.discard(upload)
+        if self.uploads.get(upload.id) is upload:
+            del self.uploads[upload.id]
+
+    def take_upload(self, upload_id: int) -> Upload:
+        """A completed upload, which is used up. Raises: UnknownId."""
+        found = self.uploads.get(upload_id)
+        if found is None or not found.complete:
+            raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first")
+        del self.uploads[upload_id]
+        return found
 
     def new_server_id(self) -> int:
         """An id for a caller who makes none; no two sessions share one, so that a mix-up is noticed."""
@@ -266,21 +304,6 @@ class Space:
             self._lent = [weakref.ref(staged) for staged in held]
             self.watched = bool(self.max_bytes or held)
 
-    def begin_upload(self, what: str, size: int) -> memoryview:
-        """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
-        if self.max_bytes:
-            self._check_quota(what, size)
-        try:
-            data = np.empty(size, np.uint8).data
-        except MemoryError as error:
-            raise Exhausted(f"{what} needs {size} bytes, which are not free", reason="OUT_OF_MEMORY") from error
-        self._incoming[id(data)] = size
-        return data
-
-    def end_upload(self, data: memoryview) -> None:
-        """An upload has ended, one way or the other."""
-        self._incoming.pop(id(data), None)
-
     def _check_quota(self, what: str, size: int) -> None:
         held = self.held_bytes() + size
         self._room = self.max_bytes - held
@@ -293,7 +316,7 @@ class Space:
     def held_bytes(self) -> int:
         """The memory of everything held, each storage counted once."""
         staged = sum(len(held.data) for held in self.objects.values() if isinstance(held, Staged))
-        uploads = sum(len(data) for _, _, data in self.uploads.values()) + sum(self._incoming.values())
+        uploads = sum(len(upload.data) for upload in (*self.uploads.values(), *self._incoming))
         return sum(self.storages().values()) + staged + uploads
 
     def storages(self) -> dict[tuple[torch.device, int], int]:

@@ -28,6 +28,14 @@ from tserver.errors import InvalidArgument
 MAX_ELEMENTS = (1 << 63) - 1
 
 
+class Uploaded(Protocol):
+    """Elements that came by an upload."""
+
+    dtype: torch.dtype
+    shape: list[int]
+    data: memoryview
+
+
 class Holder(Protocol):
     """What decoding needs of a session's space."""
 
@@ -40,7 +48,7 @@ class Holder(Protocol):
     def part(self, ref: pb.Ref) -> Any:
         """A result, or a part of one."""
 
-    def take_upload(self, upload_id: int) -> tuple[torch.dtype, list[int], bytearray | memoryview]:
+    def take_upload(self, upload_id: int) -> Uploaded:
         """A completed upload, which is used up."""
 
 
@@ -130,8 +138,9 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
     host = value.array
     content = host.WhichOneof("content")
     if content == "upload":
-        dtype, shape, raw = holder.take_upload(host.upload)
-        tensor = tensor_from_bytes(dtype, shape, raw, copy=False)
+        uploaded = holder.take_upload(host.upload)
+        dtype = uploaded.dtype
+        tensor = tensor_from_bytes(dtype, uploaded.shape, uploaded.data, copy=False)
     elif content == "data":
         dtype, shape = dtype_of(host.data.dtype), list(host.data.shape)
         if len(host.data.data) > holder.max_inline_bytes:

@@ -5,6 +5,8 @@ The values are built here so that a servicer method says only which operation it
 
 from __future__ import annotations
 
+import ipaddress
+import urllib.parse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,20 @@ def principal_of(context: Context) -> str:
     if peer.startswith(("ipv4:", "ipv6:")):
         peer = peer.rsplit(":", 1)[0]
     return f"anonymous@{peer}"
+
+
+def is_loopback(peer: str) -> bool:
+    """Whether a peer, as gRPC names it, is on this machine."""
+    kind, _, rest = peer.partition(":")
+    if kind == "unix":
+        return True
+    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 class Callers:

@@ -285,8 +285,8 @@ class ModelServicer:
         if kind == "path":
             await asyncio.to_thread(source.parse, await self._door.read_file(request.file.path))
         elif not request.context.seq:
-            _, _, data = await session.run(lambda space: space.take_upload(request.file.upload))
-            await asyncio.to_thread(source.parse, data)
+            uploaded = await session.run(lambda space: space.take_upload(request.file.upload))
+            await asyncio.to_thread(source.parse, uploaded.data)
         return source
 
     def _check_inline(self, size: int) -> None:

@@ -102,7 +102,8 @@ class _Process:
         address = ports.listen(server, "--listen", f"{host}:{self._port}", config)
         engine.start()
         data = None
-        if data_address := wanted_address(config):
+        data_address = wanted_address(config)
+        if data_address or config.shared_memory:
             data = tensors.data_endpoint = DataEndpoint(config, data_address)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.engine import inspect
 from tserver.engine.device import DeviceStatus, device_status
-from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.errors import InvalidArgument, ServerError
 from tserver.service.binding import parse
 from tserver.service.calls import (
     Callers,
@@ -30,11 +29,13 @@ from tserver.service.calls import (
     Dims,
     DTypeCode,
     creation_kwargs,
+    is_loopback,
     principal_of,
     require,
     scalar,
 )
-from tserver.service.data_endpoint import TICKET_S, DataEndpoint, Transfer
+from tserver.service.data_endpoint import DataEndpoint
+from tserver.service.transfers import open_transfer
 from tserver.session.framing import chunk_frame, chunk_of
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class TensorServicer:
         """See the proto."""
         session, protocol = self._sessions.open(principal_of(context), request.min_protocol, request.max_protocol)
         log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
+        data = self.data_endpoint
+        is_local = is_loopback(str(context.peer()))
         return ts.OpenSessionResponse(
             session=session.secret,
             lease_s=session.lease_s,
@@ -72,7 +75,8 @@ class TensorServicer:
             server_version=__version__,
             torch_version=self._torch_version,
             limits=self._limits(),
-            data_endpoint=self.data_endpoint.named(self._config.listen) if self.data_endpoint else "",
+            data_endpoint=data.named(self._config.listen) if data is not None else "",
+            shared_memory=data.shared_memory if data is not None and is_local else "",
             default_device=str(self._engine.device),
             operations_digest=self._engine.operations.digest,
             devices=_devices(device_status()),
@@ -208,13 +212,15 @@ class TensorServicer:
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
         session = self._session(header, context)
-        buffer = await session.run(lambda space: inspect.begin_upload(space, header))
+        upload = await session.run(lambda space: inspect.begin_upload(space, header))
         try:
-            received = await self._fill(buffer, header, session, context)
+            received = await self._fill(upload.data, header, session, context)
         except BaseException:
-            session.forget(lambda space: space.end_upload(buffer))
+            session.forget(lambda space: space.drop_upload(upload))
             raise
-        return ts.UploadResponse(received_bytes=received, tensor=await self._keep(session, header, buffer))
+        device = str(self._engine.device)
+        tensor = await session.run(lambda space: inspect.finish_upload(space, header, upload, device))
+        return ts.UploadResponse(received_bytes=received, tensor=tensor)
 
     async def _fill(self, buffer: memoryview, header: ts.UploadHeader, session: Session, context: Context) -> int:
         """Put the chunks into the buffer; the number of bytes. Raises: InvalidArgument."""
@@ -248,10 +254,6 @@ class TensorServicer:
             )
         return received
 
-    async def _keep(self, session: Session, header: ts.UploadHeader, buffer: memoryview) -> pb.TensorMeta | None:
-        device = str(self._engine.device)
-        return await session.run(lambda space: inspect.finish_upload(space, header, buffer, device))
-
     async def Download(self, request: ts.DownloadRequest, context: Context) -> None:
         """See the proto."""
         ref = require(request, "tensor")
@@ -278,38 +280,14 @@ class TensorServicer:
 
     async def OpenTransfer(self, request: ts.OpenTransferRequest, context: Context) -> ts.OpenTransferResponse:
         """See the proto."""
-        endpoint = self.data_endpoint
-        if endpoint is None:
+        if self.data_endpoint is None:
             raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
         kind = request.WhichOneof("transfer")
-        if kind == "upload":
-            header = request.upload
-            session = self._session(header, context)
-            buffer = await session.run(lambda space: inspect.begin_upload(space, header))
-            transfer = Transfer(
-                len(buffer),
-                session.touch,
-                target=buffer,
-                finish=lambda: self._keep(session, header, buffer),
-                cancel=lambda: session.forget(lambda space: space.end_upload(buffer)),
-            )
-            answer = ts.OpenTransferResponse(size_bytes=len(buffer))
-        elif kind == "download":
-            ref = require(request.download, "tensor")
-            session = self._session(request.download, context)
-            staged = await session.run(lambda space: inspect.staged(space, ref))
-            transfer = Transfer(len(staged.data), session.touch, source=staged)
-            answer = ts.OpenTransferResponse(size_bytes=len(staged.data), dtype=staged.dtype, shape=staged.shape)
-        else:
-            raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload or download")
-        try:
-            answer.ticket = endpoint.admit(transfer)
-        except Exhausted:
-            if transfer.cancel is not None:
-                transfer.cancel()
-            raise
-        answer.expires_s = TICKET_S
-        return answer
+        if kind is None:
+            raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload, download or connection")
+        named = request.connection if kind == "connection" else getattr(request, kind).context
+        session = self._callers.session(named.session, context)
+        return await open_transfer(self.data_endpoint, session, request, str(self._engine.device))
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, context: Context) -> ts.GetServerInfoResponse:
         """See the proto."""

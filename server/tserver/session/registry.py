@@ -97,12 +97,13 @@ class Sessions:
             del self._ended[next(iter(self._ended))]
 
     async def expire(self) -> None:
-        """End sessions whose lease has run out, for ever."""
+        """End sessions whose lease has run out, and give back memory that nobody needs, for ever."""
         while True:
             await asyncio.sleep(min(1.0, self._config.lease_s / 4))
             now = time.monotonic()
             for session in [session for session in self._by_secret.values() if session.expired(now)]:
                 self.close(session, f"its lease of {session.lease_s:g} s ran out with no client attached")
+            self._engine.memory.trim()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new sessions, and wait until no batch is under way."""

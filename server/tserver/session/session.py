@@ -213,6 +213,12 @@ class Session:
         # Shielded: a caller who goes away does not undo what was accepted.
         return await asyncio.shield(asyncio.wrap_future(self.lane.run(function)))
 
+    def run_from_thread(self, function: Callable[[Space], T]) -> T:
+        """As `run`, for a thread that is neither the event loop's nor the engine's."""
+        self.touch()
+        self._check_open()
+        return self.lane.run(function).result()
+
     def forget(self, function: Callable[[Space], object]) -> None:
         """Run a function that tidies up on the engine's thread; nobody waits for it."""
         self.lane.run(function)

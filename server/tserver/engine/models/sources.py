@@ -49,7 +49,7 @@ class FileSource:
     def model(self, space: Space, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
         """The network. Raises: InvalidArgument, UnknownId, OutOfMemoryError."""
         if self._parsed is None:
-            self.parse(space.take_upload(self._request.file.upload)[2])
+            self.parse(space.take_upload(self._request.file.upload).data)
         assert self._parsed is not None
         layers, weights = self._parsed
         if self._request.dtype:

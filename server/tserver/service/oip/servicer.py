@@ -6,10 +6,8 @@ and become statuses in `listener`.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
-import urllib.parse
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from tensorcompute.oip import inference_pb2 as oip
 from tserver import __version__
 from tserver.config import Config
 from tserver.errors import InvalidArgument, NotFound, ServerError
-from tserver.service.calls import Context
+from tserver.service.calls import Context, is_loopback
 from tserver.service.oip import describe
 from tserver.service.oip.errors import Refused, Unsupported
 from tserver.service.oip.inference import EMPTY_FINAL, FINAL, Answer, Caller, Inferences, parse, version_of
@@ -196,20 +194,6 @@ class InferenceServicer:
                 f"to {what} models is not allowed here; start the server with --oip-model-control to allow it"
             )
         _check_repository(repository)
-
-
-def is_loopback(peer: str) -> bool:
-    """Whether a peer, as gRPC names it, is on this machine."""
-    kind, _, rest = peer.partition(":")
-    if kind == "unix":
-        return True
-    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def _caller(context: Context) -> Caller:

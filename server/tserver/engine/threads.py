@@ -1,0 +1,76 @@
+"""How many threads a kernel on the CPU takes.
+
+One core stays with gRPC and the event loop: a kernel whose threads wait for a busy core takes far longer. But a product
+of large matrices is worth all cores, for it runs longer than anything that waits for one. To change the number costs
+next to nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Multiplications from which on a product takes all cores: some tenths of a millisecond on one.
+_HEAVY = 1 << 24
+_PRODUCTS = frozenset(
+    f"{prefix}{name}" for prefix in ("", "Tensor.") for name in ("matmul", "mm", "bmm", "__matmul__", "__rmatmul__")
+) | {"nn.functional.linear", "linalg.matmul", "conv1d", "conv2d", "conv3d"}
+
+
+class _AllCores:
+    """Kernels take all cores within it."""
+
+    def __init__(self) -> None:
+        self.few = self.all = 1
+
+    def __enter__(self) -> None:
+        torch.set_num_threads(self.all)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        torch.set_num_threads(self.few)
+
+
+all_cores = _AllCores()
+
+
+def set_up(threads: int) -> None:
+    """Set the number for the engine's thread; 0 is as said above. Another number is that, whatever the work."""
+    cores = len(os.sched_getaffinity(0))
+    all_cores.few = threads or max(1, cores - 1)
+    all_cores.all = threads or cores
+    torch.set_num_threads(all_cores.few)
+
+
+def is_heavy(multiplications: int) -> bool:
+    """Whether so much work is worth all cores, and there is one to be had."""
+    return multiplications >= _HEAVY and all_cores.all > all_cores.few
+
+
+def spread(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function behind a name of the table; a product takes all cores where it is heavy."""
+    if name not in _PRODUCTS:
+        return function
+
+    @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
+    def product(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > 1:
+            left, right = args[0], args[1]
+            if isinstance(left, Tensor) and isinstance(right, Tensor) and is_heavy(left.numel() * _width(right)):
+                with all_cores:
+                    return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return product
+
+
+def _width(right: Tensor) -> int:
+    """About how often each element of the left factor is used."""
+    return max(right.shape) if right.dim() > 1 else 1

@@ -1,0 +1,232 @@
+"""How bytes get from a connection of the data endpoint into memory, and back: plain TCP, TLS, or memory that is shared.
+
+Knows sockets and memory; does not know tickets, sessions or tensors.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+# A peer that neither sends nor takes anything for so long has gone.
+STALL_S = 20.0
+# Slower than this, a transfer only holds the place of another.
+_SLOWEST_BYTES_PER_S = 64 << 10
+_PIECE_BYTES = 8 << 20
+_TLS_PIECE_BYTES = 256 << 10
+# The memory that is shared: slots that are filled by one side while the other empties those before. All of it stays
+# in the caches of a processor.
+SLOT_BYTES = 512 << 10
+SLOTS = 4
+_SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Source(Protocol):
+    """What a download sends. The memory may be changed after `settle`, and whenever the lock is not held."""
+
+    data: Any
+    lock: threading.Lock
+
+    def settle(self) -> None:
+        """Move the bytes into memory of their own."""
+
+    def intact(self) -> bool:
+        """Whether the bytes are still those of the beginning."""
+
+
+class Pace:
+    """How a transfer gets on: whether it is still fast enough, and that its session is alive."""
+
+    def __init__(self, size_bytes: int, touch: Callable[[], None]) -> None:
+        self._touch = touch
+        now = time.monotonic()
+        self._touched_at = now
+        self._deadline = now + STALL_S + size_bytes / _SLOWEST_BYTES_PER_S
+
+    def check(self) -> None:
+        """Called now and then. Raises: TimeoutError."""
+        now = time.monotonic()
+        if now > self._deadline:
+            raise TimeoutError("the transfer is too slow")
+        if now > self._touched_at + 1.0:
+            self._touched_at = now
+            self._touch()
+
+
+class Wire:
+    """A connection; what is small goes over its socket in any case. All methods raise OSError, TimeoutError."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def read(self, count: int, within_s: float) -> bytes | None:
+        """So many bytes; None if the peer leaves before the first one. Raises: ConnectionError in the middle."""
+        deadline = time.monotonic() + within_s
+        found = b""
+        while len(found) < count:
+            self.connection.settimeout(max(0.001, deadline - time.monotonic()))
+            received = self.connection.recv(count - len(found))
+            if not received:
+                if found:
+                    raise ConnectionError("the peer left in the middle of a message")
+                return None
+            found += received
+        return found
+
+    def write(self, data: bytes) -> None:
+        """Send these bytes."""
+        self.connection.settimeout(STALL_S)
+        self.connection.sendall(data)
+
+    def receive(self, into: memoryview, pace: Pace) -> bool:
+        """Fill memory with what comes; False if the peer leaves before."""
+        raise NotImplementedError
+
+    def send(self, source: Source, pace: Pace) -> None:
+        """Send all there is."""
+        raise NotImplementedError
+
+
+class TcpWire(Wire):
+    """A plain TCP connection: straight into memory and out of it."""
+
+    def receive(self, into: memoryview, pace: Pace) -> bool:
+        """See Wire."""
+        _limit_in_kernel(self.connection)
+        position = 0
+        while position < len(into):
+            piece = into[position : position + _PIECE_BYTES]
+            count = self.connection.recv_into(piece, 0, socket.MSG_WAITALL)
+            if not count:
+                return False
+            position += count
+            pace.check()
+        return True
+
+    def send(self, source: Source, pace: Pace) -> None:
+        """See Wire."""
+        size, position = len(source.data), 0
+        self.connection.setblocking(False)
+        poll = select.poll()
+        poll.register(self.connection, select.POLLOUT)
+        while position < size:
+            try:
+                # Not longer than it takes to fill the socket's buffer: who wants to change the memory waits meanwhile.
+                with source.lock:
+                    position += self.connection.send(memoryview(source.data)[position : position + _PIECE_BYTES])
+            except BlockingIOError:
+                if not poll.poll(int(STALL_S * 1000)):
+                    raise TimeoutError("the peer takes nothing") from None
+            pace.check()
+
+
+class TlsWire(Wire):
+    """A TLS connection."""
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        super().__init__(connection)
+
+    def receive(self, into: memoryview, pace: Pace) -> bool:
+        """See Wire."""
+        self.connection.settimeout(STALL_S)
+        position = 0
+        while position < len(into):
+            count = self.connection.recv_into(into[position : position + _PIECE_BYTES])
+            if not count:
+                return False
+            position += count
+            pace.check()
+        return True
+
+    def send(self, source: Source, pace: Pace) -> None:
+        """See Wire."""
+        # What is given to TLS must stay as it is until it is taken.
+        source.settle()
+        data = memoryview(source.data)
+        self.connection.settimeout(STALL_S)
+        position = 0
+        while position < len(data):
+            position += self.connection.send(data[position : position + _TLS_PIECE_BYTES])
+            pace.check()
+
+
+class SharedWire(Wire):
+    """Memory that both sides have, and a Unix socket on which each byte says that one slot was filled, or emptied.
+
+    The memory is made and sealed here, so that it cannot shrink under a reader. What a peer writes into it is copied
+    out before anybody looks at it: it is the peer's at all times.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(connection)
+        descriptor = os.memfd_create("tensorcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(descriptor, SLOTS * SLOT_BYTES)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
+            self._memory = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
+            socket.send_fds(connection, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
+        finally:
+            os.close(descriptor)
+        whole = np.frombuffer(self._memory, np.uint8)
+        self._slots = [whole[at * SLOT_BYTES : (at + 1) * SLOT_BYTES] for at in range(SLOTS)]
+
+    def receive(self, into: memoryview, pace: Pace) -> bool:
+        """See Wire."""
+        _limit_in_kernel(self.connection)
+        target = np.frombuffer(into, np.uint8)
+        position = filled = number = 0
+        while position < len(into):
+            if not filled:
+                filled = len(self.connection.recv(SLOTS))
+                if not filled:
+                    return False
+            piece = target[position : position + SLOT_BYTES]
+            np.copyto(piece, self._slots[number % SLOTS][: len(piece)])
+            position, filled, number = position + len(piece), filled - 1, number + 1
+            if position < len(into):
+                # The last slot is answered by the status of the whole.
+                self.connection.sendall(b"\0")
+            pace.check()
+        return True
+
+    def send(self, source: Source, pace: Pace) -> None:
+        """See Wire."""
+        _limit_in_kernel(self.connection)
+        size, position, number, free = len(source.data), 0, 0, SLOTS
+        while position < size:
+            if not free:
+                free = len(self.connection.recv(SLOTS))
+                if not free:
+                    raise ConnectionError("the peer left")
+            with source.lock:
+                data = memoryview(source.data)[position : position + SLOT_BYTES]
+                np.copyto(self._slots[number % SLOTS][: len(data)], np.frombuffer(data, np.uint8))
+            self.connection.sendall(b"\0")
+            position, free, number = position + len(data), free - 1, number + 1
+            pace.check()
+        while free < SLOTS:
+            emptied = len(self.connection.recv(SLOTS))
+            if not emptied:
+                raise ConnectionError("the peer left")
+            free += emptied
+
+
+def _limit_in_kernel(connection: socket.socket) -> None:
+    """A blocking socket with a limit in the kernel: one call does all there is to do, however many packets bring it."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _STALL)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _STALL)
+
+
+_STALL = struct.pack("ll", int(STALL_S), 0)

@@ -1,0 +1,102 @@
+"""What moves over the data endpoint: an upload's or a download's place among the calls of a session, and its memory.
+
+Knows sessions and messages; does not know how bytes travel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.engine import inspect
+from tserver.errors import Exhausted, ServerError
+from tserver.service.binding import parse
+from tserver.service.calls import require
+from tserver.service.data_endpoint import TICKET_S, Admitted, DataEndpoint, Transfer, Transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tserver.engine.space import Space, Staged, Upload
+    from tserver.session.session import Session
+
+
+async def open_transfer(
+    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, device: str
+) -> ts.OpenTransferResponse:
+    """A ticket for what the request asks for. Raises: what Upload and Download raise, and Exhausted."""
+    answer = ts.OpenTransferResponse(expires_s=TICKET_S)
+    admitted: Admitted
+    if request.HasField("connection"):
+        admitted = _Connection(session)
+    elif request.HasField("upload"):
+        header = request.upload
+        upload = await session.run(lambda space: inspect.begin_upload(space, header))
+
+        def finish() -> None:
+            session.run_from_thread(lambda space: inspect.finish_upload(space, header, upload, device))
+
+        admitted = _into(session, upload, finish)
+        answer.size_bytes = len(upload.data)
+    else:
+        ref = require(request.download, "tensor")
+        admitted = _out_of(session, await session.run(lambda space: inspect.staged(space, ref)), answer)
+    try:
+        answer.ticket = endpoint.admit(admitted)
+    except Exhausted:
+        if isinstance(admitted, Transfer) and admitted.cancel is not None:
+            admitted.cancel()
+        raise
+    return answer
+
+
+class _Connection(Transfers):
+    """The transfers of one connection."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def next(self, message: bytes) -> tuple[Transfer, bytes]:
+        """See Transfers."""
+        request: ts.OpenTransferRequest = parse(ts.OpenTransferRequest, message)
+        session = self._session
+        if request.HasField("download"):
+            ref = require(request.download, "tensor")
+            answer = ts.OpenTransferResponse()
+            staged = session.run_from_thread(lambda space: inspect.staged(space, ref))
+            return _out_of(session, staged, answer), answer.SerializeToString()
+        header: ts.UploadHeader = require(request, "upload")
+
+        def begin(space: Space) -> Upload:
+            upload = inspect.begin_upload(space, header)
+            try:
+                space.name_upload(upload)
+            except ServerError:
+                space.drop_upload(upload)
+                raise
+            return upload
+
+        # Named from the beginning, so that nothing is left to do when the bytes are there.
+        upload = session.run_from_thread(begin)
+
+        def finish() -> None:
+            upload.complete = True
+
+        return _into(session, upload, finish), b""
+
+
+def _into(session: Session, upload: Upload, finish: Callable[[], None]) -> Transfer:
+    return Transfer(
+        len(upload.data),
+        session.touch,
+        target=upload.data,
+        finish=finish,
+        cancel=lambda: session.forget(lambda space: space.drop_upload(upload)),
+    )
+
+
+def _out_of(session: Session, staged: Staged, answer: ts.OpenTransferResponse) -> Transfer:
+    """The transfer of staged elements, which the answer tells of."""
+    answer.size_bytes, answer.dtype = len(staged.data), staged.dtype
+    answer.shape.extend(staged.shape)
+    return Transfer(answer.size_bytes, session.touch, source=staged)
