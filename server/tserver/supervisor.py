@@ -40,8 +40,10 @@ _LISTENERS = {"": "", "oip ": "oip_listen", "metrics ": "metrics_listen"}
 
 # What the server's libraries are told, unless somebody has told them already.
 _ENVIRONMENT = {
-    # Threads of a kernel that wait for each other must not keep gRPC from the core while they do.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # Threads of a kernel that wait for each other must not keep gRPC from the core while they do: they look a few
+    # microseconds long, which most waits end within, and then sleep. By default it is a millisecond, and more than that
+    # when the core is not free at all.
+    "GOMP_SPINCOUNT": "1000",
     # The C library keeps freed chunks of bulk data for the next ones: for the kernel to map each anew, page by page,
     # takes longer than to copy it.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tserver.engine.threads import all_cores, is_heavy
+
 Apply = Callable[[Tensor], Tensor]
 
 
@@ -168,7 +170,7 @@ class Network:
     Made by `build`; cheap to keep, because it owns no memory of its own.
     """
 
-    __slots__ = ("_applies", "_parameters", "steps")
+    __slots__ = ("_applies", "_features", "_multiplications", "_parameters", "steps")
     held_as: ClassVar[str] = "network"
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -176,12 +178,21 @@ class Network:
         self._applies = tuple(step.apply for step in self.steps if step.kind != "identity")
         unique = {id(tensor): tensor for step in self.steps for tensor in step.tensors}
         self._parameters = tuple(unique.values())
+        self._features = next((step.in_features for step in self.steps if step.in_features), 0)
+        # For one row, about.
+        self._multiplications = self.parameter_count
 
     def forward(self, input: Tensor) -> Tensor:
         """The output of the last layer; shapes (..., in) -> (..., out).
 
         Raises: what torch raises when input does not fit the first layer, ValueError when it does not fit a neuron.
         """
+        if self._features and is_heavy(input.numel() // self._features * self._multiplications):
+            with all_cores:
+                return self._run(input)
+        return self._run(input)
+
+    def _run(self, input: Tensor) -> Tensor:
         for apply in self._applies:
             input = apply(input)
         return input

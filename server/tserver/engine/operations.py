@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tserver.engine.guards import guarded
+from tserver.engine.threads import spread
 
 # A longer name is no misspelling, and comparing it with every name takes long.
 _MAX_HINTED = 60
@@ -82,7 +83,7 @@ class Operations:
             flag = entry.get("writes_if")
             self._by_name[name] = Operation(
                 name,
-                guarded(name, function),
+                spread(name, guarded(name, function)),
                 has_effect=effects[name],
                 effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
                 is_factory=bool(entry.get("factory")),
