@@ -30,9 +30,9 @@ class Bench:
         return quick if self.quick else full
 
     @contextlib.contextmanager
-    def server(self, *, cpu: int | None = None) -> Iterator[Server]:
+    def server(self, *options: str, cpu: int | None = None) -> Iterator[Server]:
         """A fresh server under test."""
-        with server(self.device, cpu=cpu) as started:
+        with server(self.device, *options, cpu=cpu) as started:
             yield started
 
     def take_turns(self, sides: Sequence[Side], unit: str, rounds: int, order: Order) -> list[Figures]:

@@ -123,9 +123,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(device: str, *, cpu: int | None = None) -> Iterator[Server]:
+def server(device: str, *options: str, cpu: int | None = None) -> Iterator[Server]:
     """The server under test."""
-    process = start("server", "tserver", ["serve", "--listen", "127.0.0.1:0", "--device", device], cpu=cpu)
+    process = start("server", "tserver", ["serve", "--listen", "127.0.0.1:0", "--device", device, *options], cpu=cpu)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (line := process.line(max(0.0, deadline - time.monotonic()))).startswith(LISTENING):

@@ -1,10 +1,10 @@
-"""W3: 256 MiB into a usable tensor on the server, and 256 MiB back into a usable array.
+"""W3, W3s: 256 MiB into a usable tensor on the server, and 256 MiB back into a usable array.
 
 Yardsticks: Arrow Flight with batches of 4 MiB into and out of one contiguous array (if pyarrow is there), raw TCP
 between two Python processes into memory that is there already, and a memcpy within one process. An upload counts as
-done when the server has the tensor: the side waits for a read of its last element. tclient is measured twice: as it
-comes, over the data endpoint, and over gRPC alone. Every side downloads into memory that is
-there already.
+done when the server has the tensor: the side waits for a read of its last element. tclient is measured three times: as
+it comes, over the data endpoint; over gRPC alone; and through shared memory (W3s). Every side downloads into memory
+that is there already.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ MODULE = __name__
 BATCH_BYTES = 4 << 20
 FLIGHT_BAR = Bar("at least", (1.1,))
 RAW_BAR = Bar("at least", (0.6,))
-OURS, GRPC = "tclient", "tclient, gRPC"
+COPY_BAR = Bar("at least", (0.7,))
+OURS, GRPC, SHARED = "tclient", "tclient, gRPC", "tclient, shared memory"
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """One row per direction, way and yardstick; gRPC's bar is against Flight, that of the data endpoint raw TCP."""
+    """One row per direction, way and yardstick; each way has a bar against the yardstick of its kind."""
     rounds, size_bytes = bench.choose(5, 3), bench.choose(256, 64) << 20
     flight_there = importlib.util.find_spec("pyarrow") is not None
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        server, raw = enter(bench.server()), enter(peer("raw_tcp"))
-        sides = [enter(side(MODULE, name, address=server.address)) for name in (OURS, GRPC)]
+        server, raw = enter(bench.server("--shared-memory")), enter(peer("raw_tcp"))
+        sides = [enter(side(MODULE, name, address=server.address)) for name in (OURS, GRPC, SHARED)]
         sides += [enter(side(MODULE, "raw TCP", address=raw.address)), enter(side(MODULE, "memcpy"))]
         if flight_there:
             sides.append(enter(side(MODULE, "Flight", address=enter(peer("flight")).address)))
@@ -46,12 +47,13 @@ def measure(bench: Bench) -> Iterator[Row]:
             bench.say("W3: pyarrow is not installed, so there is no Arrow Flight to compare with")
         for direction in ("upload", "download"):
             order = {"repetitions": 2, "bytes": size_bytes, "direction": direction}
-            ours, grpc, *others = bench.take_turns(sides, "GB/s", rounds, order)
-            for theirs in others:
-                what = f"{direction} of {size_bytes >> 20} MiB"
-                yield Row("W3", what, ours, theirs, RAW_BAR if theirs.side == "raw TCP" else None)
-                if theirs.side == "Flight":
-                    yield Row("W3", what, grpc, theirs, FLIGHT_BAR)
+            ours, grpc, shared, raw_tcp, memcpy, *flight = bench.take_turns(sides, "GB/s", rounds, order)
+            what = f"{direction} of {size_bytes >> 20} MiB"
+            yield Row("W3", f"{what}, data endpoint", ours, raw_tcp, RAW_BAR)
+            for theirs in flight:
+                yield Row("W3", f"{what}, data endpoint", ours, theirs)
+                yield Row("W3", f"{what}, gRPC alone", grpc, theirs, FLIGHT_BAR)
+            yield Row("W3s", f"{what}, shared memory", shared, memcpy, COPY_BAR)
 
 
 def rates(up: Callable[[int], object], down: Callable[[int], object], order: Order) -> list[float]:
@@ -91,6 +93,16 @@ def with_grpc(options: Options) -> Iterator[Run]:
 
     with tclient.connect(options.address) as session:
         session.data_endpoint = ""
+        yield from _with_session()
+
+
+@contextlib.contextmanager
+def with_shared_memory(options: Options) -> Iterator[Run]:
+    """Through memory that client and server share."""
+    import tclient
+
+    with tclient.connect(options.address, shared_memory=True) as session:
+        assert session.shared_memory, "the server shares no memory"
         yield from _with_session()
 
 
@@ -185,4 +197,13 @@ def with_memcpy(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({OURS: with_tclient, GRPC: with_grpc, "Flight": with_flight, "raw TCP": with_raw_tcp, "memcpy": with_memcpy})
+    serve(
+        {
+            OURS: with_tclient,
+            GRPC: with_grpc,
+            SHARED: with_shared_memory,
+            "Flight": with_flight,
+            "raw TCP": with_raw_tcp,
+            "memcpy": with_memcpy,
+        }
+    )
