@@ -30,7 +30,8 @@ import torch
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
-from tserver.engine.executor import BatchRun, DeviceFailure, Executor
+from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.failures import DeviceFailure
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.own import own_operations

@@ -15,6 +15,7 @@ from torch import Tensor
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import replies
 from tserver.engine.apply import apply_operation, unsupported
+from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation, UnknownOperation
@@ -46,10 +47,6 @@ _TRAVELS = frozenset(
         "ZeroDivisionError",
     }
 )
-
-
-class DeviceFailure(BaseException):
-    """The device is in a state that no call can recover from; the process must end."""
 
 
 class BatchRun:
@@ -302,7 +299,7 @@ def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exc
             kind, reason = "OutOfMemoryError", "OUT_OF_MEMORY"
         elif isinstance(error, UnknownOperation):
             kind, reason = "AttributeError", "UNKNOWN_OPERATION"
-        elif type(error).__name__ == "AcceleratorError" or "CUDA error:" in message:
+        elif is_device_lost(error):
             raise DeviceFailure(message) from error
         if kind not in _TRAVELS:
             kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _TRAVELS), "RuntimeError")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from tserver.engine.executor import DeviceFailure
+from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.models.batching import BatchingConfig
 from tserver.engine.models.graphs import GraphedForward
@@ -157,7 +157,7 @@ class ModelLane:
         try:
             self._execute(batch)
         except Exception as error:
-            if type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error):
+            if is_device_lost(error):
                 raise DeviceFailure(str(error)) from error
             if len(batch) > 1:
                 # Whoever is at fault, the others are not.
