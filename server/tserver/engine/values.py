@@ -113,14 +113,20 @@ def read(tensor: torch.Tensor) -> bytes:
     return ctypes.string_at(host.data_ptr(), host.nbytes) if host.numel() else b""
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on the host, without gaps between its elements."""
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without gradients, and with elements in memory that are those it shows."""
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj():
         tensor = tensor.resolve_conj()
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
+    return tensor
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the host, without gaps between its elements."""
+    tensor = plain(tensor)
     if not tensor.is_cpu:
         tensor = tensor.cpu()
     return tensor if tensor.is_contiguous() else tensor.contiguous()
