@@ -289,6 +289,10 @@ class Engine:
         """Give a lane a turn at a moment of time.monotonic. From the engine's thread."""
         heapq.heappush(self._alarms, (when, next(self._alarm_numbers), lane))
 
+    def fail(self, error: BaseException) -> None:
+        """The device is lost: end the process. From any thread."""
+        self._on_fatal(f"the device failed: {error}")
+
     def status(self) -> Future[list[DeviceStatus]]:
         """Every device and its memory, seen from the engine's thread."""
         return self._own_lane.run(lambda _: self._status())
