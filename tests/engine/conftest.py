@@ -10,6 +10,7 @@ import torch
 
 from tserver.config import Config
 from tserver.engine import streams, transfers
+from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.engine import Engine
 from tserver.engine.operations import Operations
 from tserver.engine.own import own_operations
@@ -44,7 +45,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 def apart(engine: Engine, device: Device) -> Iterator[Engine]:
     """An engine that runs, on such a device."""
     own: Any = own_operations(single_owner=False, models=engine.models)
-    engine.operations = Operations(own, deferring)
+    engine.operations = Operations(own, later=deferring, guard=guarded_on_device)
     engine.start()
     yield engine
     for event in device.events:

@@ -31,6 +31,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine.completions import Completions
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
+from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import BatchRun, Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.models.registry import Registry
@@ -238,8 +239,12 @@ class Engine:
         self.ready: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self.models = Registry(self.device, self)
         # Also a server whose own device is the CPU may be told to use a GPU that is there.
-        later = deferring if torch.cuda.is_available() else None
-        self.operations = Operations(own_operations(single_owner=config.single_owner, models=self.models), later)
+        has_gpu = torch.cuda.is_available()
+        self.operations = Operations(
+            own_operations(single_owner=config.single_owner, models=self.models),
+            later=deferring if has_gpu else None,
+            guard=guarded_on_device if has_gpu else None,
+        )
         self.completions = Completions(on_fatal)
         # Turns that are due at a moment of time.monotonic; the number orders those of one moment.
         self._alarms: list[tuple[float, int, Turn]] = []

@@ -23,6 +23,8 @@ _MAX_HINTED = 60
 
 # The function behind a name, made one that may answer later; None to leave it as it is.
 Later = Callable[[str, Callable[..., Any]], Callable[..., Any] | None]
+# The function behind a name, made safe.
+Guarded = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(slots=True)
@@ -71,8 +73,10 @@ class UnknownOperation(AttributeError):
 class Operations:
     """All operations of this server, by name."""
 
-    def __init__(self, own: Iterable[Operation], later: Later | None = None) -> None:
-        """`later` gives functions whose results may come later, where the server has a device that works by itself."""
+    def __init__(self, own: Iterable[Operation], *, later: Later | None = None, guard: Guarded | None = None) -> None:
+        """Where the server has a device that works by itself, `guard` puts guards before functions whose kernels only
+        assert there, and `later` gives functions whose results may come later.
+        """
         text = resources.files("tensorcompute.v1").joinpath("operations.json").read_text()
         table = json.loads(text)
         self.digest: str = table["digest"]
@@ -89,7 +93,7 @@ class Operations:
             flag = entry.get("writes_if")
             self._by_name[name] = Operation(
                 name,
-                guarded(name, function),
+                guarded(name, function) if guard is None else guard(name, guarded(name, function)),
                 has_effect=effects[name],
                 effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
                 is_factory=bool(entry.get("factory")),
