@@ -44,7 +44,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.fixture
 def apart(engine: Engine, device: Device) -> Iterator[Engine]:
     """An engine that runs, on such a device."""
-    own: Any = own_operations(single_owner=False, models=engine.models)
+    own: Any = own_operations(single_owner=False, models=engine.models, has_gpu=True)
     engine.operations = Operations(own, later=deferring, guard=guarded_on_device)
     engine.start()
     yield engine

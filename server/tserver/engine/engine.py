@@ -241,7 +241,7 @@ class Engine:
         # Also a server whose own device is the CPU may be told to use a GPU that is there.
         has_gpu = torch.cuda.is_available()
         self.operations = Operations(
-            own_operations(single_owner=config.single_owner, models=self.models),
+            own_operations(single_owner=config.single_owner, models=self.models, has_gpu=has_gpu),
             later=deferring if has_gpu else None,
             guard=guarded_on_device if has_gpu else None,
         )

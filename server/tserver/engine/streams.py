@@ -53,6 +53,14 @@ def runs_apart(tensor: torch.Tensor) -> bool:
     return tensor.is_cuda
 
 
+def apart(device: Any) -> torch.device | None:
+    """The device of that name, if it works by itself; None for another, and where none is named."""
+    if device is None:
+        return None
+    found = torch.device(device)
+    return found if found.type == "cuda" else None
+
+
 def take_line(device: torch.device) -> Line | None:
     """The line that the next who asks is to use; None where work is done at once. From any thread."""
     if device.type != "cuda":

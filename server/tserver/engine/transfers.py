@@ -52,7 +52,7 @@ def bring(tensor: torch.Tensor) -> Arrival:
 
 def send(host: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy of a tensor of the host on a device. The host's memory may be let go, but not written, after this."""
-    if device.type != "cuda" or not host.numel():
+    if not host.numel():
         return host.to(device)
     if not host.is_pinned():
         if host.nbytes > _MOST_COPIED_TWICE:
