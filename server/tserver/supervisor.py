@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -48,7 +49,20 @@ _ENVIRONMENT = {
     # takes longer than to copy it.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+    # torch's allocator on CUDA grows its segments in place: sessions come and go with tensors of all sizes, and
+    # segments of fixed sizes would in the end hold much memory that fits none of them.
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
+# torch's older name for it. Both at once contradict each other.
+_ALLOCATOR_WAS = "PYTORCH_CUDA_ALLOC_CONF"
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """What the server's process is given: all that this one was given, and what nobody has set."""
+    own = dict(_ENVIRONMENT)
+    if _ALLOCATOR_WAS in given:
+        del own["PYTORCH_ALLOC_CONF"]
+    return {**own, **given}
 
 
 class PortTaken(Exception):
@@ -137,7 +151,7 @@ class _Supervisor:
             text=True,
             # A stop signal to the terminal's process group must reach the child through us, once.
             start_new_session=True,
-            env={**_ENVIRONMENT, **os.environ},
+            env=environment(os.environ),
             preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
         )
         self._child = child

@@ -8,7 +8,8 @@ import torch
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import device
 from tserver.engine.engine import Engine
-from tserver.engine.executor import BatchRun, DeviceFailure, Executor
+from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.failures import DeviceFailure
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space
 from tserver.errors import InvalidArgument
@@ -113,8 +114,13 @@ def failing(error: Exception) -> Operation:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), MemoryError("no memory")],
-    ids=["of the device", "of the host"],
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        MemoryError("no memory"),
+        RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["of the device", "of the host", "pinned", "of a library"],
 )
 def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Exception) -> None:
     space.operations.append(failing(error))
@@ -134,3 +140,20 @@ def test_a_device_that_cannot_go_on_ends_the_process(space: Space, message: str)
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
     with pytest.raises(DeviceFailure, match=message):
         Executor().run(space, under_way, float("inf"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: invalid configuration argument",
+        "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`",
+        "einsum(): invalid subscript given: CUDA error: device-side assert triggered",
+    ],
+    ids=["a launch", "a library", "a caller's own text"],
+)
+def test_what_the_device_refuses_is_an_error_of_the_call(space: Space, message: str) -> None:
+    space.operations.append(failing(RuntimeError(message)))
+    under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
+    assert Executor().run(space, under_way, float("inf"))
+    told = pb.BatchReply.FromString(under_way.encoded_reply()).results[0].error
+    assert (told.reason, told.type, told.message) == ("OPERATION_FAILED", "RuntimeError", message)

@@ -76,7 +76,9 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that a new tensor may take on the device now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        # memory_reserved() and memory_allocated() each sort out all of this anew.
+        statistics = torch.cuda.memory_stats_as_nested_dict(device)
+        cached = statistics["reserved_bytes"]["all"]["current"] - statistics["allocated_bytes"]["all"]["current"]
         return int(free + cached)
     if device.type == "meta":
         return 1 << 62

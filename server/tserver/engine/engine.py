@@ -20,7 +20,7 @@ import time
 import warnings
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -30,13 +30,18 @@ import torch
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine import threads
+from tserver.engine.completions import Completions
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
-from tserver.engine.executor import BatchRun, DeviceFailure, Executor
+from tserver.engine.device_guards import guarded_on_device
+from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.own import own_operations
-from tserver.engine.space import MAX_REPLY_BYTES, Space
+from tserver.engine.reads import deferring
+from tserver.engine.space import MAX_REPLY_BYTES, Space, Staged
+from tserver.engine.transfers import Arrival
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.engine")
@@ -65,24 +70,47 @@ class Lane:
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()
         self._scheduled = False
+        # Replies that wait for the device. While there are any, those behind them wait too, to keep their order.
+        self.owed = 0
 
     def submit(self, batch: pb.Batch, done: Callable[[bytes], None]) -> None:
-        """Run a batch; `done` is called on the engine's thread with the encoded BatchReply."""
-        self._append(_BatchJob(batch, None, done))
+        """Run a batch; `done` is called with the encoded BatchReply, on the engine's thread or one that waited for the
+        device. Replies come in the order of the batches.
+        """
+        self._append(_BatchJob(self, batch, None, done))
 
     def submit_typed(self, batch: pb.Batch, operations: list[Operation], done: Callable[[bytes], None]) -> None:
         """Run calls that bring their operations along (Call.operation is an index into them), with ids made here."""
-        self._append(_BatchJob(batch, operations, done))
+        self._append(_BatchJob(self, batch, operations, done))
 
     def run(self, function: Callable[[Space], T]) -> Future[T]:
         """Run a function on the engine's thread, in its place in the line."""
-        job = _FunctionJob(function)
+        job = _FunctionJob(self, function)
         self._append(job)
         return job.future
 
     def close(self) -> None:
         """Let go of all that the session holds, when the jobs before it have run."""
         self.run(Space.clear)
+
+    def reply_later(self, run: BatchRun, done: Callable[[bytes], None]) -> None:
+        """Call `done` when all that the batch reads has arrived. From the engine's thread."""
+        executor = self._engine.executor
+
+        def finish() -> None:
+            executor.complete(run)
+            done(run.encoded_reply())
+            with self._lock:
+                self.owed -= 1
+
+        with self._lock:
+            self.owed += 1
+        self.when_arrived([result.arrival for _, _, _, result in run.deferred], finish)
+
+    def when_arrived(self, awaited: Sequence[Arrival], finish: Callable[[], None]) -> None:
+        """Call a function when all is there, behind those before it. From the engine's thread."""
+        line = self.space.state.line
+        self._engine.completions.put(0 if line is None else line.index, awaited, finish)
 
     def _append(self, job: _Job) -> None:
         with self._lock:
@@ -119,9 +147,12 @@ class _Job:
 
 
 class _BatchJob(_Job):
-    __slots__ = ("_batch", "_done", "_operations", "_run")
+    __slots__ = ("_batch", "_done", "_lane", "_operations", "_run")
 
-    def __init__(self, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, lane: Lane, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]
+    ) -> None:
+        self._lane = lane
         self._batch = batch
         self._operations = operations
         self._done = done
@@ -145,7 +176,10 @@ class _BatchJob(_Job):
                     reason="INTERNAL",
                 )
             )
-        self._done(run.encoded_reply())
+        if run.deferred or self._lane.owed:
+            self._lane.reply_later(run, self._done)
+        else:
+            self._done(run.encoded_reply())
         return True
 
     def _begin(self, space: Space) -> BatchRun:
@@ -162,9 +196,10 @@ class _BatchJob(_Job):
 
 
 class _FunctionJob(_Job):
-    __slots__ = ("_function", "future")
+    __slots__ = ("_function", "_lane", "future")
 
-    def __init__(self, function: Callable[[Space], Any]) -> None:
+    def __init__(self, lane: Lane, function: Callable[[Space], Any]) -> None:
+        self._lane = lane
         self._function = function
         self.future: Future[Any] = Future()
 
@@ -173,9 +208,16 @@ class _FunctionJob(_Job):
         if not self.future.set_running_or_notify_cancel():
             return True
         try:
-            self.future.set_result(self._function(space))
+            result = self._function(space)
         except Exception as error:
+            if is_device_lost(error):
+                raise DeviceFailure(str(error)) from error
             self.future.set_exception(error)
+            return True
+        if isinstance(result, Staged) and result.arrival is not None:
+            self._lane.when_arrived([result.arrival], lambda: self.future.set_result(result))
+        else:
+            self.future.set_result(result)
         return True
 
 
@@ -199,7 +241,14 @@ class Engine:
         self.ready: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self.memory = HostMemory(self.device)
         self.models = Registry(self.device, self)
-        self.operations = Operations(own_operations(single_owner=config.single_owner, models=self.models))
+        # Also a server whose own device is the CPU may be told to use a GPU that is there.
+        has_gpu = torch.cuda.is_available()
+        self.operations = Operations(
+            own_operations(single_owner=config.single_owner, models=self.models, has_gpu=has_gpu),
+            later=deferring if has_gpu else None,
+            guard=guarded_on_device if has_gpu else None,
+        )
+        self.completions = Completions(on_fatal)
         # Turns that are due at a moment of time.monotonic; the number orders those of one moment.
         self._alarms: list[tuple[float, int, Turn]] = []
         self._alarm_numbers = itertools.count()
@@ -220,6 +269,7 @@ class Engine:
         """End after the jobs that are in line now."""
         self.ready.put(None)
         self._thread.join()
+        self.completions.stop()
 
     def open_lane(self) -> Lane:
         """A new line with an empty space."""
@@ -247,6 +297,10 @@ class Engine:
     def wake_at(self, lane: Turn, when: float) -> None:
         """Give a lane a turn at a moment of time.monotonic. From the engine's thread."""
         heapq.heappush(self._alarms, (when, next(self._alarm_numbers), lane))
+
+    def fail(self, error: BaseException) -> None:
+        """The device is lost: end the process. From any thread."""
+        self._on_fatal(f"the device failed: {error}")
 
     def status(self) -> Future[list[DeviceStatus]]:
         """Every device and its memory, seen from the engine's thread."""
@@ -308,6 +362,9 @@ class Engine:
 
     def _loop(self) -> None:
         _do_not_preempt()
+        if self.device.type == "cuda":
+            # Which device is the current one, each thread has to say for itself.
+            torch.cuda.set_device(self.device)
         ready = self.ready
         executor = self.executor
 

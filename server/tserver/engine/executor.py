@@ -15,9 +15,11 @@ from torch import Tensor
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import replies
 from tserver.engine.apply import apply_operation, unsupported
+from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation, UnknownOperation
+from tserver.engine.reads import Deferred
 from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
 from tserver.engine.values import Elements, Packed, decode, describe, encode
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, UnknownId
@@ -48,14 +50,23 @@ _TRAVELS = frozenset(
 )
 
 
-class DeviceFailure(BaseException):
-    """The device is in a state that no call can recover from; the process must end."""
-
-
 class BatchRun:
     """A batch under way: how far it has come, and what there is to tell about it."""
 
-    __slots__ = ("_rest", "count", "frees", "index", "made", "operations", "parts", "remaining", "same", "seq", "told")
+    __slots__ = (
+        "_rest",
+        "count",
+        "deferred",
+        "frees",
+        "index",
+        "made",
+        "operations",
+        "parts",
+        "remaining",
+        "same",
+        "seq",
+        "told",
+    )
 
     def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
         self.seq = batch.seq
@@ -71,6 +82,8 @@ class BatchRun:
         # Encoded results (see replies.py).
         self.told: list[bytes] = []
         self._rest: pb.BatchReply | None = None
+        # Calls that are told of when their elements have arrived: index, id, operation, and what is to come.
+        self.deferred: list[tuple[int, int, Operation, Deferred]] = []
 
     @property
     def reply(self) -> pb.BatchReply:
@@ -208,6 +221,9 @@ class Executor:
                 space.reply_room -= len(value)
                 run.told.append(replies.result_field(run.index, value))
                 return
+        elif result.__class__ is Deferred:
+            self._tell_later(space, run, call, operation, result)
+            return
         told = run.reply.results.add(call_index=run.index)
         try:
             held = encode(result, told.value)
@@ -218,11 +234,7 @@ class Executor:
             if kind is not float and kind is not int and kind is not bool:
                 size = len(result.data) if kind is Elements else told.ByteSize()
                 if size > space.reply_room:
-                    raise Exhausted(
-                        f"{operation.name}: the reply has no room for {size} bytes more; "
-                        "read in smaller batches, or as a tensor",
-                        reason="REPLY_TOO_LARGE",
-                    )
+                    raise _no_room(operation, size)
                 space.reply_room -= size
         except ServerError as error:
             del run.reply.results[-1]
@@ -233,6 +245,32 @@ class Executor:
             if isinstance(result, (tuple, list, dict)):
                 kept = Parts(result)
             space.objects[call.id] = kept
+
+    def _tell_later(self, space: Space, run: BatchRun, call: pb.Call, operation: Operation, result: Deferred) -> None:
+        """Take note of a call that is told of when its elements have arrived. Room in the reply is taken now."""
+        if result.size_bytes > space.reply_room:
+            refusal = _no_room(operation, result.size_bytes)
+            self._tell_error(space, run, call, operation, {}, _error(run, call, operation, refusal))
+            return
+        space.reply_room -= result.size_bytes
+        run.deferred.append((run.index, call.id, operation, result))
+
+    def complete(self, run: BatchRun) -> None:
+        """Tell of the calls whose elements have arrived by now. From any thread, when the batch has ended."""
+        for index, call_id, operation, result in run.deferred:
+            try:
+                value = result.value()
+                encoder = replies.BY_CLASS.get(value.__class__)
+                if encoder is not None:
+                    run.told.append(replies.result_field(index, encoder(value)))
+                else:
+                    told = pb.Value()
+                    encode(value, told)
+                    run.reply.results.add(call_index=index, value=told)
+            except Exception as error:
+                run.index = index
+                run.reply.results.add(call_index=index, error=_error(run, pb.Call(id=call_id), operation, error))
+        run.deferred = []
 
     def _tell_error(
         self,
@@ -286,6 +324,13 @@ class Executor:
                     meta.same_as.id = same.result
 
 
+def _no_room(operation: Operation, size: int) -> Exhausted:
+    return Exhausted(
+        f"{operation.name}: the reply has no room for {size} bytes more; read in smaller batches, or as a tensor",
+        reason="REPLY_TOO_LARGE",
+    )
+
+
 def _position(args: list[Any], wanted: torch.Tensor) -> int:
     return next(position for position, argument in enumerate(args) if argument is wanted)
 
@@ -302,7 +347,7 @@ def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exc
             kind, reason = "OutOfMemoryError", "OUT_OF_MEMORY"
         elif isinstance(error, UnknownOperation):
             kind, reason = "AttributeError", "UNKNOWN_OPERATION"
-        elif type(error).__name__ == "AcceleratorError" or "CUDA error:" in message:
+        elif is_device_lost(error):
             raise DeviceFailure(message) from error
         if kind not in _TRAVELS:
             kind = next((base.__name__ for base in type(error).__mro__ if base.__name__ in _TRAVELS), "RuntimeError")

@@ -119,7 +119,8 @@ def _targets_are_classes(
 
 
 def _quotient_fits(input: Tensor, other: Any, *_: Any, rounding_mode: str | None = None, **__: Any) -> str | None:
-    if rounding_mode != "trunc":
+    if rounding_mode != "trunc" or input.is_cuda:
+        # A division on a GPU does not trap, and a look there would wait for it.
         return None
     dtype = torch.result_type(input, other)
     if dtype in (torch.int32, torch.int64):

@@ -8,11 +8,13 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.engine import streams
 from tserver.engine.device import check_device
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space, Staged, Upload
+from tserver.engine.transfers import bring
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
 from tserver.errors import Exhausted, InvalidArgument, ServerError, UnknownId
 
@@ -32,8 +34,11 @@ def read_inline(tensor: torch.Tensor) -> pb.TensorData:
 def stage(space: Space, tensor: torch.Tensor) -> Staged:
     """The elements of a tensor as they are now, on the host: copied there, or lent by a tensor that is there."""
     check_bytes("the copy that is sent", tensor.numel() * tensor.itemsize, torch.device("cpu"))
-    data = bytes_of(tensor)
     code, shape = DTYPE_CODES[tensor.dtype], list(tensor.shape)
+    if streams.runs_apart(tensor):
+        arrival = bring(tensor)
+        return Staged(code, shape, arrival.host.reshape(-1).view(torch.uint8).numpy(), arrival=arrival)
+    data = bytes_of(tensor)
     if tensor.device.type != "cpu" or not data.size or data.ctypes.data != tensor.data_ptr():
         return Staged(code, shape, data)
     if tensor.is_inference():

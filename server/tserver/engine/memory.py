@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tserver.engine.device import free_bytes
+from tserver.engine.failures import is_memory_refused
 
 # Below this many elements a factory's result is small beside the reserve; it is not worth a dry run.
 _SMALL_ELEMENTS = 1 << 22
@@ -68,7 +69,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or is_memory_refused(error))
 
 
 def _sizes(arguments: Iterable[Any]) -> list[float]:

@@ -13,6 +13,7 @@ import torch._tensor_str as tensor_str
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPES
+from tserver.engine.streams import Line, take_line
 from tserver.errors import InvalidArgument
 
 
@@ -56,15 +57,22 @@ class Mode:
 
 
 class ProcessState:
-    """A session's share of what torch keeps once per process: random state, default dtype, print options."""
+    """A session's share of what torch keeps once per process: random state, default dtype, print options, stream.
 
-    __slots__ = ("_cuda", "_dtype", "_print_options", "_random")
+    To change sessions costs no wait: the random state of a CUDA device is a seed and an offset, which torch keeps on
+    the host.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_cuda", "_device", "_dtype", "_print_options", "_random", "line")
+
+    def __init__(self, device: torch.device) -> None:
         fresh = torch.Generator()
         fresh.seed()
         self._random = fresh.get_state()
         self._cuda: list[torch.Tensor] | None = None
+        self._device = device
+        # Where the session's work runs; None before its first turn, and where work is done at once.
+        self.line: Line | None = None
         self._dtype = torch.float32
         self._print_options = copy.copy(_DEFAULT_PRINT_OPTIONS)
 
@@ -72,6 +80,10 @@ class ProcessState:
         """Put this session's state in place."""
         torch.default_generator.set_state(self._random)
         if torch.cuda.is_initialized():
+            if self.line is None:
+                self.line = take_line(self._device)
+            if self.line is not None:
+                self.line.enter()
             if self._cuda is None:
                 seed = torch.default_generator.initial_seed()
                 for generator in torch.cuda.default_generators:

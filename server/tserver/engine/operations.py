@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from importlib import resources
 from typing import Any
@@ -20,6 +20,12 @@ from tserver.engine.threads import spread
 
 # A longer name is no misspelling, and comparing it with every name takes long.
 _MAX_HINTED = 60
+
+
+# The function behind a name, made one that may answer later; None to leave it as it is.
+Later = Callable[[str, Callable[..., Any]], Callable[..., Any] | None]
+# The function behind a name, made safe.
+Guarded = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(slots=True)
@@ -40,6 +46,8 @@ class Operation:
     needs_space: bool = False
     # A packed sequence is passed as it is, not as a list.
     takes_packed: bool = False
+    # Where a result may come later (reads.py): the same with the result at once, for programs.
+    at_once: Operation | None = None
     # A call is the function and nothing else.
     is_plain: bool = field(init=False, default=False)
 
@@ -66,7 +74,10 @@ class UnknownOperation(AttributeError):
 class Operations:
     """All operations of this server, by name."""
 
-    def __init__(self, own: Iterable[Operation]) -> None:
+    def __init__(self, own: Iterable[Operation], *, later: Later | None = None, guard: Guarded | None = None) -> None:
+        """Where the server has a device that works by itself, `guard` puts guards before functions whose kernels only
+        assert there, and `later` gives functions whose results may come later.
+        """
         text = resources.files("tensorcompute.v1").joinpath("operations.json").read_text()
         table = json.loads(text)
         self.digest: str = table["digest"]
@@ -83,7 +94,7 @@ class Operations:
             flag = entry.get("writes_if")
             self._by_name[name] = Operation(
                 name,
-                spread(name, guarded(name, function)),
+                spread(name, guarded(name, function) if guard is None else guard(name, guarded(name, function))),
                 has_effect=effects[name],
                 effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
                 is_factory=bool(entry.get("factory")),
@@ -98,6 +109,11 @@ class Operations:
                 operation.allocates = known is not None and known.allocates
                 operation.settle()
                 self._by_name[operation.name] = operation
+        if later is not None:
+            for operation in list(self._by_name.values()):
+                function = later(operation.name, operation.function)
+                if function is not None:
+                    self._by_name[operation.name] = replace(operation, function=function, at_once=operation)
 
     def names(self) -> list[str]:
         """The names of all operations."""

@@ -12,24 +12,19 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import initial, networks, optimizers
-from tserver.engine.inspect import description, stage
+from tserver.engine import initial, networks, optimizers, reads
+from tserver.engine.creation import from_packed, new_tensor, sent, sent_anew
+from tserver.engine.inspect import description
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
-from tserver.engine.space import Space
-from tserver.engine.values import Elements, Packed, read
-from tserver.errors import Exhausted
-
-# What the description around the elements takes in a reply, at most.
-_REPLY_MARGIN = 4096
 
 
-def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operation]:
+def own_operations(*, single_owner: bool, models: Registry, has_gpu: bool = False) -> Iterator[Operation]:
     """All of them. With a single owner, uninitialised memory is left as it is."""
     yield Operation("tc.model_forward", models.forward)
-    yield Operation("tc.read", _read, needs_space=True)
-    yield Operation("tc.numpy", _numpy, needs_space=True)
+    yield Operation("tc.read", reads.read_elements, needs_space=True)
+    yield Operation("tc.numpy", reads.numpy, needs_space=True)
     yield Operation("tc.describe", description)
     yield Operation("tc.program", keep_program, needs_space=True)
     yield Operation("tc.run", run_program, needs_space=True)
@@ -37,9 +32,10 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
     for name, function in {**networks.OWN_OPERATIONS, **optimizers.OWN_OPERATIONS, **initial.OWN_OPERATIONS}.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):
-        yield Operation(name, _from_packed(getattr(torch, name)), takes_packed=True)
-    yield Operation("Tensor.tolist", _tolist, needs_space=True)
-    yield Operation("Tensor.new_tensor", _new_tensor, takes_packed=True)
+        create = from_packed(getattr(torch, name))
+        yield Operation(name, sent(create) if has_gpu else create, takes_packed=True)
+    yield Operation("Tensor.tolist", reads.tolist, needs_space=True)
+    yield Operation("Tensor.new_tensor", sent_anew(new_tensor) if has_gpu else new_tensor, takes_packed=True)
     yield Operation("set_printoptions", _set_printoptions)
     for name in ("__repr__", "__str__", "__format__"):
         yield Operation(f"Tensor.{name}", _shown(getattr(torch.Tensor, name)))
@@ -52,45 +48,6 @@ def own_operations(*, single_owner: bool, models: Registry) -> Iterator[Operatio
         for name in ("resize_", "resize_as_"):
             yield Operation(f"Tensor.{name}", _zeroed_growth(getattr(torch.Tensor, name)))
         yield Operation("resize_as_", _zeroed_growth(torch.resize_as_))
-
-
-def _read(space: Space, tensor: torch.Tensor) -> Any:
-    """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
-    if _too_large(space, tensor):
-        return stage(space, tensor)
-    return Elements(tensor, read(tensor))
-
-
-def _numpy(space: Space, tensor: torch.Tensor, *, force: bool = False) -> Any:
-    """The elements, refused where `Tensor.numpy` refuses, in its words; a tensor elsewhere is brought here first."""
-    array = (tensor if tensor.is_cpu else tensor.cpu()).numpy(force=force)
-    if _too_large(space, tensor):
-        return stage(space, tensor)
-    return Elements(tensor, array.tobytes())
-
-
-def _too_large(space: Space, tensor: torch.Tensor) -> bool:
-    return tensor.nbytes > min(space.max_inline_bytes, space.reply_room - _REPLY_MARGIN)
-
-
-def _from_packed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.tensor and its kin, for a nested list of numbers that came packed."""
-
-    def create(*args: Any, **kwargs: Any) -> Any:
-        if not args or not isinstance(args[0], Packed):
-            return function(*args, **kwargs)
-        array = args[0].array
-        if kwargs.get("dtype") is None and array.dtype == "float64":
-            # A list of floats gets the default dtype, each element rounded once.
-            kwargs["dtype"] = torch.get_default_dtype()
-        return torch.tensor(array, *args[1:], **kwargs)
-
-    return create
-
-
-def _new_tensor(*args: Any, **kwargs: Any) -> torch.Tensor:
-    create: Callable[..., torch.Tensor] = torch.Tensor.new_tensor
-    return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
 
 
 def _set_printoptions(*args: Any, **kwargs: Any) -> None:
@@ -121,16 +78,6 @@ def _shown(function: Callable[..., str]) -> Callable[..., str]:
         return function(*args, **kwargs)
 
     return show
-
-
-def _tolist(space: Space, tensor: torch.Tensor) -> Any:
-    """A nested list, unless it would only be made to be refused: a list takes many times the memory of its elements."""
-    if tensor.numel() * 2 > space.reply_room:
-        raise Exhausted(
-            f"Tensor.tolist: a list of {tensor.numel()} elements is too large for a reply; use numpy()",
-            reason="REPLY_TOO_LARGE",
-        )
-    return tensor.tolist()
 
 
 def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

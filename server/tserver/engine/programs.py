@@ -102,6 +102,7 @@ class Program:
         if call.operation >= len(space.operations):
             raise InvalidArgument(f"operation index {call.operation} is not defined by the session")
         operation = space.operations[call.operation]
+        operation = operation.at_once or operation
         if operation.name in _NOT_WITHIN:
             raise InvalidArgument(f"{operation.name} cannot be a call of a program")
         filled.difference_update(call.frees)

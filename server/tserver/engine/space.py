@@ -17,6 +17,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
+from tserver.engine.transfers import Arrival
 from tserver.engine.values import held_as
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, UnknownId
 
@@ -52,11 +53,21 @@ class Staged:
     held, and looked up again each time.
     """
 
-    __slots__ = ("__weakref__", "_lender", "_version", "data", "dtype", "lock", "shape")
+    __slots__ = ("__weakref__", "_lender", "_version", "arrival", "data", "dtype", "lock", "shape")
     held_as = "staged"
 
-    def __init__(self, dtype: pb.DType, shape: list[int], data: Any, lender: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        dtype: pb.DType,
+        shape: list[int],
+        data: Any,
+        lender: torch.Tensor | None = None,
+        arrival: Arrival | None = None,
+    ) -> None:
         self.dtype, self.shape, self.data = dtype, shape, data
+        # Set where the elements come from a device: they are not in `data` before it is over. Whoever gets this from
+        # the engine by way of Lane.run gets it when it is.
+        self.arrival = arrival
         self.lock = threading.Lock()
         # Shares memory and version with the tensor that lends.
         self._lender = lender
@@ -129,7 +140,7 @@ class Space:
         self.modes: list[Mode | InvalidArgument] = []
         # Those that calls may name, complete or not.
         self.uploads: dict[int, Upload] = {}
-        self.state = ProcessState()
+        self.state = ProcessState(default_device)
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes

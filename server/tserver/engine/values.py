@@ -88,7 +88,10 @@ def checked_nbytes(shape: list[int], dtype: torch.dtype) -> int:
 
 
 def tensor_from_bytes(dtype: torch.dtype, shape: list[int], data: Any, *, copy: bool = True) -> torch.Tensor:
-    """A CPU tensor of the given bytes; its memory is its own if `copy`, else that of `data`, which must be writable."""
+    """A CPU tensor of the given bytes; its memory is its own if `copy`, else that of `data`, which must be writable.
+
+    `data` may be a tensor of bytes, too: of pinned memory, which torch keeps back until the copies from it have run.
+    """
     want = checked_nbytes(shape, dtype)
     if len(data) != want:
         raise InvalidArgument(
@@ -98,8 +101,10 @@ def tensor_from_bytes(dtype: torch.dtype, shape: list[int], data: Any, *, copy: 
         return torch.empty(shape, dtype=dtype)
     if dtype is torch.bool:
         # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
-        flags = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        flags = data if isinstance(data, torch.Tensor) else torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return flags.ne(0).reshape(shape)
+    if isinstance(data, torch.Tensor):
+        return (data.clone() if copy else data).view(dtype).reshape(shape)
     return torch.frombuffer(bytearray(data) if copy else data, dtype=dtype).reshape(shape)
 
 
@@ -121,14 +126,20 @@ def read(tensor: torch.Tensor) -> bytes:
     return ctypes.string_at(host.data_ptr(), host.nbytes) if host.numel() else b""
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on the host, without gaps between its elements."""
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without gradients, and with elements in memory that are those it shows."""
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj():
         tensor = tensor.resolve_conj()
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
+    return tensor
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the host, without gaps between its elements."""
+    tensor = plain(tensor)
     if not tensor.is_cpu:
         tensor = tensor.cpu()
     return tensor if tensor.is_contiguous() else tensor.contiguous()

@@ -16,7 +16,7 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.config import Config
-from tserver.engine import inspect
+from tserver.engine import inspect, streams
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.models import BatchingConfig, ModelDoor, Served, activation_layer, run_network
 from tserver.engine.models.requests import Request
@@ -91,6 +91,11 @@ class ModelServicer:
             await self._door.run(served, wanted)
         shape = [*shape[:-1], served.out_features]
         if not wanted.as_tensor:
+            outputs = wanted.output
+            if not isinstance(outputs, memoryview) and streams.runs_apart(outputs):
+                # This thread must not wait for the device; what it gets here has arrived.
+                staged = await session.run(lambda space: inspect.stage(space, outputs))
+                wanted.output = memoryview(staged.data)
             return self._response(served, wanted.output, shape)
         output = await session.run(lambda space: _keep(space, wanted.output, shape, request.options.return_data))
         return ms.MlpForwardResponse(output=output, version=served.version)
@@ -256,6 +261,7 @@ class ModelServicer:
             else:
                 # What the session writes into the tensor later must not be seen.
                 wanted.tensor = tensor.detach().to(model.device).reshape(-1, model.in_features).clone()
+                wanted.made = streams.mark(wanted.tensor)
             return served, wanted, tensor
 
         served, wanted, tensor = await session.run(read)
@@ -307,7 +313,7 @@ class ModelServicer:
 
 def _keep(space: Any, tensor: Any, shape: list[int], return_data: bool) -> ms.ForwardOutput:
     """Leave an output in the session."""
-    tensor = tensor.reshape(shape)
+    tensor = streams.adopt(tensor).reshape(shape)
     if space.max_bytes:
         space.charge("MlpForward", tensor)
     call_id = space.new_server_id()

@@ -6,7 +6,6 @@ Knows torch and the line; does not know who asked, nor names and versions.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +13,17 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from tserver.engine.executor import DeviceFailure
+from tserver.engine import streams
+from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.models.batching import BatchingConfig
+from tserver.engine.models.finisher import Finisher
 from tserver.engine.models.graphs import GraphedForward
 from tserver.engine.models.model import Model
 from tserver.engine.models.requests import Request, RequestQueue
 from tserver.engine.models.statistics import ModelStatistics
+from tserver.engine.streams import Line, take_line
+from tserver.engine.transfers import bring
 from tserver.errors import Exhausted, ServerError
 
 log = logging.getLogger("tserver.models")
@@ -47,6 +50,9 @@ class Scheduler(Protocol):
     def wake_at(self, lane: Any, when: float) -> None:
         """Give the lane a turn at that moment of time.monotonic. From the engine's thread."""
 
+    def fail(self, error: BaseException) -> None:
+        """The device is lost: end the process. From any thread."""
+
 
 class ModelLane:
     """The line of one version of one model, and its turn on the engine."""
@@ -67,8 +73,11 @@ class ModelLane:
         self._under_way = 0
         self._drained: list[Callable[[], None]] = []
         self._staging = torch.empty(0, dtype=torch.uint8)
-        self._finisher: _Finisher | None = None
+        self._finisher: Finisher | None = None
         self._threads = torch.get_num_threads()
+        # Where the batches run, on a device that works by itself; and the model whose weights are known to be there.
+        self._line: Line | None = None
+        self._joined: Model | None = None
         # Replaced as one: a batch sees both of the same network.
         self._in_use: tuple[Model | None, GraphedForward | None] = (None, None)
         self.use(model)
@@ -83,8 +92,12 @@ class ModelLane:
     def use(self, model: Model | None) -> None:
         """Run the batches to come by this network. A batch is run by one network, whenever this happens."""
         graphs = None
-        if model is not None and model.device.type == "cuda":
-            graphs = GraphedForward(model, self._config.max_batch_size)
+        if model is not None and (line := self._line or take_line(model.device)) is not None:
+            self._line = line
+            for tensor in model.network.parameters():
+                # When the model goes, its memory must not be handed on before the last batch is done with it.
+                tensor.record_stream(line.work)
+            graphs = GraphedForward(model, self._config.max_batch_size, line)
         self._in_use = (model, graphs)
 
     def configure(self, config: BatchingConfig) -> None:
@@ -144,20 +157,55 @@ class ModelLane:
         if model is None:
             raise ServerError("the model is unloaded")
         statistics, began = self._statistics, time.perf_counter_ns()
-        output = self._forward(rows, model, graphs)
-        if rows.device.type == "cuda":
-            output = output.clone()
+        if self._line is None:
+            output = self._forward(rows, model, graphs)
+        else:
+            output = self._forward_between(rows, model, graphs, self._line)
         took = time.perf_counter_ns() - began
         self._count_batch(rows.shape[0], 0, took, 0, requests=1)
         statistics.queue.add(0)
         statistics.success.add(took)
         return output
 
+    def _forward_between(
+        self, rows: torch.Tensor, model: Model, graphs: GraphedForward | None, line: Line
+    ) -> torch.Tensor:
+        """A forward pass on the model's line, in the midst of the work of the caller's.
+
+        The caller's line waits for the model's at the end, so memory of its own is safe on both without more ado.
+        """
+        output = torch.empty(rows.shape[0], model.out_features, dtype=model.dtype, device=model.device)
+        given = streams.mark(rows)
+        done: Any = None
+        try:
+            with line.within():
+                line.work.wait_event(given)
+                self._join(model, line)
+                try:
+                    output.copy_(self._forward(rows, model, graphs), non_blocking=True)
+                finally:
+                    done = streams.mark(output)
+        finally:
+            if done is not None:
+                torch.cuda.current_stream(model.device).wait_event(done)
+        return output
+
+    def _join(self, model: Model, line: Line) -> None:
+        """Let the line wait for the weights, once. Raises: nothing; the line waits, not this thread."""
+        if self._joined is not model:
+            if model.made is not None:
+                line.work.wait_event(model.made)
+            self._joined = model
+
     def _run(self, batch: list[Request]) -> None:
         try:
-            self._execute(batch)
+            if self._line is None:
+                self._execute(batch)
+            else:
+                with self._line.within():
+                    self._execute(batch)
         except Exception as error:
-            if type(error).__name__ == "AcceleratorError" or "CUDA error:" in str(error):
+            if is_device_lost(error):
                 raise DeviceFailure(str(error)) from error
             if len(batch) > 1:
                 # Whoever is at fault, the others are not.
@@ -174,6 +222,11 @@ class ModelLane:
         if model is None:
             raise ServerError("the model was unloaded while a request waited for it")
         began_s, began = time.monotonic(), time.perf_counter_ns()
+        if self._line is not None:
+            self._join(model, self._line)
+            for request in batch:
+                if request.tensor is not None:
+                    streams.adopt(request.tensor, request.made)
         inputs = self._gather(batch, model)
         gathered = time.perf_counter_ns()
         outputs = self._forward(inputs, model, graphs)
@@ -264,18 +317,18 @@ class ModelLane:
             if request.as_tensor:
                 request.output = outputs[row : row + request.rows].clone()
             row += request.rows
-        host = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True)
-        host.copy_(outputs, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record()
+        arrival = bring(outputs)
 
         def finish() -> None:
             try:
-                done.synchronize()
+                arrival.wait()
                 inferred = time.perf_counter_ns()
-                self._hand_out(batch, outputs, host, model)
+                self._hand_out(batch, outputs, arrival.host, model)
                 self._count(batch, began_s, (*times, inferred, time.perf_counter_ns()))
             except RuntimeError as error:
+                if is_device_lost(error):
+                    self._scheduler.fail(error)
+                    return
                 for request in batch:
                     request.error = _refusal(error)
                     self._count_failure(request)
@@ -287,7 +340,7 @@ class ModelLane:
         with self._lock:
             self._under_way += 1
         if self._finisher is None:
-            self._finisher = _Finisher()
+            self._finisher = Finisher()
         self._finisher.put(finish)
 
     def _count(self, batch: list[Request], began_s: float, times: tuple[int, int, int, int]) -> None:
@@ -326,26 +379,6 @@ class ModelLane:
         assert request.error is not None
         self._statistics.fail.add(int((time.monotonic() - request.arrived) * 1e9))
         self._statistics.failed(request.error.reason)
-
-
-class _Finisher:
-    """A thread that waits for the device, so that the engine need not."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._loop, name="outputs", daemon=True).start()
-
-    def put(self, function: Callable[[], None]) -> None:
-        """Run the function behind those before it."""
-        self._work.put(function)
-
-    def _loop(self) -> None:
-        while True:
-            function = self._work.get()
-            try:
-                function()
-            except Exception:
-                log.exception("outputs of a batch did not reach the host")
 
 
 def _refusal(error: Exception) -> ServerError:

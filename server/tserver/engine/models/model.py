@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
-from tserver.engine import networks
+from tserver.engine import networks, streams
 from tserver.engine.memory import check_bytes
 from tserver.engine.models.description import activation_layer, check_layers, flops_per_row, summarise, text
 from tserver.engine.models.files import Weights
@@ -51,6 +51,8 @@ class Model:
         self.non_finite_parameters = sum(
             int(tensor.isfinite().logical_not_().sum()) for tensor in self.network.parameters()
         )
+        # The weights were made on the line of whoever brought them; other lines wait for this before they use them.
+        self.made = next((streams.mark(weight) for weight, _ in self.weights), None)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """The outputs for rows: (n, in) -> (n, out). Weights and inputs want no gradients, so none are recorded."""
@@ -81,6 +83,10 @@ class Model:
 
     def host_weights(self) -> Weights:
         """The weights in the memory of the host: these very ones where they are there."""
+        for weight, bias in self.weights:
+            for tensor in (weight, bias):
+                if tensor is not None:
+                    streams.adopt(tensor, self.made)
         return [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:

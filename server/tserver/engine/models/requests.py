@@ -27,6 +27,7 @@ class Request:
         "error",
         "is_delayed",
         "level",
+        "made",
         "output",
         "priority",
         "rows",
@@ -51,6 +52,8 @@ class Request:
     ) -> None:
         # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
         self.rows, self.data, self.tensor = rows, data, tensor
+        # Where the tensor is made on another line of the device: what to wait for before it is used.
+        self.made: Any = None
         # Whether the output is wanted as a tensor, on the device.
         self.as_tensor = as_tensor
         self.priority, self.timeout_us, self.deadline = priority, timeout_us, deadline

@@ -1,0 +1,79 @@
+"""Tensors made of what a caller sent: torch.tensor and its kin.
+
+To a CUDA device the elements go by way of pinned memory (transfers.py): torch itself would copy them from wherever they
+are, and wait until the device has done all that the session gave it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tserver.engine import streams, transfers
+from tserver.engine.values import Packed
+
+
+def from_packed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.tensor and its kin, for a nested list of numbers that came packed."""
+
+    def create(*args: Any, **kwargs: Any) -> Any:
+        if not args or not isinstance(args[0], Packed):
+            return function(*args, **kwargs)
+        array = args[0].array
+        if kwargs.get("dtype") is None and array.dtype == "float64":
+            # A list of floats gets the default dtype, each element rounded once.
+            kwargs["dtype"] = torch.get_default_dtype()
+        return torch.tensor(array, *args[1:], **kwargs)
+
+    return create
+
+
+def new_tensor(*args: Any, **kwargs: Any) -> Tensor:
+    """`Tensor.new_tensor`, for a nested list of numbers that came packed, too."""
+    create: Callable[..., Tensor] = Tensor.new_tensor
+    return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
+
+
+def sent(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function that makes a tensor of its first argument, made on the host and sent from there."""
+
+    def made(*args: Any, **kwargs: Any) -> Tensor:
+        device = streams.apart(kwargs.get("device"))
+        if device is None or not args or kwargs.get("pin_memory") or not _is_of_the_call(args[0]):
+            return create(*args, **kwargs)
+        kwargs["device"] = "cpu"
+        if isinstance(args[0], np.ndarray) and len(args) == 1 and not kwargs.get("requires_grad"):
+            # Not copied here: what arrives on the device is a copy anyway.
+            return transfers.send(torch.as_tensor(args[0], dtype=kwargs.get("dtype")), device)
+        return _moved(create(*args, **kwargs), device)
+
+    return made
+
+
+def sent_anew(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same for `Tensor.new_tensor`, whose first argument says what the tensor is to be like."""
+
+    def made(*args: Any, **kwargs: Any) -> Tensor:
+        like = args[0] if len(args) == 2 else None
+        wish = kwargs.get("device")
+        device = streams.apart(like.device if wish is None and isinstance(like, Tensor) else wish)
+        if not isinstance(like, Tensor) or device is None or not _is_of_the_call(args[1]):
+            return create(*args, **kwargs)
+        on_host = torch.empty(0, dtype=like.dtype)
+        return _moved(create(on_host, args[1], **{**kwargs, "device": "cpu"}), device)
+
+    return made
+
+
+def _is_of_the_call(source: Any) -> bool:
+    """Whether nobody has the memory but this call: the session may write into a tensor that it holds."""
+    return isinstance(source, (np.ndarray, Packed, int, float, complex, list, tuple))
+
+
+def _moved(host: Tensor, device: torch.device) -> Tensor:
+    moved = transfers.send(host.detach(), device)
+    return moved.requires_grad_() if host.requires_grad else moved

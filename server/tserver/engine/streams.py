@@ -1,0 +1,114 @@
+"""CUDA streams: whose work runs on which, and how the work of one waits for that of another. Owns all of them.
+
+A session has a line of its own, and so has a model that serves; the device runs different lines at the same time, and
+what is on one line in the order given. Where a tensor crosses from one line to another, the line it comes from records
+an event, the other waits for it, and the allocator is told, so that freed memory is not handed on while it is in use.
+All of this happens on the device: no thread waits here. Elsewhere than on CUDA all of it is nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Of the 32 streams that torch keeps for each device, half do the work and half record graphs. cuBLAS keeps up to
+# 32 MiB for each stream that it is used on, so more of them would cost memory and overlap no better. Lines beyond
+# share: that costs them overlap, and nothing else.
+_STREAMS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Two streams: the one that work runs on, and the one on which graphs for it are recorded.
+
+    What is recorded on a stream uses the workspace that libraries keep for that stream, so two graphs from one stream
+    must never run at the same time: they are only replayed on the line that recorded them.
+    """
+
+    index: int
+    work: Any
+    capture: Any
+
+    def enter(self) -> None:
+        """Let this thread's work run here from now on."""
+        torch.cuda.set_stream(self.work)
+
+    def within(self) -> AbstractContextManager[Any]:
+        """Let this thread's work run here for a while."""
+        return torch.cuda.stream(self.work)
+
+
+_lock = threading.Lock()
+_lines: dict[torch.device, list[Line]] = {}
+_taken: dict[torch.device, int] = {}
+
+
+def runs_apart(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is on a device that works by itself, so that looking at the elements is waiting for it."""
+    return tensor.is_cuda
+
+
+def apart(device: Any) -> torch.device | None:
+    """The device of that name, if it works by itself; None for another, and where none is named."""
+    if device is None:
+        return None
+    found = torch.device(device)
+    return found if found.type == "cuda" else None
+
+
+def take_line(device: torch.device) -> Line | None:
+    """The line that the next who asks is to use; None where work is done at once. From any thread."""
+    if device.type != "cuda":
+        return None
+    with _lock:
+        lines = _lines.get(device)
+        if lines is None:
+            lines = _lines[device] = _made(device)
+        number = _taken.get(device, 0)
+        _taken[device] = number + 1
+    return lines[number % len(lines)]
+
+
+def _made(device: torch.device) -> list[Line]:
+    # torch hands its streams out in turn. Taken all at once, each is there exactly once.
+    streams = list(
+        {stream.cuda_stream: stream for stream in (torch.cuda.Stream(device) for _ in range(_STREAMS))}.values()
+    )
+    half = len(streams) // 2
+    pairs = zip(streams[:half], streams[half:], strict=False)
+    return [Line(index, work, capture) for index, (work, capture) in enumerate(pairs)]
+
+
+def within(line: Line | None) -> AbstractContextManager[Any]:
+    """Let this thread's work run on a line for a while; nothing without one."""
+    return contextlib.nullcontext() if line is None else line.within()
+
+
+def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:
+    """An event that passes when the work given so far on the tensor's device is done; None where it is.
+
+    Of a `blocking` one a thread can wait without keeping a core busy.
+    """
+    if not runs_apart(tensor):
+        return None
+    event = torch.cuda.Event(blocking=blocking)
+    event.record(torch.cuda.current_stream(tensor.device))
+    return event
+
+
+def adopt(tensor: torch.Tensor, made: Any = None) -> torch.Tensor:
+    """A tensor that was made on another line, for use on the one in force. `made` is its mark, if it may be under way.
+
+    Its memory goes back to the line that it came from, but not before this line is done with it.
+    """
+    if runs_apart(tensor):
+        stream = torch.cuda.current_stream(tensor.device)
+        if made is not None:
+            stream.wait_event(made)
+        tensor.record_stream(stream)
+    return tensor
