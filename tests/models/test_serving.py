@@ -426,11 +426,3 @@ def test_versions_change_under_load_without_a_failed_or_a_mixed_answer(
 
 
 # ---- the stream ----------------------------------------------------------------------------------------------------
-
-
-def stream(raw: Raw, *messages: list[ms.MlpForwardCall]) -> dict[int, ms.MlpForwardAnswer]:
-    """The answers to messages of requests, by their ids."""
-    requests = [ms.MlpForwardStreamRequest(calls=calls).SerializeToString() for calls in messages]
-    answers = [answer for response in raw.send_stream("MlpForwardStream", requests) for answer in response.answers]
-    assert len({answer.id for answer in answers}) == len(answers)
-    return {answer.id: answer for answer in answers}
