@@ -13,7 +13,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from tensorcompute.oip import inference_pb2 as oip_pb
-from tests.models.networks import create, forward, relu_mlp
+from tests.models.networks import by_value, create, forward, relu_mlp
 from tests.support.listeners import listener
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
@@ -108,6 +108,16 @@ def test_latencies_and_times_in_the_queue_are_histograms(ran: Scrape) -> None:
         assert 0 < ran.value(f"{name}_sum", **LABELS) < 20
     took = ran.value("tensorcompute_model_request_duration_seconds_sum", **LABELS)
     assert math.isclose(took * 1e6, ran.value("nv_inference_request_duration_us", **LABELS), abs_tol=1)
+
+
+def test_a_forward_pass_in_its_place_among_the_calls_is_counted_as_the_others(measured: ServerProcess) -> None:
+    with RawSession(measured.address) as session:
+        create(session, "placed", relu_mlp((4, 3)))
+        session.ask("MlpForward", name="placed", inputs=by_value(torch.ones(1, 4)), seq=1)
+    told = scrape(measured)
+    for name in ("tensorcompute_model_request_duration_seconds", "tensorcompute_model_queue_duration_seconds"):
+        assert told.value(f"{name}_count", model="placed") == 1
+    assert told.value("nv_inference_request_success", model="placed") == 1
 
 
 def test_batch_sizes_are_a_histogram(ran: Scrape) -> None:

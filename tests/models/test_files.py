@@ -48,6 +48,13 @@ def test_layers_are_in_the_order_of_their_numbers() -> None:
     assert [weight.item() for weight, _ in weights] == [2, 9, 10, 11]
 
 
+def test_numbers_of_any_length_are_ordered() -> None:
+    names = ["2", "11", "9" * 5000, "1" + "0" * 5000]
+    tensors = {f"{name}.weight": torch.full((1, 1), float(index)) for index, name in reversed([*enumerate(names)])}
+    _, weights = files.layers_of(tensors, {}, [ms.LayerSpec()] * 4)
+    assert [weight.item() for weight, _ in weights] == [0, 1, 2, 3]
+
+
 def raw(header: Any, content: bytes = b"", length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + content
@@ -67,6 +74,13 @@ LIES: dict[str, tuple[bytes, str]] = {
     "no UTF-8": (raw(b"\xff\xfe{}"), "not JSON"),
     "a header that nests without end": (raw(b'{"a":' + b"[" * 100_000), "not JSON"),
     "a header that is a list": (raw([]), "list"),
+    "half of a character": (raw(b'{"\\ud800.weight": 1}'), "surrogates"),
+    "a number of many digits": (raw(b'{"a": ' + b"9" * 5000 + b"}"), "not JSON"),
+    "a header larger than any network's": (raw(b"{}".ljust(17 << 20)), "at most"),
+    "sizes that no strides can be computed for": (
+        raw(tensor(shape=[1 << 32, 1 << 32, 0], data_offsets=[0, 0])),
+        "more bytes than there are",
+    ),
     "a name twice": (raw(b'{"a":1,"a":2}'), "twice"),
     "a tensor that is a number": (raw({"weight": 3}), "'weight'"),
     "a field missing": (raw({"weight": {"dtype": "F32", "shape": [1]}}), "data_offsets"),
@@ -106,6 +120,10 @@ MISFITS: dict[str, tuple[dict[str, torch.Tensor], dict[str, str], list[ms.LayerS
     "no word on activations": ({"0.weight": W}, {}, [], "give layers"),
     "metadata that is no JSON": ({"0.weight": W}, {files.LAYERS_KEY: "{"}, [], "JSON"),
     "metadata that is no list": ({"0.weight": W}, {files.LAYERS_KEY: "{}"}, [], "list"),
+    "metadata that nest without end": ({"0.weight": W}, {files.LAYERS_KEY: "[" * 100_000}, [], "nested"),
+    "metadata with half of a character": ({"0.weight": W}, {files.LAYERS_KEY: r'[{"\ud800": 1}]'}, [], "surrogates"),
+    "metadata of another width": ({"0.weight": W}, {files.LAYERS_KEY: '[{"in_features": "7"}]'}, [], "in_features 7"),
+    "metadata with a number too large": ({"0.weight": W}, {files.LAYERS_KEY: '[{"in_features": 1e30}]'}, [], "range"),
     "metadata of other fields": ({"0.weight": W}, {files.LAYERS_KEY: '[{"wings": 2}]'}, [], "wings"),
 }
 

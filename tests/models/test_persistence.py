@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tensorcompute.v1 import model_service_pb2 as ms
-from tensorcompute.v1 import tensor_pb2 as pb
-from tensorcompute.v1 import tensor_service_pb2 as service_pb
-from tests.models.networks import by_value, create, forward, linear_of, relu_mlp
-from tests.support.raw import Raw, RawSession
+from tests.models.networks import create, forward, linear_of, relu_mlp, specs_of
+from tests.support.raw import Raw, path_of
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, wait_until
+from tserver.engine.models.batching import BatchingConfig
+from tserver.engine.models.description import summarise
+from tserver.engine.models.store import Store
+from tserver.errors import ModelNotReady
 
 Code = grpc.StatusCode
 ROWS = torch.linspace(-1, 1, 12).reshape(2, 6)
@@ -108,6 +112,11 @@ def manifest(folder: Path, **fields: object) -> None:
     rewrite(folder / "manifest.json", lambda data: json.dumps({**json.loads(data), **fields}).encode())
 
 
+def into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights cut short": (lambda at: os.truncate(at / "model.safetensors", 100), "100 bytes"),
     "weights of no bytes": (lambda at: os.truncate(at / "model.safetensors", 0), "0 bytes"),
@@ -119,6 +128,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda at: (at / "manifest.json").unlink(), "manifest.json"),
     "a manifest cut short": (lambda at: rewrite(at / "manifest.json", lambda data: data[:50]), "JSONDecodeError"),
     "a manifest of nothing": (lambda at: (at / "manifest.json").write_bytes(b""), "JSONDecodeError"),
+    "a manifest that nests without end": (
+        lambda at: (at / "manifest.json").write_bytes(b"[" * 100_000),
+        "nested",
+    ),
+    "weights that are a folder": (lambda at: into_a_folder(at / "model.safetensors"), "model.safetensors"),
     "a manifest of another version": (lambda at: manifest(at, format_version=2), "format_version 2"),
     "a manifest of another program": (lambda at: manifest(at, format="recipe"), "not the manifest"),
     "a manifest that was changed": (lambda at: manifest(at, dtype="float64"), "sha256"),
@@ -179,6 +193,78 @@ def test_a_network_that_is_damaged_while_it_serves_is_not_loaded_again(data_dir:
         assert not raw.ask("DescribeMlp", name="net").mlp.is_persistent
 
 
+def test_settings_are_not_changed_on_a_damaged_manifest_and_the_network_serves_on(data_dir: Path) -> None:
+    with serving(data_dir) as server, Raw(server.address) as raw:
+        network = relu_mlp([6, 5, 3])
+        made = create(raw, "net", network)
+        (data_dir / "models/net/1/manifest.json").write_bytes(b"{")
+        with refused(Code.FAILED_PRECONDITION, reason="MODEL_CORRUPT", naming="set aside"):
+            raw.ask("UpdateMlp", name="net", batching={"max_batch_size": 2})
+        now = raw.ask("DescribeMlp", name="net").mlp
+        assert (now.batching, now.is_persistent) == (made.batching, False)
+        torch.testing.assert_close(forward(raw, "net", ROWS), network(ROWS))
+
+
+def test_a_disk_that_fails_is_no_damage(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(data_dir)
+    layers = [summarise(1, 1, ms.Activation(), has_bias=False)]
+    store.save("net", 1, layers, [(torch.ones(1, 1), None)], torch.float32, BatchingConfig())
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fail)
+        with pytest.raises(ModelNotReady, match="Too many open files") as told:
+            store.read("net", 1)
+    assert told.value.reason == "MODEL_UNREADABLE"
+    assert store.read("net", 1).layers == layers
+    store.close()
+
+
+def test_another_network_on_disk_does_not_take_the_place_of_the_one_that_serves(template: Path, data_dir: Path) -> None:
+    shutil.copytree(template, data_dir)
+    folder = data_dir / "models" / SOUND / "1"
+    same, other = relu_mlp([6, 4, 3], seed=5), relu_mlp([7, 3])
+    with serving(data_dir) as server, Raw(server.address) as raw:
+        with serving(data_dir.with_name("second")) as second, Raw(second.address) as elsewhere:
+            for replacement in (same, other):
+                create(elsewhere, SOUND, replacement)
+                shutil.rmtree(folder)
+                shutil.copytree(data_dir.with_name("second") / "models" / SOUND / "1", folder)
+                elsewhere.ask("DeleteMlp", name=SOUND)
+                if replacement is same:
+                    loaded = raw.ask("LoadMlp", name=SOUND).mlp
+                    assert [layer.out_features for layer in loaded.layers] == [4, 3]
+                    torch.testing.assert_close(forward(raw, SOUND, ROWS), same(ROWS))
+        with refused(Code.FAILED_PRECONDITION, naming="another network"):
+            raw.ask("LoadMlp", name=SOUND)
+        torch.testing.assert_close(forward(raw, SOUND, ROWS), same(ROWS))
+
+
+def test_a_caller_who_goes_away_leaves_a_network_that_is_on_disk_or_none(data_dir: Path) -> None:
+    with serving(data_dir) as server, Raw(server.address) as raw:
+        network = relu_mlp([300, 600, 8])
+        for number in range(20):
+            name = f"net-{number}"
+            request = raw.request("CreateMlp", name=name, layers=specs_of(network)).SerializeToString()
+            call = raw.channel.unary_unary(path_of("CreateMlp")).future(request)
+            time.sleep(number * 0.001)
+            call.cancel()
+        wait_until(lambda: all(mlp.is_persistent for mlp in raw.ask("ListMlps").mlps), 10.0, "all are on disk")
+        assert len(raw.ask("ListMlps").mlps) > 0
+
+
+def test_a_place_on_disk_that_is_taken_is_told(data_dir: Path) -> None:
+    with serving(data_dir) as server, Raw(server.address) as raw:
+        (data_dir / "models/net/1").mkdir(parents=True)
+        (data_dir / "models/net/1/notes.txt").write_text("mine")
+        with refused(Code.ALREADY_EXISTS, naming="on disk"):
+            create(raw, "net", relu_mlp([6, 3]))
+        assert not raw.ask("ListMlps").mlps
+        assert (data_dir / "models/net/1/notes.txt").read_text() == "mine"
+
+
 def test_what_a_torn_write_left_is_swept_away_and_what_is_no_model_is_left_alone(
     template: Path, data_dir: Path
 ) -> None:
@@ -187,12 +273,15 @@ def test_what_a_torn_write_left_is_swept_away_and_what_is_no_model_is_left_alone
     left = models / SOUND / ".new-0123456789abcdef"
     left.mkdir()
     (left / "model.safetensors").write_bytes(b"half")
+    settings = models / SOUND / ".new-fedcba9876543210"
+    settings.write_bytes(b"half")
     shutil.copytree(models / SOUND / "1", models / "a name with blanks/1")
     shutil.copytree(models / SOUND / "1", models / SOUND / "01")
     (models / "notes.txt").write_text("bought milk")
     with serving(data_dir) as server, Raw(server.address) as raw:
         assert [(mlp.name, mlp.version) for mlp in raw.ask("ListMlps").mlps] == [(SOUND, 1)]
     assert not left.exists()
+    assert not settings.exists()
     assert (models / "notes.txt").exists()
     assert (models / "a name with blanks/1/manifest.json").exists()
 
@@ -218,108 +307,3 @@ def test_models_are_back_when_the_engine_was_killed(data_dir: Path) -> None:
                     return False
 
         wait_until(answers, 30.0, "the model is back", interval_s=0.2)
-
-
-# ---- files of the caller and of the server -------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with a file in it, one outside it, and links to that one."""
-    directory = tmp_path_factory.mktemp("models")
-    inside = directory / "inside"
-    (inside / "sub").mkdir(parents=True)
-    tensors = {key: value.contiguous() for key, value in relu_mlp([6, 5, 3]).state_dict().items()}
-    save_file(tensors, inside / "sub/net.safetensors")
-    save_file(tensors, directory / "secret.safetensors")
-    (inside / "link.safetensors").symlink_to(directory / "secret.safetensors")
-    (inside / "liar.safetensors").write_bytes((1 << 50).to_bytes(8, "little") + b"{}")
-    return inside
-
-
-@pytest.fixture(scope="module")
-def with_files(model_dir: Path) -> Iterator[RawSession]:
-    """A session with a server that has a model directory."""
-    with ServerProcess("--model-dir", str(model_dir)) as server, RawSession(server.address) as session:
-        yield session
-
-
-RELU_THEN_NONE = [
-    ms.LayerSpec(activation=ms.Activation(kind=ms.ACTIVATION_KIND_RELU)),
-    ms.LayerSpec(in_features=5, out_features=3),
-]
-
-
-def test_a_file_of_the_server_becomes_a_network(with_files: RawSession) -> None:
-    file = {"path": "sub/net.safetensors"}
-    with_files.ask("CreateMlp", name="from-path", layers=RELU_THEN_NONE, file=file)
-    torch.testing.assert_close(forward(with_files, "from-path", ROWS), relu_mlp([6, 5, 3])(ROWS))
-
-
-BAD_PATHS: dict[str, tuple[str, grpc.StatusCode, str]] = {
-    "one that is not there": ("nobody.safetensors", Code.NOT_FOUND, "nobody.safetensors"),
-    "a folder": ("sub", Code.NOT_FOUND, "sub"),
-    "one above": ("../secret.safetensors", Code.INVALID_ARGUMENT, "leads out"),
-    "one above by a detour": ("sub/../../secret.safetensors", Code.INVALID_ARGUMENT, "leads out"),
-    "an absolute one": ("/etc/passwd", Code.INVALID_ARGUMENT, "leads out"),
-    "a link that leads out": ("link.safetensors", Code.INVALID_ARGUMENT, "leads out"),
-    "one with a null": ("a\0b", Code.INVALID_ARGUMENT, "null"),
-    "a name without end": ("x" * 10_000, Code.INVALID_ARGUMENT, "xxx"),
-    "one that lies": ("liar.safetensors", Code.INVALID_ARGUMENT, str(1 << 50)),
-}
-
-
-@pytest.mark.parametrize(("path", "code", "naming"), BAD_PATHS.values(), ids=BAD_PATHS)
-def test_a_path_that_is_no_file_of_the_directory_is_refused(
-    with_files: RawSession, path: str, code: grpc.StatusCode, naming: str
-) -> None:
-    with refused(code, naming=naming):
-        with_files.ask("CreateMlp", name="bad-path", layers=RELU_THEN_NONE, file={"path": path})
-
-
-def upload(session: RawSession, data: bytes) -> dict[str, int]:
-    """Send a file."""
-    number = session.id()
-    header = service_pb.UploadHeader(context=session.context(), id=number, dtype=pb.D_TYPE_UINT8, shape=[len(data)])
-    session.upload(header, [data[at : at + (1 << 20)] for at in range(0, len(data), 1 << 20)])
-    return {"upload": number}
-
-
-def test_a_file_comes_back_as_it_was_sent(with_files: RawSession, model_dir: Path) -> None:
-    data = (model_dir / "sub/net.safetensors").read_bytes()
-    with_files.ask("CreateMlp", name="sent", layers=RELU_THEN_NONE, file=upload(with_files, data))
-    requests = [with_files.request("DownloadMlp", name="sent").SerializeToString()]
-    messages = with_files.send_stream("DownloadMlp", requests)
-    exported = b"".join(message.chunk for message in messages[1:-1])
-    assert messages[0].header.total_bytes == len(exported)
-    made = with_files.ask("CreateMlp", name="again", file=upload(with_files, exported), dtype=pb.D_TYPE_FLOAT64).mlp
-    assert made.dtype == pb.D_TYPE_FLOAT64
-    assert [layer.activation.kind for layer in made.layers] == [ms.ACTIVATION_KIND_RELU, 0]
-    torch.testing.assert_close(forward(with_files, "again", ROWS.double()), relu_mlp([6, 5, 3])(ROWS).double())
-
-
-def test_a_numbered_request_with_a_file_is_applied_once(with_files: RawSession, model_dir: Path) -> None:
-    with RawSession(with_files.address) as session:
-        file = upload(session, (model_dir / "sub/net.safetensors").read_bytes())
-        for _ in range(2):
-            made = session.ask("CreateMlp", name="once", layers=RELU_THEN_NONE, file=file, seq=1).mlp
-            assert (made.name, made.version) == ("once", 1)
-
-
-def test_a_file_that_does_not_fit_its_description_is_refused_and_nothing_is_left(
-    with_files: RawSession, model_dir: Path
-) -> None:
-    before, held = with_files.ask("ListMlps"), with_files.held()
-    data = (model_dir / "sub/net.safetensors").read_bytes()
-    with refused(Code.INVALID_ARGUMENT, naming="give layers"):
-        with_files.ask("CreateMlp", name="bad-file", file=upload(with_files, data))
-    with refused(Code.INVALID_ARGUMENT, naming="3 layers"):
-        with_files.ask("CreateMlp", name="bad-file", layers=[ms.LayerSpec()] * 3, file=upload(with_files, data))
-    with refused(Code.INVALID_ARGUMENT, naming="layer 0 has weights"):
-        own = [ms.LayerSpec(weight=by_value(torch.ones(5, 6))), ms.LayerSpec()]
-        with_files.ask("CreateMlp", name="bad-file", layers=own, file={"path": "sub/net.safetensors"})
-    with refused(Code.NOT_FOUND, naming="987"):
-        with_files.ask("CreateMlp", name="bad-file", layers=RELU_THEN_NONE, file={"upload": 987})
-    with refused(Code.INVALID_ARGUMENT, naming="safetensors"):
-        with_files.ask("CreateMlp", name="bad-file", layers=RELU_THEN_NONE, file=upload(with_files, b"nothing of it"))
-    assert (with_files.ask("ListMlps"), with_files.held()) == (before, held)

@@ -56,6 +56,11 @@ def test_requests_are_held_back_for_the_delay_and_no_longer() -> None:
     assert sizes(queue) == [[1, 1]]
 
 
+def test_nothing_is_held_back_where_nobody_can_join() -> None:
+    queue, _ = line(1, 1, max_queue_delay_us=LONG_US)
+    assert [request.rows for request in queue.take(holds_back=False).batch] == [1, 1]
+
+
 def test_a_full_batch_is_not_held_back() -> None:
     queue, _ = line(1, 1, 1, max_queue_delay_us=LONG_US, max_batch_size=2)
     assert sizes(queue) == [[1, 1]]

@@ -371,6 +371,19 @@ def test_unloading_runs_the_requests_that_wait(anyone: Raw, name: str) -> None:
     assert anyone.ask("DescribeMlp", name=name).mlp.state == ms.MLP_STATE_UNAVAILABLE
 
 
+@pytest.mark.parametrize("change", ["UnloadMlp", "DeleteMlp"])
+def test_requests_that_are_held_back_are_run_at_once_when_nobody_can_join_them(
+    anyone: Raw, name: str, change: str
+) -> None:
+    network = relu_mlp([4, 3])
+    create(anyone, name, network, batching={"max_queue_delay_us": HELD})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(forward, anyone, name, torch.ones(1, 4))
+        wait_until(lambda: statistics(anyone, name).waiting == 1, 10.0, "a request waits")
+        anyone.ask(change, name=name)
+        torch.testing.assert_close(waiting.result(20.0), network(torch.ones(1, 4)))
+
+
 def test_versions_change_under_load_without_a_failed_or_a_mixed_answer(
     server: HasAddress, anyone: Raw, name: str
 ) -> None:
@@ -413,62 +426,3 @@ def test_versions_change_under_load_without_a_failed_or_a_mixed_answer(
 
 
 # ---- the stream ----------------------------------------------------------------------------------------------------
-
-
-def stream(raw: Raw, *messages: list[ms.MlpForwardCall]) -> dict[int, ms.MlpForwardAnswer]:
-    """The answers to messages of requests, by their ids."""
-    requests = [ms.MlpForwardStreamRequest(calls=calls).SerializeToString() for calls in messages]
-    answers = [answer for response in raw.send_stream("MlpForwardStream", requests) for answer in response.answers]
-    assert len({answer.id for answer in answers}) == len(answers)
-    return {answer.id: answer for answer in answers}
-
-
-def test_a_stream_answers_every_request_and_one_that_fails_does_not_end_it(anyone: Raw, name: str) -> None:
-    network = relu_mlp([4, 3])
-    create(anyone, name, network)
-    rows = torch.randn(40, 4)
-    calls = [ms.MlpForwardCall(id=index, name=name, inputs=tensor_data(row)) for index, row in enumerate(rows)]
-    bad = [
-        ms.MlpForwardCall(id=100, name=name, inputs=tensor_data(torch.ones(5))),
-        ms.MlpForwardCall(id=101, name="nobody", inputs=tensor_data(torch.ones(4))),
-        ms.MlpForwardCall(id=102, name=name, inputs=tensor_data(torch.ones(70_000, 4))),
-    ]
-    answers = stream(anyone, [*calls[:10], bad[0]], bad[1:], calls[10:])
-    for index, row in enumerate(rows):
-        torch.testing.assert_close(tensor_of(answers[index].output), network(row))
-        assert answers[index].version == 1
-    failures = {number: answers[number].failure for number in (100, 101, 102)}
-    assert [failures[number].code for number in failures] == [
-        code.value[0] for code in (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.INVALID_ARGUMENT)
-    ]
-    assert "nobody" in failures[101].message
-
-
-def test_the_requests_of_a_message_are_run_together(anyone: Raw, name: str) -> None:
-    create(anyone, name, relu_mlp([4, 3]))
-    calls = [ms.MlpForwardCall(id=index, name=name, inputs=tensor_data(torch.ones(4))) for index in range(64)]
-    assert len(stream(anyone, calls)) == 64
-    assert statistics(anyone, name).execution_count == 1
-
-
-def test_a_stream_refuses_an_id_that_is_under_way_and_honours_deadlines(anyone: Raw, name: str) -> None:
-    create(anyone, name, relu_mlp([4, 3]), batching={"max_queue_delay_us": HELD})
-    call = ms.MlpForwardCall(id=1, name=name, inputs=tensor_data(torch.ones(4)), deadline_us=100_000)
-    requests = [ms.MlpForwardStreamRequest(calls=[call, call]).SerializeToString()]
-    (first, second) = [
-        answer for response in anyone.send_stream("MlpForwardStream", requests) for answer in response.answers
-    ]
-    assert (first.id, first.failure.reason) == (1, "INVALID_ARGUMENT")
-    assert (second.id, second.failure.reason) == (1, "DEADLINE_EXCEEDED")
-
-
-def test_a_stream_that_is_dropped_takes_its_requests_along(server: HasAddress, anyone: Raw, name: str) -> None:
-    create(anyone, name, relu_mlp([4, 3]), batching={"max_queue_delay_us": HELD})
-    calls = [ms.MlpForwardCall(id=index, name=name, inputs=tensor_data(torch.ones(4))) for index in range(5)]
-    with Raw(server.address) as raw:
-        opened = raw.channel.stream_stream("/tensorcompute.v1.ModelService/MlpForwardStream")
-        call = opened(iter([ms.MlpForwardStreamRequest(calls=calls).SerializeToString()]))
-        wait_until(lambda: statistics(anyone, name).waiting == 5, 10.0, "five requests wait")
-        call.cancel()
-        wait_until(lambda: statistics(anyone, name).waiting == 0, 10.0, "they have left the queue")
-    assert statistics(anyone, name).cancelled == 5

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +225,43 @@ def test_a_stream_of_more_requests_than_are_taken_at_once_is_answered_in_order(o
     assert answers == [str(number) for number in range(1500)]
 
 
+def test_answers_that_are_not_taken_hold_back_the_stream(
+    oip: Any, raw: Raw, open_server: ServerProcess, keep: Callable[..., Kept]
+) -> None:
+    name, _ = keep(1, 50_000)
+    request = infer_request(name, raw=bytes(4 * 100))
+    request.inputs[0].shape[:] = (100, 1)  # 20 MB of outputs each
+    seen: list[int] = []
+
+    def stands() -> bool:
+        seen.append(raw.ask("GetMlpStatistics", name=name).statistics.success.count)
+        return seen[-1] > 0 and seen[-3:] == seen[-1:] * 3
+
+    with grpc.insecure_channel(
+        listener(open_server, "oip"), options=[("grpc.max_receive_message_length", -1)]
+    ) as channel:
+        call = streamed(channel, iter([request.SerializeToString()] * 60))
+        wait_until(stands, 30.0, "the stream to stand", 0.3)
+        assert seen[-1] < 20
+        assert sum(1 for _ in itertools.islice(call, 60)) == 60
+
+
+def test_a_caller_who_leaves_while_an_answer_is_sent_is_no_defect(
+    oip: Any, raw: Raw, open_server: ServerProcess, keep: Callable[..., Kept]
+) -> None:
+    name, _ = keep(1, 50_000)
+    request = infer_request(name, raw=bytes(4 * 100))
+    request.inputs[0].shape[:] = (100, 1)
+    before = sum("should not" in line for line in open_server.stderr)
+    call = streamed(oip, iter([request.SerializeToString()] * 10))
+    wait_until(lambda: raw.ask("GetMlpStatistics", name=name).statistics.success.count > 0, 20.0, "an answer")
+    time.sleep(0.2)
+    call.cancel()
+    wait_until(lambda: ask(oip, "ServerReady").ready, 10.0, "the server to go on")
+    time.sleep(0.2)
+    assert sum("should not" in line for line in open_server.stderr) == before
+
+
 def test_an_output_that_no_message_can_hold_is_refused_before_it_is_made(oip: Any, keep: Callable[..., Kept]) -> None:
     name, _ = keep(1, 1000, batching=ms.BatchingConfig(max_batch_size=1 << 20))
     request = infer_request(name, raw=bytes(4 * 600_000))
@@ -286,6 +325,19 @@ def test_sizes_in_shared_memory_are_checked(
     with refused(code):
         ask(oip, "ModelInfer", shared_request(kept[0], **sizes))
     assert region.read_bytes()[16:] == bytes(48)
+
+
+def test_a_region_larger_than_memory_is_not_read(oip: Any, kept: Kept, region: Path) -> None:
+    with region.open("r+b") as hollow:
+        hollow.truncate(1 << 45)
+    ask(oip, "SystemSharedMemoryRegister", name="hollow", key=region.name, byte_size=1 << 45)
+    request = infer_request(kept[0])
+    in_region("hollow", byte_size=1 << 45)(request)
+    try:
+        with refused(Code.INVALID_ARGUMENT, naming=str(1 << 45)):
+            ask(oip, "ModelInfer", request)
+    finally:
+        ask(oip, "SystemSharedMemoryUnregister", name="hollow")
 
 
 def test_shared_memory_that_shrinks_fails_requests_and_not_the_server(oip: Any, kept: Kept, region: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +120,40 @@ def test_a_region_in_use_outlives_its_unregistration(key: str) -> None:
         assert region.read(1, 2) == b"\x01\x02"
         assert len(os.listdir("/proc/self/fd")) == before
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_a_copy_that_nobody_waits_for_any_more_has_the_region_open(key: str) -> None:
+    regions = Regions()
+    regions.register("r", key, 0, 100)
+    region = regions.find("r")
+    go_on = threading.Event()
+    read: list[bytes] = []
+
+    def copy(offset: int, size: int) -> None:
+        assert go_on.wait(20.0)
+        read.append(region.read(offset, size))
+
+    async def use() -> None:
+        with region.in_use():
+            await region.by_thread(copy, 1, 2)
+
+    async def cancelled_in_the_middle() -> None:
+        using = asyncio.create_task(use())
+        await asyncio.sleep(0.05)
+        using.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await using
+        regions.unregister("r")
+        assert len(os.listdir("/proc/self/fd")) == held
+        go_on.set()
+        await asyncio.sleep(0.2)
+        assert len(os.listdir("/proc/self/fd")) == held - 1
+
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        held = len(os.listdir("/proc/self/fd"))
+        runner.run(cancelled_in_the_middle())
+    assert read == [b"\x01\x02"]
 
 
 def test_regions_are_bounded(key: str) -> None:

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from tserver.engine.models.requests import Request
     from tserver.service.calls import Context
 
-# Requests of one stream that may be under way; beyond it the stream is not read.
+# Requests of one stream that may be under way, and the bytes of their outputs and of answers that the caller has not
+# taken yet; beyond either the stream is not read, and gRPC holds back the sender.
 _WINDOW = 4096
+_MAX_BYTES = 64 << 20
+# An answer, but for the elements.
+_ANSWER_BYTES = 256
 # The size of a message of answers, about.
 _MESSAGE_BYTES = 1 << 20
 
@@ -37,10 +41,11 @@ class ForwardStream:
         self._context = context
         self._max_inline_bytes = max_inline_bytes
         self._under_way: dict[int, tuple[Served, Request]] = {}
-        self._answers: list[ms.MlpForwardAnswer] = []
+        # Answers that are to be sent, and what each takes of _MAX_BYTES.
+        self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
+        self._bytes = 0
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
-        self._room.set()
         self._is_closed = False
         self._failure: Exception | None = None
 
@@ -60,10 +65,10 @@ class ForwardStream:
         try:
             async for message in requests:
                 for call in message.calls:
+                    while len(self._under_way) >= _WINDOW or self._bytes > _MAX_BYTES:
+                        self._room.clear()
+                        await self._room.wait()
                     self._begin(call)
-                if len(self._under_way) >= _WINDOW:
-                    self._room.clear()
-                    await self._room.wait()
         except Exception as error:
             self._failure = error
         self._is_closed = True
@@ -74,15 +79,18 @@ class ForwardStream:
             await self._changed.wait()
             self._changed.clear()
             while self._answers:
-                size = count = 0
-                for answer in self._answers:
+                size = count = taken = 0
+                for answer, room in self._answers:
                     size += len(answer.output.data) + 64
+                    taken += room
                     count += 1
                     if size > _MESSAGE_BYTES:
                         break
-                message = ms.MlpForwardStreamResponse(answers=self._answers[:count])
+                message = ms.MlpForwardStreamResponse(answers=[answer for answer, _ in self._answers[:count]])
                 del self._answers[:count]
                 await self._context.write(message.SerializeToString())
+                self._bytes -= taken
+                self._room.set()
             if self._failure is not None:
                 raise self._failure
 
@@ -104,17 +112,20 @@ class ForwardStream:
             if call.deadline_us:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
             shape[-1] = served.out_features
-            request.settled = lambda request: self._end(number, served, shape, request)
+            room = _ANSWER_BYTES + request.rows * served.out_features * served.dtype.itemsize
+            request.settled = lambda request: self._end(number, served, shape, request, room)
             self._door.put(served, request)
         except ServerError as error:
-            self._tell(ms.MlpForwardAnswer(id=number, failure=_failure(error)))
+            answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))
+            self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))
+            self._tell(answer, room)
             return
+        self._bytes += room
         self._under_way[number] = (served, request)
 
-    def _end(self, number: int, served: Served, shape: list[int], request: Request) -> None:
+    def _end(self, number: int, served: Served, shape: list[int], request: Request, room: int) -> None:
         del self._under_way[number]
-        if not self._room.is_set() and len(self._under_way) < _WINDOW:
-            self._room.set()
+        self._room.set()
         answer = ms.MlpForwardAnswer(id=number, version=served.version)
         error = request.error
         if error is None and len(request.output) > self._max_inline_bytes:
@@ -128,10 +139,10 @@ class ForwardStream:
         else:
             data = pb.TensorData(dtype=DTYPE_CODES[served.dtype], shape=shape, data=bytes(request.output))
             answer.output.CopyFrom(data)
-        self._tell(answer)
+        self._tell(answer, room)
 
-    def _tell(self, answer: ms.MlpForwardAnswer) -> None:
-        self._answers.append(answer)
+    def _tell(self, answer: ms.MlpForwardAnswer, room: int) -> None:
+        self._answers.append((answer, room))
         self._changed.set()
 
 

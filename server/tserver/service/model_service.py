@@ -6,7 +6,6 @@ it goes straight to the network's own line, where it is batched with those of ot
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -127,11 +126,16 @@ class ModelServicer:
             made.append(self._registry.add(request.name, request.version, model, batching))
 
         operation = Operation("CreateMlp", create, has_effect=True, needs_space=True)
-        await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
-        # A repeat of a numbered request gets the kept reply, and runs nothing.
-        served = made[0] if made else self._registry.find(request.name, request.version)
-        if made:
+
+        async def make() -> Served:
+            await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
+            # A repeat of a numbered request gets the kept reply, and runs nothing.
+            served = made[0] if made else self._registry.find(request.name, request.version)
             await self._door.adopt(served)
+            return served
+
+        # A caller who goes away does not take the call back: what it makes must come to the disk all the same.
+        served = await self._door.whole(make())
         return ms.CreateMlpResponse(mlp=served.summary())
 
     async def UpdateMlp(self, request: ms.UpdateMlpRequest, context: Context) -> ms.UpdateMlpResponse:
@@ -289,10 +293,10 @@ class ModelServicer:
             raise InvalidArgument("WeightsFile is empty; set upload or path")
         source = FileSource(request)
         if kind == "path":
-            await asyncio.to_thread(source.parse, await self._door.read_file(request.file.path))
+            await self._door.in_thread(source.parse, await self._door.read_file(request.file.path))
         elif not request.context.seq:
             uploaded = await session.run(lambda space: space.take_upload(request.file.upload))
-            await asyncio.to_thread(source.parse, uploaded.data)
+            await self._door.in_thread(source.parse, uploaded.data)
         return source
 
     def _check_inline(self, size: int) -> None:

@@ -5,6 +5,7 @@ Each status carries google.rpc.Status with ErrorInfo, and RetryInfo where a retr
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -89,7 +90,13 @@ async def abort(
     error: Exception,
     codes: Callable[[errors.ServerError], grpc.StatusCode] = code_of,
 ) -> None:
-    """End an RPC with the status for an error; an error that is not ours is a defect, and logged."""
+    """End an RPC with the status for an error; an error that is not ours is a defect, and logged.
+
+    Raises: CancelledError where the caller is gone.
+    """
+    if isinstance(error, grpc.aio.InternalError):
+        # A message could not be sent: the caller left while it waited to be. There is nobody to tell, and no defect.
+        raise asyncio.CancelledError from error
     if not isinstance(error, errors.ServerError):
         log.error("an RPC failed in a way it should not", exc_info=error)
         error = errors.ServerError(f"the server failed: {type(error).__name__}: {error}")

@@ -64,7 +64,7 @@ def activation_layer(activation: ms.Activation) -> dict[str, Any]:
     return layer
 
 
-def check_layers(layers: Sequence[ms.LayerSummary]) -> None:
+def check_layers(layers: Sequence[ms.LayerSummary | ms.LayerSpec]) -> None:
     """Whether the layers are a network. Raises: InvalidArgument naming the layer and the numbers."""
     if not layers:
         raise InvalidArgument("the network has no layers; give at least one")

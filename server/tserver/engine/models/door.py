@@ -7,9 +7,10 @@ gRPC nor sessions.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -151,50 +152,51 @@ class ModelDoor:
     # --- changes ---
 
     async def adopt(self, served: Served) -> None:
-        """Bring a model that was just added to disk, if there is one; where that fails, it is taken back.
+        """Bring a model that was added to disk, if there is one; where that fails, it is taken back.
 
-        Raises: ServerError if it could not be written.
+        Raises: ServerError if it could not be written, NotFound if it is gone already.
         """
         if self._store is not None:
-            await self._whole(self._adopt(served, self._store))
+            await self.whole(self._adopt(served, self._store))
 
     async def update(self, name: str, version: int, batching: BatchingConfig) -> Served:
         """Change how requests are batched. Raises: NotFound, ModelNotReady if what is on disk is damaged."""
-        return await self._whole(self._update(self.registry.find(name, version), batching))
+        return await self.whole(self._update(self.registry.find(name, version), batching))
 
     async def unload(self, name: str, version: int = 0) -> None:
         """Take weights off the device once no request waits; version 0 is all. Raises: NotFound."""
-        await self._whole(self._unload(name, self._named(name, version)))
+        await self.whole(self._unload(name, self._named(name, version)))
 
     async def load(self, name: str, version: int = 0) -> Served:
         """Bring weights to the device, anew where they are there already; version 0 is the highest.
 
         Raises: NotFound, ModelNotReady if what is on disk is damaged, Exhausted.
         """
-        return await self._whole(self._load(name, version))
+        return await self.whole(self._load(name, version))
 
     async def delete(self, name: str, version: int = 0) -> None:
         """Forget a model once no request waits, on disk too; version 0 is all. Raises: NotFound."""
-        await self._whole(self._delete(name, self._named(name, version)))
+        await self.whole(self._delete(name, self._named(name, version)))
 
     async def export(self, served: Served) -> bytes:
         """A model as a safetensors file. Raises: ModelNotReady."""
         model = served.ready()
         weights = await self.on_engine(model.host_weights)
-        return await asyncio.to_thread(files.write, model.layers, weights)
+        return await self.in_thread(files.write, model.layers, weights)
 
     async def read_file(self, path: str) -> bytes:
-        """A file of the model directory. Raises: InvalidArgument, NotFound."""
-        return await asyncio.to_thread(store.read_within, self._model_dir, path)
+        """A file of the model directory. Raises: InvalidArgument, NotFound, Exhausted."""
+        return await self.in_thread(store.read_within, self._model_dir, path)
 
     async def on_engine(self, function: Callable[[], T]) -> T:
         """Run a function on the engine's thread. Raises: Exhausted where memory is short."""
-        try:
+        with _telling_of_memory():
             return await asyncio.shield(asyncio.wrap_future(self._engine.run(function)))
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
-            raise
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function that takes a while on a thread of its own. Raises: Exhausted where memory is short."""
+        with _telling_of_memory():
+            return await asyncio.to_thread(function, *arguments)
 
     def _named(self, name: str, version: int) -> list[Served]:
         return [self.registry.find(name, version)] if version else self.registry.versions(name)
@@ -205,8 +207,8 @@ class ModelDoor:
             lock = self._locks[name] = asyncio.Lock()
         return lock
 
-    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
-        """Carry a change through, also when its caller goes away in the middle of it."""
+    async def whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Carry a change through, also where whoever asked for it goes away in the middle of it."""
         task = asyncio.create_task(change)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -214,10 +216,14 @@ class ModelDoor:
 
     async def _adopt(self, served: Served, disk: store.Store) -> None:
         async with self._lock(served.name):
-            model = served.ready()
+            if served.is_persistent:
+                return
+            self._check_kept(served)
+            model = served.lane.model or served.unloaded
+            assert model is not None
             try:
                 weights = await self.on_engine(model.host_weights)
-                await asyncio.to_thread(
+                await self.in_thread(
                     disk.save, served.name, served.version, model.layers, weights, model.dtype, served.batching
                 )
             except OSError as error:
@@ -226,14 +232,24 @@ class ModelDoor:
                 raise Exhausted(
                     f"the network could not be written to the data directory: {error.strerror}", reason="DISK"
                 ) from error
+            except BaseException:
+                self.registry.remove(served)
+                raise
             served.is_persistent = True
 
     async def _update(self, served: Served, batching: BatchingConfig) -> Served:
         async with self._lock(served.name):
+            self._check_kept(served)
             if self._store is not None and served.is_persistent:
-                await asyncio.to_thread(self._store.update, served.name, served.version, batching)
+                with _noting_damage(served):
+                    await self.in_thread(self._store.update, served.name, served.version, batching)
             served.configure(batching)
         return served
+
+    def _check_kept(self, served: Served) -> None:
+        """Whether a version is still there, now that it is its turn. Raises: NotFound."""
+        if self.registry.find(served.name, served.version) is not served:
+            raise NotFound(f"version {served.version} of {served.name!r} was deleted meanwhile, and made anew")
 
     async def _unload(self, name: str, targets: list[Served]) -> None:
         async with self._lock(name):
@@ -256,20 +272,15 @@ class ModelDoor:
                 return await self._load_new(name, version)
             model: Model | None = None
             if self._store is not None and served.is_persistent:
-                try:
-                    stored = await asyncio.to_thread(self._store.read, served.name, served.version)
-                except ModelNotReady as error:
-                    served.is_persistent = False
-                    if served.state != "READY":
-                        served.reason = error.message
-                    raise
+                with _noting_damage(served):
+                    stored = await self.in_thread(self._store.read, served.name, served.version)
                 model = await self.on_engine(
                     lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device)
                 )
             elif (kept := served.unloaded) is not None:
                 model = await self.on_engine(lambda: Model(kept.layers, kept.weights, kept.dtype, self.registry.device))
             if model is not None:
-                served.lane.use(model)
+                served.use(model)
                 served.unloaded = None
                 served.state, served.reason = "READY", ""
             return served
@@ -280,9 +291,10 @@ class ModelDoor:
         versions = [found for other, found in disk.names() if other == name] if disk is not None else []
         version = version or max(versions, default=0)
         if disk is None or version not in versions:
-            raise NotFound(f"no network is named {name[:200]!r}, or it has no version {version}; ListMlps tells which")
+            which = f"no network is named {name[:200]!r}" + (f" and has the version {version}" if version else "")
+            raise NotFound(f"{which}; ListMlps tells which there are")
         self.registry.check_free(name, version)
-        stored = await asyncio.to_thread(disk.read, name, version)
+        stored = await self.in_thread(disk.read, name, version)
         model = await self.on_engine(lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device))
         served = self.registry.add(name, version, model, stored.batching)
         served.is_persistent = True
@@ -324,6 +336,30 @@ def restore(registry: Registry, disk: store.Store) -> None:
             if not is_out_of_memory(error):
                 raise
             log.error("a model is not served", extra={"model": name, "version": version, "cause": str(error)})
+
+
+@contextlib.contextmanager
+def _telling_of_memory() -> Iterator[None]:
+    """What torch and Python say of memory that ran out, as what callers are told."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise Exhausted(str(error) or "the memory of the host is full", reason="OUT_OF_MEMORY") from error
+        raise
+
+
+@contextlib.contextmanager
+def _noting_damage(served: Served) -> Iterator[None]:
+    """Know of a version that is not on disk any more, once it was set aside."""
+    try:
+        yield
+    except ModelNotReady as error:
+        if error.reason == "MODEL_CORRUPT":
+            served.is_persistent = False
+            if served.state != "READY":
+                served.reason = error.message
+        raise
 
 
 def _on_host(model: Model) -> Model:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.engine.models.description import positions, summarise
 from tserver.errors import InvalidArgument
 
-# The bound that the format's own library has.
-_MAX_HEADER_BYTES = 100_000_000
+# A header is parsed in one go, and nobody else is served meanwhile. The largest network that is kept needs a few MiB.
+_MAX_HEADER_BYTES = 16 << 20
+_MAX_TENSOR_BYTES = 1 << 62
 _METADATA = "__metadata__"
 # The key of the file's metadata under which we describe the layers.
 LAYERS_KEY = "tensorcompute.layers"
@@ -49,7 +50,24 @@ def read(data: bytes | bytearray | memoryview) -> tuple[dict[str, torch.Tensor],
 
     Raises: InvalidArgument saying what is wrong with the header.
     """
-    header, base = _header(data)
+    length = _header_bytes(data[:8], len(data))
+    base = 8 + length
+    entries, metadata = _described(data[8:base], len(data) - base)
+    return {name: _tensor(data, base, entry) for name, entry in entries.items()}, metadata
+
+
+def check_header(file: BinaryIO, size: int) -> None:
+    """Whether a file of so many bytes is what its header says, before more than that is read.
+
+    Raises: InvalidArgument saying what is wrong with the header.
+    """
+    length = _header_bytes(file.read(8), size)
+    _described(file.read(length), size - 8 - length)
+
+
+def _described(text: bytes | bytearray | memoryview, size: int) -> tuple[dict[str, _Entry], dict[str, str]]:
+    """The tensors and the metadata that a header tells of, with so many bytes behind it. Raises: InvalidArgument."""
+    header = _header(text)
     metadata = header.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _lie("its metadata is not a mapping of texts")
@@ -59,9 +77,9 @@ def read(data: bytes | bytearray | memoryview) -> tuple[dict[str, torch.Tensor],
         if entry.begin != position:
             raise _lie(f"tensor {name[:100]!r} begins at byte {entry.begin}, but the one before it ends at {position}")
         position = entry.end
-    if position != len(data) - base:
-        raise _lie(f"its tensors take {position} bytes, but {len(data) - base} come behind the header")
-    return {name: _tensor(data, base, entry) for name, entry in entries.items()}, metadata
+    if position != size:
+        raise _lie(f"its tensors take {position} bytes, but {size} come behind the header")
+    return entries, metadata
 
 
 def write(layers: Sequence[ms.LayerSummary], weights: Weights) -> bytes:
@@ -85,8 +103,8 @@ def parse_layers(described: Any) -> list[ms.LayerSummary]:
         raise InvalidArgument("the description of the layers is not a list")
     try:
         return [json_format.ParseDict(layer, ms.LayerSummary()) for layer in described]
-    except (json_format.ParseError, TypeError, AttributeError) as error:
-        raise InvalidArgument(f"the description of the layers is not understood: {error}") from None
+    except (json_format.Error, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InvalidArgument(f"the description of the layers is not understood: {str(error)[:500]}") from None
 
 
 def layers_of(
@@ -97,25 +115,23 @@ def layers_of(
     Raises: InvalidArgument where the file and the description do not fit each other.
     """
     weights = _weights(tensors)
-    if specs:
-        activations = [spec.activation for spec in specs]
-    elif LAYERS_KEY in metadata:
+    described: Sequence[ms.LayerSpec | ms.LayerSummary] = specs
+    if not specs and LAYERS_KEY in metadata:
         try:
-            described = json.loads(metadata[LAYERS_KEY])
+            described = parse_layers(load_json(metadata[LAYERS_KEY]))
         except ValueError as error:
             raise InvalidArgument(f"the file's description of its layers is not JSON: {error}") from None
-        activations = [layer.activation for layer in parse_layers(described)]
-    else:
+    elif not specs:
         raise InvalidArgument(
             f"the file has {len(weights)} layers and does not tell their activations; give layers with them"
         )
-    if len(activations) != len(weights):
+    if len(described) != len(weights):
         raise InvalidArgument(
-            f"{len(activations)} layers are described, but the file has the weights of {len(weights)}: "
+            f"{len(described)} layers are described, but the file has the weights of {len(weights)}: "
             f"{', '.join(sorted(tensors))[:500]}"
         )
     layers = []
-    for index, ((weight, bias), activation) in enumerate(zip(weights, activations, strict=True)):
+    for index, ((weight, bias), told) in enumerate(zip(weights, described, strict=True)):
         if weight.dim() != 2 or (bias is not None and tuple(bias.shape) != (weight.shape[0],)):
             has = tuple(bias.shape) if bias is not None else "none"
             raise InvalidArgument(
@@ -123,12 +139,13 @@ def layers_of(
                 "they must be (out, in) and (out,)"
             )
         rows, columns = weight.shape
-        if specs:
-            for field, found in (("in_features", columns), ("out_features", rows)):
-                wanted = getattr(specs[index], field)
-                if wanted and wanted != found:
-                    raise InvalidArgument(f"layer {index} is described with {field} {wanted}, but the file has {found}")
-        layers.append(summarise(columns, rows, activation, has_bias=bias is not None))
+        for field, wanted, found in (
+            ("in_features", told.in_features, columns),
+            ("out_features", told.out_features, rows),
+        ):
+            if wanted and wanted != found:
+                raise InvalidArgument(f"layer {index} is described with {field} {wanted}, but the file has {found}")
+        layers.append(summarise(columns, rows, told.activation, has_bias=bias is not None))
     return layers, weights
 
 
@@ -153,24 +170,42 @@ def _weights(tensors: Mapping[str, torch.Tensor]) -> Weights:
     return weights
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
     """A key that orders 'layer10' behind 'layer9'."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name) if part]
+    # Every other part is a number. By their lengths and then their digits: Python refuses to convert very long ones.
+    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
+    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
 
 
-def _header(data: bytes | bytearray | memoryview) -> tuple[dict[str, Any], int]:
-    if len(data) < 8:
-        raise _lie(f"it has {len(data)} bytes, fewer than the 8 that tell the header's length")
-    length = int.from_bytes(bytes(data[:8]), "little")
-    if length > min(_MAX_HEADER_BYTES, len(data) - 8):
-        raise _lie(f"its header is said to have {length} bytes, but {len(data) - 8} come (at most {_MAX_HEADER_BYTES})")
+def _header_bytes(first: bytes | bytearray | memoryview, size: int) -> int:
+    """The length of the header of a file of so many bytes, of which these are the first."""
+    if size < 8 or len(first) < 8:
+        raise _lie(f"it has {size} bytes, fewer than the 8 that tell the header's length")
+    length = int.from_bytes(bytes(first), "little")
+    if length > min(_MAX_HEADER_BYTES, size - 8):
+        raise _lie(f"its header is said to have {length} bytes, but {size - 8} come (at most {_MAX_HEADER_BYTES})")
+    return length
+
+
+def _header(text: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
-        header = json.loads(bytes(data[8 : 8 + length]).decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = load_json(text)
+    except ValueError as error:
         raise _lie(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise _lie(f"its header is a {type(header).__name__}, not a mapping")
-    return header, 8 + length
+    return header
+
+
+def load_json(text: bytes | bytearray | memoryview | str) -> Any:
+    """Parsed JSON of somebody else's, all of it usable as text. Raises: ValueError."""
+    try:
+        parsed = json.loads(text if isinstance(text, str) else bytes(text).decode(), object_pairs_hook=_unique)
+        # Half of a character ("\ud800") passes for text in JSON and in Python, and in nothing that comes after them.
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return parsed
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -193,8 +228,13 @@ def _entry(name: str, fields: Any) -> _Entry:
         raise _lie(f"{told} has shape {str(shape)[:100]} and data_offsets {str(offsets)[:100]}; they are not sizes")
     begin, end = offsets
     wanted = math.prod(shape) * _DTYPES[dtype].itemsize
+    # A size of 0 makes the product 0, but not the strides that torch computes from the others.
+    if math.prod(max(1, size) for size in shape) * _DTYPES[dtype].itemsize > _MAX_TENSOR_BYTES:
+        raise _lie(f"{told} of shape {str(shape)[:100]} needs more bytes than there are")
     if end - begin != wanted:
-        raise _lie(f"{told} of shape {shape} and dtype {dtype} needs {wanted} bytes, but is given {end - begin}")
+        raise _lie(
+            f"{told} of shape {str(shape)[:100]} and dtype {dtype} needs {wanted} bytes, but is given {end - begin}"
+        )
     return _Entry(_DTYPES[dtype], tuple(shape), begin, end)
 
 

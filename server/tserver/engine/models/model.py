@@ -66,19 +66,17 @@ class Model:
             )
         if not shape or shape[-1] != self.in_features:
             raise InvalidArgument(
-                f"inputs have shape {list(shape)}, but the network takes {self.in_features} inputs; "
+                f"inputs have shape {_sizes(shape)}, but the network takes {self.in_features} inputs; "
                 f"the last dimension must be {self.in_features}"
             )
         if len(shape) == 2:
             rows = shape[0]
         elif len(shape) > 64 or any(size < 0 for size in shape):
-            raise InvalidArgument(
-                f"inputs have shape {list(shape)[:70]}; sizes are 0 or more, in at most 64 dimensions"
-            )
+            raise InvalidArgument(f"inputs have shape {_sizes(shape)}; sizes are 0 or more, in at most 64 dimensions")
         else:
             rows = math.prod(shape[:-1])
         if rows <= 0:
-            raise InvalidArgument(f"inputs of shape {list(shape)} have no rows; give at least one")
+            raise InvalidArgument(f"inputs of shape {_sizes(shape)} have no rows; give at least one")
         return rows
 
     def host_weights(self) -> Weights:
@@ -90,6 +88,8 @@ class Model:
         return [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            raise InvalidArgument(f"weights are {_name(tensor.dtype)}, but those of a network are real; take .real")
         return tensor.detach().to(
             device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format
         )
@@ -103,6 +103,7 @@ def specified(
     Weights that are not given are drawn as torch.nn.Linear draws them. Raises: InvalidArgument, and torch's
     OutOfMemoryError before memory is taken.
     """
+    check_layers(specs)
     layers = [
         summarise(
             spec.in_features,
@@ -112,7 +113,6 @@ def specified(
         )
         for index, spec in enumerate(specs)
     ]
-    check_layers(layers)
     if not dtype.is_floating_point:
         raise InvalidArgument(f"weights are float32, float64, float16 or bfloat16, not {dtype}")
     weights: Weights = []
@@ -144,6 +144,11 @@ def run_network(layers: list[dict[str, Any]], inputs: torch.Tensor) -> torch.Ten
 def _draw(*shape: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     bound = 1 / math.sqrt(columns)
     return torch.empty(shape, dtype=dtype, device=device).uniform_(-bound, bound)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    """A shape as text: what a caller sends may have a million dimensions."""
+    return str([*shape]) if len(shape) <= 64 else f"{[*shape[:8]]} and {len(shape) - 8} dimensions more"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -53,12 +53,7 @@ class Served:
         self.is_persistent = False
         # Where there is no disk to load it from again, an unloaded model waits in the memory of the host.
         self.unloaded: Model | None = None
-        self.layers = model.layers
-        self.in_features, self.out_features = model.in_features, model.out_features
-        self.dtype, self.device = model.dtype, str(model.device)
-        self.parameters, self.parameter_bytes = model.parameters, model.parameter_bytes
-        self.flops_per_row, self.text = model.flops_per_row, model.text
-        self.non_finite_parameters = model.non_finite_parameters
+        self._describe(model)
         self.lane = ModelLane(model, batching, self.statistics, scheduler, deliver)
         self.lane.version = version
 
@@ -76,6 +71,25 @@ class Served:
                 f"{': ' + self.reason if self.reason else ''}); load it, or ask for another version"
             )
         return model
+
+    def use(self, model: Model) -> None:
+        """Run the batches to come by this network. Raises: ModelNotReady if requests that wait would not fit it."""
+        has = (self.in_features, self.out_features, self.dtype)
+        if (brings := (model.in_features, model.out_features, model.dtype)) != has:
+            raise ModelNotReady(
+                f"version {self.version} of {self.name!r} on disk has inputs, outputs and dtype {brings}, but the one "
+                f"that is served has {has}: it is another network. Delete this version, or give that one another"
+            )
+        self.lane.use(model)
+        self._describe(model)
+
+    def _describe(self, model: Model) -> None:
+        self.layers = model.layers
+        self.in_features, self.out_features = model.in_features, model.out_features
+        self.dtype, self.device = model.dtype, str(model.device)
+        self.parameters, self.parameter_bytes = model.parameters, model.parameter_bytes
+        self.flops_per_row, self.text = model.flops_per_row, model.text
+        self.non_finite_parameters = model.non_finite_parameters
 
     def configure(self, batching: BatchingConfig) -> None:
         """Change how requests are batched."""

@@ -159,10 +159,11 @@ class RequestQueue:
             self._forget(request)
             return True
 
-    def take(self) -> Taken:
+    def take(self, *, holds_back: bool = True) -> Taken:
         """The next requests to run together, as many as wait up to max_batch_size rows.
 
-        At a preferred size it stops short of that. Where others may still join, it gives nothing and says until when.
+        At a preferred size it stops short of that. Where others may still join, it gives nothing and says until when,
+        unless it is told to hold nothing back.
         """
         taken = Taken()
         with self._lock:
@@ -171,7 +172,7 @@ class RequestQueue:
             batch = taken.batch
             if best:
                 self._give_back(batch, best)
-            elif batch and not is_full and (delay_us := self._config.max_queue_delay_us):
+            elif holds_back and batch and not is_full and (delay_us := self._config.max_queue_delay_us):
                 due = min(request.arrived for request in batch) + delay_us / 1e6
                 if due > now:
                     ends = (

@@ -10,6 +10,7 @@ may be called from any thread, but not twice at a time for one model.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,9 +27,10 @@ import torch
 from google.protobuf import json_format
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.engine.memory import check_bytes, is_out_of_memory
 from tserver.engine.models import files
 from tserver.engine.models.batching import BatchingConfig
-from tserver.errors import InvalidArgument, ModelNotReady, NotFound, ServerError
+from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, ServerError
 
 log = logging.getLogger("tserver.models")
 
@@ -36,6 +38,8 @@ FORMAT = "tensorcompute-model"
 FORMAT_VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "model.safetensors"
 _TEMPORARY, _TRASH, _CORRUPT = ".new-", ".old-", ".corrupt"
+# What the system says of files that are not as a model's are. All else that it says is of the disk or of itself.
+_DAMAGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Store:
         """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
         self._root = directory / "models"
         self._root.mkdir(parents=True, exist_ok=True)
+        _sync(directory)
+        _sync(directory.parent)
         self._lock = (directory / "lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +72,7 @@ class Store:
         for left in self._root.glob("*/.*"):
             # A server that ended in the middle of it left this behind.
             if left.name.startswith((_TEMPORARY, _TRASH)):
-                shutil.rmtree(left, ignore_errors=True)
+                _sweep(left)
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -75,9 +81,14 @@ class Store:
     def names(self) -> Iterator[tuple[str, int]]:
         """The name and version of all models there are, in order."""
         for home in sorted(self._root.iterdir()):
-            if home.is_dir():
+            if not home.is_dir():
+                continue
+            try:
                 versions = [int(entry.name) for entry in home.iterdir() if _is_version(entry.name) and entry.is_dir()]
-                yield from ((home.name, version) for version in sorted(versions))
+            except OSError as error:
+                log.error("a folder of models cannot be read", extra={"model": home.name, "cause": str(error)})
+                continue
+            yield from ((home.name, version) for version in sorted(versions))
 
     def save(
         self,
@@ -88,7 +99,10 @@ class Store:
         dtype: torch.dtype,
         batching: BatchingConfig,
     ) -> None:
-        """Write a model. When this returns it is on disk; when it does not, there is nothing. Raises: OSError."""
+        """Write a model. When this returns it is on disk; when it does not, there is nothing.
+
+        Raises: OSError, AlreadyExists where there is something else in its place.
+        """
         data = files.write(layers, weights)
         manifest = {
             "format": FORMAT,
@@ -108,7 +122,7 @@ class Store:
             _write(temporary / _WEIGHTS, data)
             _write(temporary / _MANIFEST, _seal(manifest))
             _sync(temporary)
-            temporary.rename(home / str(version))
+            _claim(temporary, home / str(version))
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -118,27 +132,50 @@ class Store:
     def update(self, name: str, version: int, batching: BatchingConfig) -> None:
         """Change the settings on record. Raises: OSError, ModelNotReady if the manifest is damaged."""
         folder = self._folder(name, version)
-        manifest = self._manifest(folder, name, version)
+        with self._judging(folder, name, version):
+            manifest = self._manifest(folder, name, version)
         manifest["batching"] = _batching_json(batching)
-        temporary = folder / (_TEMPORARY + secrets.token_hex(8))
-        _write(temporary, _seal(manifest))
-        temporary.replace(folder / _MANIFEST)
+        # Beside the folder, where what is left of a server that ended in the middle of it is swept away.
+        temporary = folder.with_name(_TEMPORARY + secrets.token_hex(8))
+        try:
+            _write(temporary, _seal(manifest))
+            temporary.replace(folder / _MANIFEST)
+        except BaseException:
+            _sweep(temporary)
+            raise
         _sync(folder)
+        _sync(folder.parent)
 
     def read(self, name: str, version: int) -> Stored:
         """A model from disk. One that is damaged is set aside first. Raises: ModelNotReady saying what is wrong."""
         folder = self._folder(name, version)
-        try:
+        with self._judging(folder, name, version):
             return self._read(folder, name, version)
-        except (ServerError, OSError, ValueError, KeyError, TypeError) as error:
-            what = error.message if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+
+    @contextlib.contextmanager
+    def _judging(self, folder: Path, name: str, version: int) -> Iterator[None]:
+        """Set a model aside where something in it is wrong. Raises: ModelNotReady instead of what was raised."""
+        what = f"version {version} of {name!r}"
+        try:
+            yield
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            cause = error.message if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, OSError) and error.errno not in _DAMAGED:
+                # The disk or the system fails, which says nothing of the model: the next try may find it sound.
+                log.error("a model on disk cannot be read", extra={"model": name, "version": version, "cause": cause})
+                raise ModelNotReady(
+                    f"{what} cannot be read: {cause}; mend that, then load it", reason="MODEL_UNREADABLE"
+                ) from error
             aside = self._set_aside(folder)
             log.error(
                 "a model on disk is damaged; it is not served",
-                extra={"model": name, "version": version, "cause": what, "set_aside": str(aside)},
+                extra={"model": name, "version": version, "cause": cause, "set_aside": str(aside)},
             )
             raise ModelNotReady(
-                f"version {version} of {name!r} is damaged on disk and was set aside: {what}", reason="MODEL_CORRUPT"
+                f"{what} is damaged on disk and was set aside: {cause}; create it again, or bring back a copy",
+                reason="MODEL_CORRUPT",
             ) from error
 
     def delete(self, name: str, version: int) -> None:
@@ -182,12 +219,13 @@ class Store:
         return Stored(found, weights, dtype, batching)
 
     def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        manifest = files.load_json((folder / _MANIFEST).read_bytes())
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InvalidArgument(f"{_MANIFEST} is not the manifest of a model")
         if manifest.get("format_version") != FORMAT_VERSION:
             raise InvalidArgument(
-                f"{_MANIFEST} has format_version {manifest.get('format_version')}; this server reads {FORMAT_VERSION}"
+                f"{_MANIFEST} has format_version {manifest.get('format_version')}; this server reads {FORMAT_VERSION}, "
+                "a server of the version that wrote it reads it too"
             )
         seal = manifest.pop("sha256", None)
         if seal != _digest(manifest):
@@ -210,21 +248,35 @@ class Store:
 
 
 def read_within(directory: str, path: str) -> bytes:
-    """A file below a directory of the server. Raises: NotFound, InvalidArgument for a path that leads out of it."""
+    """A safetensors file below a directory of the server, read no further than its header where that lies.
+
+    Raises: NotFound; InvalidArgument for a path that leads out of it, and for what is no such file; torch's
+    OutOfMemoryError before memory is taken.
+    """
     if not directory:
         raise InvalidArgument("the server has no model directory (--model-dir); upload the file")
     root = Path(directory).resolve()
+    told = repr(path[:200])
     if "\0" in path:
         raise InvalidArgument("the path has a null character in it")
     try:
         found = (root / path).resolve()
         if not found.is_relative_to(root):
-            raise InvalidArgument(f"the path {path[:200]!r} leads out of the model directory; name a file in it")
+            raise InvalidArgument(f"the path {told} leads out of the model directory; name a file in it")
         if not found.is_file():
-            raise NotFound(f"there is no file {path[:200]!r} in the model directory")
-        return found.read_bytes()
-    except OSError as error:
-        raise InvalidArgument(f"the file {path[:200]!r} cannot be read: {error.strerror}") from None
+            raise NotFound(f"there is no file {told} in the model directory")
+        with found.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            files.check_header(file, size)
+            check_bytes(f"the file {told}", size, torch.device("cpu"))
+            file.seek(0)
+            return file.read(size)
+    except (OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        # A loop of links is an OSError to the system, and a RuntimeError to pathlib before Python 3.13.
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidArgument(f"the file {told} cannot be read: {cause}") from None
 
 
 def _is_version(name: str) -> bool:
@@ -249,6 +301,28 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _claim(temporary: Path, target: Path) -> None:
+    """Give a folder that is written its place. Raises: AlreadyExists where that is taken, OSError."""
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        # Something that this server could not serve when it started; the log says why.
+        raise AlreadyExists(
+            f"{target.name} of {target.parent.name!r} is on disk, but is not served; load it, or give another version"
+        ) from None
+
+
+def _sweep(left: Path) -> None:
+    """Remove a file or a folder that is of no use."""
+    if left.is_dir() and not left.is_symlink():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def _sync(folder: Path) -> None:

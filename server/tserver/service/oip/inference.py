@@ -5,10 +5,9 @@ Elements are views into the request until the model reads them, and views into t
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -126,6 +125,17 @@ class Inferences:
             await self._door.run(served, order)
             return await self._answer(served, request, order.output, target)
 
+    def answer_bytes(self, request: oip.ModelInferRequest) -> int:
+        """About how many bytes the answer will have, should the request be one that can be run."""
+        try:
+            served = self._door.registry.find(request.model_name, version_of(request.model_version))
+        except ServerError:
+            return 0
+        if any("shared_memory_region" in wanted.parameters for wanted in request.outputs):
+            return 0
+        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
+        return max(0, min(rows, served.batching.max_batch_size)) * served.out_features * served.dtype.itemsize
+
     def _source(
         self, served: Served, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller
     ) -> memoryview | Range:
@@ -146,6 +156,13 @@ class Inferences:
                 raise InvalidArgument(
                     f"the input {tensor.name!r} is in the region {kept.region.name!r} of shared memory, but the "
                     "request has elements of it too; leave those out"
+                )
+            needed = tensor.shape[0] * served.in_features * served.dtype.itemsize
+            if kept.byte_size != needed:
+                # Before it is read: a region may be larger than the memory of the server.
+                raise InvalidArgument(
+                    f"inputs have {kept.byte_size} bytes in the region {kept.region.name!r}, but the shape "
+                    f"{_shorten(tensor.shape)} of {tensor.datatype} needs {needed}"
                 )
             return kept
         if is_typed:
@@ -215,7 +232,7 @@ class Inferences:
             return Answer(response, [elements])
         target.check(len(elements))
         if len(elements) > _MAX_INLINE_COPY_BYTES:
-            await asyncio.to_thread(target.region.write, target.offset, elements)
+            await target.region.by_thread(target.region.write, target.offset, elements)
         else:
             target.region.write(target.offset, elements)
         output.parameters["shared_memory_region"].string_param = target.region.name
@@ -229,7 +246,7 @@ async def _read(source: memoryview | Range) -> bytes | memoryview:
     if isinstance(source, memoryview):
         return source
     if source.byte_size > _MAX_INLINE_COPY_BYTES:
-        return await asyncio.to_thread(source.region.read, source.offset, source.byte_size)
+        return await source.region.by_thread(source.region.read, source.offset, source.byte_size)
     return source.region.read(source.offset, source.byte_size)
 
 
@@ -240,7 +257,7 @@ def _check_input(served: Served, tensor: oip.ModelInferRequest.InferInputTensor)
             f"the input {tensor.name!r} has the datatype {tensor.datatype[:20]!r}, but {served.name!r} takes "
             f"{describe.datatype(served)}"
         )
-    shape = list(tensor.shape)
+    shape = tensor.shape
     if len(shape) != 2 or shape[1] != served.in_features or shape[0] < 1:
         raise InvalidArgument(
             f"the input {tensor.name!r} has the shape {_shorten(shape)}, but {served.name!r} takes "
@@ -289,6 +306,8 @@ def _number(parameters: Parameters, key: str) -> int:
     raise InvalidArgument(f"the parameter {key} is not an int64_param of 0 or more")
 
 
-def _shorten(values: list[str] | list[int]) -> str:
-    text = str(values)
-    return text if len(text) <= 200 else text[:200] + "…"
+def _shorten(values: Sequence[str] | Sequence[int]) -> str:
+    """Some of the values, as text: what a caller sends may have millions of them, and each millions of characters."""
+    some = [value[:100] if isinstance(value, str) else value for value in values[:20]]
+    text = str(some)
+    return text if len(text) <= 200 and len(some) == len(values) else f"{text[:200]}… ({len(values)})"

@@ -7,14 +7,19 @@ may be unregistered at any time. Knows neither gRPC nor protobuf; only the event
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tserver.errors import AlreadyExists, Exhausted, InvalidArgument, NotFound, ServerError
+
+T = TypeVar("T")
 
 # Where shm_open(3) keeps its objects on Linux.
 _HOME = Path("/dev/shm")
@@ -67,6 +72,20 @@ class Region:
                 begin, rest = begin + written, rest[written:]
         except OSError as error:
             raise ServerError(f"the region {self.name!r} could not be written: {error.strerror}") from error
+
+    async def by_thread(self, copy: Callable[..., T], *arguments: Any) -> T:
+        """A copy by a thread, which has the region open until it is done: also where nobody waits for it any more."""
+        copying = asyncio.get_running_loop().run_in_executor(None, partial(copy, *arguments))
+
+        def done(_: asyncio.Future[T]) -> None:
+            self.release()
+            if not copying.cancelled():
+                # Looked at here, should nobody else do so.
+                copying.exception()
+
+        self._users += 1
+        copying.add_done_callback(done)
+        return await asyncio.shield(copying)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tensorcompute.oip import inference_pb2 as oip
@@ -102,10 +102,18 @@ class InferenceServicer:
         metadata: Any = context.invocation_metadata() or ()
         ends_on_error = any(key == "triton_grpc_error" and value == "true" for key, value in metadata)
 
-        async def answer(data: bytes) -> bytes:
-            request = oip.ModelInferRequest()
+        def begin(data: bytes) -> tuple[int, Callable[[], Coroutine[Any, Any, bytes]]]:
+            request, raw, refusal = oip.ModelInferRequest(), list[memoryview](), None
             try:
                 request, raw = parse(data)
+            except ServerError as error:
+                refusal = error
+            return self._inferences.answer_bytes(request), lambda: answer(request, raw, refusal)
+
+        async def answer(request: oip.ModelInferRequest, raw: list[memoryview], refusal: ServerError | None) -> bytes:
+            try:
+                if refusal is not None:
+                    raise refusal
                 return _in_stream(request, await self._inferences.run(request, raw, caller))
             except Exception as error:
                 if ends_on_error:
@@ -117,7 +125,7 @@ class InferenceServicer:
                     infer_response=oip.ModelInferResponse(id=request.id),
                 ).SerializeToString()
 
-        await RequestStream(answer, context.write).run(messages)
+        await RequestStream(begin, context.write).run(messages)
 
     # --- the repository ---
 

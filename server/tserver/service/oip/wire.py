@@ -1,7 +1,8 @@
 """ModelInferRequest and ModelInferResponse as bytes. The elements of tensors never pass through protobuf.
 
 Only the top level of a request is read by hand: field 7, raw_input_contents, is kept as views into the request's own
-bytes, and all else is left for protobuf. Parsing and copying megabytes is what makes protobuf slow for tensors.
+bytes, and all else is left for protobuf. What protobuf refuses is refused here, and what it takes is taken: fields that
+nobody knows too. Parsing and copying megabytes is what makes protobuf slow for tensors.
 Knows no message type.
 """
 
@@ -15,8 +16,11 @@ from tserver.session.framing import varint
 _RAW_INPUT_CONTENTS = 7
 _RAW_OUTPUT_CONTENTS = 6
 _INFER_RESPONSE = 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_VARINT_BYTES = 10
+_VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
+_MAX_NUMBER = (1 << 29) - 1
+_MAX_VARINT_BYTES, _MAX_TAG_BYTES = 10, 5
+# Fields of no bytes are cheap to send and take a millionth of a second each to look at, while nobody else is served.
+_MAX_FIELDS = 16_384
 
 
 def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
@@ -25,34 +29,27 @@ def split_request(data: bytes) -> tuple[bytes, list[memoryview]]:
     raw: list[memoryview] = []
     rest: list[memoryview] = []
     # Where the run of fields begins that are none of raw_input_contents.
-    kept_from = position = 0
+    kept_from = position = fields = 0
     end = len(data)
     while position < end:
         began = position
-        tag, position = _varint(data, position)
-        kind, number = tag & 7, tag >> 3
-        if not 0 < number < 1 << 29:
-            raise _malformed(data, began, f"a field with the number {number}")
-        if kind == _BYTES:
-            size, position = _varint(data, position)
-            if size > end - position:
-                raise _malformed(data, began, f"field {number} has {size} bytes, but {end - position} are left")
-            if number == _RAW_INPUT_CONTENTS:
-                raw.append(whole[position : position + size])
-                if began > kept_from:
-                    rest.append(whole[kept_from:began])
-                kept_from = position + size
-            position += size
-        elif kind == _VARINT:
-            _, position = _varint(data, position)
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
-            if position > end:
-                raise _malformed(data, began, f"field {number} is cut off")
-        else:
-            raise _malformed(data, began, f"field {number} has the wire type {kind}")
-        if number == _RAW_INPUT_CONTENTS and kind != _BYTES:
-            raise _malformed(data, began, f"field {number} has the wire type {kind}")
+        fields += 1
+        if fields > _MAX_FIELDS:
+            raise InvalidArgument(
+                f"the {end} bytes of the request have more than {_MAX_FIELDS} fields; a request has one for each tensor"
+            )
+        number, kind, position = _read_tag(data, position)
+        if kind != _BYTES or number != _RAW_INPUT_CONTENTS:
+            position = _skip(data, began, number, kind, position)
+            continue
+        size, position = _varint(data, position)
+        if size > end - position:
+            raise _malformed(data, began, f"field {number} has {size} bytes, but {end - position} are left")
+        raw.append(whole[position : position + size])
+        if began > kept_from:
+            rest.append(whole[kept_from:began])
+        position += size
+        kept_from = position
     if kept_from < end:
         rest.append(whole[kept_from:])
     return b"".join(rest), raw
@@ -79,6 +76,39 @@ def _response(header: bytes, raw: Sequence[bytes | memoryview]) -> list[bytes | 
 
 def _tag(number: int) -> bytes:
     return bytes((number << 3 | _BYTES,))
+
+
+def _read_tag(data: bytes, position: int) -> tuple[int, int, int]:
+    """The number and the wire type of the field that begins here, and where its value does."""
+    tag, after = _varint(data, position)
+    number = tag >> 3
+    # As protobuf has it, which takes no tag that is encoded longer than any needs to be.
+    if not 0 < number <= _MAX_NUMBER or after - position > _MAX_TAG_BYTES:
+        raise _malformed(data, position, f"a field with the number {number}")
+    return number, tag & 7, after
+
+
+def _skip(data: bytes, began: int, number: int, kind: int, position: int) -> int:
+    """Where the field ends whose value is at the position. What is in it is for protobuf to judge."""
+    groups: list[int] = []
+    for _ in range(_MAX_FIELDS):
+        if kind == _VARINT:
+            _, position = _varint(data, position)
+        elif kind == _BYTES:
+            size, position = _varint(data, position)
+            position += size
+        elif kind in (_FIXED64, _FIXED32):
+            position += 8 if kind == _FIXED64 else 4
+        elif kind == _GROUP:
+            groups.append(number)
+        elif kind != _END_GROUP or not groups or groups.pop() != number:
+            raise _malformed(data, began, f"field {number} has the wire type {kind}")
+        if position > len(data):
+            raise _malformed(data, began, f"field {number} ends {position - len(data)} bytes behind the request")
+        if not groups:
+            return position
+        number, kind, position = _read_tag(data, position)
+    raise _malformed(data, began, f"a group of more than {_MAX_FIELDS} fields")
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
