@@ -6,13 +6,14 @@ which slots it reads. A run is then little more than the functions themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.apply import apply_operation
 from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation
+from tserver.engine.program_graphs import ProgramGraphs, is_recordable
 from tserver.engine.space import Space
 from tserver.engine.values import decode
 from tserver.errors import InvalidArgument
@@ -63,7 +64,17 @@ class _Slot:
 class _Step:
     """One call, taken apart."""
 
-    __slots__ = ("args", "constant_kwargs", "fills", "frees", "kwargs", "mode", "operation", "slots_only")
+    __slots__ = (
+        "args",
+        "constant_kwargs",
+        "fills",
+        "frees",
+        "is_recordable",
+        "kwargs",
+        "mode",
+        "operation",
+        "slots_only",
+    )
 
     def __init__(self, operation: Operation, args: list[Any], kwargs: dict[str, Any], call: pb.Call) -> None:
         self.operation = operation
@@ -77,6 +88,15 @@ class _Step:
         self.fills = call.id
         self.frees = tuple(call.frees)
         self.mode: Mode | None = None
+        self.is_recordable = (
+            operation.is_plain
+            and not operation.changes(dict.fromkeys(kwargs, False))
+            # What may be told to write is recorded where it is told by name not to, or not told at all.
+            and (not operation.effect_flags or not any(value is True or _has_slot(value) for value in args[1:]))
+            and not any(kwargs.get(flag) for flag, _ in operation.effect_flags)
+            and "out" not in kwargs
+            and is_recordable(operation.name, [*_constants(args), *_constants(list(kwargs.values()))])
+        )
 
 
 class Program:
@@ -97,6 +117,10 @@ class Program:
         if not message.HasField("result"):
             raise InvalidArgument("the program has no result; set `none` for none")
         self._result = _getter(decode(slots, message.result))
+        # On a device that works by itself, and where every call can be recorded.
+        self._graphs: ProgramGraphs | None = None
+        if space.state.line is not None and all(step.is_recordable and step.mode is None for step in self._steps):
+            self._graphs = ProgramGraphs(f"{len(self._steps)} calls")
 
     def _step(self, space: Space, slots: _Slots, filled: set[int], call: pb.Call, context: int) -> _Step:
         if call.operation >= len(space.operations):
@@ -122,6 +146,12 @@ class Program:
         """The result for these inputs. Raises: InvalidArgument, and whatever a call raises."""
         if len(inputs) != self._inputs:
             raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
+        line = space.state.line
+        if self._graphs is None or line is None or space.max_bytes:
+            return self._run(space, inputs)
+        return self._graphs.run(lambda given: self._run(space, given), inputs, line)
+
+    def _run(self, space: Space, inputs: Sequence[Any]) -> Any:
         slots: Slots = [_EMPTY] * self._size
         slots[1 : 1 + len(inputs)] = inputs
         for step in self._steps:
@@ -168,6 +198,15 @@ def _has_slot(value: Any) -> bool:
     if isinstance(value, slice):
         return any(map(_has_slot, (value.start, value.stop, value.step)))
     return False
+
+
+def _constants(values: list[Any]) -> Iterator[Any]:
+    """What of some arguments does not come from slots."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _constants(list(value))
+        elif not isinstance(value, _Slot):
+            yield value
 
 
 def _getter(value: Any) -> Getter:
