@@ -2,7 +2,8 @@
 
 A closed loop of 64 threads of one client, and of 64 unary RPCs of gRPC's asyncio client, tells requests per second and
 rows per forward pass; yardsticks are the same network without batching and the naive gRPC server. An open loop at a
-rate that both carry with ease tells what batching costs there: the 99th percentile of latencies from the intended start.
+rate that both carry with ease tells what batching costs there: the 99th percentile of latencies from the intended
+start.
 """
 
 from __future__ import annotations
