@@ -8,7 +8,18 @@ import sys
 import time
 from pathlib import Path
 
-from . import growth, i1_import, m1_memory, p1_programs, w1_chain, w2_round_trip, w3_bulk, w4_forwards, w5_batch
+from . import (
+    b64_batching,
+    growth,
+    i1_import,
+    m1_memory,
+    p1_programs,
+    w1_chain,
+    w2_round_trip,
+    w3_bulk,
+    w4_forwards,
+    w5_batch,
+)
 from .bench import Bench, Measure
 from .processes import ROOT, ProcessFailed
 from .report import machine, table, write_json, write_picture
@@ -20,6 +31,7 @@ WORKLOADS: dict[str, Measure] = {
     "W3": w3_bulk.measure,
     "W4": w4_forwards.measure,
     "W5": w5_batch.measure,
+    "B64": b64_batching.measure,
     "P1": p1_programs.measure,
     "I1": i1_import.measure,
     "M1": m1_memory.measure,

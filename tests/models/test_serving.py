@@ -423,6 +423,3 @@ def test_versions_change_under_load_without_a_failed_or_a_mixed_answer(
         for thread in threads:
             thread.join()
     assert wrong == []
-
-
-# ---- the stream ----------------------------------------------------------------------------------------------------
