@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from tclient._duplex import Duplex, open_duplex
 from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, ServerError, ServerFailed
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
@@ -88,10 +89,9 @@ class Connection:
         )
         return opened
 
-    def execute_stream(self, messages: Iterator[bytes]) -> Any:
+    def execute_stream(self, first: bytes) -> Duplex:
         """Opens the stream: bytes out, bytes in."""
-        method: Any = self.channel.stream_stream(SERVICE + "ExecuteStream")
-        return method(messages)
+        return open_duplex(self.channel, SERVICE + "ExecuteStream", first)
 
     def upload(self, messages: Iterator[bytes]) -> rpc.UploadResponse:
         """Bytes out, one response in. Raises grpc.RpcError."""

@@ -1,9 +1,9 @@
 """The stream of one session: batches out, replies in, and the way back after a broken connection.
 
-gRPC's request thread calls next() on the Sender. Batches are made of whatever waits at that moment: by the Sender when
-it is idle, by an issuing thread when many calls wait, by a thread that is about to wait for an answer.
-A thread of ours iterates the replies. A batch stays in `inflight` until it is answered; when the connection breaks, a
-new stream sends again what is there, in order, and the server applies each batch once. Knows batches, not tensors.
+One thread sends and one reads. Batches are made of whatever waits at that moment: by the sending thread when it is
+idle, by an issuing thread when many calls wait, by a thread that is about to wait for an answer. A batch stays in
+`inflight` until it is answered; when the connection breaks, a new RPC sends again what is there, in order, and the
+server applies each batch once. Knows batches, not tensors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -28,6 +28,7 @@ from tclient._replies import SMALL_BYTES, values_of
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 if TYPE_CHECKING:
+    from tclient._duplex import Duplex
     from tclient._session import Session
 
 log = logging.getLogger("tclient")
@@ -49,7 +50,7 @@ _RESTART_S = 20.0
 class Batch:
     """A batch on its way."""
 
-    __slots__ = ("calls", "committed", "contexts", "done", "heavy", "message", "operations", "seq")
+    __slots__ = ("alone", "calls", "committed", "contexts", "done", "heavy", "message", "operations", "seq")
 
     def __init__(self, seq: int, calls: list[Call], heavy: int, operations: int, contexts: int) -> None:
         self.seq = seq
@@ -59,16 +60,17 @@ class Batch:
         self.operations = operations
         self.contexts = contexts
         self.message = b""
+        # Whether someone waits for it and nothing else is on its way.
+        self.alone = False
         self.committed = False
         self.done = False
 
 
-class Sender(Iterator[bytes]):
-    """The requests of one stream. Another one follows it after a break."""
+class Sender:
+    """What one RPC has to send. Another one follows it after a break."""
 
-    def __init__(self, stream: Stream, opening: bytes, resend: list[Batch]) -> None:
-        self._stream = stream
-        self.opening = opening
+    def __init__(self, rpc: Duplex, resend: Iterable[Batch] = ()) -> None:
+        self.rpc = rpc
         # Batches to send; None says that there may be something to do.
         self.queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         for batch in resend:
@@ -76,9 +78,6 @@ class Sender(Iterator[bytes]):
         # True while it waits for a call with the window open.
         self.idle = False
         self.ended = False
-
-    def __next__(self) -> bytes:
-        return self._stream.next_message(self)
 
 
 class Stream:
@@ -99,13 +98,23 @@ class Stream:
         room = session.limits.max_message_bytes // 2
         self._max_bytes = min(_MAX_BATCH_BYTES, room) if room else _MAX_BATCH_BYTES
         self._opening = _wire.field(b"\x0a", session.secret)
-        self._sender = Sender(self, self._opening, [])
-        self._responses: Any = None
-        self._thread = threading.Thread(target=self._run, name="tclient-reader", daemon=True)
+        self._sender = Sender(session.connection.execute_stream(self._opening))
+        self._reader = threading.Thread(target=self._run, args=(self._read,), name="tclient-reader", daemon=True)
 
     def start(self) -> None:
-        """Opens the stream."""
-        self._thread.start()
+        """Begins to send and to read."""
+        threading.Thread(target=self._run, args=(self._send,), name="tclient-sender", daemon=True).start()
+        self._reader.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        session = self._session
+        try:
+            work()
+        except TensorError as error:
+            session.die(error)
+        except BaseException as error:
+            log.exception("a thread of the session with %s failed", session.address)
+            session.die(ServerFailed(f"the client could not go on with {session.address}: {error!r}"))
 
     # ---- the issuing threads -------------------------------------------------------------------------------------
 
@@ -136,8 +145,11 @@ class Stream:
     def flush(self) -> None:
         """Sends all that is pending, whatever the window: somebody waits for it."""
         with self._lock:
-            while self._session.pending and len(self.inflight) < self._hard_window and self._form() is not None:
-                pass
+            alone = not self.inflight
+            while self._session.pending and len(self.inflight) < self._hard_window:
+                if self._form(alone=alone) is None:
+                    break
+                alone = False
 
     def last(self) -> Any:
         """What is answered last of all that was issued: a Call or a Batch; None if nothing is on its way."""
@@ -153,13 +165,17 @@ class Stream:
             sender.idle = idle
             session.attention = self._sender.idle or session.synchronous or session.dead is not None
 
-    # ---- the sender (gRPC's request thread) ----------------------------------------------------------------------
+    # ---- the sender (a thread of ours) ---------------------------------------------------------------------------
 
-    def next_message(self, sender: Sender) -> bytes:
-        """The next request of the stream; blocks until there is one. Raises StopIteration at the stream's end."""
-        if sender.opening:
-            message, sender.opening = sender.opening, b""
-            return message
+    def _send(self) -> None:
+        sender = None
+        while sender is not self._sender:
+            sender = self._sender
+            while (batch := self._next_batch(sender)) is not None:
+                sender.rpc.send(batch.message, batch.alone)
+
+    def _next_batch(self, sender: Sender) -> Batch | None:
+        """The next batch to send; blocks until there is one. None when the sender has ended."""
         session = self._session
         polls = 0
         doze = False
@@ -189,14 +205,14 @@ class Stream:
             if batch is not None:
                 if sender.idle:
                     self._set_idle(sender, False)
-                return batch.message
+                return batch
             if session.pending and len(self.inflight) < self._window:
                 with self._lock:
                     if sender is self._sender:
                         self._form()
-        raise StopIteration
+        return None
 
-    def _form(self, frees_alone: bool = False) -> Batch | None:
+    def _form(self, frees_alone: bool = False, alone: bool = False) -> Batch | None:
         """Makes a batch of what is pending and hands it to the sender. The caller holds the lock.
 
         Ctrl-C may strike at any line. Up to the one that sets `_newest` nothing has happened; what is behind it is
@@ -239,6 +255,7 @@ class Stream:
             calls=data,
             frees=drops,
         )
+        batch.alone = alone and len(calls) == len(pending)
         self._newest = batch
         self._commit(batch)
         return batch
@@ -261,16 +278,6 @@ class Stream:
 
     # ---- the reader (a thread of ours) ---------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        session = self._session
-        try:
-            self._read()
-        except TensorError as error:
-            session.die(error)
-        except BaseException as error:
-            log.exception("the reader of the session with %s failed", session.address)
-            session.die(ServerFailed(f"the client could not read a reply of {session.address}: {error!r}"))
-
     def _read(self) -> None:
         session = self._session
         broken_since: float | None = None
@@ -278,9 +285,8 @@ class Stream:
         # A server that restarts needs a moment until it can say that the session is lost, and why.
         patience_s = session.lease_s + _RESTART_S
         while not self._is_stopped():
-            responses = self._responses = session.connection.execute_stream(self._sender)
             try:
-                for raw in responses:
+                for raw in self._sender.rpc:
                     broken_since, pause_s = None, 0.0
                     self._settle(raw)
                 cause = "the server ended the stream"
@@ -314,10 +320,11 @@ class Stream:
 
     def _renew(self) -> None:
         """A new sender takes over, with all that was not answered."""
+        opened = self._session.connection.execute_stream(self._opening)
         with self._lock:
             old = self._sender
+            self._sender = Sender(opened, self.inflight)
             old.ended = True
-            self._sender = Sender(self, self._opening, list(self.inflight))
         old.queue.put(None)
 
     def _settle(self, raw: bytes) -> None:
@@ -373,8 +380,6 @@ class Stream:
         with self._lock:
             self._sender.ended = True
         self._sender.queue.put(None)
-        responses = self._responses
-        if responses is not None:
-            responses.cancel()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=2.0)
+        self._sender.rpc.cancel()
+        if threading.current_thread() is not self._reader:
+            self._reader.join(timeout=2.0)

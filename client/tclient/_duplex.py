@@ -1,0 +1,212 @@
+"""One RPC with messages both ways, as bytes: what a session's stream runs on.
+
+gRPC's own class for such an RPC keeps two threads, one that asks for requests and one that hands on events, and they
+tell each other of every message that was written: a third of the client's share of a lone round trip. Direct issues
+the same operations itself, and the thread that reads takes their events off the RPC's own queue, as gRPC's blocking
+calls do. These operations are not documented. Where they are not found as they are in grpcio 1.81 to 1.85, and on
+channels with interceptors, Documented does the same in gRPC's own way. Knows gRPC and bytes; does not know batches.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import grpc
+
+try:
+    from grpc._cython import cygrpc  # type: ignore[attr-defined]
+except ImportError:
+    cygrpc = None
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# Lone messages that go without an exchange, after one that held up another message.
+_CROWDED = 1000
+
+
+class Duplex(Protocol):
+    """An RPC with messages both ways; each message but the first is answered by one."""
+
+    def send(self, message: bytes, alone: bool) -> None:
+        """Put a message on its way, behind those before it; never waits. Not for the main thread: see Direct.
+
+        `alone` says that there is likely nothing to send before its answer is there.
+        """
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The messages that come, for one thread. Raises grpc.RpcError if the RPC fails."""
+
+    def cancel(self) -> None:
+        """End it now."""
+
+
+def open_duplex(channel: grpc.Channel, method: str, first: bytes) -> Duplex:
+    """Begin an RPC with its first message."""
+    try:
+        return Direct(channel, method, first)
+    except (AttributeError, TypeError):
+        return Documented(channel, method, first)
+
+
+class Ended(grpc.RpcError):
+    """The status of an RPC that failed."""
+
+    def __init__(self, operation: Any) -> None:
+        super().__init__(operation.details())
+        self._operation = operation
+
+    def code(self) -> grpc.StatusCode:
+        """As of grpc.Call."""
+        return _CODES.get(self._operation.code(), grpc.StatusCode.UNKNOWN)
+
+    def details(self) -> str:
+        """As of grpc.Call."""
+        return str(self._operation.details() or "")
+
+    def trailing_metadata(self) -> Any:
+        """As of grpc.Call."""
+        return self._operation.trailing_metadata()
+
+
+class Direct:
+    """The RPC as operations of gRPC's core: each is started, and an event comes when it is done.
+
+    One send and one receive may be under way. A lone message is sent and its answer received by one operation, an
+    exchange: one event less wakes the reader. What is sent meanwhile goes when the answer is there, so there are no
+    exchanges while several threads send.
+
+    Starting takes a lock of the channel that is written in Python, and an exception out of a signal handler could leave
+    it locked. That is why the main thread, where those run, does not send.
+    """
+
+    def __init__(self, channel: Any, method: str, first: bytes) -> None:
+        beginning = (
+            ("status", (cygrpc.SendInitialMetadataOperation(None, 0), cygrpc.ReceiveStatusOnClientOperation(0))),
+            ("headers", (cygrpc.ReceiveInitialMetadataOperation(0),)),
+            ("sent", (cygrpc.SendMessageOperation(first, 0),)),
+        )
+        # Held while an operation is started, which does not wait for the network.
+        self._lock = threading.Lock()
+        # Messages that wait for the one that is being sent.
+        self._outbox: deque[bytes] = deque()
+        self._sending = True
+        self._receiving = False
+        self._exchanging = False
+        # Messages that are not answered; the first is not counted.
+        self._owed = 0
+        # Lone messages from now on that are no exchanges.
+        self._crowded = 0
+        # Events that will come. Behind the last one there is no queue any more to take an event from.
+        self._due = len(beginning)
+        self._status: Any = None
+        self._call = channel._channel.segregated_call(
+            cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
+            method.encode(),
+            None,  # host
+            None,  # deadline
+            None,  # metadata
+            None,  # credentials
+            tuple((operations, tag) for tag, operations in beginning),
+        )
+
+    def send(self, message: bytes, alone: bool) -> None:
+        """See Duplex."""
+        with self._lock:
+            if self._sending:
+                self._outbox.append(message)
+                if self._exchanging:
+                    self._crowded = _CROWDED
+            else:
+                self._send(message, alone)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while (event := self._next_event()) is not None:
+                if event.tag in ("received", "exchanged"):
+                    message = event.batch_operations[-1].message()
+                    if message is not None:
+                        yield message
+                        with self._lock:
+                            self._owed -= 1
+                            if self._owed:
+                                self._receive()
+        finally:
+            # Events are due if the reader gave up.
+            self.cancel()
+            while self._next_event() is not None:
+                pass
+        if self._status.code() != grpc.StatusCode.OK.value[0]:
+            raise Ended(self._status)
+
+    def cancel(self) -> None:
+        """See Duplex."""
+        self._call.cancel(cygrpc.StatusCode.cancelled, "the client ended the stream")
+
+    def _next_event(self) -> Any:
+        """Wait for the next event and take note of it; None when there will be no more."""
+        if not self._due:
+            return None
+        event = self._call.next_event()
+        tag = event.tag
+        with self._lock:
+            self._due -= 1
+            if tag == "status":
+                self._status = event.batch_operations[1]
+            if tag in ("received", "exchanged"):
+                self._receiving = False
+            if tag in ("sent", "exchanged"):
+                self._sending = self._exchanging = False
+                if self._outbox:
+                    self._send(self._outbox.popleft(), alone=False)
+        return event
+
+    def _send(self, message: bytes, alone: bool) -> None:
+        self._owed += 1
+        send = cygrpc.SendMessageOperation(message, 0)
+        if alone and not self._receiving and not self._crowded:
+            started = self._start("exchanged", send, cygrpc.ReceiveMessageOperation(0))
+            self._sending = self._receiving = self._exchanging = started
+            return
+        if alone and self._crowded:
+            self._crowded -= 1
+        self._sending = self._start("sent", send)
+        self._receive()
+
+    def _receive(self) -> None:
+        if not self._receiving:
+            self._receiving = self._start("received", cygrpc.ReceiveMessageOperation(0))
+
+    def _start(self, tag: str, *operations: Any) -> bool:
+        """Start operations with one event, unless the RPC has ended. The caller holds the lock."""
+        started = bool(self._call.operate(operations, tag))
+        self._due += started
+        return started
+
+
+class Documented:
+    """The RPC as gRPC documents it."""
+
+    def __init__(self, channel: grpc.Channel, method: str, first: bytes) -> None:
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._requests.put(first)
+        opened: Any = channel.stream_stream(method)
+        self._responses = opened(iter(self._requests.get, None))
+
+    def send(self, message: bytes, alone: bool) -> None:
+        """See Duplex."""
+        self._requests.put(message)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._responses
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """See Duplex."""
+        # Lets gRPC's thread go that waits for a request.
+        self._requests.put(None)
+        self._responses.cancel()
