@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
@@ -139,10 +137,9 @@ def test_any_bytes_are_read_or_refused_as_protobuf_does(data: bytes) -> None:
     "data", [b"\x3a\x00" * 1_000_000, b"\x0b" + b"\x08\x01" * 1_000_000 + b"\x0c"], ids=["elements", "in a group"]
 )
 def test_a_million_fields_are_refused_without_a_look_at_them_all(data: bytes) -> None:
-    began = time.perf_counter()
+    # What is no field at all stands at the end, which nobody gets to.
     with pytest.raises(InvalidArgument, match="fields"):
-        parse(data)
-    assert time.perf_counter() - began < 0.5
+        parse(data + b"\xff" * 20)
 
 
 @pytest.mark.parametrize("raw", [[], [b""], [b"abc", memoryview(b"\x00" * 5000)]], ids=["none", "empty", "two"])
