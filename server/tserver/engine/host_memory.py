@@ -1,7 +1,7 @@
 """Memory of the host that bytes arrive in, used again when the tensor that lived in it is gone.
 
 A page that is touched for the first time costs more than the copy into it, and freed memory of this size goes back to
-the kernel at once. So blocks are kept for some seconds. Whoever takes one fills all of it before anybody reads: what
+the kernel at once. So blocks are kept for half a minute. Whoever takes one fills all of it before anybody reads: what
 was in it before does not show.
 """
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 _KEPT_FROM_BYTES = 1 << 20
 _STEP_BYTES = 2 << 20
 _MAX_IDLE_BYTES = 1 << 30
-_MAX_IDLE_S = 5.0
+_MAX_IDLE_S = 30.0
 
 
 class Lease(np.ndarray[Any, Any]):
