@@ -46,7 +46,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         else:
             bench.say("W3: pyarrow is not installed, so there is no Arrow Flight to compare with")
         for direction in ("upload", "download"):
-            order = {"repetitions": 2, "bytes": size_bytes, "direction": direction}
+            order = {"repetitions": 4, "bytes": size_bytes, "direction": direction}
             ours, grpc, shared, raw_tcp, memcpy, *flight = bench.take_turns(sides, "GB/s", rounds, order)
             what = f"{direction} of {size_bytes >> 20} MiB"
             yield Row("W3", f"{what}, data endpoint", ours, raw_tcp, RAW_BAR)
