@@ -263,10 +263,14 @@ class Session:
         """Wait until everything that was issued has run. Raises the first failed effect that was not raised yet."""
         if self.dead is not None:
             raise self._again(self.dead)
+        self.catch_up()
+        self._after_synchronize()
+
+    def catch_up(self) -> None:
+        """Wait until everything that was issued is answered, which is one wait however many batches it is in."""
         last = self.stream.last()
         if last is not None and not last.done:
             self._block(last)
-        self._after_synchronize()
 
     async def synchronize_async(self) -> None:
         """As `synchronize`, without holding up the event loop."""
