@@ -63,6 +63,10 @@ def save(obj: Any, f: File) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = _outline(obj, (), tensors)
+    for tensor in tensors.values():
+        # The shapes are asked for one by one, and may come in several batches.
+        tensor._cell.session.catch_up()
+        break
     metadata = {"format": "pt"}
     if not (isinstance(obj, Mapping) and list(obj) == list(tensors)):  # a plain list of tensors says all there is
         metadata[_STRUCTURE] = json.dumps(structure, separators=(",", ":"))

@@ -78,6 +78,9 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
         for key in expected
         if key in state
     }
+    for source in sources.values():
+        source._cell.session.catch_up()
+        break
     for key, source in sources.items():
         owner, name, target = expected[key]
         error = _load_one(owner, name, target, key, source, assign)
