@@ -46,9 +46,12 @@ class Duplex(Protocol):
 def open_duplex(channel: grpc.Channel, method: str, first: bytes) -> Duplex:
     """Begin an RPC with its first message."""
     try:
-        return Direct(channel, method, first)
+        # With GRPC_ENABLE_FORK_SUPPORT no thread may be inside gRPC at a fork, as the reader of Direct always is.
+        if not cygrpc.is_fork_support_enabled():
+            return Direct(channel, method, first)
     except (AttributeError, TypeError):
-        return Documented(channel, method, first)
+        pass
+    return Documented(channel, method, first)
 
 
 class Ended(grpc.RpcError):
