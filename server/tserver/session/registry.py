@@ -25,6 +25,8 @@ _BOOT_BYTES = 8
 _SECRET_BYTES = 16
 # How many ended sessions are remembered, so that their clients can be told why.
 _REMEMBERED = 4096
+# How long new sessions are refused at least, before gRPC stops.
+_REFUSING_S = 0.5
 
 
 class Sessions:
@@ -108,9 +110,12 @@ class Sessions:
     async def drain(self, timeout_s: float) -> None:
         """Take no new sessions, and wait until no batch is under way."""
         self._stopping = True
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
         for session in list(self._by_secret.values()):
-            await session.settled(deadline - time.monotonic())
+            await session.settled(began + timeout_s - time.monotonic())
+        if self._by_secret:
+            # gRPC only cancels what comes while it stops; clients that are there should hear the reason.
+            await asyncio.sleep(began + min(timeout_s, _REFUSING_S) - time.monotonic())
 
     def _make(self, principal: str) -> Session:
         if self._stopping:
