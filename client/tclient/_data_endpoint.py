@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from tclient._data_lines import STALL_S, Line, connect
 from tclient._exceptions import ServerError
@@ -22,44 +23,50 @@ log = logging.getLogger("tclient")
 _LENGTH = struct.Struct(">I")
 _MAX_RESTING = 4
 
+T = TypeVar("T")
 Memory = Callable[[rpc.OpenTransferResponse], memoryview]
 
 
 def send(session: Session, header: rpc.UploadHeader, view: memoryview) -> bool:
     """Upload; whether it is there. False: use gRPC."""
     head = _message(rpc.OpenTransferRequest(upload=header))
-    for line in _lines(session):
-        try:
-            line.write(head)
-            with Progress(session, "upload", len(view)) as progress:
-                line.send(view, progress)
-            # The server keeps the upload in its place among the session's calls, which may take a while.
-            if line.read(1, 0.0) == b"\0":
-                _rest(session, line)
-                return True
-        except OSError as error:
-            log.debug("the upload over the data endpoint failed: %s", error)
-        finally:
-            line.release()
-    return False
+
+    def move(line: Line) -> bool | None:
+        line.write(head)
+        with Progress(session, "upload", len(view)) as progress:
+            line.send(view, progress)
+        # The server takes an upload when the engine has a moment for it, which may be a while.
+        return line.read(1, 0.0) == b"\0" or None
+
+    return _over_a_line(session, "upload", move) is not None
 
 
 def receive(session: Session, request: rpc.DownloadRequest, memory: Memory) -> rpc.OpenTransferResponse | None:
     """Download into the memory that is made for it; what it is. None: use gRPC. Raises what `memory` raises."""
     head = _message(rpc.OpenTransferRequest(download=request))
+
+    def move(line: Line) -> rpc.OpenTransferResponse | None:
+        line.write(head)
+        (length,) = _LENGTH.unpack(line.read(_LENGTH.size, 0.0))
+        answer = rpc.OpenTransferResponse.FromString(line.read(length, STALL_S))
+        view = memory(answer)
+        with Progress(session, "download", len(view)) as progress:
+            line.receive(view, progress)
+        return answer if line.read(1, STALL_S) == b"\0" else None
+
+    return _over_a_line(session, "download", move)
+
+
+def _over_a_line(session: Session, what: str, move: Callable[[Line], T | None]) -> T | None:
+    """What `move` gives on the first line on which all went well; such a line rests for the next transfer."""
     for line in _lines(session):
         try:
-            line.write(head)
-            (length,) = _LENGTH.unpack(line.read(_LENGTH.size, 0.0))
-            answer = rpc.OpenTransferResponse.FromString(line.read(length, STALL_S))
-            view = memory(answer)
-            with Progress(session, "download", len(view)) as progress:
-                line.receive(view, progress)
-            if line.read(1, STALL_S) == b"\0":
+            moved = move(line)
+            if moved is not None:
                 _rest(session, line)
-                return answer
+                return moved
         except OSError as error:
-            log.debug("the download over the data endpoint failed: %s", error)
+            log.debug("the %s over the data endpoint failed: %s", what, error)
         finally:
             line.release()
     return None

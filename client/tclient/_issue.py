@@ -124,6 +124,13 @@ def find_session(values: Iterable[Any], kwargs: Mapping[str, Any] | None, depth:
     return find_session(kwargs.values(), None) if kwargs else None
 
 
+def catch_up(values: Iterable[Any]) -> None:
+    """Before shapes are asked for one by one: one wait for all of them, in however many batches they come."""
+    session = find_session(values, None)
+    if session is not None:
+        session.catch_up()
+
+
 def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
     """Issue one call and return what it returns, waiting only where that cannot be told.
 

@@ -21,7 +21,7 @@ import numpy as np
 from tclient import _functions, _safetensors, _values
 from tclient._dtypes import DTYPES, dtype
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
-from tclient._issue import dispatch, prepare
+from tclient._issue import catch_up, dispatch, prepare
 from tclient._operations import TABLE
 from tclient._safetensors import Entry
 from tclient._session import Session
@@ -63,10 +63,7 @@ def save(obj: Any, f: File) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = _outline(obj, (), tensors)
-    for tensor in tensors.values():
-        # The shapes are asked for one by one, and may come in several batches.
-        tensor._cell.session.catch_up()
-        break
+    catch_up(tensors.values())
     metadata = {"format": "pt"}
     if not (isinstance(obj, Mapping) and list(obj) == list(tensors)):  # a plain list of tensors says all there is
         metadata[_STRUCTURE] = json.dumps(structure, separators=(",", ":"))

@@ -16,7 +16,7 @@ import numpy as np
 
 import tclient
 from tclient._dtypes import DTYPES, LAYOUTS, dtype
-from tclient._issue import find_session
+from tclient._issue import catch_up
 from tclient._tensor import Tensor
 
 __all__ = ["assert_close"]
@@ -100,10 +100,7 @@ def assert_close(
     options = _Options(
         allow_subclasses, rtol, atol, equal_nan, check_device, check_dtype, check_layout, check_stride, msg
     )
-    session = find_session((actual, expected), None)
-    if session is not None:
-        # The shapes are asked for one by one, and may come in several batches.
-        session.catch_up()
+    catch_up((actual, expected))
     with tclient.no_grad():  # the comparison is no part of what the caller differentiates
         found: list[_Tensors | _Mismatch] = []
         try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tclient
+from tclient._issue import catch_up
 from tclient.nn._core import Tensor
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool, assign: bool) -
         for key in expected
         if key in state
     }
-    for source in sources.values():
-        source._cell.session.catch_up()
-        break
+    catch_up(sources.values())
     for key, source in sources.items():
         owner, name, target = expected[key]
         error = _load_one(owner, name, target, key, source, assign)

@@ -16,7 +16,7 @@ from tserver.engine.operations import Operation
 from tserver.engine.space import Space, Staged, Upload
 from tserver.engine.transfers import bring
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
-from tserver.errors import Exhausted, InvalidArgument, ServerError, UnknownId
+from tserver.errors import Exhausted, InvalidArgument, UnknownId
 
 
 def description(tensor: torch.Tensor, ref: pb.Ref | None = None) -> pb.TensorMeta:
@@ -148,20 +148,15 @@ def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default
     Raises: AlreadyExists, InvalidArgument, Exhausted.
     """
     if not header.create_tensor:
-        try:
-            space.name_upload(upload)
-        except ServerError:
-            space.drop_upload(upload)
-            raise
+        space.name_upload(upload)
         upload.complete = True
         return None
     space.drop_upload(upload)
     if header.device:
         check_device(header.device)
     try:
-        tensor = tensor_from_bytes(upload.dtype, upload.shape, upload.data, copy=False).to(
-            header.device or default_device
-        )
+        host = tensor_from_bytes(upload.dtype, upload.shape, upload.data, copy=False)
+        tensor = host.to(header.device or default_device)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
     call_id = space.new_server_id()

@@ -245,7 +245,8 @@ class Space:
         return upload
 
     def name_upload(self, upload: Upload) -> None:
-        """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists."""
+        """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists; it is dropped then."""
+        self._incoming.discard(upload)
         if not upload.id:
             raise InvalidArgument("the upload has the id 0; choose another")
         before = self.uploads.get(upload.id)
@@ -253,7 +254,6 @@ class Space:
         if before is not None and before.complete:
             raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
         self.uploads[upload.id] = upload
-        self._incoming.discard(upload)
 
     def drop_upload(self, upload: Upload) -> None:
         """An upload has failed, or is used up."""

@@ -10,7 +10,6 @@ import mmap
 import os
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -91,28 +90,31 @@ class Wire:
 
     def receive(self, into: memoryview, pace: Pace) -> bool:
         """Fill memory with what comes; False if the peer leaves before."""
-        raise NotImplementedError
-
-    def send(self, source: Source, pace: Pace) -> None:
-        """Send all there is."""
-        raise NotImplementedError
-
-
-class TcpWire(Wire):
-    """A plain TCP connection: straight into memory and out of it."""
-
-    def receive(self, into: memoryview, pace: Pace) -> bool:
-        """See Wire."""
-        _limit_in_kernel(self.connection)
+        self._be_patient()
         position = 0
         while position < len(into):
-            piece = into[position : position + _PIECE_BYTES]
-            count = self.connection.recv_into(piece, 0, socket.MSG_WAITALL)
+            count = self._take(into[position : position + _PIECE_BYTES])
             if not count:
                 return False
             position += count
             pace.check()
         return True
+
+    def send(self, source: Source, pace: Pace) -> None:
+        """Send all there is."""
+        raise NotImplementedError
+
+    def _be_patient(self) -> None:
+        """Set how long one call may get nowhere."""
+        self.connection.settimeout(STALL_S)
+
+    def _take(self, piece: memoryview) -> int:
+        """Put what has come into a piece of memory; how much that is."""
+        return self.connection.recv_into(piece)
+
+
+class TcpWire(Wire):
+    """A plain TCP connection: straight into memory and out of it."""
 
     def send(self, source: Source, pace: Pace) -> None:
         """See Wire."""
@@ -130,31 +132,22 @@ class TcpWire(Wire):
                     raise TimeoutError("the peer takes nothing") from None
             pace.check()
 
+    def _be_patient(self) -> None:
+        _limit_in_kernel(self.connection)
+
+    def _take(self, piece: memoryview) -> int:
+        return self.connection.recv_into(piece, 0, socket.MSG_WAITALL)
+
 
 class TlsWire(Wire):
     """A TLS connection."""
-
-    def __init__(self, connection: ssl.SSLSocket) -> None:
-        super().__init__(connection)
-
-    def receive(self, into: memoryview, pace: Pace) -> bool:
-        """See Wire."""
-        self.connection.settimeout(STALL_S)
-        position = 0
-        while position < len(into):
-            count = self.connection.recv_into(into[position : position + _PIECE_BYTES])
-            if not count:
-                return False
-            position += count
-            pace.check()
-        return True
 
     def send(self, source: Source, pace: Pace) -> None:
         """See Wire."""
         # What is given to TLS must stay as it is until it is taken.
         source.settle()
         data = memoryview(source.data)
-        self.connection.settimeout(STALL_S)
+        self._be_patient()
         position = 0
         while position < len(data):
             position += self.connection.send(data[position : position + _TLS_PIECE_BYTES])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import inspect
-from tserver.errors import Exhausted, ServerError
+from tserver.errors import Exhausted
 from tserver.service.binding import parse
 from tserver.service.calls import require
 from tserver.service.data_endpoint import TICKET_S, Admitted, DataEndpoint, Transfer, Transfers
@@ -69,11 +69,7 @@ class _Connection(Transfers):
 
         def begin(space: Space) -> Upload:
             upload = inspect.begin_upload(space, header)
-            try:
-                space.name_upload(upload)
-            except ServerError:
-                space.drop_upload(upload)
-                raise
+            space.name_upload(upload)
             return upload
 
         # Named from the beginning, so that nothing is left to do when the bytes are there.
