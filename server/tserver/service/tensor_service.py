@@ -35,7 +35,7 @@ from tserver.service.calls import (
     scalar,
 )
 from tserver.service.data_endpoint import DataEndpoint
-from tserver.service.transfers import open_transfer
+from tserver.service.transfers import begin_upload, open_transfer
 from tserver.session.framing import chunk_frame, chunk_of
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class TensorServicer:
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
         session = self._session(header, context)
-        upload = await session.run(lambda space: inspect.begin_upload(space, header))
+        upload = await begin_upload(session, header)
         try:
             received = await self._fill(upload.data, header, session, context)
         except BaseException:

@@ -5,6 +5,7 @@ Knows sessions and messages; does not know how bytes travel.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from tserver.session.session import Session
 
 
+async def begin_upload(session: Session, header: ts.UploadHeader) -> Upload:
+    """Memory for an upload, in its place among the calls. Cancelled, it leaves none behind.
+
+    Raises: InvalidArgument, Exhausted.
+    """
+    begun: list[Upload] = []
+
+    def drop(space: Space) -> None:
+        for upload in begun:
+            space.drop_upload(upload)
+
+    try:
+        await session.run(lambda space: begun.append(inspect.begin_upload(space, header)))
+    except asyncio.CancelledError:
+        # It may still begin, before this.
+        session.forget(drop)
+        raise
+    return begun[0]
+
+
 async def open_transfer(
     endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, device: str
 ) -> ts.OpenTransferResponse:
@@ -31,7 +52,7 @@ async def open_transfer(
         admitted = _Connection(session)
     elif request.HasField("upload"):
         header = request.upload
-        upload = await session.run(lambda space: inspect.begin_upload(space, header))
+        upload = await begin_upload(session, header)
 
         def finish() -> None:
             session.run_from_thread(lambda space: inspect.finish_upload(space, header, upload, device))
