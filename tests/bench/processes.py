@@ -96,22 +96,36 @@ def start(name: str, module: str, arguments: Sequence[str] = (), *, cpu: int | N
     """Start `python -m module`, on one core if one is named."""
     command = [sys.executable, "-m", module, *arguments]
 
-    def pin() -> None:
-        if cpu is not None:
-            os.sched_setaffinity(0, {cpu})
-
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is ended
-    popen = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        preexec_fn=pin,  # noqa: PLW1509 - this process has one thread
-    )
+    with _on(cpu):
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+        )
     return Process(name, popen, log)
+
+
+@contextlib.contextmanager
+def _on(cpu: int | None) -> Iterator[None]:
+    """Have a process that is started within run on one core, which it inherits.
+
+    Not by a function that runs in the copy of this process: where this one uses gRPC, that starts threads in a copy,
+    and they abort it when their descriptors are closed.
+    """
+    if cpu is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @dataclass(frozen=True)
