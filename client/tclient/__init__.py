@@ -14,6 +14,7 @@ from __future__ import annotations
 import math as _math
 from typing import Any as _Any
 
+from tclient import _polling as _polling  # isort: skip
 from tclient import _namespace, _state, _types
 from tclient._compile import (
     compile as compile,

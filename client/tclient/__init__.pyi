@@ -3,6 +3,7 @@
 
 import builtins as _builtins
 
+from tclient import _polling as _polling
 from tclient._compile import compile as compile
 from tclient._context import autocast as autocast
 from tclient._context import enable_grad as enable_grad

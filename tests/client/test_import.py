@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.serving import ROOT, ServerProcess
 
 _PATHS = [str(ROOT / "client"), str(ROOT / "proto")]
@@ -50,6 +52,35 @@ def test_using_the_client_brings_in_neither_torch_nor_the_server(server: ServerP
         "        pass\n"
     ) + _FORBIDDEN.replace(", 'asyncio'", "")
     assert run(script, server.address).strip() == "[]"
+
+
+_WITHOUT_EVENT_ENGINES = (
+    "import os\n"
+    "import {first}\n"
+    "import tclient\n"
+    "with tclient.connect(sys.argv[1]):\n"
+    "    assert (tclient.ones(3) + 1).tolist() == [2.0, 2.0, 2.0]\n"
+    "    from tclient._polling import chosen\n"
+    "    print(chosen, os.environ.get('GRPC_EXPERIMENTS'))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "given", "told"),
+    [
+        pytest.param("os", None, "True None", id="as it comes"),
+        pytest.param("grpc", None, "False None", id="a program that has gRPC already"),
+        pytest.param("os", "", "False ", id="a choice of the user's"),
+    ],
+)
+def test_the_choice_of_how_grpc_waits_leaves_no_trace(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch, first: str, given: str | None, told: str
+) -> None:
+    if given is None:
+        monkeypatch.delenv("GRPC_EXPERIMENTS", raising=False)
+    else:
+        monkeypatch.setenv("GRPC_EXPERIMENTS", given)
+    assert run(_WITHOUT_EVENT_ENGINES.format(first=first), server.address) == told + "\n"
 
 
 def test_import_costs_at_most_300_ms_more_than_numpy_and_grpc() -> None:
