@@ -13,8 +13,9 @@ from tserver.engine.device import check_device
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space, Staged, Upload
+from tserver.engine.space import Space, Staged
 from tserver.engine.transfers import bring
+from tserver.engine.uploads import Upload
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
 from tserver.errors import Exhausted, InvalidArgument, UnknownId
 
@@ -131,7 +132,10 @@ def free_tensors(space: Space, request: ts.FreeTensorsRequest) -> ts.FreeTensors
 
 
 def begin_upload(space: Space, header: ts.UploadHeader) -> Upload:
-    """Memory for an upload. Raises: InvalidArgument, Exhausted before it is taken."""
+    """Memory for an upload. From any thread, where the session has no quota.
+
+    Raises: InvalidArgument, Exhausted before it is taken.
+    """
     dtype, shape = dtype_of(header.dtype), list(header.shape)
     size = checked_nbytes(shape, dtype)
     what = f"an upload of shape {shape}"
@@ -148,10 +152,10 @@ def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default
     Raises: AlreadyExists, InvalidArgument, Exhausted.
     """
     if not header.create_tensor:
-        space.name_upload(upload)
+        space.uploads.name(upload)
         upload.complete = True
         return None
-    space.drop_upload(upload)
+    space.uploads.drop(upload)
     if header.device:
         check_device(header.device)
     try:

@@ -1,6 +1,6 @@
 """What one session holds: results of calls by id, uploads, and the names and modes it has defined.
 
-Only the engine's thread touches a space.
+Only the engine's thread touches a space, but for its uploads.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from tserver.engine.host_memory import HostMemory
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.transfers import Arrival
+from tserver.engine.uploads import Upload, Uploads
 from tserver.engine.values import held_as
-from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, UnknownId
+from tserver.errors import CallFailed, Exhausted, InvalidArgument, UnknownId
 
 # Ids from here on are made by the server, for callers of the typed RPCs. Below 2^53, so that every language holds them.
 FIRST_SERVER_ID = 1 << 48
@@ -89,17 +90,6 @@ class Staged:
             return self._lender is None or self._lender._version == self._version
 
 
-class Upload:
-    """Elements that come from a client, in memory that is counted from the beginning."""
-
-    __slots__ = ("complete", "data", "dtype", "id", "shape")
-
-    def __init__(self, upload_id: int, dtype: torch.dtype, shape: list[int], data: memoryview) -> None:
-        self.id, self.dtype, self.shape, self.data = upload_id, dtype, shape, data
-        # Set when all bytes are there; by whichever thread receives them.
-        self.complete = False
-
-
 def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
     """The parts of a result that are held, with their paths."""
     if isinstance(result, (tuple, list)) and not isinstance(result, torch.Size):
@@ -138,8 +128,7 @@ class Space:
         self.objects: dict[int, Any] = {}
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
-        # Those that calls may name, complete or not.
-        self.uploads: dict[int, Upload] = {}
+        self.uploads = Uploads(memory)
         self.state = ProcessState(default_device)
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
@@ -151,9 +140,6 @@ class Space:
         self._lent: list[weakref.ref[Staged]] = []
         # Whether each call must be looked at before it is run: for the quota, or for what is lent.
         self.watched = bool(max_bytes)
-        # Uploads that are under way and not among those.
-        self._incoming: set[Upload] = set()
-        self._memory = memory
         self.peak_results = 0
         # What the reply to the batch under way may still take, in bytes.
         self.reply_room = MAX_REPLY_BYTES
@@ -236,38 +222,11 @@ class Space:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         if self.max_bytes:
             self._check_quota(what, size)
-        try:
-            data = self._memory.take(size).data
-        except (MemoryError, RuntimeError) as error:
-            raise Exhausted(f"{what} needs {size} bytes, which are not free", reason="OUT_OF_MEMORY") from error
-        upload = Upload(upload_id, dtype, shape, data)
-        self._incoming.add(upload)
-        return upload
-
-    def name_upload(self, upload: Upload) -> None:
-        """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists; it is dropped then."""
-        self._incoming.discard(upload)
-        if not upload.id:
-            raise InvalidArgument("the upload has the id 0; choose another")
-        before = self.uploads.get(upload.id)
-        # One that has not arrived gives way: its sender has lost the connection, and begins anew.
-        if before is not None and before.complete:
-            raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
-        self.uploads[upload.id] = upload
-
-    def drop_upload(self, upload: Upload) -> None:
-        """An upload has failed, or is used up."""
-        self._incoming.discard(upload)
-        if self.uploads.get(upload.id) is upload:
-            del self.uploads[upload.id]
+        return self.uploads.begin(what, upload_id, dtype, shape, size)
 
     def take_upload(self, upload_id: int) -> Upload:
-        """A completed upload, which is used up. Raises: UnknownId."""
-        found = self.uploads.get(upload_id)
-        if found is None or not found.complete:
-            raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first")
-        del self.uploads[upload_id]
-        return found
+        """A complete upload, which is used up. Raises: UnknownId."""
+        return self.uploads.take(upload_id)
 
     def new_server_id(self) -> int:
         """An id for a caller who makes none; no two sessions share one, so that a mix-up is noticed."""
@@ -327,8 +286,7 @@ class Space:
     def held_bytes(self) -> int:
         """The memory of everything held, each storage counted once."""
         staged = sum(len(held.data) for held in self.objects.values() if isinstance(held, Staged))
-        uploads = sum(len(upload.data) for upload in (*self.uploads.values(), *self._incoming))
-        return sum(self.storages().values()) + staged + uploads
+        return sum(self.storages().values()) + staged + self.uploads.held_bytes()
 
     def storages(self) -> dict[tuple[torch.device, int], int]:
         """The size of each storage in use, by device and address.

@@ -216,7 +216,7 @@ class TensorServicer:
         try:
             received = await self._fill(upload.data, header, session, context)
         except BaseException:
-            session.forget(lambda space: space.drop_upload(upload))
+            session.lane.space.uploads.drop(upload)
             raise
         device = str(self._engine.device)
         tensor = await session.run(lambda space: inspect.finish_upload(space, header, upload, device))

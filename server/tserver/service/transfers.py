@@ -18,7 +18,8 @@ from tserver.service.data_endpoint import TICKET_S, Admitted, DataEndpoint, Tran
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tserver.engine.space import Space, Staged, Upload
+    from tserver.engine.space import Space, Staged
+    from tserver.engine.uploads import Upload
     from tserver.session.session import Session
 
 
@@ -31,7 +32,7 @@ async def begin_upload(session: Session, header: ts.UploadHeader) -> Upload:
 
     def drop(space: Space) -> None:
         for upload in begun:
-            space.drop_upload(upload)
+            space.uploads.drop(upload)
 
     try:
         await session.run(lambda space: begun.append(inspect.begin_upload(space, header)))
@@ -90,11 +91,13 @@ class _Connection(Transfers):
 
         def begin(space: Space) -> Upload:
             upload = inspect.begin_upload(space, header)
-            space.name_upload(upload)
+            space.uploads.name(upload)
             return upload
 
-        # Named from the beginning, so that nothing is left to do when the bytes are there.
-        upload = session.run_from_thread(begin)
+        # Named from the beginning, so that nothing is left to do when the bytes are there. It waits for its turn among
+        # the calls only where they tell whether there is room; if it is refused, it is sent again in its turn.
+        space = session.lane.space
+        upload = session.run_from_thread(begin) if space.max_bytes else session.run_here(begin)
 
         def finish() -> None:
             upload.complete = True
@@ -108,7 +111,7 @@ def _into(session: Session, upload: Upload, finish: Callable[[], None]) -> Trans
         session.touch,
         target=upload.data,
         finish=finish,
-        cancel=lambda: session.forget(lambda space: space.drop_upload(upload)),
+        cancel=lambda: session.lane.space.uploads.drop(upload),
     )
 
 

@@ -219,6 +219,12 @@ class Session:
         self._check_open()
         return self.lane.run(function).result()
 
+    def run_here(self, function: Callable[[Space], T]) -> T:
+        """Run a function that may run on any thread, before the calls that wait."""
+        self.touch()
+        self._check_open()
+        return function(self.lane.space)
+
     def forget(self, function: Callable[[Space], object]) -> None:
         """Run a function that tidies up on the engine's thread; nobody waits for it."""
         self.lane.run(function)

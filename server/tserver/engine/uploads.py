@@ -1,0 +1,82 @@
+"""The uploads of one session: under way, or complete and not used yet. From any thread."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from tserver.engine.host_memory import HostMemory
+from tserver.errors import AlreadyExists, Exhausted, InvalidArgument, UnknownId
+
+
+class Upload:
+    """Elements that come from a client, in memory that is counted from the beginning."""
+
+    __slots__ = ("complete", "data", "dtype", "id", "shape")
+
+    def __init__(self, upload_id: int, dtype: torch.dtype, shape: list[int], data: memoryview) -> None:
+        self.id, self.dtype, self.shape, self.data = upload_id, dtype, shape, data
+        # Set when all bytes are there; by whichever thread receives them.
+        self.complete = False
+
+
+class Uploads:
+    """Those that a session has."""
+
+    def __init__(self, memory: HostMemory) -> None:
+        self._memory = memory
+        self._lock = threading.Lock()
+        # Those that calls may name, complete or not.
+        self._named: dict[int, Upload] = {}
+        # Those that are under way and not among these.
+        self._incoming: set[Upload] = set()
+
+    def begin(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
+        """Memory for an upload, which counts from now on. Raises: Exhausted."""
+        try:
+            data = self._memory.take(size).data
+        except (MemoryError, RuntimeError) as error:
+            raise Exhausted(f"{what} needs {size} bytes, which are not free", reason="OUT_OF_MEMORY") from error
+        upload = Upload(upload_id, dtype, shape, data)
+        with self._lock:
+            self._incoming.add(upload)
+        return upload
+
+    def name(self, upload: Upload) -> None:
+        """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists; it is dropped then."""
+        with self._lock:
+            self._incoming.discard(upload)
+            if not upload.id:
+                raise InvalidArgument("the upload has the id 0; choose another")
+            before = self._named.get(upload.id)
+            # One that has not arrived gives way: its sender has lost the connection, and begins anew.
+            if before is not None and before.complete:
+                raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
+            self._named[upload.id] = upload
+
+    def drop(self, upload: Upload) -> None:
+        """An upload has failed, or is used up."""
+        with self._lock:
+            self._incoming.discard(upload)
+            if self._named.get(upload.id) is upload:
+                del self._named[upload.id]
+
+    def take(self, upload_id: int) -> Upload:
+        """A complete one, which is used up. Raises: UnknownId."""
+        with self._lock:
+            found = self._named.get(upload_id)
+            if found is None or not found.complete:
+                raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first")
+            del self._named[upload_id]
+            return found
+
+    def held_bytes(self) -> int:
+        """The memory of all of them."""
+        with self._lock:
+            return sum(len(upload.data) for upload in (*self._named.values(), *self._incoming))
+
+    def clear(self) -> None:
+        """Let those go that calls may name; the others go with their senders."""
+        with self._lock:
+            self._named.clear()
