@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tserver.engine.linear import Linear
 from tserver.engine.threads import all_cores, is_heavy
 
 Apply = Callable[[Tensor], Tensor]
@@ -283,7 +284,7 @@ def _linear(given: Mapping[str, Any]) -> Step:
             f"give a bias of shape ({weight.shape[0]},)"
         )
     tensors = (weight,) if bias is None else (weight, bias)
-    return Step("linear", partial(F.linear, weight=weight, bias=bias), tensors, weight.shape[1], weight.shape[0])
+    return Step("linear", Linear(weight, bias), tensors, weight.shape[1], weight.shape[0])
 
 
 def _neuron(given: Mapping[str, Any]) -> Step:
