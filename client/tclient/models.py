@@ -23,7 +23,7 @@ import numpy as np
 from tclient import _state
 from tclient._connection import translate
 from tclient._dtypes import BY_CODE, dtype
-from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, make_error
+from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, TensorValueError, make_error
 from tclient._forwards import Forwards
 from tclient._issue import own
 from tclient._layers import activation_of, layers_of, spec_of, tensors_of
@@ -67,13 +67,27 @@ class ServedModel:
     ) -> Any:
         """The outputs for inputs. timeout_s is for the answer, queue_timeout_us for the wait before the network is run.
 
-        Raises: ValueError for inputs that do not fit, KeyError if the network is gone, ServerBusy if its queue is full
-        or the time is up.
+        A tensor, and an array too large for a message, is not queued: the network is run on it in its place among the
+        calls of the session. priority and the two times are for what is queued.
+
+        Raises: ValueError for inputs that do not fit, and for a priority or a time where there is no queue; KeyError if
+        the network is gone; ServerBusy if its queue is full or the time is up.
         """
+        for_the_queue = priority or queue_timeout_us or timeout_s is not None
         if isinstance(inputs, Tensor):
+            if for_the_queue:
+                raise TensorValueError(
+                    f"{self.name}: a tensor is not queued, so it has no priority, timeout_s or queue_timeout_us; "
+                    "leave them out, or give a numpy array"
+                )
             return own("tc.model_forward", self.name, self.version or 0, inputs)
         array, element = array_of(self._as_array(inputs))
         if array.nbytes > self._session.max_inline:
+            if for_the_queue:
+                raise TensorValueError(
+                    f"{self.name}: inputs of {array.nbytes} bytes are not queued, so they have no priority, timeout_s "
+                    f"or queue_timeout_us; leave them out, or give at most {self._session.max_inline} bytes at a time"
+                )
             import tclient
 
             with self._session.use():

@@ -122,6 +122,18 @@ def test_versions_are_latest_or_pinned(tc: ModuleType, name: str) -> None:
         tc.models.get(name)
 
 
+@pytest.mark.parametrize("option", [{"priority": 1}, {"timeout_s": 5.0}, {"queue_timeout_us": 1}], ids=str)
+def test_what_is_not_queued_takes_nothing_that_is_for_the_queue(
+    tc: ModuleType, name: str, option: dict[str, Any]
+) -> None:
+    served = tc.models.create(name, tc.nn.MLP([6, 3]))
+    large = np.zeros((1 << 16, 6), np.float32)
+    for inputs, told in ((tc.from_numpy(ROWS), "a tensor is not queued"), (large, f"inputs of {large.nbytes} bytes")):
+        with pytest.raises(ValueError, match=rf"{name}: {told}.*leave them out"):
+            served(inputs, **option)
+    assert served(large).shape == (1 << 16, 3)
+
+
 def test_large_arrays_go_as_tensors(tc: ModuleType, name: str) -> None:
     weight = np.ones((1, 8), np.float32)
     served = tc.models.create(name, [(weight, None, None)])
