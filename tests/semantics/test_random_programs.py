@@ -93,7 +93,8 @@ class Steps:
                 return m.full(shape, value, dtype=kind)
             if which == "tensor":
                 return m.tensor((np.arange(count) * value % 7).reshape(shape).tolist()).to(kind)
-            if which == "numpy":
+            # An array without elements has any strides, which do not travel, and a tensor made of it has them too.
+            if which == "numpy" and count:
                 return m.from_numpy((np.arange(count) * 0.75 - value).reshape(shape)).to(kind)
             if which == "eye":
                 return m.eye(3, 2, dtype=kind)
@@ -314,7 +315,7 @@ class Steps:
         return f"{name} x{i} x{j} {a}", run
 
     def _convert(self) -> tuple[str, Step]:
-        i, _ = self._tensor()
+        i, x = self._tensor()
         j, _ = self._tensor()
         dtype, name = self._one(_DTYPES), self._one(["to", "type", "to other", "float", "numpy", "view", "copy"])
 
@@ -324,9 +325,9 @@ class Steps:
                 return v[i].to(v[j])
             if name == "float":
                 return v[i].float()
-            if name == "numpy":
+            if name == "numpy" and x.numel():
                 return m.from_numpy(np.array(v[i].numpy(), order="C"))
-            if name == "copy":
+            if name in ("copy", "numpy"):
                 return v[i].to(kind, copy=True)
             return getattr(v[i], name)(kind)
 
