@@ -24,7 +24,9 @@ from tclient._session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
-_CHUNK_BYTES = 1 << 20
+# Of 512 KiB to 2 MiB this is the fastest, by a fifth and more: from 1 MiB on, with what frames it, a message is larger
+# than gRPC takes in one go.
+_CHUNK_BYTES = 960 << 10
 
 Array = np.ndarray[Any, Any]
 # The code of the dtype, the shape, and the bytes.
@@ -48,12 +50,12 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
     header.context.session = session.secret
     _keep_freed_memory()
     opening = rpc.UploadRequest(header=header).SerializeToString()
-    chunk_bytes = min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
 
     def attempt() -> None:
         try:
             with Progress(session, "upload", len(view)) as progress:
-                response = session.connection.upload(_counted(_chunks(opening, view, chunk_bytes), progress, view))
+                chunks = _chunks(opening, view, chunk_bytes(session))
+                response = session.connection.upload(_counted(chunks, progress, view))
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                 return  # it had arrived; only the answer was lost
@@ -70,6 +72,11 @@ def _keep_freed_memory() -> None:
     """Let the C library keep some freed memory. Else the kernel maps each chunk anew: that is slower than a copy."""
     # glibc takes the size of the largest block freed so far, up to 32 MiB, for what is usual here. Never touched.
     bytearray((32 << 20) - 8192)
+
+
+def chunk_bytes(session: Session) -> int:
+    """The size of the chunks of an upload."""
+    return min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
 
 
 def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[bytes]:

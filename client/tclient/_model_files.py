@@ -39,7 +39,7 @@ def upload(session: Session, path: Path, progress: bool) -> int:
                 crc32=zlib.crc32(view),
             )
             opening = session_rpc.UploadRequest(header=header).SerializeToString()
-            chunks = _bulk._chunks(opening, view, session.limits.max_chunk_bytes or 1 << 20)
+            chunks = _bulk._chunks(opening, view, _bulk.chunk_bytes(session))
             with _bar(path.name, size, progress) as bar:
                 session.connection.upload(_counted(chunks, bar))
         finally:
