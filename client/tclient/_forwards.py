@@ -118,6 +118,9 @@ class _Stream:
     def _requests(self) -> Iterator[rpc.MlpForwardStreamRequest]:
         while True:
             self._wake.acquire()
+            if len(self._waiting) > 1:
+                # Who was answered just now asks again: let them, and take their requests along.
+                time.sleep(0)
             with self._lock:
                 pending, self._pending = self._pending, []
             if self.is_over:
