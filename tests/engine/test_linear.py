@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tserver.engine import linear
-from tserver.engine.linear import Linear, Product
+from tserver.engine.linear import Blocks, Linear
 
 ROWS, INPUTS, OUTPUTS = 1024, 257, 65
 
@@ -29,8 +29,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         assert product is not None
         return product(input, weight, bias)
 
-    replacement: Product = noted
-    monkeypatch.setattr(Linear, "product", staticmethod(replacement))
+    monkeypatch.setattr(Linear, "blocks", Blocks(noted))
     return asked
 
 
@@ -51,6 +50,26 @@ def test_the_numbers_are_those_of_torch(used: list[Tensor], shape: tuple[int, ..
     assert found.layout is torch.strided
     assert found.is_contiguous()
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks"),
+    [(1024, [1024]), (2900, [1024, 1024, 512, 256]), (1535, [1024, 256]), (256 * 5 + 3, [1024, 256])],
+)
+def test_rows_go_in_blocks_of_few_sizes(used: list[Tensor], rows: int, blocks: list[int]) -> None:
+    weight, bias = layer()
+    x = torch.randn(rows, INPUTS)
+    torch.testing.assert_close(Linear(weight, bias)(x), F.linear(x, weight, bias))
+    assert [len(block) for block in used] == blocks
+
+
+def test_there_is_a_bound_on_what_is_kept_for_shapes(used: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias = layer()
+    monkeypatch.setattr(Linear, "blocks", Blocks(Linear.blocks.product, weight.nbytes))
+    x = torch.randn(1024 + 512, INPUTS)
+    for _ in range(2):
+        torch.testing.assert_close(Linear(weight, bias)(x), F.linear(x, weight, bias))
+    assert [len(block) for block in used] == [1024, 1024], "one shape has room, and stays"
 
 
 def test_what_is_not_finite_stays_where_it_is(used: list[Tensor]) -> None:

@@ -17,6 +17,10 @@ from torch import Tensor
 
 # Multiplications from which on it is worth it; below, a layer is the same whatever library it could be.
 _HEAVY = 1 << 24
+# oneDNN compiles a kernel for each shape, and for as long as the process lives keeps that and memory for the weights.
+# So it gets rows in blocks of these sizes, MKL the rest, and there is a bound on the weights it may keep memory for.
+_BLOCKS = (1024, 512, 256)
+_MAX_KEPT_BYTES = 128 << 20
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -46,21 +50,59 @@ def onednn() -> Product | None:
     return product
 
 
+class Blocks:
+    """A product for blocks of rows. For one thread."""
+
+    def __init__(self, product: Product | None, max_kept_bytes: int = _MAX_KEPT_BYTES) -> None:
+        self.product = product
+        self._room = max_kept_bytes
+        # The shapes that have been multiplied: rows, and those of the weights.
+        self._known: set[tuple[int, ...]] = set()
+
+    def multiply(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """The outputs for rows (n, in), or None where that is left to torch."""
+        product, count = self.product, rows.shape[0]
+        if product is None or count < _BLOCKS[-1]:
+            return None
+        made: list[Tensor] = []
+        done = 0
+        for size in _BLOCKS:
+            while count - done >= size and self._admits(size, weight):
+                made.append(product(rows[done : done + size], weight, bias))
+                done += size
+        if done == 0:
+            return None
+        if done < count:
+            made.append(F.linear(rows[done:], weight, bias))
+        return made[0] if len(made) == 1 else torch.cat(made)
+
+    def _admits(self, size: int, weight: Tensor) -> bool:
+        shape = (size, *weight.shape)
+        if shape not in self._known:
+            if weight.nbytes > self._room:
+                return False
+            self._room -= weight.nbytes
+            self._known.add(shape)
+        return True
+
+
 class Linear:
     """input @ weight.T + bias; shapes (..., in) -> (..., out). Raises: what torch raises."""
 
     __slots__ = ("_bias", "_weight")
 
-    product: Product | None = find()
+    blocks = Blocks(find())
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight, self._bias = weight, bias
 
     def __call__(self, input: Tensor) -> Tensor:
-        product = Linear.product
-        if product is not None and input.numel() * self._weight.shape[0] >= _HEAVY and self._fits(input):
-            return product(input, self._weight, self._bias)
-        return F.linear(input, self._weight, self._bias)
+        weight, bias = self._weight, self._bias
+        if input.numel() * weight.shape[0] >= _HEAVY and self._fits(input):
+            found = self.blocks.multiply(input.reshape(-1, input.shape[-1]), weight, bias)
+            if found is not None:
+                return found.reshape(*input.shape[:-1], -1)
+        return F.linear(input, weight, bias)
 
     def _fits(self, input: Tensor) -> bool:
         """Whether it is what oneDNN's product takes, which knows neither gradients nor autocast."""
