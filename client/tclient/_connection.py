@@ -143,12 +143,12 @@ def _error_info(error: grpc.RpcError) -> tuple[str, dict[str, str]]:
     for key, value in trailers or ():
         if key == "grpc-status-details-bin":
             # Not needed before something fails, and not free to import.
-            from google.rpc import error_details_pb2, status_pb2
+            from tensorcompute.v1 import status_pb2
 
             status = status_pb2.Status.FromString(value)
             for detail in status.details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
+                if detail.type_url.endswith("/google.rpc.ErrorInfo"):
+                    info = status_pb2.ErrorInfo.FromString(detail.value)
                     return info.reason, dict(info.metadata)
     return "", {}
 

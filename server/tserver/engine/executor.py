@@ -201,8 +201,7 @@ class Executor:
                     if argument is result:
                         run.same[call_id] = call.args[_position(args, result)]
                         break
-                if len(objects) > space.peak_results:
-                    space.peak_results = len(objects)
+                space.peak_results = max(space.peak_results, len(objects))
         elif result is not None or call_id:
             self._tell_value(space, run, call, operation, result)
 

@@ -13,10 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.config import Config
@@ -27,6 +23,7 @@ from tserver.engine.models.store import Store
 from tserver.service import ports
 from tserver.service.binding import bind
 from tserver.service.data_endpoint import DataEndpoint, wanted_address
+from tserver.service.health import Health
 from tserver.service.model_service import ModelServicer
 from tserver.service.rpc_counts import RpcCounts
 from tserver.service.tensor_service import TensorServicer
@@ -92,12 +89,7 @@ class _Process:
                 _counting(rpcs, bind(service, servicer)) for service, servicer in zip(_SERVICES, servicers, strict=True)
             )
         )
-        health = HealthServicer()
-        add_HealthServicer_to_server(health, server)
-        names = [service.full_name for service in _SERVICES]
-        reflection.enable_server_reflection(
-            (*names, reflection.SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name), server
-        )
+        health = Health(server, [service.full_name for service in _SERVICES])
         host = config.listen.rsplit(":", 1)[0]
         address = ports.listen(server, "--listen", f"{host}:{self._port}", config)
         engine.start()
@@ -117,8 +109,7 @@ class _Process:
 
             print(f"metrics listening on {Metrics(config, engine, sessions, rpcs).start()}", flush=True)
         await server.start()
-        for name in ("", *names):
-            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await health.say_serving()
         _quiet_collector()
         print(f"listening on {address}", flush=True)
         log.info(
@@ -133,7 +124,7 @@ class _Process:
         expiring = asyncio.create_task(sessions.expire())
         await _until_told_to_stop()
         log.info("stopping", extra={"sessions": len(sessions)})
-        await health.enter_graceful_shutdown()
+        await health.say_stopping()
         if oip is not None:
             await oip.drain()
         await sessions.drain(config.drain_s)

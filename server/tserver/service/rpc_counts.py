@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
+from tensorcompute.v1 import status_pb2
 from tserver.engine.models.statistics import Histogram
 from tserver.service.calls import Context
 from tserver.service.status import DETAILS_KEY
@@ -148,7 +148,8 @@ def _failure(context: Any) -> tuple[str, str]:
     for key, value in context.trailing_metadata() or ():
         if key == DETAILS_KEY:
             status = status_pb2.Status.FromString(value)
-            info = error_details_pb2.ErrorInfo()
-            if status.details and status.details[0].Unpack(info):
+            if status.details:
+                # The first is the ErrorInfo: see status.trailers.
+                info = status_pb2.ErrorInfo.FromString(status.details[0].value)
                 return _CODES.get(status.code, "UNKNOWN"), info.reason
     return "UNKNOWN", "UNKNOWN"

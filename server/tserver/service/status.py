@@ -10,15 +10,17 @@ import logging
 from collections.abc import Callable
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import Message
 
+from tensorcompute.v1 import status_pb2
 from tserver import errors
 
 log = logging.getLogger("tserver.service")
 
 DOMAIN = "tensorcompute"
 DETAILS_KEY = "grpc-status-details-bin"
+# Whose types the details are, to every client.
+_TYPES = "type.googleapis.com/google.rpc."
 
 CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -72,17 +74,16 @@ def trailers(
     retry_after_s = details.pop("retry_after_s", "")
     code = codes(error)
     status = status_pb2.Status(code=code.value[0], message=error.message)
-    packed = any_pb2.Any()
-    packed.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=details))
-    status.details.append(packed)
+    _attach(status, status_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=details))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        seconds = float(retry_after_s or 1)
-        delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(seconds * 1e9))
-        packed = any_pb2.Any()
-        packed.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-        status.details.append(packed)
+        retry = status_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(float(retry_after_s or 1) * 1e9))
+        _attach(status, retry)
     return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def _attach(status: status_pb2.Status, detail: Message) -> None:
+    status.details.add(type_url=_TYPES + detail.DESCRIPTOR.name, value=detail.SerializeToString())
 
 
 async def abort(

@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
-from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from tensorcompute.oip import inference_pb2 as oip
 from tserver.config import Config
 from tserver.service import ports
 from tserver.service.binding import parse
 from tserver.service.calls import Context
+from tserver.service.health import Health
 from tserver.service.oip.errors import oip_code_of
 from tserver.service.oip.inference import MAX_MESSAGE_BYTES
 from tserver.service.oip.servicer import InferenceServicer
@@ -43,27 +40,23 @@ class OipListener:
         """With `rpcs`, what is asked of it is counted there."""
         self._config = config
         self._servicer = InferenceServicer(config, door)
-        self._health = HealthServicer()
         self._server = grpc.aio.server(options=ports.options(MAX_MESSAGE_BYTES))
+        self._health = Health(self._server, [SERVICE.full_name])
         handler = bind(self._servicer)
         self._server.add_generic_rpc_handlers((handler if rpcs is None else rpcs.counting(handler),))
 
     async def start(self) -> str:
         """Listen; the address. Raises: ValueError, OSError where that cannot be."""
         server = self._server
-        add_HealthServicer_to_server(self._health, server)
-        health = health_pb2.DESCRIPTOR.services_by_name["Health"]
-        reflection.enable_server_reflection((SERVICE.full_name, reflection.SERVICE_NAME, health.full_name), server)
         address = ports.listen(server, "--oip-listen", self._config.oip_listen, self._config)
         await server.start()
-        for name in ("", SERVICE.full_name):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.say_serving()
         return address
 
     async def drain(self) -> None:
         """Say that no more requests are wanted; those that come are answered still."""
         self._servicer.is_ready = False
-        await self._health.enter_graceful_shutdown()
+        await self._health.say_stopping()
 
     async def stop(self, grace_s: float) -> None:
         """End, once the requests under way are answered or the time is up."""

@@ -1,0 +1,54 @@
+"""What gRPC's companion packages add to a server: health checks and reflection.
+
+A server does without what is not installed: a GPU host may have only what torch and gRPC bring.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+log = logging.getLogger("tserver.service")
+
+
+class Health:
+    """The health of the services of a server, for who asks."""
+
+    def __init__(self, server: grpc.aio.Server, services: Iterable[str]) -> None:
+        """Answer for these services, by their full names, and let callers list them."""
+        # All of them, and the server itself.
+        self._names = ("", *services)
+        self._servicer: Any = None
+        self._pb2: Any = None
+        listed = list(self._names[1:])
+        try:
+            from grpc_health.v1 import health_pb2
+            from grpc_health.v1._async import HealthServicer
+            from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+        except ImportError:
+            log.warning("no health checks: grpcio-health-checking is not installed")
+        else:
+            self._pb2 = health_pb2
+            self._servicer = HealthServicer()
+            add_HealthServicer_to_server(self._servicer, server)
+            listed.append(health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        try:
+            from grpc_reflection.v1alpha import reflection
+        except ImportError:
+            log.warning("no reflection: grpcio-reflection is not installed")
+        else:
+            reflection.enable_server_reflection((*listed, reflection.SERVICE_NAME), server)
+
+    async def say_serving(self) -> None:
+        """From now on all services serve."""
+        if self._servicer is not None:
+            for name in self._names:
+                await self._servicer.set(name, self._pb2.HealthCheckResponse.SERVING)
+
+    async def say_stopping(self) -> None:
+        """From now on none does, for good."""
+        if self._servicer is not None:
+            await self._servicer.enter_graceful_shutdown()
