@@ -55,7 +55,7 @@ class _Recorder:
         self.lines: list[str] = []
         self.changes = self.meta_change = False
         self._function = function
-        self._session = session
+        self.session = session
         # Where a thing is: the slot, by the id and path under which the session knows it.
         self._slots = {_name(handle._cell): number for number, handle in enumerate(inputs, 1)}
         self._calls: list[tuple[pb.Call, Any]] = []
@@ -66,7 +66,7 @@ class _Recorder:
         """Run a call as it is, and record it."""
         if operation.name in _DATA_DEPENDENT or _is_masked(operation, args):
             raise self.refused(operation.name, "gives a result whose size depends on the elements")
-        encoded = _issue.encode_call(operation, self._session, args, kwargs)
+        encoded = _issue.encode_call(operation, self.session, args, kwargs)
         MODES.recorder = None
         try:
             result = _issue.dispatch(operation, args, kwargs)
@@ -179,7 +179,8 @@ class _Recording:
         self._count = len(outputs)
         self._metas: list[Meta | None] = [None] * len(outputs)
         self._latest = [weakref.ref(output) for output in outputs]
-        self._program = _issue.own("tc.program", _Message(recorder.program))
+        with recorder.session.use():
+            self._program = _issue.own("tc.program", _Message(recorder.program))
         name = "tc.run_with_effects" if recorder.changes else "tc.run"
         returns: Any = "none" if not outputs else "tensor" if len(outputs) == 1 else {"count": len(outputs)}
         self._operation = Operation(

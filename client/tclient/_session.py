@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -401,8 +401,8 @@ class Session:
         )
 
     def use(self) -> contextlib.AbstractContextManager[Session]:
-        """Within it this is the session of `tclient.…`; at its end the one before is, and this one stays open."""
-        return _using(self)
+        """Within it this is the session of `tclient.…` on this thread; at its end the one before is. Stays open."""
+        return _state.using(self)
 
     def __enter__(self) -> Session:
         self._previous = _state.enter(self)
@@ -420,12 +420,3 @@ class Session:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "lost" if self.dead is not None else "open"
         return f"<tclient.Session with {self.address}, {state}>"
-
-
-@contextlib.contextmanager
-def _using(session: Session) -> Iterator[Session]:
-    before = _state.swap(session)
-    try:
-        yield session
-    finally:
-        _state.swap(before)

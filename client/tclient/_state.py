@@ -6,8 +6,10 @@ Knows that sessions exist; does not know how they work.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tclient._exceptions import NotConnectedError, TensorError
@@ -15,7 +17,14 @@ from tclient._exceptions import NotConnectedError, TensorError
 if TYPE_CHECKING:
     from tclient._session import Session
 
+
+class _Thread(threading.local):
+    # Within `with session.use()`: the one that is meant on this thread, whatever others mean on theirs.
+    session: Session | None = None
+
+
 _current: Session | None = None
+_thread = _Thread()
 _lock = threading.RLock()
 # In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
 _kept: list[Any] = []
@@ -24,7 +33,7 @@ synchronous_default = False
 
 def current() -> Session:
     """The session that new tensors belong to. Opens one if TCLIENT_ADDRESS says where. Raises NotConnectedError."""
-    session = _current
+    session = _thread.session or _current
     if session is not None:
         return session
     address = os.environ.get("TCLIENT_ADDRESS")
@@ -39,7 +48,7 @@ def current() -> Session:
 
 def connected() -> Session | None:
     """The current session, if there is one."""
-    return _current
+    return _thread.session or _current
 
 
 def connect(
@@ -74,26 +83,29 @@ def connect(
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
     )
     with _lock:
-        session._previous = _current
+        session._previous = connected()
         _set(session)
     return session
 
 
 def disconnect() -> None:
     """Close the current session, if there is one. Raises the first failed effect that was not raised yet."""
-    session = _current
+    session = connected()
     if session is not None:
         session.close()
 
 
 def _set(session: Session | None) -> None:
     global _current
-    _current = session
+    if _thread.session is not None:
+        _thread.session = session
+    else:
+        _current = session
 
 
 def enter(session: Session) -> Session | None:
     """Make a session the current one; what was it before, unless it was this one already."""
-    previous = _current if _current is not session else session._previous
+    previous = before if (before := connected()) is not session else session._previous
     _set(session)
     return previous
 
@@ -103,17 +115,24 @@ def restore(previous: Session | None) -> None:
     _set(previous if previous is not None and not previous.closed else None)
 
 
-def swap(session: Session | None) -> Session | None:
-    """Make a session the current one; returns the one before."""
-    before = _current
-    _set(session)
-    return before
+@contextlib.contextmanager
+def using(session: Session) -> Iterator[Session]:
+    """Within it a session is the current one of this thread."""
+    before = _thread.session
+    _thread.session = session
+    try:
+        yield session
+    finally:
+        _thread.session = before
 
 
 def leave(session: Session) -> None:
     """A session that ends is no longer the current one."""
+    global _current
+    if _thread.session is session:
+        _thread.session = None
     if _current is session:
-        _set(None)
+        _current = None
 
 
 def _at_exit() -> None:
@@ -134,12 +153,12 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     from tclient._session import SESSIONS
 
-    global _lock
+    global _lock, _current
     _lock = threading.RLock()
     for session in list(SESSIONS):
         _kept.append((session, session.connection, session.stream))
         session.after_fork()
-    _set(None)
+    _thread.session = _current = None
 
 
 def install() -> None:
@@ -157,7 +176,7 @@ class synchronous:
 
     def __init__(self, mode: bool = True) -> None:
         global synchronous_default
-        self._session = _current
+        self._session = connected()
         self._before = (synchronous_default, self._session.synchronous if self._session else False)
         synchronous_default = bool(mode)
         if self._session is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -185,3 +186,39 @@ def test_threads_of_one_client_share_its_session(server: HasAddress) -> None:
         for thread in threads:
             thread.join(30.0)
         assert sorted(sums) == [3.0 * sum(range(start, start + 200)) for start in range(8)]
+
+
+def test_each_thread_means_its_own_session(server: HasAddress) -> None:
+    with tclient.connect(server.address) as a, tclient.connect(server.address) as b:
+        inside = threading.Barrier(2, timeout=10.0)
+
+        def work(session: tclient.Session) -> bool:
+            with session.use():
+                inside.wait()
+                x = tclient.arange(3)
+                fast = tclient.compile(lambda x: x * 2 + 1)
+                inside.wait()
+                assert (fast(x) + fast(x)).tolist() == [2, 6, 10]
+            return x._cell.session is session
+
+        with ThreadPoolExecutor(2) as pool:
+            assert all(pool.map(work, (a, b)))
+        # A function that is recorded for the tensors of one session, while another is the current one.
+        with a.use():
+            x = tclient.arange(3)
+        twice = tclient.compile(lambda x: x * 2)
+        assert [twice(x).tolist() for _ in range(2)] == [[0, 2, 4]] * 2
+
+
+def test_a_session_opened_within_another_is_meant_until_it_ends(server: HasAddress) -> None:
+    def meant() -> object:
+        return tclient.ones(1)._cell.session
+
+    with tclient.connect(server.address) as a, tclient.connect(server.address) as b, a.use():
+        assert meant() is a
+        with tclient.connect(server.address) as c:
+            assert meant() is c
+            with b.use():
+                assert meant() is b
+            assert meant() is c
+        assert meant() is a
