@@ -10,10 +10,15 @@ import pytest
 from tests.support.serving import ServerProcess
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the tensors of the shared server live; what compares with torch then has torch make its own there."""
+    parser.addoption("--device", default="cpu", help="device of the server that tests share (default: %(default)s)")
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
+def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server in a process of its own, on a free port of loopback."""
-    with ServerProcess() as running:
+    with ServerProcess(device=request.config.getoption("--device")) as running:
         yield running
 
 

@@ -1,0 +1,41 @@
+"""A real server on a GPU, and sessions on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.support.serving import ServerProcess
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder, and skip them where there is no device."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.cuda)
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def on_cuda() -> Iterator[ServerProcess]:
+    """A server whose new tensors are on the GPU. It must be the same process at the end as at the beginning."""
+    with ServerProcess(device="cuda") as running:
+        pid = running.engine_pid()
+        yield running
+        assert running.engine_pid() == pid, f"the server was started again\n{running.log()}"
+
+
+@pytest.fixture
+def tc(on_cuda: ServerProcess) -> Iterator[ModuleType]:
+    """`tclient` with a fresh session on the GPU, instead of the one that other tests share."""
+    import tclient
+
+    with tclient.connect(on_cuda.address):
+        yield tclient
