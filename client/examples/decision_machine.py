@@ -57,7 +57,7 @@ OUTPUT_WEIGHT = np.array([[2.0, 3.0, 3.0]], dtype=np.float32)
 
 def main(out: Path) -> None:
     """Build the four machines and let each judge the same four people."""
-    told, measured = torch.from_numpy(TOLD), torch.from_numpy(MEASURED)
+    told, measured = torch.tensor(TOLD), torch.tensor(MEASURED)
 
     at_14 = nn.Neuron([1.0], activation="step", threshold=0.8)
     at_15 = nn.Neuron([0.5, 0.5], activation="step", threshold=0.65)

@@ -44,7 +44,7 @@ def main(out: Path) -> None:
     network.load_state_dict(weights_of(local))
     print(f"on the server: {network.parameter_count()} parameters in {network}")
 
-    batch = torch.from_numpy(images)
+    batch = torch.tensor(images)
     with torch.no_grad():
         scores = torch.softmax(network(batch), dim=1)
     predictions = scores.argmax(1).numpy()
@@ -82,7 +82,7 @@ def measure(network: nn.Module, batch: torch.Tensor) -> None:
         waits = []
         for _ in range(50):
             began = time.perf_counter()
-            network(torch.from_numpy(one)).argmax(1).item()
+            network(torch.tensor(one)).argmax(1).item()
             waits.append(time.perf_counter() - began)
         print(f"one image sent, classified and answered: {1000 * float(np.median(waits)):.2f} ms (median)")
 

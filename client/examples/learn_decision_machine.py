@@ -72,7 +72,7 @@ def encounters() -> Encounters:
     said_yes = 4 * decisive + rng.logistic(0, 1, 600) > 0
     told = np.column_stack([looks, chances, character, rng.uniform(0, 1, 600), rng.uniform(0, 1, 600)])
     told[:, :3] += rng.normal(0, 0.2, (600, 3))
-    return Encounters(*(torch.from_numpy(each.astype(np.float32)) for each in (told, measured, said_yes)))
+    return Encounters(*(torch.tensor(each.astype(np.float32)) for each in (told, measured, said_yes)))
 
 
 def fit(model: nn.Sequential, inputs: torch.Tensor, said_yes: torch.Tensor) -> np.ndarray:

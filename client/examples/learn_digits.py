@@ -40,8 +40,8 @@ def main(out: Path) -> None:
         (digits.data / 16).astype(np.float32), digits.target, test_size=0.25, random_state=0, stratify=digits.target
     )
     torch.manual_seed(0)
-    learned_from = TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
-    held_out = TensorDataset(torch.from_numpy(test_images), torch.from_numpy(test_labels))
+    learned_from = TensorDataset(torch.tensor(images), torch.tensor(labels))
+    held_out = TensorDataset(torch.tensor(test_images), torch.tensor(test_labels))
     network = make_network()
 
     began = time.perf_counter()

@@ -50,7 +50,7 @@ def shapes() -> tuple[torch.Tensor, torch.Tensor]:
     points = rng.uniform(-2.6, 2.6, (700, 2)).astype(np.float32)
     outside = (points @ DIRECTIONS.T - 1).max(axis=1)  # how far beyond the nearest line; negative within all three
     chosen = np.concatenate([np.flatnonzero(outside < -0.25)[:60], np.flatnonzero(outside > 0.3)[:60]])
-    return torch.from_numpy(points[chosen]), torch.from_numpy(outside[chosen] < 0)
+    return torch.tensor(points[chosen]), torch.tensor(outside[chosen] < 0)
 
 
 def best_line(points: torch.Tensor, is_triangle: torch.Tensor) -> tuple[list[float], float, int]:

@@ -1,5 +1,8 @@
 """G1–G3: the server on a GPU beside local torch on the same GPU, in one command that fits ten minutes.
 
+Beside the rows that have a bar: a recorded function, large arrays to the device and back, and the served model by the
+size of its batch.
+
     python -m tests.bench.gpu                        on the first CUDA device
     python -m tests.bench.gpu --device cpu --tiny    the same code, small and without a GPU: a check, not a measurement
 
@@ -21,7 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import w1_chain
+import numpy as np
+
+from . import p1_programs, w1_chain
 from .bench import Bench
 from .processes import ROOT, ProcessFailed, Side, side
 from .report import machine, table, write_json, write_picture
@@ -102,6 +107,39 @@ def forwards(model: Any, torch: Any, order: Order) -> list[float]:
     return figures
 
 
+def program(function: Any, torch: Any, order: Order) -> list[float]:
+    """Operations per second of the function of P1, called over and over."""
+    return [1e6 / cost_us for cost_us in p1_programs.timed(torch, function, order)]
+
+
+def upload(torch: Any, order: Order) -> list[float]:
+    """GB/s of an array of the host to the device, until it can be read there."""
+    data = np.ones(order["bytes"] // 4, np.float32)
+    figures = []
+    for _ in range(order["repetitions"]):
+        began = time.perf_counter()
+        last = torch.tensor(data)[-1].item()
+        figures.append(data.nbytes / (time.perf_counter() - began) / 1e9)
+        if last != 1:
+            raise AssertionError(f"ones arrive as {last}")
+    return figures
+
+
+def download(fetch: Any, torch: Any, order: Order) -> list[float]:
+    """GB/s of a tensor of the device into an array that is there already."""
+    out = np.zeros(order["bytes"] // 4, np.float32)
+    held = torch.ones(out.size)
+    held[-1].item()
+    figures = []
+    for _ in range(order["repetitions"]):
+        began = time.perf_counter()
+        fetch(held, out)
+        figures.append(out.nbytes / (time.perf_counter() - began) / 1e9)
+        if out[-1] != 1:
+            raise AssertionError(f"ones come back as {out[-1]}")
+    return figures
+
+
 def checks(torch: Any, device: str) -> list[str]:
     """What is wrong with devices and memory; nothing, if all is well."""
     wrong = []
@@ -132,8 +170,11 @@ def checks(torch: Any, device: str) -> list[str]:
 # ---- the sides ------------------------------------------------------------------------------------------------------
 
 
-def _runs(torch: Any, model: Any, served: Any) -> dict[str, Any]:
+def _runs(torch: Any, model: Any, served: Any, function: Any, fetch: Any) -> dict[str, Any]:
     return {
+        "program": partial(program, function, torch),
+        "upload": partial(upload, torch),
+        "download": partial(download, fetch, torch),
         "matmul": partial(matmul_chain, torch),
         "add": partial(add_chain, torch),
         "mixed": partial(mixed_chain, torch),
@@ -150,7 +191,8 @@ def with_tclient(options: Options) -> Iterator[Run]:
     with tclient.connect(options.address):
         model = tclient.nn.MLP(list(SIZES), activation="relu")
         served = tclient.models.create("bench-gpu", model)
-        runs = _runs(tclient, model, served)
+        function = tclient.compile(p1_programs.chain)
+        runs = _runs(tclient, model, served, function, lambda held, out: held.numpy(out=out))
         device = options.more["device"]
 
         def run(order: Order) -> list[float]:
@@ -174,7 +216,11 @@ def with_torch(options: Options) -> Iterator[Run]:
     from .mlp import network
 
     with torch.device(options.more["device"]):
-        runs = _runs(torch, model := network(), model)
+
+        def fetch(held: torch.Tensor, out: np.ndarray) -> None:
+            torch.from_numpy(out).copy_(held)
+
+        runs = _runs(torch, model := network(), model, p1_programs.chain, fetch)
         yield lambda order: [float(figure) for figure in runs[order["what"]](order)]
 
 
@@ -202,6 +248,18 @@ def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Out
     bar = Bar("at least", (1.0,))
     yield row("G3", f"{what}: a served model", "forwards/s", bar, {**order, "what": "served"})
     yield row("G3", f"{what}: a module of tclient.nn", "forwards/s", None, {**order, "what": "module"})
+    order = {"what": "program", "repetitions": 2 if tiny else 5}
+    yield row("G-P1", f"compiled function of {p1_programs.LENGTH} operations, pipelined", "ops/s", None, order)
+    mib = 4 if tiny else 256
+    order = {"bytes": mib << 20, "repetitions": 2 if tiny else 4}
+    for what in ("upload", "download"):
+        yield row(
+            "G-bulk",
+            f"{what} of {mib} MiB; yardstick: to and from pageable memory of its own process",
+            "GB/s",
+            None,
+            {**order, "what": what},
+        )
     yield from by_batch(bench, remote, local, tiny)
 
 

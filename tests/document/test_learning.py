@@ -84,7 +84,7 @@ def no_grad(torch: Any, t: Transcript) -> None:
 
 @rows.row("N11")
 def descent_by_hand(torch: Any, t: Transcript) -> None:
-    points, answers = torch.from_numpy(POINTS), torch.from_numpy(ANSWERS)
+    points, answers = torch.tensor(POINTS), torch.tensor(ANSWERS)
     w, b = torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)
     for _ in range(5):
         loss = ((points @ w + b - answers) ** 2).mean()
@@ -101,7 +101,7 @@ def steps_of(name: str, **options: float) -> Program:
     """The parameters of a neuron after each of five steps of an optimiser."""
 
     def program(torch: Any, t: Transcript) -> None:
-        points, answers = torch.from_numpy(POINTS), torch.from_numpy(ANSWERS)
+        points, answers = torch.tensor(POINTS), torch.tensor(ANSWERS)
         neuron = torch.nn.Linear(2, 1)
         neuron.load_state_dict({"weight": torch.tensor([[0.5, -0.5]]), "bias": torch.tensor([0.25])})
         optimizer = getattr(torch.optim, name)(neuron.parameters(), **options)
@@ -127,7 +127,7 @@ rows.row("N11")(steps_of("AdamW", lr=0.1, weight_decay=0.1))
 @rows.row("N11")
 def a_network_that_learns(torch: Any, t: Transcript) -> None:
     torch.manual_seed(0)
-    points, answers = torch.from_numpy(POINTS), torch.from_numpy(ANSWERS).reshape(-1, 1)
+    points, answers = torch.tensor(POINTS), torch.tensor(ANSWERS).reshape(-1, 1)
     network = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1), torch.nn.Sigmoid())
     criterion = torch.nn.BCELoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5)

@@ -76,7 +76,7 @@ FORMULAE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def test_a_neuron_is_its_formula(tc: Any, activation: str) -> None:
     weights, inputs = numbers(4), numbers(7, 4)
     neuron = tc.nn.Neuron(weights, 0.25, activation)
-    close(neuron(tc.from_numpy(inputs)), FORMULAE[activation](inputs @ weights + np.float32(0.25)))
+    close(neuron(tc.tensor(inputs)), FORMULAE[activation](inputs @ weights + np.float32(0.25)))
 
 
 def test_n2_one_vector_gives_one_number_and_a_batch_gives_a_vector(tc: Any) -> None:
@@ -123,13 +123,13 @@ def test_a_layer_gives_one_output_for_each_neuron(tc: Any, activation: str | Non
     layer.load_state_dict(state_of(local))
     for shape in ((4,), (5, 4), (2, 5, 4), (0, 4)):
         inputs = numbers(*shape)
-        outputs = layer(tc.from_numpy(inputs))
+        outputs = layer(tc.tensor(inputs))
         assert outputs.shape == (*shape[:-1], 3)
         close(outputs, module(local(torch.from_numpy(inputs))))
 
 
 def test_n3_a_layer_is_its_neurons_side_by_side(tc: Any) -> None:
-    weight, bias, inputs = numbers(3, 4), numbers(3), tc.from_numpy(numbers(6, 4))
+    weight, bias, inputs = numbers(3, 4), numbers(3), tc.tensor(numbers(6, 4))
     layer = tc.nn.Layer(4, 3, "tanh")
     layer.load_state_dict({"weight": weight, "bias": bias})
     neurons = [tc.nn.Neuron(w, float(b), "tanh") for w, b in zip(weight, bias, strict=True)]
@@ -144,7 +144,7 @@ def test_n4_a_linear_layer_is_torchs(tc: Any) -> None:
     remote = tc.nn.Linear(5, 3)
     remote.load_state_dict(state_of(local))
     inputs = numbers(8, 5)
-    close(remote(tc.from_numpy(inputs)), local(torch.from_numpy(inputs)))
+    close(remote(tc.tensor(inputs)), local(torch.from_numpy(inputs)))
     assert repr(remote) == repr(local)
 
 
@@ -184,7 +184,7 @@ def test_n4_inputs_that_do_not_fit_give_torchs_error(tc: Any) -> None:
 def test_n5_a_perceptron_tells_the_side_of_the_hyperplane(tc: Any) -> None:
     weights, points = numbers(3), numbers(50, 3)
     perceptron = tc.nn.Perceptron(weights, -0.5)
-    sides = perceptron(tc.from_numpy(points)).detach().numpy()
+    sides = perceptron(tc.tensor(points)).detach().numpy()
     np.testing.assert_array_equal(sides, np.where(points @ weights - np.float32(0.5) >= 0, 1.0, -1.0))
     assert set(sides.tolist()) == {1.0, -1.0}
 
@@ -214,8 +214,8 @@ def test_a_multilayer_network_is_its_layers_in_order(tc: Any, sizes: list[int], 
     assert list(remote.state_dict()) == list(local.state_dict())
     remote.load_state_dict(state_of(local))
     inputs = numbers(9, sizes[0])
-    close(remote(tc.from_numpy(inputs)), local(torch.from_numpy(inputs)))
-    close(remote(tc.from_numpy(inputs[0])), local(torch.from_numpy(inputs[0])))
+    close(remote(tc.tensor(inputs)), local(torch.from_numpy(inputs)))
+    close(remote(tc.tensor(inputs[0])), local(torch.from_numpy(inputs[0])))
     assert remote.parameter_count() == sum(p.numel() for p in local.parameters())
     for name, value in remote.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state_of(local)[name])
@@ -226,7 +226,7 @@ def test_n6_sequential_takes_any_layers(tc: Any) -> None:
     remote = tc.nn.Sequential(tc.nn.Linear(3, 6), tc.nn.LeakyReLU(0.2), tc.nn.Linear(6, 4), tc.nn.Softmax(dim=-1))
     remote.load_state_dict(state_of(local))
     inputs = numbers(5, 3)
-    close(remote(tc.from_numpy(inputs)), local(torch.from_numpy(inputs)))
+    close(remote(tc.tensor(inputs)), local(torch.from_numpy(inputs)))
     assert repr(remote) == repr(local)
     assert [name for name, _ in remote.named_parameters()] == [name for name, _ in local.named_parameters()]
 
@@ -260,14 +260,14 @@ def test_n7_without_activations_two_layers_are_one_linear_map(tc: Any) -> None:
         first, second = deep[0], deep[1]
         one = tc.nn.Linear(4, 3)
         one.load_state_dict({"weight": second.weight @ first.weight, "bias": second.weight @ first.bias + second.bias})
-        inputs = tc.from_numpy(numbers(10, 4))
+        inputs = tc.tensor(numbers(10, 4))
         close(deep(inputs), one(inputs).numpy())
 
 
 def test_n7_with_an_activation_they_are_not(tc: Any) -> None:
     bent = tc.nn.MLP([4, 6, 3], activation="tanh")
     with tc.no_grad():
-        inputs = tc.from_numpy(numbers(10, 4))
+        inputs = tc.tensor(numbers(10, 4))
         # A linear map (and a shift) takes the middle of two points to the middle of their images.
         middle = bent((inputs[:5] + inputs[5:]) / 2)
         assert (middle - (bent(inputs[:5]) + bent(inputs[5:])) / 2).abs().max().item() > 1e-3
@@ -296,7 +296,7 @@ def test_an_activation_module_is_torchs(tc: Any, name: str, arguments: tuple[Any
     local = getattr(nn, name)(*arguments)
     remote = getattr(tc.nn, name)(*arguments)
     inputs = np.linspace(-4, 4, 24, dtype=np.float32).reshape(4, 6)
-    close(remote(tc.from_numpy(inputs)), local(torch.from_numpy(inputs)))
+    close(remote(tc.tensor(inputs)), local(torch.from_numpy(inputs)))
     assert repr(remote) == repr(local)
 
 
@@ -305,8 +305,8 @@ def test_an_activation_function_is_torchs(tc: Any, name: str) -> None:
     options = {"dim": 0} if name == "softmax" else {}
     inputs = np.linspace(-3, 3, 13, dtype=np.float32)
     expected = getattr(torch, name)(torch.from_numpy(inputs), **options)
-    close(getattr(tc, name)(tc.from_numpy(inputs), **options), expected)
-    close(getattr(tc.nn.functional, name)(tc.from_numpy(inputs), **options), expected)
+    close(getattr(tc, name)(tc.tensor(inputs), **options), expected)
+    close(getattr(tc.nn.functional, name)(tc.tensor(inputs), **options), expected)
 
 
 def test_n8_what_each_does_to_negative_input(tc: Any) -> None:

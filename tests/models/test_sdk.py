@@ -73,6 +73,16 @@ def test_a_forward_pass_is_one_call_and_a_tensor_waits_for_nothing(tc: ModuleTyp
     assert served.statistics().success.count == before + 1
 
 
+def test_autocast_of_the_caller_changes_nothing(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.MLP([4, 8, 3], activation="relu"))
+    x = tc.rand(5, 4)
+    plain = served(x)
+    with tc.autocast("cpu", dtype=tc.bfloat16):
+        cast = served(x)
+    assert cast.dtype is tc.float32
+    assert tc.equal(cast, plain)
+
+
 def test_weights_are_copied_as_they_are_when_it_is_created(tc: ModuleType, name: str) -> None:
     linear = tc.nn.Linear(6, 2)
     with tc.no_grad():

@@ -1,12 +1,15 @@
-"""Forward passes on CUDA as graphs: recorded once for each size of batch, then launched as one.
+"""Forward passes on CUDA as graphs: recorded once for each size of batch and line, then launched as one.
 
 A batch is padded to the next size that is recorded; rows do not depend on each other, so what the padding holds is of
-no matter. Only the engine's thread uses this. Nothing here runs on a device other than CUDA.
+no matter. A size that comes but once or twice is not worth a recording. Only the engine's thread uses this. Nothing
+here runs on a device other than CUDA.
 """
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
+from collections import Counter
 from typing import Any
 
 import torch
@@ -20,7 +23,8 @@ log = logging.getLogger("tserver.models")
 
 # Beyond this many rows the launches are nothing beside the work.
 _LARGEST = 4096
-_WARM_UP_RUNS = 3
+_WARM_UP_RUNS = 1
+_EAGER_RUNS = 2
 
 
 def captured_sizes(max_batch_size: int) -> list[int]:
@@ -31,35 +35,48 @@ def captured_sizes(max_batch_size: int) -> list[int]:
 
 
 class GraphedForward:
-    """The forward pass of one model, by graphs that are recorded when a size first comes. For one line, in force."""
+    """The forward pass of one model on one line, which is in force, by graphs of the sizes that come."""
 
     def __init__(self, model: Model, max_batch_size: int, line: Line) -> None:
         self._model = model
         self._line = line
         self._sizes = captured_sizes(max_batch_size)
         self._recorded: dict[int, Recorded] = {}
+        self._runs: Counter[int] = Counter()
         # One pool for all sizes: they never run at the same time, and outputs are copied before the next one runs.
         self._pool: Any = None
         self._works = True
 
+    def lent(self, rows: torch.Tensor) -> torch.Tensor:
+        """The outputs for rows, in memory that the next call may write into: copy what is to last."""
+        outputs = self._replayed(rows)
+        return self._model.forward(rows) if outputs is None else outputs
+
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows, in memory that the next call writes into: copy what is to last."""
+        """The outputs for rows."""
+        outputs = self._replayed(rows)
+        return self._model.forward(rows) if outputs is None else outputs.clone()
+
+    def _replayed(self, rows: torch.Tensor) -> torch.Tensor | None:
         count = rows.shape[0]
-        size = next((size for size in self._sizes if size >= count), 0)
-        if not size or not self._works:
-            return self._model.forward(rows)
-        recorded = self._recorded.get(size)
+        place = bisect_left(self._sizes, count)
+        if place == len(self._sizes):
+            return None
+        size = self._sizes[place]
+        recorded = self._recorded.get(size) or self._record(size)
         if recorded is None:
-            recorded = self._record(size)
-            if recorded is None:
-                return self._model.forward(rows)
-            self._recorded[size] = recorded
-        recorded.inputs[0][:count].copy_(rows, non_blocking=True)
+            return None
+        inputs, outputs = recorded.inputs[0], recorded.outputs
+        if count != size:
+            inputs, outputs = inputs[:count], outputs[:count]
+        inputs.copy_(rows, non_blocking=True)
         recorded.replay()
-        outputs: torch.Tensor = recorded.outputs
-        return outputs[:count]
+        return outputs  # type: ignore[no-any-return]
 
     def _record(self, size: int) -> Recorded | None:
+        self._runs[size] += 1
+        if not self._works or self._runs[size] <= _EAGER_RUNS:
+            return None
         model = self._model
         try:
             # Not in the inference mode of whoever came first: others could not write into it then.
@@ -67,10 +84,12 @@ class GraphedForward:
                 inputs = torch.zeros(size, model.in_features, dtype=model.dtype, device=model.device)
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            return record(model.forward, [inputs], self._line, warm_up_runs=_WARM_UP_RUNS, pool=self._pool)
+            made = record(model.forward, [inputs], self._line, warm_up_runs=_WARM_UP_RUNS, pool=self._pool)
         except RuntimeError as error:
             if is_device_lost(error):
                 raise
             self._works = False
             log.warning("forward passes are not recorded as CUDA graphs: %s", error)
             return None
+        self._recorded[size] = made
+        return made

@@ -75,11 +75,10 @@ class ModelLane:
         self._staging = torch.empty(0, dtype=torch.uint8)
         self._finisher: Finisher | None = None
         self._threads = torch.get_num_threads()
-        # Where the batches run, on a device that works by itself; and the model whose weights are known to be there.
-        self._line: Line | None = None
-        self._joined: Model | None = None
-        # Replaced as one: a batch sees both of the same network.
-        self._in_use: tuple[Model | None, GraphedForward | None] = (None, None)
+        # Where the batches run, on a device that works by itself.
+        self._line = take_line(model.device)
+        # Replaced as one: a batch sees both of the same network. Graphs are by the line that they are for.
+        self._in_use: tuple[Model | None, dict[int, GraphedForward]] = (None, {})
         self.use(model)
 
     # --- from any thread ---
@@ -91,14 +90,7 @@ class ModelLane:
 
     def use(self, model: Model | None) -> None:
         """Run the batches to come by this network. A batch is run by one network, whenever this happens."""
-        graphs = None
-        if model is not None and (line := self._line or take_line(model.device)) is not None:
-            self._line = line
-            for tensor in model.network.parameters():
-                # When the model goes, its memory must not be handed on before the last batch is done with it.
-                tensor.record_stream(line.work)
-            graphs = GraphedForward(model, self._config.max_batch_size, line)
-        self._in_use = (model, graphs)
+        self._in_use = (model, {})
 
     def configure(self, config: BatchingConfig) -> None:
         """Change how requests are batched."""
@@ -153,15 +145,19 @@ class ModelLane:
         return False
 
     def run_now(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows, at once and alone; counted as a batch of their own."""
+        """The outputs for rows, at once and alone; counted as a batch of their own.
+
+        As in a batch with others, the caller's autocast is not applied.
+        """
+        if torch.is_autocast_enabled(rows.device.type):
+            with torch.autocast(rows.device.type, enabled=False):
+                return self.run_now(rows)
         model, graphs = self._in_use
         if model is None:
             raise ServerError("the model is unloaded")
         statistics, began = self._statistics, time.perf_counter_ns()
-        if self._line is None:
-            output = self._forward(rows, model, graphs)
-        else:
-            output = self._forward_between(rows, model, graphs, self._line)
+        line = None if self._line is None else streams.in_force()
+        output = self._forward(rows, model) if line is None else self._graphed(model, graphs, line)(rows)
         took = time.perf_counter_ns() - began
         self._count_batch(rows.shape[0], 0, took, 0, requests=1)
         statistics.queue.add(0)
@@ -170,35 +166,17 @@ class ModelLane:
         statistics.latency.add(took / 1e9)
         return output
 
-    def _forward_between(
-        self, rows: torch.Tensor, model: Model, graphs: GraphedForward | None, line: Line
-    ) -> torch.Tensor:
-        """A forward pass on the model's line, in the midst of the work of the caller's.
-
-        The caller's line waits for the model's at the end, so memory of its own is safe on both without more ado.
-        """
-        output = torch.empty(rows.shape[0], model.out_features, dtype=model.dtype, device=model.device)
-        given = streams.mark(rows)
-        done: Any = None
-        try:
-            with line.within():
-                line.work.wait_event(given)
-                self._join(model, line)
-                try:
-                    output.copy_(self._forward(rows, model, graphs), non_blocking=True)
-                finally:
-                    done = streams.mark(output)
-        finally:
-            if done is not None:
-                torch.cuda.current_stream(model.device).wait_event(done)
-        return output
-
-    def _join(self, model: Model, line: Line) -> None:
-        """Let the line wait for the weights, once. Raises: nothing; the line waits, not this thread."""
-        if self._joined is not model:
+    def _graphed(self, model: Model, graphs: dict[int, GraphedForward], line: Line) -> GraphedForward:
+        """The forward passes on the line that is in force. A line that is new waits for the weights, once."""
+        found = graphs.get(line.index)
+        if found is None:
+            found = graphs[line.index] = GraphedForward(model, self._config.max_batch_size, line)
             if model.made is not None:
                 line.work.wait_event(model.made)
-            self._joined = model
+            for tensor in model.network.parameters():
+                # When the model goes, its memory must not be handed on before the last batch is done with it.
+                tensor.record_stream(line.work)
+        return found
 
     def _run(self, batch: list[Request]) -> None:
         try:
@@ -225,25 +203,25 @@ class ModelLane:
         if model is None:
             raise ServerError("the model was unloaded while a request waited for it")
         began_s, began = time.monotonic(), time.perf_counter_ns()
+        graphed = None
         if self._line is not None:
-            self._join(model, self._line)
+            graphed = self._graphed(model, graphs, self._line)
             for request in batch:
                 if request.tensor is not None:
                     streams.adopt(request.tensor, request.made)
         inputs = self._gather(batch, model)
         gathered = time.perf_counter_ns()
-        outputs = self._forward(inputs, model, graphs)
-        if model.device.type == "cuda":
+        if graphed is not None:
+            outputs = graphed.lent(inputs)
             self._finish_later(batch, model, outputs, began_s, (began, gathered))
             return
+        outputs = self._forward(inputs, model)
         inferred = time.perf_counter_ns()
         self._hand_out(batch, outputs, outputs, model)
         self._count(batch, began_s, (began, gathered, inferred, time.perf_counter_ns()))
         self._deliver(batch)
 
-    def _forward(self, rows: torch.Tensor, model: Model, graphs: GraphedForward | None) -> torch.Tensor:
-        if graphs is not None:
-            return graphs(rows)
+    def _forward(self, rows: torch.Tensor, model: Model) -> torch.Tensor:
         if self._threads == 1 or rows.shape[0] * model.flops_per_row > _SMALL_WORK_FLOPS:
             return model.forward(rows)
         torch.set_num_threads(1)

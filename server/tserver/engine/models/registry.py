@@ -20,6 +20,7 @@ from tserver.engine.models.lane import ModelLane, Scheduler
 from tserver.engine.models.model import Model
 from tserver.engine.models.requests import Request
 from tserver.engine.models.statistics import ModelStatistics
+from tserver.engine.transfers import send
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
 
 State = Literal["READY", "UNLOADING", "UNAVAILABLE"]
@@ -202,8 +203,14 @@ class Registry:
         served = self.find(name, version)
         model = served.ready()
         model.check(inputs.dtype, inputs.shape)
-        rows = inputs.detach().to(model.device).reshape(-1, model.in_features)
-        return served.lane.run_now(rows).reshape(*inputs.shape[:-1], model.out_features)
+        if inputs.requires_grad:
+            inputs = inputs.detach()
+        if inputs.device != model.device:
+            inputs = send(inputs, model.device) if inputs.is_cpu else inputs.to(model.device)
+        if inputs.dim() == 2:
+            return served.lane.run_now(inputs)
+        outputs = served.lane.run_now(inputs.reshape(-1, model.in_features))
+        return outputs.reshape(*inputs.shape[:-1], model.out_features)
 
     def _deliver(self, requests: list[Request]) -> None:
         self.deliver(requests)
