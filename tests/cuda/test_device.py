@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.serving import ServerProcess
+from tests.support.serving import ServerProcess, server_environment
 
 MIB = 1 << 20
 
@@ -297,3 +299,32 @@ def test_training_on_the_device_is_that_of_torch(tc: Any) -> None:
         expected = train(torch)
     assert train(tc) == pytest.approx(expected, rel=1e-3)
     assert expected[-1] < expected[0] / 2
+
+
+_LOSES_THE_DEVICE = """
+import torch
+from tserver.config import Config
+from tserver.engine.engine import Engine
+
+causes = []
+engine = Engine(Config(device="cuda"), on_fatal=causes.append)
+engine.start()
+lane = engine.open_lane()
+lane.run(lambda space: torch._assert_async(torch.zeros(1, device="cuda"))).result(30.0)
+lane.run(lambda space: torch.cuda.synchronize())
+engine._thread.join(30.0)
+print(causes)
+"""
+
+
+def test_a_device_that_is_lost_is_noticed_and_named() -> None:
+    environment = {**server_environment(), "TORCH_SHOW_CPP_STACKTRACES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOSES_THE_DEVICE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
+    assert "the device failed: CUDA error: device-side assert triggered" in done.stdout, done.stderr

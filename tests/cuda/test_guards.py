@@ -44,3 +44,12 @@ def test_what_fits_is_run(name: str, args: Any, kwargs: Any, tc: Any) -> None:
         compare(name, mine, theirs)
     else:
         compare(name, sent[0], local[0])
+
+
+def test_classes_of_ctc_loss_that_are_not_there_are_refused(tc: Any) -> None:
+    scores = tc.randn(10, 2, 5).log_softmax(2)
+    lengths = tc.tensor([10, 10]), tc.tensor([3, 3])
+    for outside in (10**8, -(10**8)):
+        with pytest.raises(RuntimeError, match="targets must be classes"):
+            tc.nn.functional.ctc_loss(scores, tc.full((2, 3), outside), *lengths).item()
+    assert tc.ones(3).sum().item() == 3.0

@@ -46,7 +46,7 @@ SAYS = {
     "learn_decision_machine": [
         r"at 14 +loss 0\.\d+ -> 0\.\d+, right about [56]\d% of those it has not met\n",
         r"at 25 +loss 0\.\d+ -> 0\.\d+, right about 8\d% of those it has not met\n",
-        r"super machine +loss [01]\.\d+ -> 0\.2\d+, right about 9\d% of those it has not met\n",
+        r"super machine +loss [01]\.\d+ -> 0\.[12]\d+, right about 9\d% of those it has not met\n",
         r"weights found at 25: looks \+\d\.\d, chances \+\d\.\d, character \+\d\.\d, ",
     ],
     "learn_digits": [

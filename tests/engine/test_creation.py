@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tserver.engine import streams, transfers
+from tserver.engine.apply import apply_operation
 from tserver.engine.creation import from_packed, new_tensor, sent, sent_anew
+from tserver.engine.engine import Engine
 from tserver.engine.transfers import send
 from tserver.engine.values import Packed, tensor_from_bytes
 
@@ -118,3 +120,23 @@ def test_bytes_may_come_as_a_tensor() -> None:
     assert made.tolist() == [[1.5, 2.0]]
     assert made.data_ptr() == data.data_ptr()
     assert tensor_from_bytes(torch.bool, [2], torch.tensor([0, 7], dtype=torch.uint8)).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("arguments", [("3",), (2.5,), (), (0, 10)], ids=str)
+@pytest.mark.parametrize("name", ["ones", "randint"])
+def test_a_default_device_is_in_no_message(name: str, arguments: tuple[Any, ...], engine: Engine) -> None:
+    space = engine.open_lane().space
+    space.default_device = torch.device("meta")
+    operation = engine.operations.get(name)
+    with torch.device("meta"):
+        try:
+            expected: Any = operation.function(*arguments).shape
+        except TypeError as error:
+            expected = str(error)
+    try:
+        got: Any = apply_operation(space, operation, list(arguments), {})
+        assert got.is_meta
+        got = got.shape
+    except TypeError as error:
+        got = str(error)
+    assert got == expected

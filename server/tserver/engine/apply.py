@@ -15,21 +15,31 @@ def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs:
     Raises: whatever the function raises, torch.OutOfMemoryError, Exhausted.
     """
     if operation.is_factory and space.default_device is not None and kwargs.get("device") is None:
-        kwargs["device"] = space.default_device
+        try:
+            return _apply(space, operation, args, {**kwargs, "device": space.default_device})
+        except TypeError:
+            # To quote the arguments that do not fit is torch's; the device is none of them.
+            _called(space, operation, args, kwargs)
+            raise
+    return _apply(space, operation, args, kwargs)
+
+
+def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if operation.allocates:
         check_factory(operation.name, operation.function, args, kwargs)
     if space.watched:
         # What the calls of a program write is not looked at one by one.
         space.settle(writes=operation.changes(kwargs) or operation.name.startswith("tc.run"))
-    if operation.needs_space:
-        result = operation.function(space, *args, **kwargs)
-    else:
-        result = operation.function(*args, **kwargs)
+    result = _called(space, operation, args, kwargs)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
     if space.max_bytes:
         space.charge(operation.name, result)
     return result
+
+
+def _called(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    return operation.function(space, *args, **kwargs) if operation.needs_space else operation.function(*args, **kwargs)
 
 
 def unsupported(name: str, args: list[Any]) -> TypeError:
