@@ -246,7 +246,8 @@ def there_and_back(torch: Any, t: Transcript) -> None:
 
 @rows.row("T7")
 def numpy_and_tensors_mixed(torch: Any, t: Transcript) -> None:
-    x, i = torch.tensor([1.0, 2.5, -3.0]), torch.arange(4)
+    # Arrays are in the memory of a host, and so are their partners.
+    x, i = torch.tensor([1.0, 2.5, -3.0], device="cpu"), torch.arange(4, device="cpu")
     t.show(np.sin(x), np.stack([x, x]), np.concatenate([x, x]), np.array([x, x]).shape)
     t.show(x + np.ones(3), x * np.ones(3, dtype=np.float32), np.float64(2) * x, np.int64(2) - i)
     t.fails(lambda: np.mean(x))

@@ -157,10 +157,9 @@ def oracle(device: str) -> Iterator[Any]:
             yield torch
             return
         # A documented difference: `numpy()` brings CUDA tensors over, where torch refuses.
-        local_numpy, local_array = torch.Tensor.numpy, torch.Tensor.__array__
+        local_numpy = torch.Tensor.numpy
         with pytest.MonkeyPatch.context() as patch, torch.device(device):
             patch.setattr(torch.Tensor, "numpy", lambda self, **options: local_numpy(self.cpu(), **options))
-            patch.setattr(torch.Tensor, "__array__", lambda self, *dtype: local_array(self.cpu(), *dtype))
             yield torch
     finally:
         torch.set_rng_state(state)
