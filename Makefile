@@ -99,9 +99,14 @@ proto: $(INSTALLED) ## Generate the stubs and the operation table again
 bench: $(INSTALLED) ## Measure against the yardsticks
 	$(PY) -m tests.bench $(BENCH_ARGS)
 
+# A GPU host has the torch that fits its driver. Where PYTHON has that and gRPC, nothing is installed.
 .PHONY: bench-gpu
-bench-gpu: $(INSTALLED) ## Measure on a CUDA device
-	$(PY) -m tests.bench.gpu $(BENCH_ARGS)
+bench-gpu: ## Measure on a CUDA device
+	@if $(PYTHON) -c '$(python_has_cuda)' 2>/dev/null; then \
+	  PYTHONPATH=client:server:proto $(PYTHON) -m tests.bench.gpu $(BENCH_ARGS); \
+	else \
+	  $(MAKE) install && $(PY) -m tests.bench.gpu $(BENCH_ARGS); \
+	fi
 
 .PHONY: load
 load: $(INSTALLED) ## Put load on the server at HOST: USERS for TIME, or WEB=1
@@ -166,6 +171,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 define python_is_new
 import sys; ok = sys.version_info >= (3, 11); ok or print("make: Python 3.11 or newer is needed, this is", sys.version.split()[0], "at", sys.executable + "; name another with PYTHON=/path/to/python3 and remove .venv", file=sys.stderr); sys.exit(not ok)
+endef
+
+define python_has_cuda
+import click, google.protobuf, grpc, numpy, torch; assert torch.cuda.is_available()
 endef
 
 # Packages of the JavaScript client's test, from the npm registry.
