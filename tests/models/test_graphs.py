@@ -33,7 +33,7 @@ def test_sizes_are_powers_of_two_and_the_largest_batch(max_batch_size: int, size
     assert captured_sizes(max_batch_size) == sizes
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: README.md#on-a-gpu")
 
 
 @pytest.mark.cuda
