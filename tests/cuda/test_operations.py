@@ -15,6 +15,9 @@ import torch
 from tclient._issue import dispatch, operation_named
 from tests.operations.calls import Invocation, from_torch, operators
 
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device: README.md#on-a-gpu", allow_module_level=True)
+
 # What random numbers decide, what memory happened to hold, and where a call does something else on the host.
 _NOT_COMPARED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "seed"}
 _NOT_IN_NUMPY = (torch.bfloat16, torch.float16, torch.complex32)
