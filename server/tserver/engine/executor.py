@@ -117,8 +117,9 @@ class Executor:
         self.current = run
         try:
             for call in run.remaining:
-                # Each access to a repeated field makes a wrapper: once each, on this path.
-                if frees := call.frees:
+                # Each access to a repeated field makes a wrapper: once each, on this path. A slice is a list, which is
+                # gone through in half the time.
+                if frees := call.frees[:]:
                     for call_id in frees:
                         objects.pop(call_id, None)
                 if parts := call.free_parts:
@@ -149,7 +150,7 @@ class Executor:
         call_id = call.id
         objects = space.objects
         operation: Operation | None = None
-        kwargs: dict[str, Any] = {}
+        kwargs: dict[str, Any] | None = None
         try:
             try:
                 operation = operations[call.operation]
@@ -166,7 +167,7 @@ class Executor:
                 self._set_mode(space, call.context)
             args = []
             plain = operation.is_plain
-            for value in call.args:
+            for value in call.args[:]:
                 # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
                 if call_ref := value.result:
                     found = objects.get(call_ref)
@@ -177,21 +178,22 @@ class Executor:
                         argument = argument.array.tolist()
                     args.append(argument)
             if entries := call.kwargs:
+                kwargs = {}
                 for entry in entries:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
                     kwargs[entry.name] = decode(space, entry.value)
             if plain and not space.watched:
-                result = operation.function(*args, **kwargs)
+                result = operation.function(*args) if kwargs is None else operation.function(*args, **kwargs)
                 if result is NotImplemented:
                     raise unsupported(operation.name, args)
             else:
-                result = apply_operation(space, operation, args, kwargs)
+                result = apply_operation(space, operation, args, kwargs or {})
         except CallFailed as skipped:
-            self._tell_error(space, run, call, operation, kwargs, skipped.error)
+            self._tell_error(space, run, call, operation, kwargs or {}, skipped.error)
             return
         except Exception as error:
-            self._tell_error(space, run, call, operation, kwargs, _error(run, call, operation, error))
+            self._tell_error(space, run, call, operation, kwargs or {}, _error(run, call, operation, error))
             return
         if isinstance(result, Tensor):
             if call_id:
