@@ -108,8 +108,11 @@ def serve(**settings: Any) -> None:
 def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: float) -> None:
     """Ask the server at ADDRESS for its health; exit code 0 when it is serving."""
     import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    try:
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+    except ImportError as error:
+        raise click.ClickException("asking for health needs a package: pip install grpcio-health-checking") from error
     if tls_ca:
         trusted = grpc.ssl_channel_credentials(Path(tls_ca).read_bytes())
         options = [("grpc.ssl_target_name_override", tls_name)] if tls_name else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.raw import METHODS, Raw
+from tests.support.refusals import refused
+from tests.support.serving import serving
 
 SERVICES = ["tensorcompute.v1.TensorService", "tensorcompute.v1.ModelService"]
 
@@ -45,6 +48,11 @@ def test_reflection_lists_the_services(anyone: Raw) -> None:
     assert {*SERVICES, "grpc.health.v1.Health"} <= listed
 
 
+def test_reflection_describes_the_details_of_errors(anyone: Raw) -> None:
+    answer = reflect(anyone, file_containing_symbol="google.rpc.ErrorInfo").file_descriptor_response
+    assert any(FileDescriptorProto.FromString(raw).package == "google.rpc" for raw in answer.file_descriptor_proto)
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_reflection_describes_every_rpc(anyone: Raw, service: str) -> None:
     answer = reflect(anyone, file_containing_symbol=service).file_descriptor_response
@@ -57,3 +65,17 @@ def test_reflection_describes_every_rpc(anyone: Raw, service: str) -> None:
         for method in there.method
     }
     assert methods == {name for name, method in METHODS.items() if method.containing_service.full_name == service}
+
+
+def test_a_server_does_without_packages_that_a_gpu_host_may_lack(tmp_path: Path) -> None:
+    for name in ("grpc_health", "grpc_reflection", "uvloop"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError({name!r})\n")
+    with (
+        serving("--oip-listen", "127.0.0.1:0", env={"PYTHONPATH": str(tmp_path)}) as server,
+        Raw(server.address) as raw,
+    ):
+        assert raw.ask("GetServerInfo").torch_version
+        with refused(grpc.StatusCode.NOT_FOUND, reason="NOT_FOUND"):
+            raw.ask("DescribeMlp", name="nobody")
+    assert "grpcio-health-checking is not installed" in server.log()
+    assert "grpcio-reflection is not installed" in server.log()

@@ -5,6 +5,8 @@ A server does without what is not installed: a GPU host may have only what torch
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -41,6 +43,9 @@ class Health:
             log.warning("no reflection: grpcio-reflection is not installed")
         else:
             reflection.enable_server_reflection((*listed, reflection.SERVICE_NAME), server)
+            with contextlib.suppress(ImportError):
+                # Then it describes the details of errors, too.
+                importlib.import_module("google.rpc.error_details_pb2")
 
     async def say_serving(self) -> None:
         """From now on all services serve."""
