@@ -21,16 +21,20 @@ RELU = ms.Activation(kind=ms.ACTIVATION_KIND_RELU)
 
 
 @pytest.mark.parametrize(
-    ("max_batch_size", "sizes"),
+    ("max_batch_size", "flops_per_row", "sizes"),
     [
-        pytest.param(1, [1], id="one"),
-        pytest.param(8, [1, 2, 4, 8], id="a power of two"),
-        pytest.param(10, [1, 2, 4, 8, 10], id="another number"),
-        pytest.param(100_000, [1 << power for power in range(13)], id="more than is captured"),
+        pytest.param(1, 100, [1], id="one"),
+        pytest.param(8, 100, [1, 2, 4, 8], id="a power of two"),
+        pytest.param(10, 100, [1, 2, 4, 8, 10], id="another number"),
+        pytest.param(100_000, 100, [1 << power for power in range(13)], id="more than is captured"),
+        pytest.param(1024, 10**10, [1, 2, 4], id="a large network"),
+        pytest.param(1024, 10**12, [], id="a network whose work hides the launches"),
     ],
 )
-def test_sizes_are_powers_of_two_and_the_largest_batch(max_batch_size: int, sizes: list[int]) -> None:
-    assert captured_sizes(max_batch_size) == sizes
+def test_sizes_are_powers_of_two_and_the_largest_batch(
+    max_batch_size: int, flops_per_row: int, sizes: list[int]
+) -> None:
+    assert captured_sizes(max_batch_size, flops_per_row) == sizes
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: README.md#on-a-gpu")

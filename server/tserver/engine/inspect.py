@@ -14,7 +14,7 @@ from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space, Staged
-from tserver.engine.transfers import bring
+from tserver.engine.transfers import bring, send
 from tserver.engine.uploads import Upload
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
 from tserver.errors import Exhausted, InvalidArgument, UnknownId
@@ -160,7 +160,9 @@ def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default
         check_device(header.device)
     try:
         host = tensor_from_bytes(upload.dtype, upload.shape, upload.data, copy=False)
-        tensor = host.to(header.device or default_device)
+        device = header.device or default_device
+        apart = streams.apart(device)
+        tensor = host.to(device) if apart is None else send(host, apart)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
     call_id = space.new_server_id()

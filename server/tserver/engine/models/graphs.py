@@ -21,17 +21,18 @@ from tserver.engine.streams import Line
 
 log = logging.getLogger("tserver.models")
 
-# Beyond this many rows the launches are nothing beside the work.
+# Beyond this many rows, or this much work, the launches are nothing beside it; and what a graph keeps in memory grows.
 _LARGEST = 4096
+_MOST_FLOPS = 50e9
 _WARM_UP_RUNS = 1
 _EAGER_RUNS = 2
 
 
-def captured_sizes(max_batch_size: int) -> list[int]:
-    """The sizes to which batches are padded: powers of two, and the largest batch itself."""
+def captured_sizes(max_batch_size: int, flops_per_row: int) -> list[int]:
+    """The sizes to which batches are padded: powers of two, and the largest batch itself, where the work is small."""
     largest = min(max_batch_size, _LARGEST)
     sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest]
-    return [*sizes, largest]
+    return [size for size in (*sizes, largest) if size * flops_per_row <= _MOST_FLOPS]
 
 
 class GraphedForward:
@@ -40,7 +41,7 @@ class GraphedForward:
     def __init__(self, model: Model, max_batch_size: int, line: Line) -> None:
         self._model = model
         self._line = line
-        self._sizes = captured_sizes(max_batch_size)
+        self._sizes = captured_sizes(max_batch_size, model.flops_per_row)
         self._recorded: dict[int, Recorded] = {}
         self._runs: Counter[int] = Counter()
         # One pool for all sizes: they never run at the same time, and outputs are copied before the next one runs.
