@@ -401,7 +401,7 @@ class Session:
         )
 
     def use(self) -> contextlib.AbstractContextManager[Session]:
-        """Within it this is the session of `tclient.…` on this thread; at its end the one before is. Stays open."""
+        """Within it this is the session of `tclient.…` for this thread or task; it stays open at the end."""
         return _state.using(self)
 
     def __enter__(self) -> Session:

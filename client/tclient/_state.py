@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tclient._exceptions import NotConnectedError, TensorError
@@ -18,13 +19,9 @@ if TYPE_CHECKING:
     from tclient._session import Session
 
 
-class _Thread(threading.local):
-    # Within `with session.use()`: the one that is meant on this thread, whatever others mean on theirs.
-    session: Session | None = None
-
-
 _current: Session | None = None
-_thread = _Thread()
+# Within `with session.use()`: the one that this thread or task means, whatever others mean.
+_within: ContextVar[Session | None] = ContextVar("tclient session", default=None)
 _lock = threading.RLock()
 # In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
 _kept: list[Any] = []
@@ -33,7 +30,7 @@ synchronous_default = False
 
 def current() -> Session:
     """The session that new tensors belong to. Opens one if TCLIENT_ADDRESS says where. Raises NotConnectedError."""
-    session = _thread.session or _current
+    session = _within.get() or _current
     if session is not None:
         return session
     address = os.environ.get("TCLIENT_ADDRESS")
@@ -48,7 +45,7 @@ def current() -> Session:
 
 def connected() -> Session | None:
     """The current session, if there is one."""
-    return _thread.session or _current
+    return _within.get() or _current
 
 
 def connect(
@@ -97,8 +94,8 @@ def disconnect() -> None:
 
 def _set(session: Session | None) -> None:
     global _current
-    if _thread.session is not None:
-        _thread.session = session
+    if _within.get() is not None:
+        _within.set(session)
     else:
         _current = session
 
@@ -117,20 +114,19 @@ def restore(previous: Session | None) -> None:
 
 @contextlib.contextmanager
 def using(session: Session) -> Iterator[Session]:
-    """Within it a session is the current one of this thread."""
-    before = _thread.session
-    _thread.session = session
+    """Within it a session is the current one of this thread or task."""
+    token = _within.set(session)
     try:
         yield session
     finally:
-        _thread.session = before
+        _within.reset(token)
 
 
 def leave(session: Session) -> None:
     """A session that ends is no longer the current one."""
     global _current
-    if _thread.session is session:
-        _thread.session = None
+    if _within.get() is session:
+        _within.set(None)
     if _current is session:
         _current = None
 
@@ -158,7 +154,8 @@ def _after_fork() -> None:
     for session in list(SESSIONS):
         _kept.append((session, session.connection, session.stream))
         session.after_fork()
-    _thread.session = _current = None
+    _within.set(None)
+    _current = None
 
 
 def install() -> None:

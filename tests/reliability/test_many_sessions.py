@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
@@ -222,3 +223,18 @@ def test_a_session_opened_within_another_is_meant_until_it_ends(server: HasAddre
                 assert meant() is b
             assert meant() is c
         assert meant() is a
+
+
+def test_each_task_means_its_own_session(server: HasAddress) -> None:
+    async def work(session: tclient.Session, turn: asyncio.Event, next_turn: asyncio.Event) -> bool:
+        with session.use():
+            next_turn.set()
+            await turn.wait()
+            return tclient.ones(1)._cell.session is session
+
+    async def both(a: tclient.Session, b: tclient.Session) -> list[bool]:
+        one, two = asyncio.Event(), asyncio.Event()
+        return list(await asyncio.gather(work(a, one, two), work(b, two, one)))
+
+    with tclient.connect(server.address) as a, tclient.connect(server.address) as b:
+        assert asyncio.run(both(a, b)) == [True, True]
