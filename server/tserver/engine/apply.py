@@ -19,7 +19,7 @@ def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs:
             return _apply(space, operation, args, {**kwargs, "device": space.default_device})
         except TypeError:
             # To quote the arguments that do not fit is torch's; the device is none of them.
-            _called(space, operation, args, kwargs)
+            operation.call(space, args, kwargs)
             raise
     return _apply(space, operation, args, kwargs)
 
@@ -30,16 +30,12 @@ def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str
     if space.watched:
         # What the calls of a program write is not looked at one by one.
         space.settle(writes=operation.changes(kwargs) or operation.name.startswith("tc.run"))
-    result = _called(space, operation, args, kwargs)
+    result = operation.call(space, args, kwargs)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
     if space.max_bytes:
         space.charge(operation.name, result)
     return result
-
-
-def _called(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    return operation.function(space, *args, **kwargs) if operation.needs_space else operation.function(*args, **kwargs)
 
 
 def unsupported(name: str, args: list[Any]) -> TypeError:

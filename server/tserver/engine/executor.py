@@ -150,7 +150,7 @@ class Executor:
         call_id = call.id
         objects = space.objects
         operation: Operation | None = None
-        kwargs: dict[str, Any] | None = None
+        kwargs: dict[str, Any] = {}
         try:
             try:
                 operation = operations[call.operation]
@@ -178,22 +178,21 @@ class Executor:
                         argument = argument.array.tolist()
                     args.append(argument)
             if entries := call.kwargs:
-                kwargs = {}
                 for entry in entries:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
                     kwargs[entry.name] = decode(space, entry.value)
             if plain and not space.watched:
-                result = operation.function(*args) if kwargs is None else operation.function(*args, **kwargs)
+                result = operation.function(*args, **kwargs) if kwargs else operation.function(*args)
                 if result is NotImplemented:
                     raise unsupported(operation.name, args)
             else:
-                result = apply_operation(space, operation, args, kwargs or {})
+                result = apply_operation(space, operation, args, kwargs)
         except CallFailed as skipped:
-            self._tell_error(space, run, call, operation, kwargs or {}, skipped.error)
+            self._tell_error(space, run, call, operation, kwargs, skipped.error)
             return
         except Exception as error:
-            self._tell_error(space, run, call, operation, kwargs or {}, _error(run, call, operation, error))
+            self._tell_error(space, run, call, operation, kwargs, _error(run, call, operation, error))
             return
         if isinstance(result, Tensor):
             if call_id:

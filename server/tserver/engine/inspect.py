@@ -79,10 +79,9 @@ def get_tensor(space: Space, request: ts.GetTensorRequest) -> ts.GetTensorRespon
 
 def returning_data(operation: Operation) -> Operation:
     """The operation, with the elements of its result returned and nothing kept."""
-    function = operation.function
 
     def run(space: Space, *args: Any) -> pb.TensorData:
-        return _read_checked(space, function(*args))
+        return _read_checked(space, operation.call(space, args, {}))
 
     return Operation(operation.name, run, needs_space=True)
 

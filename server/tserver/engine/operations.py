@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from importlib import resources
@@ -57,6 +57,10 @@ class Operation:
     def settle(self) -> None:
         """Work out what follows from the other fields."""
         self.is_plain = not (self.is_factory or self.allocates or self.needs_space)
+
+    def call(self, space: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the function returns; it is given the space where it needs one."""
+        return self.function(space, *args, **kwargs) if self.needs_space else self.function(*args, **kwargs)
 
     def changes(self, kwargs: dict[str, Any]) -> bool:
         """Whether a call with these keyword arguments changes something besides its result."""

@@ -18,11 +18,16 @@ from tserver.engine.inspect import description
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
+from tserver.engine.space import Space
 
 
 def own_operations(*, single_owner: bool, models: Registry, has_gpu: bool = False) -> Iterator[Operation]:
     """All of them. With a single owner, uninitialised memory is left as it is."""
-    yield Operation("tc.model_forward", models.forward)
+
+    def model_forward(space: Space, name: Any, version: Any, inputs: Any) -> torch.Tensor:
+        return models.forward(space.state.line, name, version, inputs)
+
+    yield Operation("tc.model_forward", model_forward, needs_space=True)
     yield Operation("tc.read", reads.read_elements, needs_space=True)
     yield Operation("tc.numpy", reads.numpy, needs_space=True)
     yield Operation("tc.describe", description)

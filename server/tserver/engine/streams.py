@@ -8,9 +8,7 @@ All of this happens on the device: no thread waits here. Elsewhere than on CUDA 
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -36,37 +34,17 @@ class Line:
     capture: Any
 
     def enter(self) -> None:
-        """Let the work of the engine's thread run here from now on."""
-        global _in_force
+        """Let this thread's work run here from now on."""
         torch.cuda.set_stream(self.work)
-        _in_force = self
 
-    @contextlib.contextmanager
-    def within(self) -> Iterator[None]:
-        """Let the work of the engine's thread run here for a while."""
-        global _in_force
-        before = _in_force
-        self.enter()
-        try:
-            yield
-        finally:
-            if before is not None:
-                before.enter()
-            else:
-                torch.cuda.set_stream(torch.cuda.default_stream(self.work.device))
-                _in_force = None
+    def within(self) -> AbstractContextManager[Any]:
+        """Let this thread's work run here for a while."""
+        return torch.cuda.stream(self.work)
 
 
-# Where the work of the engine's thread runs now.
-_in_force: Line | None = None
 _lock = threading.Lock()
 _lines: dict[torch.device, list[Line]] = {}
 _taken: dict[torch.device, int] = {}
-
-
-def in_force() -> Line | None:
-    """The line that the engine's thread works on; None before the first, and where work is done at once."""
-    return _in_force
 
 
 def runs_apart(tensor: torch.Tensor) -> bool:
@@ -103,11 +81,6 @@ def _made(device: torch.device) -> list[Line]:
     half = len(streams) // 2
     pairs = zip(streams[:half], streams[half:], strict=False)
     return [Line(index, work, capture) for index, (work, capture) in enumerate(pairs)]
-
-
-def within(line: Line | None) -> AbstractContextManager[Any]:
-    """Let this thread's work run on a line for a while; nothing without one."""
-    return contextlib.nullcontext() if line is None else line.within()
 
 
 def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:

@@ -227,10 +227,10 @@ class ModelServicer:
     async def _forward_in_place(self, request: ms.MlpForwardRequest, context: Context) -> ms.MlpForwardResponse:
         served = self._registry.find(request.name, request.version)
 
-        def forward(inputs: Any) -> Any:
-            return self._registry.forward(served.name, served.version, inputs)
+        def forward(space: Any, inputs: Any) -> Any:
+            return self._registry.forward(space.state.line, served.name, served.version, inputs)
 
-        operation = Operation("MlpForward", forward)
+        operation = Operation("MlpForward", forward, needs_space=True)
         output = await self._forward(operation, [_operand(request, "inputs")], request, context)
         return ms.MlpForwardResponse(output=output, version=served.version)
 
@@ -261,7 +261,7 @@ class ModelServicer:
             wanted = Request(model.check(tensor.dtype, tensor.shape), None)
             if wanted.rows >= served.batching.max_batch_size:
                 # Nobody could join it: it is run here and now, and not copied.
-                wanted.output = self._registry.forward(served.name, served.version, tensor)
+                wanted.output = self._registry.forward(space.state.line, served.name, served.version, tensor)
             else:
                 # What the session writes into the tensor later must not be seen.
                 wanted.tensor = tensor.detach().to(model.device).reshape(-1, model.in_features).clone()

@@ -67,12 +67,13 @@ class GraphedForward:
         recorded = self._recorded.get(size) or self._record(size)
         if recorded is None:
             return None
-        inputs, outputs = recorded.inputs[0], recorded.outputs
+        inputs: torch.Tensor = recorded.inputs[0]
+        outputs: torch.Tensor = recorded.outputs
         if count != size:
             inputs, outputs = inputs[:count], outputs[:count]
         inputs.copy_(rows, non_blocking=True)
         recorded.replay()
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
     def _record(self, size: int) -> Recorded | None:
         self._runs[size] += 1

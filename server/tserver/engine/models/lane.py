@@ -144,20 +144,22 @@ class ModelLane:
                 function()
         return False
 
-    def run_now(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows, at once and alone; counted as a batch of their own.
+    def run_now(self, rows: torch.Tensor, line: Line | None) -> torch.Tensor:
+        """The outputs for rows, at once and alone; counted as a batch of their own. `line` is the one in force.
 
         As in a batch with others, the caller's autocast is not applied.
         """
         if torch.is_autocast_enabled(rows.device.type):
             with torch.autocast(rows.device.type, enabled=False):
-                return self.run_now(rows)
+                return self.run_now(rows, line)
         model, graphs = self._in_use
         if model is None:
             raise ServerError("the model is unloaded")
         statistics, began = self._statistics, time.perf_counter_ns()
-        line = None if self._line is None else streams.in_force()
-        output = self._forward(rows, model) if line is None else self._graphed(model, graphs, line)(rows)
+        if line is None or self._line is None:
+            output = self._forward(rows, model)
+        else:
+            output = self._graphed(model, graphs, line)(rows)
         took = time.perf_counter_ns() - began
         self._count_batch(rows.shape[0], 0, took, 0, requests=1)
         statistics.queue.add(0)

@@ -20,6 +20,7 @@ from tserver.engine.models.lane import ModelLane, Scheduler
 from tserver.engine.models.model import Model
 from tserver.engine.models.requests import Request
 from tserver.engine.models.statistics import ModelStatistics
+from tserver.engine.streams import Line
 from tserver.engine.transfers import send
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
 
@@ -193,8 +194,8 @@ class Registry:
             rest = {name: each for name, each in self._versions.items() if name != served.name}
             self._versions = {**rest, served.name: versions} if versions else rest
 
-    def forward(self, name: Any, version: Any, inputs: Any) -> torch.Tensor:
-        """One forward pass at once, on the engine's thread; the operation `tc.model_forward`.
+    def forward(self, line: Line | None, name: Any, version: Any, inputs: Any) -> torch.Tensor:
+        """One forward pass at once, on the engine's thread and the line that is in force there.
 
         Raises: NotFound, ModelNotReady, InvalidArgument.
         """
@@ -208,8 +209,8 @@ class Registry:
         if inputs.device != model.device:
             inputs = send(inputs, model.device) if inputs.is_cpu else inputs.to(model.device)
         if inputs.dim() == 2:
-            return served.lane.run_now(inputs)
-        outputs = served.lane.run_now(inputs.reshape(-1, model.in_features))
+            return served.lane.run_now(inputs, line)
+        outputs = served.lane.run_now(inputs.reshape(-1, model.in_features), line)
         return outputs.reshape(*inputs.shape[:-1], model.out_features)
 
     def _deliver(self, requests: list[Request]) -> None:
