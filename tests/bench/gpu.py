@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from . import p1_programs, w1_chain
+from . import p1_programs, w1_chain, w3_bulk
 from .bench import Bench
 from .processes import ROOT, ProcessFailed, Side, side
 from .report import machine, table, write_json, write_picture
@@ -112,32 +112,19 @@ def program(function: Any, torch: Any, order: Order) -> list[float]:
     return [1e6 / cost_us for cost_us in p1_programs.timed(torch, function, order)]
 
 
-def upload(torch: Any, order: Order) -> list[float]:
-    """GB/s of an array of the host to the device, until it can be read there."""
-    data = np.ones(order["bytes"] // 4, np.float32)
-    figures = []
-    for _ in range(order["repetitions"]):
-        began = time.perf_counter()
-        last = torch.tensor(data)[-1].item()
-        figures.append(data.nbytes / (time.perf_counter() - began) / 1e9)
-        if last != 1:
-            raise AssertionError(f"ones arrive as {last}")
-    return figures
+def bulk(fetch: Any, torch: Any, order: Order) -> list[float]:
+    """GB/s of an array to the device, until it can be read there, or back into an array that is there already."""
+    data = w3_bulk.array(order["bytes"])
+    held = torch.tensor(data)
 
+    def up(size_bytes: int) -> None:
+        assert torch.tensor(data)[-1].item() == 7
 
-def download(fetch: Any, torch: Any, order: Order) -> list[float]:
-    """GB/s of a tensor of the device into an array that is there already."""
-    out = np.zeros(order["bytes"] // 4, np.float32)
-    held = torch.ones(out.size)
-    held[-1].item()
-    figures = []
-    for _ in range(order["repetitions"]):
-        began = time.perf_counter()
-        fetch(held, out)
-        figures.append(out.nbytes / (time.perf_counter() - began) / 1e9)
-        if out[-1] != 1:
-            raise AssertionError(f"ones come back as {out[-1]}")
-    return figures
+    def down(size_bytes: int) -> None:
+        fetch(held, data)
+        assert data[-1] == 7
+
+    return w3_bulk.rates(up, down, order)
 
 
 def checks(torch: Any, device: str) -> list[str]:
@@ -173,8 +160,7 @@ def checks(torch: Any, device: str) -> list[str]:
 def _runs(torch: Any, model: Any, served: Any, function: Any, fetch: Any) -> dict[str, Any]:
     return {
         "program": partial(program, function, torch),
-        "upload": partial(upload, torch),
-        "download": partial(download, fetch, torch),
+        "bulk": partial(bulk, fetch, torch),
         "matmul": partial(matmul_chain, torch),
         "add": partial(add_chain, torch),
         "mixed": partial(mixed_chain, torch),
@@ -251,14 +237,14 @@ def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Out
     order = {"what": "program", "repetitions": 2 if tiny else 5}
     yield row("G-P1", f"compiled function of {p1_programs.LENGTH} operations, pipelined", "ops/s", None, order)
     mib = 4 if tiny else 256
-    order = {"bytes": mib << 20, "repetitions": 2 if tiny else 4}
-    for what in ("upload", "download"):
+    order = {"what": "bulk", "bytes": mib << 20, "repetitions": 2 if tiny else 4}
+    for direction in ("upload", "download"):
         yield row(
             "G-bulk",
-            f"{what} of {mib} MiB; yardstick: to and from pageable memory of its own process",
+            f"{direction} of {mib} MiB; yardstick: to and from pageable memory of its own process",
             "GB/s",
             None,
-            {**order, "what": what},
+            {**order, "direction": direction},
         )
     yield from by_batch(bench, remote, local, tiny)
 

@@ -1,10 +1,9 @@
-"""A real server on a GPU, and sessions on it."""
+"""A real server on a GPU, in the place of the one that other tests share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -21,18 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def on_cuda() -> Iterator[ServerProcess]:
+def server() -> Iterator[ServerProcess]:
     """A server whose new tensors are on the GPU. It must be the same process at the end as at the beginning."""
     with ServerProcess(device="cuda") as running:
         pid = running.engine_pid()
         yield running
         assert running.engine_pid() == pid, f"the server was started again\n{running.log()}"
-
-
-@pytest.fixture
-def tc(on_cuda: ServerProcess) -> Iterator[ModuleType]:
-    """`tclient` with a fresh session on the GPU, instead of the one that other tests share."""
-    import tclient
-
-    with tclient.connect(on_cuda.address):
-        yield tclient

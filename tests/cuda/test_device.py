@@ -83,11 +83,11 @@ def sessions(server: ServerProcess, count: int) -> Iterator[list[Any]]:
         yield [stack.enter_context(tclient.connect(server.address)) for _ in range(count)]
 
 
-def test_a_session_does_not_wait_for_the_work_of_another(on_cuda: ServerProcess) -> None:
+def test_a_session_does_not_wait_for_the_work_of_another(server: ServerProcess) -> None:
     import tclient
 
     ended: list[str] = []
-    with sessions(on_cuda, 2) as (long, small):
+    with sessions(server, 2) as (long, small):
         with small.use():
             y = tclient.ones(8)
             y.sum().item()
@@ -113,11 +113,11 @@ def test_a_session_does_not_wait_for_the_work_of_another(on_cuda: ServerProcess)
     assert ended == ["small", "long"]
 
 
-def test_sessions_at_once_compute_what_they_should(on_cuda: ServerProcess) -> None:
+def test_sessions_at_once_compute_what_they_should(server: ServerProcess) -> None:
     import tclient
 
     arrays = [np.random.default_rng(seed).random((128, 128), np.float32) for seed in range(24)]
-    with sessions(on_cuda, len(arrays)) as opened:
+    with sessions(server, len(arrays)) as opened:
         held = []
         for session, array in zip(opened, arrays, strict=True):
             with session.use():
@@ -140,14 +140,14 @@ def all_of(work: Callable[[int], None], count: int) -> None:
             done.result(120.0)
 
 
-def test_random_numbers_are_those_of_the_device_and_the_sessions_own(on_cuda: ServerProcess) -> None:
+def test_random_numbers_are_those_of_the_device_and_the_sessions_own(server: ServerProcess) -> None:
     import tclient
 
     def torchs(seed: int) -> list[float]:
         torch.manual_seed(seed)
         return torch.cat([torch.rand(5, device="cuda") for _ in range(4)]).tolist()
 
-    with sessions(on_cuda, 2) as opened:
+    with sessions(server, 2) as opened:
         drawn: list[list[float]] = [[], []]
         for seed, session in enumerate(opened):
             with session.use():
@@ -202,7 +202,7 @@ def test_a_recorded_function_gives_the_same_every_time(size: int, tc: Any) -> No
         assert total.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
-def test_programs_of_several_sessions_and_a_model_at_once(on_cuda: ServerProcess) -> None:
+def test_programs_of_several_sessions_and_a_model_at_once(server: ServerProcess) -> None:
     import tclient
 
     def f(x: Any) -> Any:
@@ -210,7 +210,7 @@ def test_programs_of_several_sessions_and_a_model_at_once(on_cuda: ServerProcess
             x = (x * 0.9).tanh() + 0.1
         return x
 
-    with sessions(on_cuda, 8) as opened:
+    with sessions(server, 8) as opened:
         held = []
         for number, session in enumerate(opened):
             with session.use():
@@ -245,7 +245,7 @@ def test_a_model_of_every_dtype_and_size_of_batch(dtype: str, tc: Any) -> None:
     reference.delete()
 
 
-def test_a_model_is_replaced_under_load_without_a_mixed_answer(on_cuda: ServerProcess) -> None:
+def test_a_model_is_replaced_under_load_without_a_mixed_answer(server: ServerProcess) -> None:
     import tclient
 
     def constant(value: float) -> list[Any]:
@@ -264,7 +264,7 @@ def test_a_model_is_replaced_under_load_without_a_mixed_answer(on_cuda: ServerPr
             seen |= answers
         return seen
 
-    with sessions(on_cuda, 4) as opened, ThreadPoolExecutor(8) as pool:
+    with sessions(server, 4) as opened, ThreadPoolExecutor(8) as pool:
         tclient.models.create("turns", constant(1.0), version=1)
         models = []
         for session in opened:
@@ -321,10 +321,9 @@ print(causes)
 
 
 def test_a_device_that_is_lost_is_noticed_and_named() -> None:
-    environment = {**server_environment(), "TORCH_SHOW_CPP_STACKTRACES": "0"}
     done = subprocess.run(
         [sys.executable, "-c", _LOSES_THE_DEVICE],
-        env=environment,
+        env=server_environment(),
         capture_output=True,
         text=True,
         timeout=60.0,
