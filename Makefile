@@ -174,7 +174,7 @@ import sys; ok = sys.version_info >= (3, 11); ok or print("make: Python 3.11 or 
 endef
 
 define python_has_cuda
-import click, google.protobuf, grpc, numpy, torch; assert torch.cuda.is_available()
+import click, google.protobuf, grpc, numpy, safetensors, torch; assert torch.cuda.is_available()
 endef
 
 # Packages of the JavaScript client's test, from the npm registry.

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from tclient import _bulk
 from tclient._exceptions import ServerFailed, make_error
 from tclient._session import Session
@@ -55,6 +53,9 @@ def _counted(chunks: Iterator[bytes], bar: Any) -> Iterator[bytes]:
 
 
 def _bar(name: str, size: int, progress: bool) -> Any:
+    # Not needed before a file is sent, and not free to import.
+    from tqdm import tqdm
+
     return tqdm(total=size, desc=name, unit="B", unit_scale=True, delay=1.0, disable=None if progress else True)
 
 
