@@ -54,6 +54,8 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # Plugins of protoc, node and the linters are found in the environment first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where a proxy is set for pip, tests and tools that use gRPC without tclient must reach this machine without it.
+export no_grpc_proxy := 127.0.0.1,localhost,::1
 
 ##@ Start here
 

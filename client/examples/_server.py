@@ -43,7 +43,7 @@ def run(example: Callable[[Path], None], description: str | None) -> None:
 @contextlib.contextmanager
 def server() -> Iterator[str]:
     """A server of our own on a free port: its address. It is stopped when the block ends."""
-    command = [sys.executable, "-m", "tserver", "serve", "--listen", "127.0.0.1:0", "--log-level", "warning"]
+    command = [sys.executable, "-P", "-m", "tserver", "serve", "--listen", "127.0.0.1:0", "--log-level", "warning"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

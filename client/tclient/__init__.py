@@ -67,6 +67,9 @@ from tclient._exceptions import (
     ConnectFailed as ConnectFailed,
 )
 from tclient._exceptions import (
+    InvalidAddress as InvalidAddress,
+)
+from tclient._exceptions import (
     LinAlgError as LinAlgError,
 )
 from tclient._exceptions import (

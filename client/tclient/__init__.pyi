@@ -20,6 +20,7 @@ from tclient._dtypes import iinfo as iinfo
 from tclient._dtypes import layout as layout
 from tclient._dtypes import memory_format as memory_format
 from tclient._exceptions import ConnectFailed as ConnectFailed
+from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError
 from tclient._exceptions import NotConnectedError as NotConnectedError
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError

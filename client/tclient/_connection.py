@@ -13,8 +13,9 @@ from typing import Any
 import grpc
 
 from tclient._duplex import Duplex, open_duplex
-from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, ServerError, ServerFailed
+from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerError, ServerFailed
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.address import channel_options, parse, proxy_before
 
 SERVICE = "/tensorcompute.v1.TensorService/"
 PROTOCOL = 1
@@ -58,11 +59,17 @@ class Connection:
     """A channel and the RPCs on it."""
 
     def __init__(self, address: str, tls: Tls = False) -> None:
-        self.address = address
+        try:
+            parsed = parse(address)
+        except ValueError as error:
+            raise InvalidAddress(f"connect: {error}") from None
+        self.address = parsed.text
+        options = _OPTIONS + channel_options(parsed)
         if tls:
-            self.channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(_authority(tls)), options=_OPTIONS)
+            credentials = grpc.ssl_channel_credentials(_authority(tls))
+            self.channel = grpc.secure_channel(self.address, credentials, options=options)
         else:
-            self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+            self.channel = grpc.insecure_channel(self.address, options=options)
         self._unary: dict[str, Any] = {}
 
     def call(self, method: str, request: Any, response: Any, *, timeout_s: float | None = 20.0) -> Any:
@@ -126,15 +133,24 @@ def translate(error: grpc.RpcError, address: str) -> ServerError:
     kind = BY_REASON.get(reason) or BY_STATUS.get(status, ServerFailed)
     text = error.details() or status
     if kind is ConnectFailed:
-        text = (
-            f"no tensor server answers at {address} ({text}); start it with: tserver serve --listen {address}, "
-            "or connect to the address where it listens"
-        )
+        text = f"no tensor server answers at {address} ({text}); {_advice(address)}"
     elif details.get("cause") and details["cause"] not in text:
         text = f"{text} (cause: {details['cause']})"
     failure = kind(text)
     failure.reason = reason or status
     return failure
+
+
+def _advice(address: str) -> str:
+    parsed = parse(address)
+    proxy = proxy_before(parsed)
+    advice = f"start it with: tserver serve --listen {address}, or connect to the address where it listens"
+    if proxy is None:
+        return advice
+    return (
+        f"connections to it go through the proxy {proxy}, which {proxy.variable} names: to go past it, add "
+        f"{parsed.host} to no_proxy. If no server is there, {advice}"
+    )
 
 
 def _error_info(error: grpc.RpcError) -> tuple[str, dict[str, str]]:

@@ -18,6 +18,7 @@
     ├── NotConnectedError            + RuntimeError: no session is open
     └── ServerError                  + ConnectionError: the server or the way to it
         ├── ConnectFailed                nothing answers at the address
+        │   └── InvalidAddress               + ValueError: it is none
         ├── SessionLost                  the session is gone, and the message says why
         ├── SessionTakenOver             another stream uses this session
         ├── VersionMismatch              client and server speak no common protocol
@@ -109,6 +110,10 @@ class ServerError(TensorError, ConnectionError):
 
 class ConnectFailed(ServerError):
     """Nothing usable answers at the address."""
+
+
+class InvalidAddress(ConnectFailed, ValueError):
+    """An address that is none; the text says what it should be."""
 
 
 class SessionLost(ServerError):

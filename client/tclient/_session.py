@@ -73,12 +73,12 @@ class Session:
     ) -> None:
         from tclient import __version__
 
-        self.address = address
         self.tls = tls
         connection = Connection(address, tls)
+        self.address = connection.address
         try:
             opened = connection.open_session(f"tclient/{__version__}", timeout_s)
-            if opened.endpoint and opened.endpoint != address:
+            if opened.endpoint and opened.endpoint != self.address:
                 connection.close()
                 connection = Connection(opened.endpoint, tls)
         except BaseException:
@@ -124,7 +124,7 @@ class Session:
         self._tickets = itertools.count().__next__
         self._heavy = 0
         self._heavy_lock = threading.Lock()
-        self.reports = Reports(address, opened)
+        self.reports = Reports(self.address, opened)
         # True when the next thread that waits has something to be told.
         self.noteworthy = False
         self._previous: Session | None = None

@@ -13,7 +13,6 @@ from tserver.errors import ServerError
 def main() -> int:
     """Serve; the exit code."""
     settings = json.loads(sys.argv[1])
-    port = settings.pop("port")
     previous_end = settings.pop("previous_end")
     cause_file = settings.pop("cause_file")
     config = Config(**settings)
@@ -22,7 +21,7 @@ def main() -> int:
     from tserver.service.process import serve
 
     try:
-        return serve(config, port=port, previous_end=previous_end, cause_file=cause_file)
+        return serve(config, previous_end=previous_end, cause_file=cause_file)
     except (ServerError, OSError, RuntimeError) as error:
         print(f"tserver: {error}", file=sys.stderr)
         return 1

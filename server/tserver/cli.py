@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 import click
 
+from tensorcompute.wire.address import channel_options, parse
 from tserver import __version__, logs
 from tserver.config import Config
 from tserver.supervisor import PortTaken, supervise
 
 _DEFAULTS = Config()
 _HELP = {
-    "listen": "HOST:PORT to listen on; port 0 takes a free one.",
+    "listen": "HOST:PORT to listen on, or unix:PATH; port 0 takes a free one.",
     "device": "Where new tensors live: auto takes the GPU when there is one.",
     "insecure": "Allow an address other than loopback without TLS. Everyone who reaches it can use the server.",
     "tls_cert": "PEM file with the server's certificate chain.",
@@ -38,7 +38,7 @@ _HELP = {
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
     "loopback, and none elsewhere; empty is none.",
     "shared_memory": "Let clients on this machine move the bytes of large tensors through memory that both sides have.",
-    "oip_listen": "HOST:PORT for clients of the Open Inference Protocol, such as Triton's; empty is none.",
+    "oip_listen": "HOST:PORT or unix:PATH for clients of the Open Inference Protocol, such as Triton's; empty is none.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
     "metrics_listen": "HOST:PORT for Prometheus to scrape, under /metrics; empty is none.",
@@ -81,16 +81,11 @@ def main() -> None:
 @main.command()
 @_options
 def serve(**settings: Any) -> None:
-    """Serve until SIGTERM or SIGINT; prints `listening on HOST:PORT` when ready."""
+    """Serve until SIGTERM or SIGINT; prints `listening on ADDRESS` when ready."""
     config = Config(**settings)
     if bool(config.tls_cert) != bool(config.tls_key):
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
-    for option, address in (
-        ("--listen", config.listen),
-        ("--data-listen", config.data_listen if config.data_listen != "auto" else ""),
-        ("--oip-listen", config.oip_listen),
-        ("--metrics-listen", config.metrics_listen),
-    ):
+    for option, address in config.listeners().items():
         _check_address(option, address, config)
     logs.set_up(config.log_level)
     try:
@@ -113,12 +108,17 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
         from grpc_health.v1 import health_pb2, health_pb2_grpc
     except ImportError as error:
         raise click.ClickException("asking for health needs a package: pip install grpcio-health-checking") from error
+    try:
+        parsed = parse(address)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    options = channel_options(parsed)
     if tls_ca:
         trusted = grpc.ssl_channel_credentials(Path(tls_ca).read_bytes())
-        options = [("grpc.ssl_target_name_override", tls_name)] if tls_name else []
-        connection = grpc.secure_channel(address, trusted, options=options)
+        options += (("grpc.ssl_target_name_override", tls_name),) if tls_name else ()
+        connection = grpc.secure_channel(parsed.text, trusted, options=options)
     else:
-        connection = grpc.insecure_channel(address)
+        connection = grpc.insecure_channel(parsed.text, options=options)
     with connection as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
@@ -132,18 +132,13 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
 
 
 def _check_address(option: str, address: str, config: Config) -> None:
-    """Refuse an address that is reachable from outside, unless that is safe or wanted."""
-    if address and not config.tls_cert and not config.insecure and not _is_loopback(address):
+    """Refuse what is no address, and one that is reachable from outside, unless that is safe or wanted."""
+    try:
+        parsed = parse(address, listening=True)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {error}") from None
+    if not (config.tls_cert or config.insecure or parsed.is_local):
         raise click.UsageError(
             f"{option} {address} is reachable from outside, and there is no TLS: give --tls-cert and --tls-key, "
             "or --insecure if everyone who can reach it may use it"
         )
-
-
-def _is_loopback(listen: str) -> bool:
-    # What is no HOST:PORT is told so later, and not that it is reachable.
-    host = (listen.rpartition(":")[0] or listen).strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

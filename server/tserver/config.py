@@ -38,3 +38,13 @@ class Config:
     oip_shared_memory: bool = False
     metrics_listen: str = ""
     log_level: str = "info"
+
+    def listeners(self) -> dict[str, str]:
+        """The addresses that somebody has chosen, by the option that says them."""
+        chosen = {
+            "--listen": self.listen,
+            "--data-listen": self.data_listen if self.data_listen != "auto" else "",
+            "--oip-listen": self.oip_listen,
+            "--metrics-listen": self.metrics_listen,
+        }
+        return {option: address for option, address in chosen.items() if address}

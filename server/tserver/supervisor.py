@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tensorcompute.wire.address import parse
 from tserver.config import Config
 
 log = logging.getLogger("tserver.supervisor")
@@ -37,7 +39,10 @@ _MAX_QUICK_ENDS = 3
 
 
 # What comes before "listening on", and the setting that it tells of; the main listener is the last to say it.
-_LISTENERS = {"": "", "oip ": "oip_listen", "metrics ": "metrics_listen"}
+_LISTENERS = {"": "listen", "oip ": "oip_listen", "metrics ": "metrics_listen"}
+
+# gRPC listens on unix sockets too.
+_UNIX_LISTENERS = ("--listen", "--oip-listen")
 
 
 # What the server's libraries are told, unless somebody has told them already.
@@ -76,51 +81,61 @@ class PortTaken(Exception):
     """Another process listens on the port already."""
 
 
-def reserve(listen: str, option: str = "--listen") -> tuple[str, int]:
-    """The host and a port that is free; port 0 takes any.
+def reserve(listen: str, option: str = "--listen", *, unix: bool = True) -> None:
+    """See that an address can be listened on; with port 0 a port is found by who listens.
 
-    Raises: PortTaken, ValueError for what is not HOST:PORT.
+    Raises: PortTaken, ValueError for what is no address, or names a unix socket where that is not possible.
     """
-    host, separator, text = listen.rpartition(":")
-    if not separator or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"{option} {listen!r} is not HOST:PORT, such as 127.0.0.1:50051")
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        address = parse(listen, listening=True)
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from None
+    if address.path and not unix:
+        raise ValueError(f"{option} {listen!r} is a unix socket; this listener takes HOST:PORT")
+    family = socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As gRPC binds: a port whose last connections are only timing out is free, one that is listened on is not.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((bare, int(text)))
+            if address.path:
+                _clear(address.path, probe)
+                probe.bind(address.path)
+                os.unlink(address.path)
+            else:
+                # As gRPC binds: a port whose last connections are only timing out is free, one that is listened on is
+                # not.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Port 0 stays 0: the server itself takes one, so that nobody can take it in between.
+                probe.bind((address.host, address.port))
         except socket.gaierror as error:
-            raise ValueError(f"{option} {listen!r}: the host {host!r} is not known ({error})") from error
+            raise ValueError(f"{option} {listen!r}: the host {address.host!r} is not known ({error})") from error
         except OSError as error:
+            remedy = "another path" if address.path else "another port"
             raise PortTaken(
-                f"cannot listen on {option} {listen}: {error.strerror}; stop the other server, or choose another port"
+                f"cannot listen on {option} {listen}: {error.strerror}; stop the other server, or choose {remedy}"
             ) from error
-        # Port 0 stays 0: the server itself takes one, so that nobody can take it in between.
-        return host, int(text)
+
+
+def _clear(path: str, probe: socket.socket) -> None:
+    """Remove a socket that nobody listens on any more: what a server leaves that was killed."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            try:
+                with socket.socket(socket.AF_UNIX) as caller:
+                    caller.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
 
 
 def supervise(config: Config) -> int:
     """Keep a server running until told to stop; the exit code. Raises: PortTaken, ValueError."""
-    host, port = reserve(config.listen)
-    listeners = {
-        "--data-listen": config.data_listen if config.data_listen != "auto" else "",
-        "--oip-listen": config.oip_listen,
-        "--metrics-listen": config.metrics_listen,
-    }
-    for option, address in listeners.items():
-        if address:
-            reserve(address, option)
+    for option, address in config.listeners().items():
+        reserve(address, option, unix=option in _UNIX_LISTENERS)
     with tempfile.TemporaryDirectory(prefix="tserver-") as folder:
-        return _Supervisor(config, host, port, Path(folder) / "cause").run()
+        return _Supervisor(config, Path(folder) / "cause").run()
 
 
 class _Supervisor:
-    def __init__(self, config: Config, host: str, port: int, cause_file: Path) -> None:
+    def __init__(self, config: Config, cause_file: Path) -> None:
         self._config = config
-        self._address = f"{host}:{port}"
-        self._port = port
         self._cause_file = cause_file
         self._child: subprocess.Popen[str] | None = None
         self._stopping = False
@@ -147,13 +162,12 @@ class _Supervisor:
             log.error("the server ended, starting it again", extra={"cause": cause})
 
     def _run_child(self, cause: str) -> int:
-        settings = json.dumps(
-            {**asdict(self._config), "port": self._port, "previous_end": cause, "cause_file": str(self._cause_file)}
-        )
+        settings = json.dumps({**asdict(self._config), "previous_end": cause, "cause_file": str(self._cause_file)})
         self._cause_file.unlink(missing_ok=True)
         parent = os.getpid()
         child = subprocess.Popen(
-            [sys.executable, "-m", "tserver.child", settings],
+            # -P: what lies in the working directory is not imported.
+            [sys.executable, "-P", "-m", "tserver.child", settings],
             stdout=subprocess.PIPE,
             text=True,
             # A stop signal to the terminal's process group must reach the child through us, once.
@@ -171,13 +185,10 @@ class _Supervisor:
             if found and kind in _LISTENERS:
                 if self._announced:
                     continue
-                if field := _LISTENERS[kind]:
-                    # A free port that was found once stays the port.
-                    found_free: dict[str, Any] = {field: address}
-                    self._config = replace(self._config, **found_free)
-                else:
-                    self._announced = True
-                    self._port = int(address.rpartition(":")[2])
+                # A free port that was found once stays the port.
+                found_free: dict[str, Any] = {_LISTENERS[kind]: address}
+                self._config = replace(self._config, **found_free)
+                self._announced = not kind
             print(line, end="", flush=True)
         code = child.wait()
         self._child = None

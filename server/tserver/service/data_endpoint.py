@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import secrets
 import socket
@@ -28,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
 from tserver.service.data_wires import STALL_S, Pace, SharedWire, Source, TcpWire, TlsWire, Wire
@@ -76,13 +76,9 @@ def wanted_address(config: Config) -> str:
     """Where to listen; empty is nowhere."""
     if config.data_listen != "auto":
         return config.data_listen
-    host = config.listen.rpartition(":")[0]
-    try:
-        loopback = ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    # Elsewhere a port that nobody has chosen is one that a firewall closes.
-    return f"{host}:0" if loopback else ""
+    listen = parse(config.listen, listening=True)
+    # Elsewhere a port that nobody has chosen is one that a firewall closes; and who chose a unix socket wants no port.
+    return f"{listen.text.rpartition(':')[0]}:0" if listen.is_local and listen.host else ""
 
 
 class DataEndpoint:

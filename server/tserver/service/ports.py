@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from tensorcompute.wire.address import parse
 from tserver.config import Config
 
 
@@ -37,12 +38,13 @@ def listen(server: grpc.aio.Server, option: str, address: str, config: Config) -
 
     Raises: OSError that names the option.
     """
+    wanted = parse(address, listening=True)
     try:
         if config.tls_cert:
             pair = (Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes())
-            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            port = server.add_secure_port(wanted.text, grpc.ssl_server_credentials([pair]))
         else:
-            port = server.add_insecure_port(address)
+            port = server.add_insecure_port(wanted.text)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {option} {address}: {error}; choose another address") from error
-    return f"{address.rpartition(':')[0]}:{port}"
+    return wanted.text if wanted.path else f"{wanted.text.rpartition(':')[0]}:{port}"

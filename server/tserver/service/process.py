@@ -39,10 +39,10 @@ _SERVICES = tuple(
 )
 
 
-def serve(config: Config, *, port: int, previous_end: str, cause_file: str) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. `port` replaces the port of config.listen."""
+def serve(config: Config, *, previous_end: str, cause_file: str) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Process(config, port, previous_end, cause_file).run())
+        return runner.run(_Process(config, previous_end, cause_file).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -63,9 +63,8 @@ def _quiet_collector() -> None:
 
 
 class _Process:
-    def __init__(self, config: Config, port: int, previous_end: str, cause_file: str) -> None:
+    def __init__(self, config: Config, previous_end: str, cause_file: str) -> None:
         self._config = config
-        self._port = port
         self._previous_end = previous_end
         self._cause_file = cause_file
 
@@ -90,8 +89,7 @@ class _Process:
             )
         )
         health = Health(server, [service.full_name for service in _SERVICES])
-        host = config.listen.rsplit(":", 1)[0]
-        address = ports.listen(server, "--listen", f"{host}:{self._port}", config)
+        address = ports.listen(server, "--listen", config.listen, config)
         engine.start()
         data = None
         data_address = wanted_address(config)
