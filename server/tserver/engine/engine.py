@@ -30,7 +30,7 @@ import torch
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine import threads
-from tserver.engine.completions import Completions
+from tserver.engine.completions import Awaited, Completions
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
 from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import BatchRun, Executor
@@ -41,6 +41,7 @@ from tserver.engine.operations import Operation, Operations
 from tserver.engine.own import own_operations
 from tserver.engine.reads import deferring
 from tserver.engine.space import MAX_REPLY_BYTES, Space, Staged
+from tserver.engine.streams import Line
 from tserver.engine.transfers import Arrival
 
 T = TypeVar("T")
@@ -109,8 +110,7 @@ class Lane:
 
     def when_arrived(self, awaited: Sequence[Arrival], finish: Callable[[], None]) -> None:
         """Call a function when all is there, behind those before it. From the engine's thread."""
-        line = self.space.state.line
-        self._engine.completions.put(0 if line is None else line.index, awaited, finish)
+        self._engine.when_arrived(self.space.state.line, awaited, finish)
 
     def _append(self, job: _Job) -> None:
         with self._lock:
@@ -298,9 +298,9 @@ class Engine:
         """Give a lane a turn at a moment of time.monotonic. From the engine's thread."""
         heapq.heappush(self._alarms, (when, next(self._alarm_numbers), lane))
 
-    def fail(self, error: BaseException) -> None:
-        """The device is lost: end the process. From any thread."""
-        self._on_fatal(f"the device failed: {error}")
+    def when_arrived(self, line: Line | None, awaited: Sequence[Awaited], finish: Callable[[], None]) -> None:
+        """Call a function when all is there that a line brings, behind those before it. From the engine's thread."""
+        self.completions.put(0 if line is None else line.index, awaited, finish)
 
     def status(self) -> Future[list[DeviceStatus]]:
         """Every device and its memory, seen from the engine's thread."""

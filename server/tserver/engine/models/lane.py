@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from tserver.engine import streams
+from tserver.engine.completions import Awaited
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.models.batching import BatchingConfig
-from tserver.engine.models.finisher import Finisher
 from tserver.engine.models.graphs import GraphedForward
 from tserver.engine.models.model import Model
 from tserver.engine.models.requests import Request, RequestQueue
@@ -50,8 +50,8 @@ class Scheduler(Protocol):
     def wake_at(self, lane: Any, when: float) -> None:
         """Give the lane a turn at that moment of time.monotonic. From the engine's thread."""
 
-    def fail(self, error: BaseException) -> None:
-        """The device is lost: end the process. From any thread."""
+    def when_arrived(self, line: Line | None, awaited: Sequence[Awaited], finish: Callable[[], None]) -> None:
+        """Call a function when all is there that a line brings. From the engine's thread."""
 
 
 class ModelLane:
@@ -73,7 +73,6 @@ class ModelLane:
         self._under_way = 0
         self._drained: list[Callable[[], None]] = []
         self._staging = torch.empty(0, dtype=torch.uint8)
-        self._finisher: Finisher | None = None
         self._threads = torch.get_num_threads()
         # Where the batches run, on a device that works by itself.
         self._line = take_line(model.device)
@@ -310,8 +309,7 @@ class ModelLane:
                 self._count(batch, began_s, (*times, inferred, time.perf_counter_ns()))
             except RuntimeError as error:
                 if is_device_lost(error):
-                    self._scheduler.fail(error)
-                    return
+                    raise
                 for request in batch:
                     request.error = _refusal(error)
                     self._count_failure(request)
@@ -322,9 +320,8 @@ class ModelLane:
 
         with self._lock:
             self._under_way += 1
-        if self._finisher is None:
-            self._finisher = Finisher()
-        self._finisher.put(finish)
+        # It waits itself: what fails for one batch is told to those whose batch it was.
+        self._scheduler.when_arrived(self._line, (), finish)
 
     def _count(self, batch: list[Request], began_s: float, times: tuple[int, int, int, int]) -> None:
         began, gathered, inferred, finished = times
