@@ -6,7 +6,6 @@ import contextlib
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -39,16 +38,16 @@ class _Graphed:
 
 
 @pytest.fixture
-def served(apart: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def served(apart: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An engine whose models work on a line of the stand-in."""
     monkeypatch.setattr(lane, "take_line", lambda device: _Line())
     monkeypatch.setattr(lane.ModelLane, "_graphed", lambda self, model, graphs, line: _Graphed(model))
-    yield apart
+    return apart
 
 
 def _model() -> Model:
     layers = [summarise(3, 2, ms.Activation(), has_bias=True)]
-    weights = [(torch.ones(2, 3), torch.zeros(2))]
+    weights: list[tuple[torch.Tensor, torch.Tensor | None]] = [(torch.ones(2, 3), torch.zeros(2))]
     return Model(layers, weights, torch.float32, torch.device("cpu"))
 
 
