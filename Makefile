@@ -15,6 +15,9 @@
 #   PROCESSES    of `make load`: worker processes here                            default: 1
 #   WEB=1        `make load` with locust's web page instead of a run without one
 #   LOAD_ARGS    more options of locust for `make load`
+#   CALLS, MINUTES, SEED  of `make fuzz`: how much at most, and a name for the same calls again
+#                                                                                    default: 1000000, 60, a new one
+#   FUZZ_ARGS    more options for `make fuzz`, e.g. FUZZ_ARGS='--only Tensor.gather,cat'
 #   N, LEAK=1    of `make soak`: requests; the control, which must fail           default: 1000000
 #   IMAGE        cpu or cuda, for `make image`                                    default: cpu
 #   ENGINE       what builds images: docker, podman or buildah                    default: docker
@@ -37,6 +40,10 @@ WORK ?=
 PROCESSES ?= 1
 WEB ?=
 LOAD_ARGS ?=
+CALLS ?= 1000000
+MINUTES ?= 60
+SEED ?=
+FUZZ_ARGS ?=
 N ?= 1000000
 LEAK ?=
 IMAGE ?= cpu
@@ -120,6 +127,10 @@ load: $(INSTALLED) ## Put load on the server at HOST: USERS for TIME, or WEB=1
 .PHONY: soak
 soak: $(INSTALLED) ## Send N requests to a server and watch its memory; LEAK=1 is the control
 	$(PY) -m tests.load.soak --requests $(N) --device $(DEVICE) $(if $(LEAK),--leak)
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Draw CALLS calls for MINUTES, and tell which end, stall or deceive the engine
+	$(PY) -m tests.fuzz --calls $(CALLS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(FUZZ_ARGS)
 
 ##@ Ship it
 

@@ -1,6 +1,6 @@
 """Calls of torch's own functions, from the samples that torch ships for its operators and from samples of our own.
 
-Knows torch and the table; the tests and the crash hunt take their calls from here.
+Knows torch and the table; the tests and the fuzz take their calls from here.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import torch
 from operations.lists import words
 
 from tests.operations.calls import from_torch, from_us, operators, table, targets
-from tests.operations.hunt import hunt
 from tests.operations.samples import SAMPLES
 from tserver.engine.guards import GUARDS, guarded
 
@@ -150,10 +149,3 @@ def test_wrong_arguments_get_torchs_own_error() -> None:
         with pytest.raises(TypeError) as torchs:
             targets()[name](colour=1)
         assert str(ours.value) == str(torchs.value)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(4))
-def test_no_damaged_argument_ends_or_blocks_a_process(seed: int) -> None:
-    assert hunt(f"hunt-{seed}", rounds=25) == []

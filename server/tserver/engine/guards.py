@@ -1,7 +1,7 @@
 """Arguments that torch itself does not check and that would end or block the process: refused before the call.
 
 Knows torch and the names of operations. Found by running every operation of the table on damaged arguments in children
-whose memory ends at a forbidden page (tests/operations/hunt.py). Calls that torch refuses itself are left to torch.
+whose memory ends at a forbidden page (tests/fuzz). Calls that torch refuses itself are left to torch.
 """
 
 from __future__ import annotations

@@ -1,0 +1,222 @@
+"""An engine in this process, with the session that is attacked from and one beside it that nothing may happen to.
+
+Fresh and freed memory is marked, so that bytes that nobody has written for the session show; what the other session
+holds is marked, too. Tensors that arrive with a call lie against a page that nobody may touch: a read or write behind
+their end is a fault and not a quiet leak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import resource
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.config import Config
+from tserver.engine import values
+from tserver.engine.engine import Engine
+from tserver.engine.space import Parts
+
+_M_PERTURB = -6
+_MEMORY_BYTES = 1 << 30
+_SCANNED_BYTES = 1 << 16
+# glibc fills freed memory with this byte, and fresh memory with its complement. None of the drawn numbers has them.
+MARKS = (0x5A, 0x69)
+SECRET = b"\x5e\xc2\xe7\x5e\xc2\xe7\x33\x47"
+# So many marked bytes in a row are no chance.
+_RUN = 8
+_PAGE = mmap.PAGESIZE
+
+
+class Fence:
+    """Memory that ends at a page that nobody may touch, and begins with the secret."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        self._libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+    def place(self, content: bytes, dtype: torch.dtype) -> torch.Tensor:
+        """A flat tensor of these bytes, against a fence. Its memory goes when the tensor does."""
+        pages = -(-len(content) // _PAGE)
+        memory = mmap.mmap(-1, (pages + 1) * _PAGE)
+        start = pages * _PAGE - len(content)
+        memory[:start] = (SECRET * (start // len(SECRET) + 1))[:start]
+        memory[start : pages * _PAGE] = content
+        whole = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self._libc.mprotect(whole + pages * _PAGE, _PAGE, 0)
+        return torch.frombuffer(memory, dtype=dtype, offset=start, count=len(content) // dtype.itemsize)
+
+
+class Stage:
+    """The engine and its two sessions. For a child: it changes limits and the C library's settings for good."""
+
+    def __init__(self) -> None:
+        _restrain()
+        self._libc = ctypes.CDLL(None)
+        self._faults: list[str] = []
+        self._engine = Engine(Config(device="cpu", threads=1), on_fatal=self._faults.append)
+        self._fence = Fence()
+        self._unfenced = values.tensor_from_bytes
+        values.tensor_from_bytes = self._place
+        self._lane = self._engine.open_lane()
+        self.objects = self._lane.space.objects
+        self._victim = self._engine.open_lane()
+        self._marks: tuple[bytes, ...] = ()
+        self._kept: list[torch.Tensor] = []
+        self._replies: list[bytes] = []
+        self._seq = 0
+
+    def _place(self, dtype: torch.dtype, shape: list[int], data: Any, *, copy: bool = True) -> torch.Tensor:
+        tensor = self._unfenced(dtype, shape, data, copy=copy)
+        if not tensor.nbytes or dtype is torch.bool:
+            return tensor
+        return self._fence.place(bytes(data), dtype).reshape(shape)
+
+    def begin(self, operations: Sequence[str], contexts: Sequence[pb.Context], mark: int = MARKS[0]) -> None:
+        """An empty session with these operations and contexts, and memory that is marked anew."""
+        self._libc.mallopt(_M_PERTURB, mark)
+        self._marks = (bytes([mark]) * _RUN, bytes([mark ^ 0xFF]) * _RUN, SECRET)
+        self._lane.close()
+        self._turn()
+        self._lane = self._engine.open_lane()
+        self._lane.space.state.load()
+        self.objects = self._lane.space.objects
+        self._seq = 0
+        self._kept.clear()
+        self._furnish()
+        self._submit(pb.Batch(define_operations=operations, define_contexts=contexts))
+
+    def _furnish(self) -> None:
+        """The other session's tensors, with holes between them where freed ones were."""
+        secret = torch.frombuffer(bytearray(SECRET * 512), dtype=torch.float32)
+        held = [secret[: 2 << (index % 9)].clone() for index in range(54)]
+        self._kept = held[::2]
+        self._victim.space.objects.update(enumerate(self._kept, 1))
+
+    def run(self, call: pb.Call) -> pb.BatchReply:
+        """Run one call in a batch of its own."""
+        return self._submit(pb.Batch(calls=[call]))
+
+    def _submit(self, batch: pb.Batch) -> pb.BatchReply:
+        self._seq += 1
+        batch.seq = self._seq
+        self._lane.submit(batch, self._replies.append)
+        self._turn()
+        self._reply = self._replies.pop()
+        return pb.BatchReply.FromString(self._reply)
+
+    def _turn(self) -> None:
+        self._engine.ready.get()
+        executor = self._engine.executor
+        while self._lane.run_slice(executor, lambda: False):
+            pass
+        executor.leave_mode()
+
+    def look(self, call: pb.Call, reply: pb.BatchReply) -> tuple[str, int]:
+        """What is wrong after a call ("" if nothing), and a sum over all that it showed or could have written."""
+        if self._faults:
+            return f"broken: the engine gave up: {self._faults.pop()}", 0
+        for result in reply.results:
+            if result.error.reason == "INTERNAL":
+                return f"broken: {result.error.message}", 0
+        for mark in self._marks:
+            if mark in self._reply:
+                return f"shown: the reply has bytes {mark[:2].hex()}, which were not written for this session", 0
+        total = 0
+        for tensor in self._touched(call):
+            trouble = misfit(tensor)
+            if trouble:
+                return trouble, 0
+            content = _content(tensor)
+            for mark in self._marks:
+                if mark in content:
+                    return f"shown: a tensor has bytes {mark[:2].hex()}, which were not written for this session", 0
+            total = zlib.crc32(content, total)
+        return "", total
+
+    def look_around(self) -> str:
+        """What is wrong after a sequence: with any tensor held, or with the other session."""
+        for tensor in _tensors(self.objects.values()):
+            trouble = misfit(tensor)
+            if trouble:
+                return trouble
+        whole = SECRET * 512
+        for tensor in self._kept:
+            if _content(tensor) != whole[: tensor.nbytes]:
+                return "changed: a tensor of another session"
+        return ""
+
+    def _touched(self, call: pb.Call) -> Iterator[torch.Tensor]:
+        ids = {call.id, *_named(call.args), *_named([entry.value for entry in call.kwargs])}
+        for tensor in _tensors([self.objects[one] for one in ids if one in self.objects]):
+            yield tensor
+            # A view whose base was changed may refuse even to say this.
+            with contextlib.suppress(RuntimeError):
+                if tensor.is_leaf and tensor.grad is not None:
+                    yield tensor.grad
+
+
+def misfit(tensor: torch.Tensor) -> str:
+    """Why a tensor must not be held, or "". Its extent is added up in integers that cannot wrap."""
+    if tensor.layout is not torch.strided:
+        return f"layout: a tensor of layout {tensor.layout} is held"
+    if tensor.device.type == "meta" or not all(tensor.shape):
+        return ""
+    steps = [(size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)]
+    first = tensor.storage_offset() + sum(step for step in steps if step < 0)
+    last = tensor.storage_offset() + sum(step for step in steps if step > 0)
+    room = tensor.untyped_storage().nbytes() // tensor.itemsize
+    if first < 0 or last >= room:
+        return f"extent: a tensor is held that reaches from {first} to {last} in a storage of {room} elements"
+    return ""
+
+
+def _content(tensor: torch.Tensor) -> bytes:
+    if tensor.device.type != "cpu" or torch._is_zerotensor(tensor):
+        return b""
+    storage = tensor.untyped_storage()
+    size = min(storage.nbytes(), _SCANNED_BYTES)
+    return ctypes.string_at(storage.data_ptr(), size) if size else b""
+
+
+def _tensors(held: Any) -> Iterator[torch.Tensor]:
+    for one in held:
+        if isinstance(one, torch.Tensor):
+            yield one
+        elif isinstance(one, Parts):
+            yield from (part for part in one.by_path.values() if isinstance(part, torch.Tensor))
+
+
+def _named(arguments: Any) -> Iterator[int]:
+    for value in arguments:
+        match value.WhichOneof("kind"):
+            case "result":
+                yield value.result
+            case "ref":
+                yield value.ref.id
+            case "list":
+                yield from _named(value.list.items)
+            case "tuple":
+                yield from _named(value.tuple.items)
+
+
+def named(call: pb.Call) -> set[int]:
+    """The ids that a call refers to."""
+    return {*_named(call.args), *_named([entry.value for entry in call.kwargs])}
+
+
+def _restrain() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_BYTES, used + _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)

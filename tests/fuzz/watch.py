@@ -1,0 +1,281 @@
+"""Children that play, and who watches them: how each ended, at which call, and the fewest calls that do it again."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tests.fuzz import draw
+from tests.fuzz.draw import CONTEXTS, NAMES, Drawer, Part
+from tests.fuzz.journal import Journal
+from tests.fuzz.stage import MARKS, Stage, named
+
+_PER_CHILD = 4000
+_PER_SEQUENCE = 30
+_SLOW_S = 1.0
+# The exit status of a child that has written down what it found.
+_FOUND = 3
+# A sequence that is shortened is played at most so often.
+_ATTEMPTS = 120
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What went wrong, in which sequence, and the calls that do it again."""
+
+    kind: str
+    detail: str
+    sequence: str
+    calls: list[pb.Call]
+    # Whether the calls alone did it again.
+    repeats: bool
+
+
+class Watch:
+    """Plays sequences of one seed in children."""
+
+    def __init__(
+        self, seed: str, *, samples: int = 6, hang_s: float = 30.0, twice: float = 0.2, only: str = ""
+    ) -> None:
+        """`twice` is the share of sequences that are played twice, to see what depends on unwritten memory."""
+        torch.set_num_threads(1)
+        # As the engine does: once, and not in each child.
+        importlib.import_module("torch._dynamo")
+        self._seed = seed
+        self._hang_s = hang_s
+        self._twice = twice
+        self._most_samples = samples
+        self._only = only
+        self._journal = Journal()
+        self._known: set[tuple[str, str]] = set()
+        self.drawn = self.tampered = 0
+        self.slow: dict[str, float] = {}
+        # What the last child did without trouble, a sequence each.
+        self.last: list[list[pb.Call]] = []
+
+    def run(self, calls: int, seconds: float) -> Iterator[Finding]:
+        """Play until so many calls are drawn or the time is up."""
+        # It takes seconds to make them.
+        self._samples = draw.samples(self._most_samples)
+        if self._only:
+            self._samples = {name: calls for name, calls in self._samples.items() if name in self._only.split(",")}
+        until = time.monotonic() + seconds
+        chunk = 0
+        while self.drawn < calls and time.monotonic() < until:
+            most = min(_PER_CHILD, calls - self.drawn)
+            how = self._in_child(lambda: self._play(chunk, most, until))  # noqa: B023  called before the next turn
+            drawn, tampered = self._journal.counts()
+            self.drawn += drawn
+            self.tampered += tampered
+            self._read_times()
+            if how:
+                yield self._examined(how)
+            else:
+                self.last = [calls for _, calls in self._sequences()]
+            chunk += 1
+
+    def again(self, calls: Sequence[pb.Call]) -> str:
+        """Play these calls in a child; how it went wrong, or ""."""
+        return self._in_child(lambda: self._replay(calls))
+
+    def _play(self, chunk: int, most: int, until: float) -> None:
+        stage = Stage()
+        sequence = 0
+        while self._journal.counts()[0] < most and not self._journal.is_full() and time.monotonic() < until:
+            name = f"{self._seed}:{chunk}:{sequence}"
+            self._journal.write(b"s", name.encode())
+            trouble, culprit = self._play_sequence(stage, name)
+            if trouble and (_kind(trouble), culprit) not in self._known:
+                self._journal.write(b"f", trouble.encode())
+                os._exit(_FOUND)
+            sequence += 1
+
+    def _play_sequence(self, stage: Stage, name: str) -> tuple[str, str]:
+        stage.begin(NAMES, CONTEXTS)
+        drawer = Drawer(name, self._samples, stage.objects)
+        calls: list[pb.Call] = []
+        sums: list[int] = []
+        for part, call in drawer.steps(_PER_SEQUENCE):
+            calls.append(call)
+            trouble, total = self._step(stage, part, call)
+            sums.append(total)
+            if trouble:
+                return trouble, NAMES[call.operation]
+        trouble = stage.look_around()
+        if trouble:
+            return trouble, NAMES[calls[-1].operation]
+        if drawer.chance.random() < self._twice:
+            return self._depends(stage, calls, sums)
+        return "", ""
+
+    def _step(self, stage: Stage, part: Part, call: pb.Call) -> tuple[str, int]:
+        drawn, tampered = int(part is not Part.PREPARES), int(part is Part.TAMPERED)
+        self._journal.write(b"c", call.SerializeToString(), drawn=drawn, tampered=tampered)
+        began = time.monotonic()
+        reply = stage.run(call)
+        took_s = time.monotonic() - began
+        if took_s > _SLOW_S:
+            self._journal.write(b"t", f"{took_s:.1f} {NAMES[call.operation]}".encode())
+        return stage.look(call, reply)
+
+    def _depends(self, stage: Stage, calls: list[pb.Call], sums: list[int]) -> tuple[str, str]:
+        """Whether the results are others where unwritten memory is: with another mark, but not with the same."""
+        marked_otherwise = self._sums(stage, calls, MARKS[1])
+        if marked_otherwise == sums:
+            return "", ""
+        same = self._sums(stage, calls, MARKS[0])
+        for index, call in enumerate(calls):
+            if same[index] != sums[index]:
+                return "", ""
+            if marked_otherwise[index] != sums[index]:
+                return "depends: a result depends on memory that was not written", NAMES[call.operation]
+        return "", ""
+
+    def _sums(self, stage: Stage, calls: list[pb.Call], mark: int) -> list[int]:
+        stage.begin(NAMES, CONTEXTS, mark)
+        return [self._step(stage, Part.PREPARES, call)[1] for call in calls]
+
+    def _replay(self, calls: Sequence[pb.Call]) -> None:
+        stage = Stage()
+        for sequence in _split(calls):
+            self._journal.write(b"s", b"again")
+            stage.begin(NAMES, CONTEXTS)
+            sums = []
+            trouble = ""
+            for call in sequence:
+                trouble, total = self._step(stage, Part.DRAWN, call)
+                sums.append(total)
+                if trouble:
+                    break
+            trouble = trouble or stage.look_around() or self._depends(stage, sequence, sums)[0]
+            if trouble:
+                self._journal.write(b"f", trouble.encode())
+                os._exit(_FOUND)
+
+    def _in_child(self, play: Callable[[], None]) -> str:
+        """How a child ended that ran this: "" for well."""
+        self._journal.clear()
+        child = os.fork()
+        if child == 0:
+            try:
+                play()
+            except BaseException:
+                self._journal.write(b"f", f"fuzz: {traceback.format_exc()}".encode())
+                os._exit(_FOUND)
+            os._exit(0)
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            if self._journal.silent_s() > self._hang_s:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                return f"blocked: no answer for {self._hang_s:.0f} s"
+            time.sleep(0.005)
+        if status == 0:
+            return ""
+        if os.WIFSIGNALED(status):
+            return f"signal {os.WTERMSIG(status)}: the engine died"
+        if os.WEXITSTATUS(status) == _FOUND:
+            return next(record.content for record in self._journal.records() if record.kind == b"f").decode()
+        return f"exit {os.WEXITSTATUS(status)}: the engine ended"
+
+    def _sequences(self) -> list[tuple[str, list[pb.Call]]]:
+        found: list[tuple[str, list[pb.Call]]] = []
+        for record in self._journal.records():
+            if record.kind == b"s":
+                found.append((record.content.decode(), []))
+            elif record.kind == b"c":
+                found[-1][1].append(pb.Call.FromString(record.content))
+        return found
+
+    def _read_times(self) -> None:
+        for record in self._journal.records():
+            if record.kind == b"t":
+                took, name = record.content.decode().split()
+                self.slow[name] = max(float(took), self.slow.get(name, 0.0))
+
+    def _examined(self, how: str) -> Finding:
+        """The finding that ended the last child, made as short as it gets."""
+        kind, _, detail = how.partition(": ")
+        sequences = self._sequences()
+        if kind == "fuzz" or not sequences or not sequences[-1][1]:
+            return Finding(kind, detail, *(sequences[-1] if sequences else ("none", [])), repeats=False)
+        name, last = sequences[-1]
+        self._known.add((kind, NAMES[last[-1].operation]))
+        # Where the last sequence alone does not do it, those before it had a share in it.
+        for before in (0, 3, len(sequences)) if kind != "blocked" else (0,):
+            calls = _joined([calls for _, calls in sequences[-1 - before :]])
+            if _kind(self.again(calls)) == kind:
+                calls = self._shortened(calls, kind)
+                self._known.add((kind, NAMES[calls[-1].operation]))
+                return Finding(kind, detail, name, calls, repeats=True)
+        return Finding(kind, detail, name, last, repeats=False)
+
+    def _shortened(self, calls: list[pb.Call], kind: str) -> list[pb.Call]:
+        needed = _needed(calls)
+        if len(needed) < len(calls) and _kind(self.again(needed)) == kind:
+            calls = needed
+        if kind == "blocked":
+            return calls
+        attempts = _ATTEMPTS
+        size = max(1, len(calls) // 2)
+        while size and attempts > 0:
+            position = len(calls)
+            while position > 0 and attempts > 0:
+                fewer = calls[: max(0, position - size)] + calls[position:]
+                attempts -= 1
+                if fewer and _kind(self.again(fewer)) == kind:
+                    calls = fewer
+                position -= size
+            size //= 2
+        return calls
+
+
+_NEW_SESSION = pb.Call(operation=len(NAMES))
+"""Stands between the calls of two sequences."""
+
+
+def _joined(sequences: Sequence[list[pb.Call]]) -> list[pb.Call]:
+    return [call for sequence in sequences for call in (_NEW_SESSION, *sequence)][1:]
+
+
+def _split(calls: Sequence[pb.Call]) -> list[list[pb.Call]]:
+    sequences: list[list[pb.Call]] = [[]]
+    for call in calls:
+        if call.operation < len(NAMES):
+            sequences[-1].append(call)
+        else:
+            sequences.append([])
+    return sequences
+
+
+def _kind(how: str) -> str:
+    return how.partition(": ")[0]
+
+
+def _needed(calls: Sequence[pb.Call]) -> list[pb.Call]:
+    """The last call, and all that touches what it depends on."""
+    wanted = {calls[-1].id} | named(calls[-1])
+    kept = [calls[-1]]
+    for call in reversed(calls[:-1]):
+        if call.id in wanted or named(call) & wanted:
+            wanted |= {call.id} | named(call)
+            kept.append(call)
+    return kept[::-1]
+
+
+def marked() -> None:
+    """Start this program anew with settings of the C library that let marks reach all memory, unless it has them."""
+    wanted = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
