@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,12 +22,16 @@ from .side import Options, Order, Run, serve
 from .stats import Curve
 
 MODULE = __name__
+# The memory of a tensor of four numbers.
+ALIVE_BYTES = 16
 
 
 def measure(bench: Bench) -> Iterator[Curve]:
     """All curves."""
     yield from by_length(bench)
     yield from by_tensors_alive(bench)
+    yield near_the_quota(bench)
+    yield from asking_the_server(bench)
     yield by_working_sessions(bench)
     yield from by_idle_sessions(bench)
 
@@ -63,6 +68,32 @@ def by_tensors_alive(bench: Bench) -> Iterator[Curve]:
             for curve, figures in zip(curves, zip(*rounds, strict=True), strict=True):
                 curve.points.append((count, statistics.median(figures)))
     yield from curves
+
+
+def near_the_quota(bench: Bench) -> Curve:
+    """A chain in a session that holds almost all that it may, in so many tensors."""
+    curve = Curve("G-quota", "a chain near --max-session-bytes", "tensors alive", "µs/op")
+    for count in [1_000, 10_000] + ([] if bench.quick else [50_000]):
+        # What is left is less than the chain makes: an estimate would run out every few calls.
+        quota = str(count * ALIVE_BYTES + 1024)
+        with (
+            bench.server("--max-session-bytes", quota) as server,
+            side(MODULE, "tclient", address=server.address) as remote,
+        ):
+            curve.points.append((count, statistics.median(remote.run({"alive": count})[0] for _ in range(3))))
+    return curve
+
+
+def asking_the_server(bench: Bench) -> Iterator[Curve]:
+    """GetServerInfo beside many tensors, right after one was made; and how long it keeps another session waiting."""
+    asked = Curve("G-info", "GetServerInfo, after a change", "tensors alive", "ms")
+    again = Curve("G-info-again", "GetServerInfo, once more", "tensors alive", "ms")
+    other = Curve("G-info-other", "the longest round trip of another session meanwhile", "tensors alive", "ms")
+    with bench.server() as server, side(MODULE, "info", address=server.address) as remote:
+        for count in [10_000, 100_000] + ([] if bench.quick else [1_000_000]):
+            for curve, figure in zip((asked, again, other), remote.run({"alive": count}), strict=True):
+                curve.points.append((count, figure))
+    yield from (asked, again, other)
 
 
 def by_working_sessions(bench: Bench) -> Curve:
@@ -118,6 +149,50 @@ def with_alive(torch: Any, count: int) -> Sequence[float]:
 
 
 @contextlib.contextmanager
+def with_info(options: Options) -> Iterator[Run]:
+    """Questions to the server, from a session that holds much, beside one that holds nothing."""
+    import tclient
+
+    with tclient.connect(options.address) as many, tclient.connect(options.address) as few:
+        held: list[Any] = []
+
+        def run(order: Order) -> list[float]:
+            with many.use():
+                held.extend(tclient.ones(4) for _ in range(order["alive"] - len(held)))
+                tclient.synchronize()
+            longest = 0.0
+            asking = threading.Event()
+            with few.use():
+                x = tclient.ones(4)
+                (x + 1).tolist()
+
+            def work() -> None:
+                nonlocal longest
+                with few.use():
+                    while not asking.is_set():
+                        began = time.perf_counter()
+                        (x + 1).tolist()
+                        longest = max(longest, time.perf_counter() - began)
+
+            def ask() -> float:
+                with many.use():
+                    began = time.perf_counter()
+                    tclient.server_info()
+                    return time.perf_counter() - began
+
+            worker = threading.Thread(target=work)
+            worker.start()
+            try:
+                first, second = ask(), ask()
+            finally:
+                asking.set()
+                worker.join()
+            return [first * 1e3, second * 1e3, longest * 1e3]
+
+        yield run
+
+
+@contextlib.contextmanager
 def with_tclient(options: Options) -> Iterator[Run]:
     """Through the server."""
     import tclient
@@ -131,4 +206,4 @@ def with_tclient(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({"tclient": with_tclient})
+    serve({"tclient": with_tclient, "info": with_info})

@@ -33,5 +33,5 @@ def test_a_caller_who_goes_away_before_its_turn_leaves_nothing(engine: Engine, g
             assert len((await begun).data) == 4000
 
     asyncio.run(upload())
-    assert lane.run(lambda space: space.held_bytes()).result() == (0 if gives_up else 4000)
+    assert lane.run(lambda space: space.uploads.held_bytes).result() == (0 if gives_up else 4000)
     engine.stop()

@@ -27,14 +27,17 @@ def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs:
 def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if operation.allocates:
         check_factory(operation.name, operation.function, args, kwargs)
+    writes = False
     if space.watched:
         # What the calls of a program write is not looked at one by one.
-        space.settle(writes=operation.changes(kwargs) or operation.name.startswith("tc.run"))
+        writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
+        space.settle(writes=writes)
     result = operation.call(space, args, kwargs)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
     if space.max_bytes:
-        space.charge(operation.name, result)
+        elsewhere = writes and (result is None or operation.name.startswith("tc.run"))
+        space.charge(operation.name, result, elsewhere=elsewhere)
     return result
 
 

@@ -20,7 +20,7 @@ import time
 import warnings
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -36,6 +36,7 @@ from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import BatchRun, Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.host_memory import HostMemory
+from tserver.engine.ledger import Totals
 from tserver.engine.models.registry import Registry
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.own import own_operations
@@ -49,6 +50,10 @@ log = logging.getLogger("tserver.engine")
 
 # How long a session's turn lasts while others wait.
 SLICE_S = 0.005
+# From so many pieces on (some 25,000 tensors) what sessions hold is not counted again for every caller who asks: to
+# count takes at most one part in so many of the engine's time.
+_MANY_PIECES = 100
+_REST = 20
 
 
 class Turn(Protocol):
@@ -90,9 +95,15 @@ class Lane:
         self._append(job)
         return job.future
 
+    def run_in_pieces(self, function: Callable[[Space], Generator[None, None, T]]) -> Future[T]:
+        """The same for what may take long: others have their turns wherever the function yields."""
+        job = _PiecewiseJob(self, function)
+        self._append(job)
+        return job.future
+
     def close(self) -> None:
         """Let go of all that the session holds, when the jobs before it have run."""
-        self.run(Space.clear)
+        self.run_in_pieces(Space.clear)
 
     def reply_later(self, run: BatchRun, done: Callable[[bytes], None]) -> None:
         """Call `done` when all that the batch reads has arrived. From the engine's thread."""
@@ -160,6 +171,7 @@ class _BatchJob(_Job):
 
     def step(self, executor: Executor, space: Space, deadline: float) -> bool:
         run = self._run
+        space.version += 1
         if run is None:
             run = self._run = self._begin(space)
         try:
@@ -221,6 +233,34 @@ class _FunctionJob(_Job):
         return True
 
 
+class _PiecewiseJob(_Job):
+    __slots__ = ("_function", "_pieces", "future")
+
+    def __init__(self, lane: Lane, function: Callable[[Space], Generator[None, None, Any]]) -> None:
+        self._function = function
+        self._pieces: Generator[None, None, Any] | None = None
+        self.future: Future[Any] = Future()
+
+    def step(self, executor: Executor, space: Space, deadline: float) -> bool:
+        executor.leave_mode()
+        if self._pieces is None:
+            if not self.future.set_running_or_notify_cancel():
+                return True
+            self._pieces = self._function(space)
+        try:
+            while time.perf_counter() < deadline:
+                next(self._pieces)
+        except StopIteration as end:
+            self.future.set_result(end.value)
+        except Exception as error:
+            if is_device_lost(error):
+                raise DeviceFailure(str(error)) from error
+            self.future.set_exception(error)
+        else:
+            return False
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What all sessions hold together, and the devices."""
@@ -258,6 +298,9 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._current: Space | None = None
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        # What was counted last, and when it is to be counted again.
+        self._storages, self._held = 0, Counter[str]()
+        self._count_again_at = 0.0
         self._prepare()
         self._own_lane = self.open_lane()
 
@@ -302,28 +345,42 @@ class Engine:
         """Call a function when all is there that a line brings, behind those before it. From the engine's thread."""
         self.completions.put(0 if line is None else line.index, awaited, finish)
 
-    def status(self) -> Future[list[DeviceStatus]]:
-        """Every device and its memory, seen from the engine's thread."""
-        return self._own_lane.run(lambda _: self._status())
-
     def usage(self) -> Future[Usage]:
-        """What all sessions hold, seen from the engine's thread."""
-        return self._own_lane.run(lambda _: self._usage())
+        """What all sessions hold, seen from the engine's thread.
 
-    def _usage(self) -> Usage:
+        Where that is very much, it is not counted again at once: what was counted last is told for a while.
+        """
+        return self._own_lane.run_in_pieces(lambda _: self._usage())
+
+    def _usage(self) -> Generator[None, None, Usage]:
+        if time.monotonic() >= self._count_again_at:
+            yield from self._count()
+        held = self._held
+        return Usage(self._storages, dict(held), device_status(held["cpu"]))
+
+    def _count(self) -> Generator[None, None, None]:
         held = Counter[str]()
-        tensors = 0
+        storages = counted = 0
+        took_s = 0.0
         for lane in list(self._lanes):
-            for (device, _), size in lane.space.storages().items():
+            counting = lane.space.count()
+            while True:
+                began = time.perf_counter()
+                try:
+                    next(counting)
+                except StopIteration as end:
+                    totals: Totals = end.value
+                    break
+                finally:
+                    took_s += time.perf_counter() - began
+                counted += 1
+                yield
+            storages += totals.storages
+            for device, size in totals.tensor_bytes.items():
                 held[str(device)] += size
-                tensors += 1
-        return Usage(tensors, dict(held), device_status(held["cpu"]))
-
-    def _status(self) -> list[DeviceStatus]:
-        host = 0
-        for lane in list(self._lanes):
-            host += sum(size for (device, _), size in lane.space.storages().items() if device.type == "cpu")
-        return device_status(host)
+        self._storages, self._held = storages, held
+        if counted > _MANY_PIECES:
+            self._count_again_at = time.monotonic() + took_s * _REST
 
     def _prepare(self) -> None:
         threads.set_up(self._config.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -96,20 +97,21 @@ def _read_checked(space: Space, tensor: torch.Tensor) -> pb.TensorData:
     return read_inline(tensor)
 
 
-def list_tensors(space: Space, request: ts.ListTensorsRequest) -> ts.ListTensorsResponse:
-    """One page of the tensors of a session. The token is the name of the last tensor of the page before."""
+def list_tensors(space: Space, request: ts.ListTensorsRequest) -> Generator[None, None, ts.ListTensorsResponse]:
+    """One page of the tensors of a session, in pieces. The token is the name of the last tensor of the page before."""
     limit = min(request.page_size or 1000, 1000)
     after = _token(request.page_token)
-    response = ts.ListTensorsResponse(total_bytes=space.held_bytes(), peak_results=space.peak_results)
-    for ref, tensor in space.tensors():
-        response.total_tensors += 1
-        key = (ref.id, *ref.path)
-        if key <= after or response.next_page_token:
-            continue
+    totals = yield from space.count()
+    response = ts.ListTensorsResponse(
+        total_tensors=totals.tensors,
+        total_bytes=totals.held_bytes + space.uploads.held_bytes,
+        peak_results=space.peak_results,
+    )
+    for ref, tensor in space.tensors(after):
         if len(response.tensors) == limit:
             last = response.tensors[-1].id
             response.next_page_token = ".".join(map(str, (last.id, *last.path)))
-            continue
+            break
         response.tensors.append(description(tensor, ref))
     return response
 
@@ -165,5 +167,5 @@ def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
     call_id = space.new_server_id()
-    space.objects[call_id] = tensor
+    space.keep(call_id, tensor)
     return description(tensor, pb.Ref(id=call_id))

@@ -5,16 +5,18 @@ Only the engine's thread touches a space, but for its uploads.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.host_memory import HostMemory
+from tserver.engine.ledger import Ledger, Totals
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.transfers import Arrival
@@ -26,6 +28,10 @@ from tserver.errors import CallFailed, Exhausted, InvalidArgument, UnknownId
 FIRST_SERVER_ID = 1 << 48
 MAX_DEFINITIONS = 65536
 MAX_REPLY_BYTES = 16 << 20
+# Results that are gone through at one go: a fraction of a millisecond.
+_PIECE = 256
+# Results that may be gone through, for each call, to find memory that no call has returned.
+_LOOKS_PER_CALL = 8
 _SERVER_IDS = itertools.count(FIRST_SERVER_ID)
 
 
@@ -102,14 +108,18 @@ def leaves(result: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...]
         yield path, result
 
 
-def _storage_key(tensor: torch.Tensor) -> tuple[torch.device, int]:
-    return tensor.device, tensor.untyped_storage().data_ptr()
-
-
-def _size_of(item: Any) -> int:
-    if isinstance(item, torch.Tensor):
-        return item.untyped_storage().nbytes()
-    return len(item.data) if isinstance(item, Staged) else 0
+def _behind(found: Any) -> Iterator[torch.Tensor]:
+    """The tensors whose memory something that is held keeps: itself, gradients, what networks and optimisers keep."""
+    if isinstance(found, torch.Tensor):
+        yield found
+        if found.is_leaf and found.grad is not None:
+            yield found.grad
+    elif isinstance(found, Parts):
+        for item in found.by_path.values():
+            yield from _behind(item)
+    else:
+        for tensor in getattr(found, "held_tensors", tuple)():
+            yield from _behind(tensor)
 
 
 class Space:
@@ -135,9 +145,15 @@ class Space:
         self.max_bytes = max_bytes
         # Where new tensors go unless told otherwise; None where that is torch's own default.
         self.default_device = default_device if default_device.type != "cpu" else None
-        self._room = max_bytes
+        # For the quota: what results take, and how many calls there were since all was last looked at.
+        self._ledger = Ledger()
+        self._unseen_calls = 0
+        # Changes whenever what is held may have: what was counted and listed is true for one version.
+        self.version = 0
+        self._counted: tuple[int, Totals] | None = None
+        self._listed: tuple[int, list[int]] = (0, [])
         # Staged elements that are still in the memory of a tensor.
-        self._lent: list[weakref.ref[Staged]] = []
+        self._lent: weakref.WeakSet[Staged] = weakref.WeakSet()
         # Whether each call must be looked at before it is run: for the quota, or for what is lent.
         self.watched = bool(max_bytes)
         self.peak_results = 0
@@ -208,6 +224,7 @@ class Space:
 
     def free(self, ref: pb.Ref) -> bool:
         """Let a result or a part go; False if it is not held."""
+        self.version += 1
         if not ref.path:
             return self.objects.pop(ref.id, None) is not None
         found = self.objects.get(ref.id)
@@ -232,79 +249,119 @@ class Space:
         """An id for a caller who makes none; no two sessions share one, so that a mix-up is noticed."""
         return next(_SERVER_IDS)
 
-    def tensors(self) -> Iterator[tuple[pb.Ref, torch.Tensor]]:
-        """All tensors held, in the order of their ids."""
-        for call_id in sorted(self.objects):
-            found = self.objects[call_id]
+    def keep(self, call_id: int, result: Any) -> None:
+        """Hold something that no call of a batch has made."""
+        self.objects[call_id] = result
+        self.version += 1
+        if self.max_bytes:
+            self._count(result)
+
+    def tensors(self, after: tuple[int, ...]) -> Iterator[tuple[pb.Ref, torch.Tensor]]:
+        """The tensors held whose names (id, and path) come after a name, in the order of their names."""
+        version, ids = self._listed
+        if version != self.version:
+            ids = sorted(self.objects)
+            self._listed = self.version, ids
+        for call_id in itertools.islice(ids, bisect.bisect_left(ids, after[0]), None):
+            found = self.objects.get(call_id)
             if isinstance(found, torch.Tensor):
-                yield pb.Ref(id=call_id), found
+                if (call_id,) > after:
+                    yield pb.Ref(id=call_id), found
             elif isinstance(found, Parts):
                 for path, item in found.by_path.items():
-                    if isinstance(item, torch.Tensor):
+                    if isinstance(item, torch.Tensor) and (call_id, *path) > after:
                         yield pb.Ref(id=call_id, path=path), item
 
-    def charge(self, what: str, result: Any) -> None:
-        """Count a new result against the quota. Raises: Exhausted.
+    def charge(self, what: str, result: Any, *, elsewhere: bool) -> None:
+        """Count the result of a call against the quota. Raises: Exhausted if it takes memory that is too much.
 
-        What is left is an estimate that errs on the safe side: views and frees are noticed when all is counted again,
-        which happens only when the estimate runs out.
+        Where the call may have taken memory `elsewhere` (gradients, the state of an optimiser), that is found by going
+        through everything: at once where there is little, and else as often as the calls are worth.
         """
-        made = [item for _, item in leaves(result, ())]
-        size = sum(map(_size_of, made))
-        self._room -= size
-        if self._room >= 0:
-            return
-        known = self.storages()
-        new = [item for item in made if not isinstance(item, torch.Tensor) or _storage_key(item) not in known]
-        self._check_quota(what, sum(map(_size_of, new)))
+        ledger = self._ledger
+        before = ledger.total()
+        self._count(result)
+        self._unseen_calls += 1
+        if elsewhere and self._unseen_calls * _LOOKS_PER_CALL >= len(self.objects):
+            self._unseen_calls = 0
+            for found in self.objects.values():
+                self._count(found)
+        if ledger.total() > before:
+            self._check_quota(what, 0)
+
+    def _count(self, found: Any) -> None:
+        if isinstance(found, Staged):
+            self._ledger.add(found, len(found.data))
+        elif isinstance(found, (tuple, list, dict)):
+            for _, item in leaves(found, ()):
+                self._count(item)
+        else:
+            for tensor in _behind(found):
+                self._ledger.add_tensor(tensor)
 
     def lend(self, staged: Staged) -> None:
         """Keep staged elements in the memory of their tensor until something is about to write."""
-        self._lent.append(weakref.ref(staged))
+        self._lent.add(staged)
         self.watched = True
 
     def settle(self, *, writes: bool) -> None:
         """Called before a call of a watched space: if it may write, what is lent gets memory of its own first."""
-        if self._lent:
-            held = [staged for staged in (ref() for ref in self._lent) if staged is not None]
-            if writes:
-                for staged in held:
-                    staged.settle()
-                held = []
-            self._lent = [weakref.ref(staged) for staged in held]
-            self.watched = bool(self.max_bytes or held)
+        if writes:
+            for staged in list(self._lent):
+                staged.settle()
+            self._lent.clear()
+        if not self._lent:
+            self.watched = bool(self.max_bytes)
 
     def _check_quota(self, what: str, size: int) -> None:
-        held = self.held_bytes() + size
-        self._room = self.max_bytes - held
-        if self._room < 0:
+        held = self._ledger.total() + self.uploads.held_bytes + size
+        if held > self.max_bytes:
             raise Exhausted(
                 f"{what}: the session would hold {held} bytes, but may hold {self.max_bytes}; free tensors",
                 reason="QUOTA_EXCEEDED",
             )
 
-    def held_bytes(self) -> int:
-        """The memory of everything held, each storage counted once."""
-        staged = sum(len(held.data) for held in self.objects.values() if isinstance(held, Staged))
-        return sum(self.storages().values()) + staged + self.uploads.held_bytes()
+    def count(self) -> Generator[None, None, Totals]:
+        """What is held, counted in pieces, and remembered until something changes."""
+        if self._counted is not None and self._counted[0] == self.version:
+            return self._counted[1]
+        version, totals = self.version, Totals()
+        ids = yield from self._ids()
+        for position, call_id in enumerate(ids):
+            if position % _PIECE == 0:
+                yield
+            found = self.objects.get(call_id)
+            if isinstance(found, Staged):
+                totals.staged_bytes += len(found.data)
+            elif isinstance(found, torch.Tensor):
+                totals.tensors += 1
+            elif isinstance(found, Parts):
+                totals.tensors += sum(isinstance(item, torch.Tensor) for item in found.by_path.values())
+            for tensor in _behind(found):
+                totals.add(tensor)
+        yield from totals.close()
+        self._counted = version, totals
+        return totals
 
-    def storages(self) -> dict[tuple[torch.device, int], int]:
-        """The size of each storage in use, by device and address.
+    def _ids(self) -> Generator[None, None, list[int]]:
+        """All ids, gathered in pieces; at one go where they change meanwhile."""
+        ids: list[int] = []
+        rest = iter(self.objects)
+        try:
+            while piece := list(itertools.islice(rest, _PIECE * _PIECE)):
+                ids += piece
+                yield
+        except RuntimeError:
+            return list(self.objects)
+        return ids
 
-        Those of the tensors held, of their gradients, and of the tensors behind networks and optimisers.
-        """
-        found: dict[tuple[torch.device, int], int] = {}
-        behind = [tensor for held in self.objects.values() for tensor in getattr(held, "held_tensors", tuple)()]
-        for tensor in itertools.chain((tensor for _, tensor in self.tensors()), behind):
-            gradient = tensor.grad if tensor.is_leaf else None
-            for one in (tensor, gradient):
-                if one is not None and one.layout is torch.strided:
-                    found[_storage_key(one)] = _size_of(one)
-        return found
-
-    def clear(self) -> None:
-        """Let everything go."""
-        self.objects.clear()
+    def clear(self) -> Generator[None, None, None]:
+        """Let everything go, in pieces."""
+        self.version += 1
+        while self.objects:
+            for _ in range(min(_PIECE, len(self.objects))):
+                self.objects.popitem()
+            yield
         self.uploads.clear()
         self.operations.clear()
         self.modes.clear()

@@ -31,6 +31,8 @@ class Uploads:
         self._named: dict[int, Upload] = {}
         # Those that are under way and not among these.
         self._incoming: set[Upload] = set()
+        # The memory of all of them.
+        self.held_bytes = 0
 
     def begin(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, which counts from now on. Raises: Exhausted."""
@@ -41,26 +43,28 @@ class Uploads:
         upload = Upload(upload_id, dtype, shape, data)
         with self._lock:
             self._incoming.add(upload)
+            self.held_bytes += len(data)
         return upload
 
     def name(self, upload: Upload) -> None:
         """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists; it is dropped then."""
         with self._lock:
-            self._incoming.discard(upload)
+            self._remove(upload)
             if not upload.id:
                 raise InvalidArgument("the upload has the id 0; choose another")
             before = self._named.get(upload.id)
             # One that has not arrived gives way: its sender has lost the connection, and begins anew.
-            if before is not None and before.complete:
-                raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
+            if before is not None:
+                if before.complete:
+                    raise AlreadyExists(f"upload id {upload.id} is in use; choose another")
+                self._remove(before)
             self._named[upload.id] = upload
+            self.held_bytes += len(upload.data)
 
     def drop(self, upload: Upload) -> None:
         """An upload has failed, or is used up."""
         with self._lock:
-            self._incoming.discard(upload)
-            if self._named.get(upload.id) is upload:
-                del self._named[upload.id]
+            self._remove(upload)
 
     def take(self, upload_id: int) -> Upload:
         """A complete one, which is used up. Raises: UnknownId."""
@@ -68,15 +72,20 @@ class Uploads:
             found = self._named.get(upload_id)
             if found is None or not found.complete:
                 raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first")
-            del self._named[upload_id]
+            self._remove(found)
             return found
-
-    def held_bytes(self) -> int:
-        """The memory of all of them."""
-        with self._lock:
-            return sum(len(upload.data) for upload in (*self._named.values(), *self._incoming))
 
     def clear(self) -> None:
         """Let those go that calls may name; the others go with their senders."""
         with self._lock:
-            self._named.clear()
+            for upload in list(self._named.values()):
+                self._remove(upload)
+
+    def _remove(self, upload: Upload) -> None:
+        if upload in self._incoming:
+            self._incoming.discard(upload)
+        elif self._named.get(upload.id) is upload:
+            del self._named[upload.id]
+        else:
+            return
+        self.held_bytes -= len(upload.data)

@@ -319,9 +319,9 @@ def _keep(space: Any, tensor: Any, shape: list[int], return_data: bool) -> ms.Fo
     """Leave an output in the session."""
     tensor = streams.adopt(tensor).reshape(shape)
     if space.max_bytes:
-        space.charge("MlpForward", tensor)
+        space.charge("MlpForward", tensor, elsewhere=False)
     call_id = space.new_server_id()
-    space.objects[call_id] = tensor
+    space.keep(call_id, tensor)
     ref = pb.Ref(id=call_id)
     output = ms.ForwardOutput(tensor=inspect.description(tensor, ref))
     if return_data:

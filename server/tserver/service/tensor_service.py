@@ -197,7 +197,7 @@ class TensorServicer:
     async def ListTensors(self, request: ts.ListTensorsRequest, context: Context) -> ts.ListTensorsResponse:
         """See the proto."""
         session = self._session(request, context)
-        return await session.run(lambda space: inspect.list_tensors(space, request))
+        return await session.run_in_pieces(lambda space: inspect.list_tensors(space, request))
 
     async def FreeTensors(self, request: ts.FreeTensorsRequest, context: Context) -> ts.FreeTensorsResponse:
         """See the proto."""
@@ -294,11 +294,12 @@ class TensorServicer:
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, context: Context) -> ts.GetServerInfoResponse:
         """See the proto."""
+        usage = await asyncio.shield(asyncio.wrap_future(self._engine.usage()))
         return ts.GetServerInfoResponse(
             version=__version__,
             boot_id=self._sessions.boot_id,
             torch_version=self._torch_version,
-            devices=_devices(await asyncio.shield(asyncio.wrap_future(self._engine.status()))),
+            devices=_devices(usage.devices),
             limits=self._limits(),
             min_protocol=MIN_PROTOCOL,
             max_protocol=MAX_PROTOCOL,

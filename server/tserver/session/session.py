@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -212,6 +212,12 @@ class Session:
         self._check_open()
         # Shielded: a caller who goes away does not undo what was accepted.
         return await asyncio.shield(asyncio.wrap_future(self.lane.run(function)))
+
+    async def run_in_pieces(self, function: Callable[[Space], Generator[None, None, T]]) -> T:
+        """As `run`, for what may take long: other sessions have their turns wherever the function yields."""
+        self.touch()
+        self._check_open()
+        return await asyncio.shield(asyncio.wrap_future(self.lane.run_in_pieces(function)))
 
     def run_from_thread(self, function: Callable[[Space], T]) -> T:
         """As `run`, for a thread that is neither the event loop's nor the engine's."""

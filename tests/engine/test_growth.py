@@ -1,0 +1,234 @@
+"""What a call, a question or an end costs does not grow with what else a session holds.
+
+Costs are counted in calls of functions, Python's and C's: that is exact, and nothing is timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.engine import inspect
+from tserver.engine.apply import apply_operation
+from tserver.engine.engine import Engine
+from tserver.engine.space import Space
+from tserver.errors import Exhausted
+
+QUOTA_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def counting_calls() -> Iterator[list[int]]:
+    """The number of functions called within, in a list of one."""
+    count = [0]
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        count[0] += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        yield count
+    finally:
+        sys.setprofile(None)
+
+
+def cost(function: Callable[[], object]) -> int:
+    """Functions called by a function."""
+    with counting_calls() as count:
+        function()
+    return count[0]
+
+
+@pytest.fixture
+def space(engine: Engine) -> Iterator[Space]:
+    """A session without a quota."""
+    lane = engine.open_lane()
+    yield lane.space
+
+
+@pytest.fixture
+def bounded(space: Space) -> Space:
+    """A session with one."""
+    space.max_bytes, space.watched = QUOTA_BYTES, True
+    return space
+
+
+def run(space: Space, name: str, *args: Any, call_id: int = 0, **kwargs: Any) -> Any:
+    """Run an operation as a call of the session; its result is held if it has an id."""
+    result = apply_operation(space, space.operation(name), list(args), kwargs)
+    if call_id:
+        space.objects[call_id] = result
+        space.version += 1
+    return result
+
+
+def filled(space: Space, count: int) -> Space:
+    """The session, holding so many tensors of 4 bytes more."""
+    first = len(space.objects) + 1
+    for call_id in range(first, first + count):
+        run(space, "ones", 1, call_id=call_id)
+    return space
+
+
+def repeated(space: Space, size: int) -> None:
+    """Fifty calls whose results are let go."""
+    for _ in range(50):
+        run(space, "ones", size)
+
+
+def finished(pieces: Any) -> Any:
+    """What a generator returns, and how often it let others go first."""
+    yielded = 0
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value, yielded
+        yielded += 1
+
+
+def test_a_call_near_the_quota_costs_the_same_however_many_tensors_are_alive(bounded: Space) -> None:
+    def near() -> int:
+        with contextlib.suppress(Exhausted):
+            run(bounded, "ones", QUOTA_BYTES // 4)
+        return cost(lambda: repeated(bounded, 1000))
+
+    filled(bounded, 10)
+    few = near()
+    filled(bounded, 3000)
+    # Almost all that is left is taken, so that an estimate would have to be made good with every call.
+    rest = QUOTA_BYTES - 4 * 3010 - 5000
+    run(bounded, "zeros", rest // 4, call_id=5000)
+    assert near() <= few * 1.2
+
+
+def test_the_last_byte_of_the_quota_may_be_taken_and_is_there_again(bounded: Space) -> None:
+    run(bounded, "zeros", QUOTA_BYTES, dtype=torch.uint8, call_id=1)
+    for _ in range(3):
+        with pytest.raises(Exhausted, match=f"{QUOTA_BYTES + 1} bytes"):
+            run(bounded, "zeros", 1, dtype=torch.uint8)
+    run(bounded, "Tensor.view", bounded.objects[1], 4, -1, call_id=2)
+    bounded.free(pb.Ref(id=1))
+    with pytest.raises(Exhausted):
+        run(bounded, "zeros", 1, dtype=torch.uint8)
+    bounded.free(pb.Ref(id=2))
+    run(bounded, "zeros", QUOTA_BYTES, dtype=torch.uint8)
+
+
+def test_what_a_graph_keeps_counts_until_the_graph_is_gone(bounded: Space) -> None:
+    third = QUOTA_BYTES // 12
+    w = run(bounded, "ones", third, requires_grad=True, call_id=1)
+    doubled = run(bounded, "Tensor.mul", w, 2.0, call_id=2)
+    run(bounded, "Tensor.norm", doubled, call_id=3)
+    del doubled
+    bounded.objects.pop(2)
+    with pytest.raises(Exhausted):
+        run(bounded, "zeros", 2 * third)
+    bounded.objects.pop(3)
+    run(bounded, "zeros", 2 * third)
+
+
+def test_gradients_count(bounded: Space) -> None:
+    w = run(bounded, "ones", QUOTA_BYTES // 16, requires_grad=True, call_id=1)
+    loss = run(bounded, "Tensor.sum", w, call_id=2)
+    run(bounded, "Tensor.backward", loss)
+    with pytest.raises(Exhausted):
+        run(bounded, "zeros", QUOTA_BYTES // 8)
+    w.grad = None
+    run(bounded, "zeros", QUOTA_BYTES // 16)
+
+
+def test_a_tensor_that_grows_in_place_counts_as_it_is(bounded: Space) -> None:
+    x = run(bounded, "zeros", 1, call_id=1)
+    run(bounded, "Tensor.resize_", x, QUOTA_BYTES // 8)
+    with pytest.raises(Exhausted):
+        run(bounded, "zeros", QUOTA_BYTES // 4)
+    with pytest.raises(Exhausted):
+        run(bounded, "Tensor.resize_", x, QUOTA_BYTES)
+
+
+def test_a_call_costs_the_same_beside_any_number_of_elements_that_wait_to_be_fetched(space: Space) -> None:
+    def with_staged(count: int) -> int:
+        held = [inspect.stage(space, torch.ones(4)) for _ in range(count)]
+        assert space.watched
+        spent = cost(lambda: repeated(space, 4))
+        del held
+        return spent
+
+    few = with_staged(2)
+    assert with_staged(500) <= few * 1.2
+    run(space, "ones", 4)
+    assert not space.watched, "nothing is lent any more"
+
+
+def test_what_a_session_holds_is_counted_in_pieces_and_not_again_while_nothing_changes(
+    engine: Engine, space: Space
+) -> None:
+    filled(space, 2000)
+    view = run(space, "Tensor.view", space.objects[1], 1, call_id=9000)
+    assert view is not None
+    usage, yielded = finished(engine._usage())
+    assert (usage.tensors, usage.tensor_bytes["cpu"]) == (2000, 8000)
+    assert yielded >= 7
+    assert cost(lambda: finished(engine._usage())) < 1000
+    space.free(pb.Ref(id=9000))
+    space.free(pb.Ref(id=1))
+    usage, _ = finished(engine._usage())
+    assert (usage.tensors, usage.tensor_bytes["cpu"]) == (1999, 7996)
+
+
+def test_very_many_tensors_are_not_counted_again_for_every_caller(engine: Engine, space: Space) -> None:
+    one = torch.ones(1)
+    space.objects.update(dict.fromkeys(range(1, 30_000), one))
+    _, yielded = finished(engine._usage())
+    assert yielded > 100
+    space.version += 1
+    usage, yielded = finished(engine._usage())
+    assert (usage.tensors, yielded) == (1, 0)
+
+
+def test_a_page_of_a_list_costs_the_same_however_many_tensors_there_are(space: Space) -> None:
+    def page(token: str = "") -> ts.ListTensorsResponse:
+        request = ts.ListTensorsRequest(page_size=10, page_token=token)
+        response, _ = finished(inspect.list_tensors(space, request))
+        assert isinstance(response, ts.ListTensorsResponse)
+        return response
+
+    filled(space, 100)
+    token = page().next_page_token
+    few = cost(lambda: page(token))
+    filled(space, 3000)
+    token = page().next_page_token
+    assert cost(lambda: page(token)) <= few * 1.2
+    assert [tensor.id.id for tensor in page("1500").tensors] == list(range(1501, 1511))
+    assert (page("3095").total_tensors, len(page("3095").tensors), page("3095").next_page_token) == (3100, 5, "")
+
+
+def test_the_parts_of_a_result_are_listed_one_by_one(space: Space) -> None:
+    from tserver.engine.space import Parts
+
+    space.keep(3, Parts(run(space, "Tensor.split", torch.ones(6), 1)))
+    space.keep(7, torch.ones(1))
+    seen, token = [], ""
+    while True:
+        page, _ = finished(inspect.list_tensors(space, ts.ListTensorsRequest(page_size=2, page_token=token)))
+        seen += [(tensor.id.id, *tensor.id.path) for tensor in page.tensors]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [*((3, part) for part in range(6)), (7,)]
+    assert page.total_tensors == 7
+
+
+def test_a_session_ends_in_pieces(space: Space) -> None:
+    filled(space, 2000)
+    _, yielded = finished(space.clear())
+    assert not space.objects
+    assert yielded >= 7
