@@ -91,6 +91,10 @@ serve: $(INSTALLED) ## Run the server on LISTEN, DEVICE
 test: $(INSTALLED) $(NODE_INSTALLED) ## Run the tests
 	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
+.PHONY: test-wheel
+test-wheel: $(INSTALLED) ## Install the wheel alone, on this and on the newest Python here, and try it
+	$(PY) -m tests.wheel
+
 .PHONY: check
 check: check-format check-lint check-types check-proto check-operations check-docker ## All that must be clean before a change lands
 

@@ -8,6 +8,7 @@ import sys
 from tserver import logs
 from tserver.config import Config
 from tserver.errors import ServerError
+from tserver.extras import told
 
 
 def main() -> int:
@@ -18,7 +19,11 @@ def main() -> int:
     config = Config(**settings)
     logs.set_up(config.log_level)
     # Only now: a mistake in the settings is told without waiting for torch.
-    from tserver.service.process import serve
+    try:
+        from tserver.service.process import serve
+    except ModuleNotFoundError as error:
+        print(told(error), file=sys.stderr)
+        return 1
 
     try:
         return serve(config, previous_end=previous_end, cause_file=cause_file)
