@@ -16,6 +16,7 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     previous_end = settings.pop("previous_end")
     cause_file = settings.pop("cause_file")
+    beats = settings.pop("beats")
     config = Config(**settings)
     logs.set_up(config.log_level)
     # Only now: a mistake in the settings is told without waiting for torch.
@@ -26,7 +27,7 @@ def main() -> int:
         return 1
 
     try:
-        return serve(config, previous_end=previous_end, cause_file=cause_file)
+        return serve(config, previous_end=previous_end, cause_file=cause_file, beats=beats)
     except (ServerError, OSError, RuntimeError) as error:
         print(f"tserver: {error}", file=sys.stderr)
         return 1

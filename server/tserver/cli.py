@@ -33,6 +33,8 @@ _HELP = {
     "single_owner": "All callers are one owner: leave uninitialised memory as it is, instead of zeroing it.",
     "threads": "Threads of one kernel on the CPU; 0 leaves one core to gRPC and takes the others.",
     "drain_s": "Seconds that running work gets when the server is told to stop.",
+    "hang_s": "Seconds without progress after which the engine is ended and started again; its sessions are lost, and "
+    "told why. A single kernel may not take longer, as it cannot be interrupted; 0 is for ever.",
     "data_dir": "Directory where models are kept, so that they are there again after a restart.",
     "model_dir": "Directory with safetensors files that callers may load models from.",
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
@@ -63,7 +65,7 @@ def _options(function: Any) -> Any:
             kwargs["show_default"] = True
         else:
             if isinstance(default, (int, float)):
-                lowest = 0 if field.name in ("threads", "max_session_bytes", "drain_s") else type(default)(1)
+                lowest = 0 if field.name in ("threads", "max_session_bytes", "drain_s", "hang_s") else type(default)(1)
                 if field.name == "lease_s":
                     lowest = 0.1
                 kwargs["type"] = click.FloatRange(lowest) if isinstance(default, float) else click.IntRange(int(lowest))

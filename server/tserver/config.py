@@ -29,6 +29,7 @@ class Config:
     single_owner: bool = False
     threads: int = 0
     drain_s: float = 10.0
+    hang_s: float = 300.0
     data_dir: str = ""
     model_dir: str = ""
     data_listen: str = "auto"

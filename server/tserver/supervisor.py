@@ -1,4 +1,4 @@
-"""Starts the serving process, and starts it again when its device or a native fault took it down. Never imports torch.
+"""Starts the serving process, and starts it again when a fault took it down or it hung. Never imports torch.
 
     supervisor (this process)  --- holds nothing, forwards SIGTERM and SIGINT
         └── server             --- gRPC, sessions, torch; ends when the supervisor does
@@ -13,6 +13,7 @@ import ctypes
 import json
 import logging
 import os
+import selectors
 import signal
 import socket
 import stat
@@ -36,6 +37,9 @@ _PR_SET_PDEATHSIG = 1
 # A server that ends sooner than this after its start would only end again.
 _HEALTHY_AFTER_S = 5.0
 _MAX_QUICK_ENDS = 3
+# How often it is looked at, and how much later than by itself it is ended.
+_TICK_S = 1.0
+_GRACE_S = 5.0
 
 
 # What comes before "listening on", and the setting that it tells of; the main listener is the last to say it.
@@ -137,8 +141,12 @@ class _Supervisor:
     def __init__(self, config: Config, cause_file: Path) -> None:
         self._config = config
         self._cause_file = cause_file
-        self._child: subprocess.Popen[str] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        # When it must have ended, once it was told to stop; and why it was ended here, if it was.
+        self._stop_by = float("inf")
+        self._silence_s = config.hang_s + min(config.hang_s, _GRACE_S)
+        self._ended_for = ""
         self._announced = False
 
     def run(self) -> int:
@@ -162,39 +170,97 @@ class _Supervisor:
             log.error("the server ended, starting it again", extra={"cause": cause})
 
     def _run_child(self, cause: str) -> int:
-        settings = json.dumps({**asdict(self._config), "previous_end": cause, "cause_file": str(self._cause_file)})
-        self._cause_file.unlink(missing_ok=True)
-        parent = os.getpid()
-        child = subprocess.Popen(
-            # -P: what lies in the working directory is not imported.
-            [sys.executable, "-P", "-m", "tserver.child", settings],
-            stdout=subprocess.PIPE,
-            text=True,
-            # A stop signal to the terminal's process group must reach the child through us, once.
-            start_new_session=True,
-            env=environment(os.environ),
-            preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
+        beats, beats_to = os.pipe()
+        settings = json.dumps(
+            {
+                **asdict(self._config),
+                "previous_end": cause,
+                "cause_file": str(self._cause_file),
+                "beats": beats_to,
+            }
         )
+        self._cause_file.unlink(missing_ok=True)
+        self._ended_for = ""
+        parent = os.getpid()
+        try:
+            child = subprocess.Popen(
+                # -P: what lies in the working directory is not imported.
+                [sys.executable, "-P", "-m", "tserver.child", settings],
+                stdout=subprocess.PIPE,
+                pass_fds=[beats_to],
+                # A stop signal to the terminal's process group must reach the child through us, once.
+                start_new_session=True,
+                env=environment(os.environ),
+                preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - no threads have been started yet
+            )
+        finally:
+            os.close(beats_to)
         self._child = child
         if self._stopping:
             child.terminate()
-        assert child.stdout is not None
-        for line in child.stdout:
-            # The lines that say where it listens are printed once, however often the server is started again.
-            kind, found, address = line.strip().partition("listening on ")
-            if found and kind in _LISTENERS:
-                if self._announced:
-                    continue
-                # A free port that was found once stays the port.
-                found_free: dict[str, Any] = {_LISTENERS[kind]: address}
-                self._config = replace(self._config, **found_free)
-                self._announced = not kind
-            print(line, end="", flush=True)
+        try:
+            self._watch(child, beats)
+        finally:
+            os.close(beats)
         code = child.wait()
         self._child = None
         return code
 
+    def _watch(self, child: subprocess.Popen[bytes], beats: int) -> None:
+        """Pass on what the child prints, until it has ended; end it if it hangs, or does not stop when it was told."""
+        assert child.stdout is not None
+        printed = child.stdout.fileno()
+        text = b""
+        # Counted in looks, not by the clock: if this process was stopped itself, it has missed nothing.
+        silent, is_alive = 0, False
+        with selectors.DefaultSelector() as ready:
+            ready.register(printed, selectors.EVENT_READ)
+            ready.register(beats, selectors.EVENT_READ)
+            while child.poll() is None or printed in ready.get_map():
+                found = [key.fd for key, _ in ready.select(_TICK_S)]
+                silent += not found
+                for fd in found:
+                    data = os.read(fd, 1 << 16)
+                    if not data:
+                        ready.unregister(fd)
+                        if fd == printed:
+                            with contextlib.suppress(subprocess.TimeoutExpired):
+                                child.wait(_TICK_S)
+                    elif fd == beats:
+                        silent, is_alive = 0, True
+                    else:
+                        *lines, text = (text + data).split(b"\n")
+                        for line in lines:
+                            self._pass_on(line.decode(errors="replace"))
+                if child.poll() is not None and not found:
+                    # Whatever still holds its output open is no part of the server.
+                    return
+                if time.monotonic() > self._stop_by:
+                    self._end(child, "it did not stop in time")
+                elif is_alive and not self._stopping and 0 < self._silence_s < silent * _TICK_S:
+                    self._end(child, f"the server hung: nothing of it has run for {silent * _TICK_S:.0f} s")
+
+    def _end(self, child: subprocess.Popen[bytes], cause: str) -> None:
+        if not self._ended_for:
+            self._ended_for = cause
+            log.error("the server is ended", extra={"cause": cause})
+            child.kill()
+
+    def _pass_on(self, line: str) -> None:
+        # The lines that say where it listens are printed once, however often the server is started again.
+        kind, found, address = line.strip().partition("listening on ")
+        if found and kind in _LISTENERS:
+            if self._announced:
+                return
+            # A free port that was found once stays the port.
+            found_free: dict[str, Any] = {_LISTENERS[kind]: address}
+            self._config = replace(self._config, **found_free)
+            self._announced = not kind
+        print(line, flush=True)
+
     def _cause(self, code: int) -> str:
+        if self._ended_for:
+            return self._ended_for
         with contextlib.suppress(OSError):
             text = self._cause_file.read_text().strip()
             if text:
@@ -205,6 +271,7 @@ class _Supervisor:
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
+        self._stop_by = min(self._stop_by, time.monotonic() + self._config.drain_s + _GRACE_S)
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(number)

@@ -51,6 +51,7 @@ def space(engine: Engine) -> Iterator[Space]:
     """A session without a quota."""
     lane = engine.open_lane()
     yield lane.space
+    lane.close()
 
 
 @pytest.fixture

@@ -66,6 +66,9 @@ class Turn(Protocol):
     def run_slice(self, executor: Executor, others_wait: Callable[[], bool]) -> bool:
         """Work for a while; whether there is more to do."""
 
+    def at_work(self) -> str:
+        """What is being done, in words. From any thread."""
+
 
 class Lane:
     """One session's line of work on the engine, and the space it works on."""
@@ -137,9 +140,11 @@ class Lane:
         while True:
             job = self._jobs[0]
             while not job.step(executor, self.space, deadline):
+                self._engine.steps += 1
                 if others_wait():
                     return True
                 deadline = time.perf_counter() + SLICE_S
+            self._engine.steps += 1
             with self._lock:
                 self._jobs.popleft()
                 if not self._jobs:
@@ -150,8 +155,19 @@ class Lane:
                     return True
                 deadline = time.perf_counter() + SLICE_S
 
+    def at_work(self) -> str:
+        """What is being done, in words. From any thread."""
+        try:
+            return self._jobs[0].what(self.space)
+        except IndexError:
+            return "the end of a request"
+
 
 class _Job:
+    def what(self, space: Space) -> str:
+        """What it is, in words. From any thread."""
+        return "a request"
+
     def step(self, executor: Executor, space: Space, deadline: float) -> bool:
         """Go on until the deadline; True when the job is finished."""
         raise NotImplementedError
@@ -193,6 +209,17 @@ class _BatchJob(_Job):
         else:
             self._done(run.encoded_reply())
         return True
+
+    def what(self, space: Space) -> str:
+        """The call that is being run."""
+        step, run = space.program_step, self._run
+        if step is not None:
+            return f"{step.operation.name}, a call of a program"
+        if run is None or run.index >= len(self._batch.calls):
+            return "a batch"
+        operations = space.operations if self._operations is None else self._operations
+        index = self._batch.calls[run.index].operation
+        return operations[index].name if index < len(operations) else "a call"
 
     def _begin(self, space: Space) -> BatchRun:
         batch = self._batch
@@ -296,6 +323,9 @@ class Engine:
         self._on_fatal = on_fatal
         self.executor = Executor()
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        # Whose turn it is, and counts by which it is seen that work goes on.
+        self._turn: Turn | None = None
+        self.turns = self.steps = 0
         self._current: Space | None = None
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         # What was counted last, and when it is to be counted again.
@@ -308,11 +338,28 @@ class Engine:
         """Begin to take work."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the jobs that are in line now."""
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """End after the jobs that are in line now; whether that came about in time."""
         self.ready.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
         self.completions.stop()
+        return True
+
+    def progress(self) -> object:
+        """Another value whenever work has gone on; None while there is none. From any thread."""
+        turn = self._turn
+        if turn is None:
+            return None
+        space, run = turn.space, self.executor.current
+        call = None if run is None else run.index
+        return self.turns, self.steps, run, call, None if space is None else space.program_step
+
+    def at_work(self) -> str:
+        """What is being done, in words. From any thread."""
+        turn = self._turn
+        return "nothing" if turn is None else turn.at_work()
 
     def open_lane(self) -> Lane:
         """A new line with an empty space."""
@@ -438,6 +485,7 @@ class Engine:
                     self._current.state.save()
                 space.state.load()
                 self._current = space
+            self._turn = lane
             try:
                 more = lane.run_slice(executor, others_wait)
             except DeviceFailure as error:
@@ -448,6 +496,8 @@ class Engine:
                 self._on_fatal("the engine failed; its log says why")
                 return
             executor.leave_mode()
+            self._turn = None
+            self.turns += 1
             if more:
                 ready.put(lane)
 

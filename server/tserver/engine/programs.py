@@ -155,6 +155,7 @@ class Program:
         slots: Slots = [_EMPTY] * self._size
         slots[1 : 1 + len(inputs)] = inputs
         for step in self._steps:
+            space.program_step = step
             for slot in step.frees:
                 if slot < len(slots):
                     slots[slot] = _EMPTY
@@ -166,10 +167,12 @@ class Program:
                     with step.mode:
                         result = self._call(space, step, operation, slots)
             except Exception as error:
+                space.program_step = None
                 error.add_note(f"in `{operation.name}`, a call of the program")
                 raise
             if step.fills:
                 slots[step.fills] = result
+        space.program_step = None
         return self._result(slots)
 
     def _call(self, space: Space, step: _Step, operation: Operation, slots: Slots) -> Any:

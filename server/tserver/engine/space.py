@@ -157,6 +157,8 @@ class Space:
         # Whether each call must be looked at before it is run: for the quota, or for what is lent.
         self.watched = bool(max_bytes)
         self.peak_results = 0
+        # The call of a program that is being run, for who looks from outside.
+        self.program_step: Any = None
         # What the reply to the batch under way may still take, in bytes.
         self.reply_room = MAX_REPLY_BYTES
         self._all = operations

@@ -49,9 +49,16 @@ class Health:
 
     async def say_serving(self) -> None:
         """From now on all services serve."""
+        await self._say("SERVING")
+
+    async def say_stalled(self) -> None:
+        """From now on none does, until the engine goes on."""
+        await self._say("NOT_SERVING")
+
+    async def _say(self, status: str) -> None:
         if self._servicer is not None:
             for name in self._names:
-                await self._servicer.set(name, self._pb2.HealthCheckResponse.SERVING)
+                await self._servicer.set(name, self._pb2.HealthCheckResponse.ServingStatus.Value(status))
 
     async def say_stopping(self) -> None:
         """From now on none does, for good."""

@@ -20,6 +20,7 @@ from tserver.engine.engine import Engine
 from tserver.engine.models import ModelDoor
 from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
+from tserver.engine.watchdog import Watchdog
 from tserver.service import ports
 from tserver.service.binding import bind
 from tserver.service.data_endpoint import DataEndpoint, wanted_address
@@ -39,10 +40,10 @@ _SERVICES = tuple(
 )
 
 
-def serve(config: Config, *, previous_end: str, cause_file: str) -> int:
+def serve(config: Config, *, previous_end: str, cause_file: str, beats: int) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Process(config, previous_end, cause_file).run())
+        return runner.run(_Process(config, previous_end, cause_file, beats).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -63,10 +64,11 @@ def _quiet_collector() -> None:
 
 
 class _Process:
-    def __init__(self, config: Config, previous_end: str, cause_file: str) -> None:
+    def __init__(self, config: Config, previous_end: str, cause_file: str, beats: int) -> None:
         self._config = config
         self._previous_end = previous_end
         self._cause_file = cause_file
+        self._beats = beats
 
     async def run(self) -> int:
         config = self._config
@@ -108,6 +110,15 @@ class _Process:
             print(f"metrics listening on {Metrics(config, engine, sessions, rpcs).start()}", flush=True)
         await server.start()
         await health.say_serving()
+        loop = asyncio.get_running_loop()
+        watchdog = Watchdog(
+            engine,
+            config.hang_s,
+            on_hang=self._fatal,
+            on_stall=lambda stalled: _tell(loop, health, stalled=stalled),
+            beats=self._beats,
+        )
+        watchdog.start()
         _quiet_collector()
         print(f"listening on {address}", flush=True)
         log.info(
@@ -121,6 +132,8 @@ class _Process:
         )
         expiring = asyncio.create_task(sessions.expire())
         await _until_told_to_stop()
+        stop_by = loop.time() + config.drain_s
+        watchdog.stop()
         log.info("stopping", extra={"sessions": len(sessions)})
         await health.say_stopping()
         if oip is not None:
@@ -130,7 +143,11 @@ class _Process:
         await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
         if data is not None:
             data.stop()
-        engine.stop()
+        if not engine.stop(max(0.1, stop_by - loop.time())):
+            # A kernel cannot be interrupted, and Python does not end in an orderly way beside one.
+            log.warning("stopped within a call", extra={"call": engine.at_work()})
+            logging.shutdown()
+            os._exit(0)
         log.info("stopped")
         return 0
 
@@ -147,6 +164,12 @@ class _Process:
 
 def _counting(rpcs: RpcCounts | None, handler: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
     return handler if rpcs is None else rpcs.counting(handler)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, health: Health, *, stalled: bool) -> None:
+    """From the watchdog's thread: who balances load is to send it elsewhere while the engine does not answer."""
+    with contextlib.suppress(RuntimeError):
+        asyncio.run_coroutine_threadsafe(health.say_stalled() if stalled else health.say_serving(), loop)
 
 
 async def _until_told_to_stop() -> None:

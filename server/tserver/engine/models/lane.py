@@ -143,6 +143,10 @@ class ModelLane:
                 function()
         return False
 
+    def at_work(self) -> str:
+        """What is being done, in words. From any thread."""
+        return "a forward pass of a model"
+
     def run_now(self, rows: torch.Tensor, line: Line | None) -> torch.Tensor:
         """The outputs for rows, at once and alone; counted as a batch of their own. `line` is the one in force.
 

@@ -1,0 +1,59 @@
+"""An engine that hangs, a process that is stopped, and a server that is told to stop within a kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+import tclient as tc
+from tests.support.raw import RawSession
+from tests.support.serving import ServerProcess, serving
+from tests.support.values import Kept
+
+HANG_S = 1.0
+DRAIN_S = 2.0
+# A sum that takes days.
+ENDLESS = 10**15
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[ServerProcess]:
+    """A server that gives up soon."""
+    options = ["--hang-s", str(HANG_S), "--drain-s", str(DRAIN_S), "--lease-s", "60"]
+    with serving(*options) as server:
+        yield server
+
+
+@pytest.mark.parametrize("trouble", ["a kernel that does not end", "a process that does not run"])
+def test_a_server_that_hangs_is_started_again_and_says_why(impatient: ServerProcess, trouble: str) -> None:
+    with tc.connect(impatient.address):
+        x = tc.ones(1)
+        assert x.item() == 1.0
+        if trouble == "a kernel that does not end":
+            x = x.expand(ENDLESS).sum()
+            why = "the engine hung in Tensor.sum for 1 s"
+        else:
+            os.kill(impatient.engine_pid(), signal.SIGSTOP)
+            why = "the server hung: nothing of it has run for"
+        with pytest.raises(tc.SessionLost, match=why):
+            x.item()
+    with tc.connect(impatient.address):
+        assert tc.ones(2).sum().item() == 2.0
+
+
+def test_a_server_that_is_told_to_stop_within_a_kernel_stops_in_time() -> None:
+    with serving("--drain-s", str(DRAIN_S)) as server, RawSession(server.address) as session:
+        calls = [session.call(1, "ones", 1), session.call(2, "Tensor.expand", Kept(1), ENDLESS)]
+        calls.append(session.call(3, "Tensor.sum", Kept(2)))
+        with session.stream() as stream:
+            stream.send(session.batch(*calls))
+            with pytest.raises(grpc.RpcError, match="Deadline Exceeded"):
+                session.ask("GetServerInfo", timeout_s=1.0)
+            began = time.monotonic()
+            assert server.terminate(DRAIN_S + 10.0) == 0
+            assert time.monotonic() - began < DRAIN_S + 3.0
