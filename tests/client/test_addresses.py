@@ -24,9 +24,9 @@ from tserver.cli import main
 
 _PROXY_VARIABLES = [f"{kind}_proxy" for kind in ("grpc", "https", "http", "all", "no", "no_grpc")]
 _MISTAKES = {
-    "gpu-host": "no port; write 'gpu-host:50051'",
-    "gpu-host:": "no port; write 'gpu-host:50051'",
-    "[::1]": r"no port; write '\[::1\]:50051'",
+    "gpu-host": "no port, and an address is HOST:PORT: write 'gpu-host:50051'",
+    "gpu-host:": "no port, and an address is HOST:PORT: write 'gpu-host:50051'",
+    "[::1]": r"no port, .*write '\[::1\]:50051'",
     "::1": r"more than one colon.*'\[::1\]:50051'",
     "fe80::1:50051x": r"more than one colon.*'\[fe80::1\]:50051x'",
     ":50051": "has no host; write 127.0.0.1:50051",

@@ -95,7 +95,7 @@ def _host_and_port(given: str, text: str, listening: bool) -> Address:
             raise ValueError(f"{given!r} has more than one colon; an IPv6 address stands in brackets: {hint!r}")
     name = f"[{host}]" if ":" in host else host
     if separator != ":" or not port:
-        raise ValueError(f"{given!r} has no port; write {name + ':' + str(_USUAL_PORT)!r}, or the port that it has")
+        raise ValueError(f"{given!r} has no port, and an address is HOST:PORT: write {name + ':' + str(_USUAL_PORT)!r}")
     if not re.fullmatch(r"[0-9]+", port):
         raise ValueError(f"{given!r}: the port {port!r} is not a number; write {name + ':' + str(_USUAL_PORT)!r}")
     least = 0 if listening else 1
