@@ -2,7 +2,8 @@
 
 Tensors, and dicts, lists and tuples of them with numbers and texts between: a tensor, a state_dict(), or a whole
 checkpoint. Other programs read such a file as a flat list of tensors with names like "model.0.weight". A file holds
-data only; nothing in it is ever run. Knows tensors and how they travel; the format itself is in _safetensors.py.
+data only; nothing in it is ever run. Knows tensors and how they travel; the format itself is in
+tensorcompute.wire.safetensors.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tclient import _functions, _safetensors, _values
+from tclient import _functions, _values
 from tclient._dtypes import DTYPES, dtype
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import catch_up, dispatch, prepare
 from tclient._operations import TABLE
-from tclient._safetensors import Entry
 from tclient._session import Session
 from tclient._tensor import _READ, Tensor, _fetch
 from tclient._wire import FREE
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
 
 __all__ = ["load", "save"]
 
@@ -67,8 +68,8 @@ def save(obj: Any, f: File) -> None:
     metadata = {"format": "pt"}
     if not (isinstance(obj, Mapping) and list(obj) == list(tensors)):  # a plain list of tensors says all there is
         metadata[_STRUCTURE] = json.dumps(structure, separators=(",", ":"))
-    header, entries = _safetensors.header_of(
-        [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()], metadata
+    header, entries = header_of(
+        [(name, _dtype_name(name, tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()], metadata
     )
     if not isinstance(f, str | os.PathLike):
         _write(f, header, entries, tensors, "save")
@@ -207,14 +208,23 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
 
 
 def _read(content: memoryview, source: str, where: Any) -> Any:
-    entries, metadata = _safetensors.parse(content, source)
+    if bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80":
+        raise TensorValueError(
+            f"load: {source} is a pickle, as torch.save writes them, and running a pickle is running a program; "
+            "convert it where it came from: safetensors.torch.save_file(torch.load(file), file)"
+        )
+    try:
+        begin = LENGTH_BYTES + length_of_header(content[:LENGTH_BYTES], len(content))
+        entries, metadata = parse(content[LENGTH_BYTES:begin], len(content))
+    except Damaged as error:
+        raise TensorValueError(f"load: {source} is no safetensors file, or is damaged: {error}") from None
     tensors: dict[str, Tensor] = {}
     with _bar(Path(source).name, sum(entry.stop - entry.start for entry in entries)) as bar:
         for entry in entries:
             data = np.frombuffer(content[entry.start : entry.stop], np.uint8)
-            if entry.dtype is DTYPES["bool"] and data.size and data.max() > 1:
+            if entry.dtype == "bool" and data.size and data.max() > 1:
                 raise TensorValueError(f"load: {source} is damaged: {entry.name!r} has bools that are neither 0 nor 1")
-            tensors[entry.name] = _tensor(entry.dtype, entry.shape, data, where)
+            tensors[entry.name] = _tensor(DTYPES[entry.dtype], entry.shape, data, where)
             bar.update(data.size)
     if _STRUCTURE not in metadata:
         return tensors
@@ -222,6 +232,14 @@ def _read(content: memoryview, source: str, where: Any) -> Any:
         return _rebuilt(json.loads(metadata[_STRUCTURE]), tensors)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise TensorValueError(f"load: {source} is damaged: {_STRUCTURE} does not describe its tensors") from None
+
+
+def _dtype_name(name: str, element: dtype) -> str:
+    found = str(element).removeprefix("torch.")
+    if found not in CODES:
+        remedy = "save torch.view_as_real(x)" if element.is_complex else "convert the tensor to a dtype that it has"
+        raise TensorTypeError(f"save: {name!r} is {element}, which safetensors files cannot hold; {remedy}")
+    return found
 
 
 def _tensor(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any], where: Any) -> Tensor:

@@ -1,15 +1,15 @@
-"""The safetensors format: a network's weights as one file, read strictly and without trusting its header.
+"""A network's weights as one safetensors file.
 
-Format: https://github.com/huggingface/safetensors#format. Knows torch; does not know where files are kept.
+The header is read by tensorcompute.wire.safetensors, which believes nothing. Knows torch; does not know where files are
+kept.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,31 +18,20 @@ from google.protobuf import json_format
 from safetensors.torch import save
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.wire import safetensors
 from tserver.engine.models.description import positions, summarise
 from tserver.errors import InvalidArgument
 
 # A header is parsed in one go, and nobody else is served meanwhile. The largest network that is kept needs a few MiB.
 _MAX_HEADER_BYTES = 16 << 20
-_MAX_TENSOR_BYTES = 1 << 62
-_METADATA = "__metadata__"
 # The key of the file's metadata under which we describe the layers.
 LAYERS_KEY = "tensorcompute.layers"
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NAME = re.compile(r"(?:(?P<layer>.*)\.)?(?P<part>weight|bias)")
 
 Weights = list[tuple[torch.Tensor, torch.Tensor | None]]
 """The weight and the bias of each layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A tensor as the header describes it."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 def read(data: bytes | bytearray | memoryview) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -50,10 +39,8 @@ def read(data: bytes | bytearray | memoryview) -> tuple[dict[str, torch.Tensor],
 
     Raises: InvalidArgument saying what is wrong with the header.
     """
-    length = _header_bytes(data[:8], len(data))
-    base = 8 + length
-    entries, metadata = _described(data[8:base], len(data) - base)
-    return {name: _tensor(data, base, entry) for name, entry in entries.items()}, metadata
+    entries, metadata = _described(BytesIO(data), len(data))
+    return {entry.name: _tensor(data, entry) for entry in entries}, metadata
 
 
 def check_header(file: BinaryIO, size: int) -> None:
@@ -61,24 +48,24 @@ def check_header(file: BinaryIO, size: int) -> None:
 
     Raises: InvalidArgument saying what is wrong with the header.
     """
-    length = _header_bytes(file.read(8), size)
-    _described(file.read(length), size - 8 - length)
+    _described(file, size)
 
 
-def _described(text: bytes | bytearray | memoryview, size: int) -> tuple[dict[str, _Entry], dict[str, str]]:
-    """The tensors and the metadata that a header tells of, with so many bytes behind it. Raises: InvalidArgument."""
-    header = _header(text)
-    metadata = header.pop(_METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _lie("its metadata is not a mapping of texts")
-    entries = {name: _entry(name, fields) for name, fields in header.items()}
-    position = 0
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != position:
-            raise _lie(f"tensor {name[:100]!r} begins at byte {entry.begin}, but the one before it ends at {position}")
-        position = entry.end
-    if position != size:
-        raise _lie(f"its tensors take {position} bytes, but {size} come behind the header")
+def _described(file: BinaryIO, size: int) -> tuple[list[safetensors.Entry], dict[str, str]]:
+    """The tensors and the metadata that a file of so many bytes tells of. Raises: InvalidArgument."""
+    try:
+        length = safetensors.length_of_header(file.read(safetensors.LENGTH_BYTES), size, _MAX_HEADER_BYTES)
+        entries, metadata = safetensors.parse(file.read(length), size)
+    except safetensors.Damaged as error:
+        raise InvalidArgument(
+            f"this is no safetensors file, or it is damaged: {error}", reason="BAD_SAFETENSORS"
+        ) from None
+    for entry in entries:
+        if entry.dtype not in _DTYPES:
+            raise InvalidArgument(
+                f"the file's tensor {entry.name[:100]!r} has dtype {safetensors.CODES[entry.dtype]!r}; "
+                f"weights are one of {', '.join(safetensors.CODES[name] for name in _DTYPES)}"
+            )
     return entries, metadata
 
 
@@ -118,7 +105,7 @@ def layers_of(
     described: Sequence[ms.LayerSpec | ms.LayerSummary] = specs
     if not specs and LAYERS_KEY in metadata:
         try:
-            described = parse_layers(load_json(metadata[LAYERS_KEY]))
+            described = parse_layers(safetensors.load_json(metadata[LAYERS_KEY]))
         except ValueError as error:
             raise InvalidArgument(f"the file's description of its layers is not JSON: {error}") from None
     elif not specs:
@@ -177,78 +164,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
 
 
-def _header_bytes(first: bytes | bytearray | memoryview, size: int) -> int:
-    """The length of the header of a file of so many bytes, of which these are the first."""
-    if size < 8 or len(first) < 8:
-        raise _lie(f"it has {size} bytes, fewer than the 8 that tell the header's length")
-    length = int.from_bytes(bytes(first), "little")
-    if length > min(_MAX_HEADER_BYTES, size - 8):
-        raise _lie(f"its header is said to have {length} bytes, but {size - 8} come (at most {_MAX_HEADER_BYTES})")
-    return length
-
-
-def _header(text: bytes | bytearray | memoryview) -> dict[str, Any]:
-    try:
-        header = load_json(text)
-    except ValueError as error:
-        raise _lie(f"its header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise _lie(f"its header is a {type(header).__name__}, not a mapping")
-    return header
-
-
-def load_json(text: bytes | bytearray | memoryview | str) -> Any:
-    """Parsed JSON of somebody else's, all of it usable as text. Raises: ValueError."""
-    try:
-        parsed = json.loads(text if isinstance(text, str) else bytes(text).decode(), object_pairs_hook=_unique)
-        # Half of a character ("\ud800") passes for text in JSON and in Python, and in nothing that comes after them.
-        json.dumps(parsed, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return parsed
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-def _entry(name: str, fields: Any) -> _Entry:
-    told = f"tensor {name[:100]!r}"
-    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise _lie(f"{told} is not described by dtype, shape and data_offsets")
-    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise InvalidArgument(
-            f"the file's {told} has dtype {str(dtype)[:40]!r}; weights are one of {', '.join(_DTYPES)}"
-        )
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or len(shape) > 64:
-        raise _lie(f"{told} has shape {str(shape)[:100]} and data_offsets {str(offsets)[:100]}; they are not sizes")
-    begin, end = offsets
-    wanted = math.prod(shape) * _DTYPES[dtype].itemsize
-    # A size of 0 makes the product 0, but not the strides that torch computes from the others.
-    if math.prod(max(1, size) for size in shape) * _DTYPES[dtype].itemsize > _MAX_TENSOR_BYTES:
-        raise _lie(f"{told} of shape {str(shape)[:100]} needs more bytes than there are")
-    if end - begin != wanted:
-        raise _lie(
-            f"{told} of shape {str(shape)[:100]} and dtype {dtype} needs {wanted} bytes, but is given {end - begin}"
-        )
-    return _Entry(_DTYPES[dtype], tuple(shape), begin, end)
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and 0 <= size < 1 << 62 for size in value)
-
-
-def _tensor(data: bytes | bytearray | memoryview, base: int, entry: _Entry) -> torch.Tensor:
-    tensor = torch.empty(entry.shape, dtype=entry.dtype)
+def _tensor(data: bytes | bytearray | memoryview, entry: safetensors.Entry) -> torch.Tensor:
+    tensor = torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
     if tensor.numel():
-        raw = np.frombuffer(data, np.uint8, count=entry.end - entry.begin, offset=base + entry.begin)
+        raw = np.frombuffer(data, np.uint8, count=entry.stop - entry.start, offset=entry.start)
         tensor.reshape(-1).view(torch.uint8).numpy()[:] = raw
     return tensor
-
-
-def _lie(what: str) -> InvalidArgument:
-    return InvalidArgument(f"this is no safetensors file: {what}", reason="BAD_SAFETENSORS")

@@ -27,6 +27,7 @@ import torch
 from google.protobuf import json_format
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.wire.safetensors import load_json
 from tserver.engine.memory import check_bytes, is_out_of_memory
 from tserver.engine.models import files
 from tserver.engine.models.batching import BatchingConfig
@@ -219,7 +220,7 @@ class Store:
         return Stored(found, weights, dtype, batching)
 
     def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
-        manifest = files.load_json((folder / _MANIFEST).read_bytes())
+        manifest = load_json((folder / _MANIFEST).read_bytes())
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InvalidArgument(f"{_MANIFEST} is not the manifest of a model")
         if manifest.get("format_version") != FORMAT_VERSION:
