@@ -16,9 +16,10 @@ import grpc
 import numpy as np
 
 from tclient import _data_endpoint, _wire
-from tclient._connection import again
+from tclient._connection import again, message_limit
 from tclient._dtypes import BY_CODE
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
+from tclient._oversize import FRAME_BYTES
 from tclient._progress import Progress
 from tclient._session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -59,7 +60,12 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                 return  # it had arrived; only the answer was lost
-            raise
+            limit = message_limit(error)
+            if limit is None or limit >= session.max_message:
+                raise
+            session.bound_messages(limit)
+            attempt()
+            return
         if response.received_bytes != len(view):
             raise ServerFailed(f"upload: sent {len(view)} bytes, but the server received {response.received_bytes}")
 
@@ -76,7 +82,8 @@ def _keep_freed_memory() -> None:
 
 def chunk_bytes(session: Session) -> int:
     """The size of the chunks of an upload."""
-    return min(_CHUNK_BYTES, session.limits.max_chunk_bytes or _CHUNK_BYTES)
+    most = min(_CHUNK_BYTES, session.max_message - FRAME_BYTES)
+    return max(1, min(most, session.limits.max_chunk_bytes or most))
 
 
 def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ Every status of gRPC becomes an exception of ours here and nowhere else. Knows g
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -40,6 +41,9 @@ _OPTIONS = (
 # After these the session may still be there: open the stream again, and send again what was not answered.
 _RESUMABLE = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 
+
+# What gRPC says of a message that is too large: in C and Go with the limit as the second number, in Java as the first.
+_LARGER = re.compile(r"larger than max \(\d+ vs\. (\d+)\)|exceeds maximum size (\d+)")
 
 # False is plain text; True trusts the authorities that gRPC knows; a path is a PEM file of those to trust.
 Tls = bool | str | os.PathLike[str]
@@ -126,10 +130,20 @@ def is_resumable(error: grpc.RpcError, failure: ServerError) -> bool:
     return error.code().name in _RESUMABLE
 
 
+def message_limit(error: grpc.RpcError) -> int | None:
+    """The size of a message in bytes that the server, or a proxy before it, takes, where one was refused as larger."""
+    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    found = _LARGER.search(error.details() or "")
+    return int(found[1] or found[2]) if found else None
+
+
 def translate(error: grpc.RpcError, address: str) -> ServerError:
     """The exception for a status of gRPC, with its reason."""
     status = error.code().name
     reason, details = _error_info(error)
+    if message_limit(error) is not None:
+        reason = "MESSAGE_TOO_LARGE"
     kind = BY_REASON.get(reason) or BY_STATUS.get(status, ServerFailed)
     text = error.details() or status
     if kind is ConnectFailed:

@@ -19,9 +19,9 @@ from tclient._exceptions import TensorError, TensorOverflowError, TensorTypeErro
 from tclient._handle import Handle, wrap_object
 from tclient._operations import TABLE, Operation
 from tclient._overloads import resolve, written
+from tclient._oversize import HEAVY_BYTES
 from tclient._results import Decoder, return_type, unanswered
 from tclient._session import Session
-from tclient._stream import HEAVY_BYTES
 from tclient._values import dtype_of_numpy_scalars, encode, encode_data, mixed
 from tclient._wire import CALL_ID, FREE, SHORT_ARG, arg, field, id_varint, named_value
 from tclient._wire import call as call_field
@@ -79,8 +79,6 @@ _SCALAR_OPERATIONS = frozenset(
 )
 _SEARCH_DEPTH = 8
 _SEARCH_WIDTH = 32
-# Results let go with one call; the rest go with the next ones.
-_MAX_DRAIN = 4096
 
 
 class TensorBase(Handle):
@@ -172,7 +170,7 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
         parts.append(stamp)
     drops = session.drops
     if drops:
-        _drain(drops, parts)
+        _drain(session, drops, parts)
 
     # -- what will it return?
     returns = operation.returns
@@ -233,7 +231,7 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     else:
         return _dispatch_other(operation, returns, session, call, parts)
     if len(call.data) > HEAVY_BYTES:
-        session.hold_heavy(len(call.data))
+        session.hold_heavy(call)
     pending = session.pending
     pending.append(call)
     if session.attention:
@@ -272,9 +270,9 @@ def _dispatch_other(operation: Operation, returns: Any, session: Session, call: 
     return result
 
 
-def _drain(drops: deque[bytes], parts: list[bytes]) -> None:
+def _drain(session: Session, drops: deque[bytes], parts: list[bytes]) -> None:
     """Results dropped by now are let go before the call: their place in the sequence keeps memory low."""
-    for _ in range(min(len(drops), _MAX_DRAIN)):
+    for _ in range(min(len(drops), session.max_drain)):
         try:
             parts.append(drops.popleft())
         except IndexError:  # another thread was quicker
@@ -284,7 +282,7 @@ def _drain(drops: deque[bytes], parts: list[bytes]) -> None:
 def submit(session: Session, call: Call) -> None:
     """Put an encoded call on its way."""
     if len(call.data) > HEAVY_BYTES:
-        session.hold_heavy(len(call.data))
+        session.hold_heavy(call)
     session.pending.append(call)
     if session.attention:
         session.attend(call)
@@ -315,7 +313,7 @@ def prepare(operation: Operation, cell: Cell, kwargs: bytes = b"") -> tuple[Call
     if MODES.stamp:
         parts.append(MODES.stamp)
     if session.drops:
-        _drain(session.drops, parts)
+        _drain(session, session.drops, parts)
     call = _caller()
     call.operation = operation
     call.done = False

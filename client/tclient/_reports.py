@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from typing import Any, Protocol
 
 from tclient._cell import Call
-from tclient._exceptions import BY_TYPE, TensorError, make_error
+from tclient._exceptions import BY_TYPE, TensorError, attribute, make_error
 from tensorcompute.v1 import tensor_pb2 as pb
 
 # Root errors that are remembered, so that a late dependant can name the line.
@@ -76,6 +76,10 @@ class Reports:
     def _make(self, error: pb.Error, call: Call) -> TensorError:
         operation = error.operation or call.operation.name
         message = error.message
+        if call.failure is not None:
+            # Something else was sent in its place, for what needs its result.
+            refusal = type(call.failure)(*call.failure.args)
+            return attribute(refusal, operation=operation, reason=call.failure.reason, site=call.site())
         if error.reason == "UNKNOWN_OPERATION":
             message = (
                 f"the server at {self._address} (version {self._opened.server_version}, "

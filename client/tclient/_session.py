@@ -21,8 +21,9 @@ from tclient import _state
 from tclient._cell import Call
 from tclient._connection import Connection, Tls
 from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError
+from tclient._oversize import FRAME_BYTES, HEAVY_BYTES, fit
 from tclient._reports import Reports
-from tclient._stream import HEAVY_BYTES, Stream
+from tclient._stream import Stream
 from tclient._wire import FIRST_ID
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -30,6 +31,10 @@ from tensorcompute.v1 import tensor_service_pb2 as rpc
 if TYPE_CHECKING:
     from tclient._data_lines import Line
 
+# What gRPC takes where a server names no limit.
+_MESSAGE_BYTES = 4 << 20
+# Results let go with one call; the rest go with the next ones.
+_MAX_DRAIN = 4096
 # Calls that may wait to be sent before the issuing thread has to wait too.
 _PENDING_LIMIT = 16_384
 # Bytes of large calls (arrays by value) that may wait to be answered.
@@ -89,7 +94,9 @@ class Session:
         self.secret: bytes = opened.session
         self.lease_s: float = opened.lease_s or 30.0
         self.limits: rpc.Limits = opened.limits
-        self.max_inline: int = opened.limits.max_inline_bytes or 1 << 20
+        # Of a message to the server, of an array in one, and how many results one call lets go.
+        self.max_message = self.max_inline = self.max_drain = 0
+        self.bound_messages(opened.limits.max_message_bytes or _MESSAGE_BYTES)
         self.stats = Stats()
         # Where bulk bytes go outside gRPC; empty where nothing was named, or nothing answered.
         self.data_endpoint: str = opened.data_endpoint
@@ -122,7 +129,8 @@ class Session:
         self.default_dtype_known = True
         self._waiting: dict[int, tuple[Any, Callable[[], None]]] = {}
         self._tickets = itertools.count().__next__
-        self._heavy = 0
+        # Bytes of large calls that are not answered.
+        self.heavy = 0
         self._heavy_lock = threading.Lock()
         self.reports = Reports(self.address, opened)
         # True when the next thread that waits has something to be told.
@@ -147,9 +155,8 @@ class Session:
         """Puts a call on its way that its thread waits for next: waiting sends it."""
         if self.dead is not None:
             raise self._again(self.dead)
-        size_bytes = len(call.data)
-        if size_bytes > HEAVY_BYTES:
-            self.hold_heavy(size_bytes)
+        if len(call.data) > HEAVY_BYTES:
+            self.hold_heavy(call)
         self.pending.append(call)
 
     def relieve(self) -> None:
@@ -159,18 +166,32 @@ class Session:
             self.stream.wake()
             time.sleep(0.0005)
 
-    def hold_heavy(self, size_bytes: int) -> None:
-        """Called before a call with an array by value: blocks while many such bytes are on their way."""
-        while self._heavy > _HEAVY_LIMIT and self.dead is None:
+    def bound_messages(self, size_bytes: int) -> None:
+        """Makes no message to the server larger than this from now on."""
+        self.max_message = size_bytes
+        self.max_inline = min(self.limits.max_inline_bytes or 1 << 20, size_bytes // 2)
+        self.max_drain = min(_MAX_DRAIN, size_bytes // 128)
+
+    def hold_heavy(self, call: Call) -> None:
+        """Called before a large call: blocks while many such bytes are on their way.
+
+        Raises: RequestRefused for one that no message can carry.
+        """
+        if len(call.data) > self.max_message - FRAME_BYTES:
+            fit(self, call)
+        size_bytes = len(call.data)
+        if size_bytes <= HEAVY_BYTES:
+            return
+        while self.heavy > _HEAVY_LIMIT and self.dead is None:
             self.stream.wake()
             time.sleep(0.0005)
         with self._heavy_lock:
-            self._heavy += size_bytes
+            self.heavy += size_bytes
 
     def settle_heavy(self, size_bytes: int) -> None:
         """Called when such a call is answered."""
         with self._heavy_lock:
-            self._heavy = max(0, self._heavy - size_bytes)
+            self.heavy = max(0, self.heavy - size_bytes)
 
     def rouse(self) -> None:
         """Called when a tensor is dropped while the sender sleeps for long."""
@@ -189,9 +210,9 @@ class Session:
         """What an answered call returned. Raises the first failed effect before it, or its own error."""
         if self.noteworthy:
             self.tell()
-        if call.failure is not None:
-            raise self._again(call.failure)
         result = call.result
+        if result is None and call.failure is not None:
+            raise self._again(call.failure)
         if result is None:
             return None
         if isinstance(result, bytes):

@@ -8,22 +8,27 @@ server applies each batch once. Knows batches, not tensors.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import queue
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from tclient import _wire
+from tclient._batch import Batch, answered, definitions
 from tclient._cell import Call
-from tclient._connection import is_resumable, translate
+from tclient._connection import is_resumable, message_limit, translate
 from tclient._context import CONTEXTS
 from tclient._exceptions import ServerFailed, SessionLost, TensorError
 from tclient._operations import USED
+from tclient._oversize import FRAME_BYTES, HEAVY_BYTES, frees_of, refuse
 from tclient._replies import SMALL_BYTES, values_of
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
@@ -37,33 +42,14 @@ log = logging.getLogger("tclient")
 WINDOW = 4
 _MAX_BATCH_CALLS = 4096
 _MAX_BATCH_BYTES = 1 << 20
-# A call from this size on is a large one: it carries an array.
-HEAVY_BYTES = 4096
+# What one result takes that is let go, at most.
+_FREE_BYTES = 64
 # Pending calls from which on an issuing thread sends them itself; 256 measured best, 64 costs 8 % more.
 RELIEF = 256
 # How often a sender without calls looks for tensors that were dropped.
 _POLL_S = 0.04
 _POLLS_BEFORE_DOZING = 25
 _RESTART_S = 20.0
-
-
-class Batch:
-    """A batch on its way."""
-
-    __slots__ = ("alone", "calls", "committed", "contexts", "done", "heavy", "message", "operations", "seq")
-
-    def __init__(self, seq: int, calls: list[Call], heavy: int, operations: int, contexts: int) -> None:
-        self.seq = seq
-        self.calls = calls
-        self.heavy = heavy
-        # How many operations and contexts the session knows, with this batch.
-        self.operations = operations
-        self.contexts = contexts
-        self.message = b""
-        # Whether someone waits for it and nothing else is on its way.
-        self.alone = False
-        self.committed = False
-        self.done = False
 
 
 class Sender:
@@ -89,14 +75,11 @@ class Stream:
         self.inflight: deque[Batch] = deque()
         self._acked = 0
         # The newest batch; to begin with, one that was never needed.
-        self._newest = Batch(0, [], 0, 0, 0)
-        self._newest.committed = self._newest.done = True
+        self._newest = answered(0, (0, 0))
         self._stopped = False
         limit = session.limits.max_batches_in_flight
         self._window = min(WINDOW, limit) if limit else WINDOW
         self._hard_window = limit or 4 * WINDOW
-        room = session.limits.max_message_bytes // 2
-        self._max_bytes = min(_MAX_BATCH_BYTES, room) if room else _MAX_BATCH_BYTES
         self._opening = _wire.field(b"\x0a", session.secret)
         self._sender = Sender(session.connection.execute_stream(self._opening))
         self._reader = threading.Thread(target=self._run, args=(self._read,), name="tclient-reader", daemon=True)
@@ -157,7 +140,11 @@ class Stream:
             pending = self._session.pending
             if pending:
                 return pending[-1]
-            return self.inflight[-1] if self.inflight else None
+            if not self.inflight:
+                return None
+            # A batch may be made anew, of the same calls.
+            batch = self.inflight[-1]
+            return batch.calls[-1] if batch.calls else batch
 
     def _set_idle(self, sender: Sender, idle: bool) -> None:
         session = self._session
@@ -192,8 +179,9 @@ class Stream:
                 polls += 1
                 if session.drops:
                     with self._lock:
-                        if sender is self._sender:
-                            self._form(frees_alone=True)
+                        while session.drops and sender is self._sender and len(self.inflight) < self._window:
+                            if self._form(frees_alone=True) is None:
+                                break
                     polls = 0
                 if polls > _POLLS_BEFORE_DOZING:
                     # From here on a dropped tensor wakes the sender (Session.rouse), if none was just now.
@@ -224,37 +212,48 @@ class Stream:
         pending = session.pending
         if not pending and not frees_alone:
             return None
+        most = session.max_message - FRAME_BYTES
+        room = min(_MAX_BATCH_BYTES, most)
         # Before the calls are taken: what is dropped now can be an argument only of calls that are already pending.
-        drops = [session.drops.popleft() for _ in range(len(session.drops))] if frees_alone else []
+        drops: list[bytes] = []
+        if frees_alone:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                drops.extend(session.drops.popleft() for _ in range(min(len(session.drops), room // _FREE_BYTES)))
+            room -= sum(map(len, drops))
         calls = pending[:_MAX_BATCH_CALLS]
-        size = heavy = 0
-        data: list[bytes] = []
-        for call in calls:
-            piece = call.data
-            length = len(piece)
-            if length > HEAVY_BYTES:
-                if size + length > self._max_bytes and data:
-                    break
-                heavy += length
-            size += length
-            data.append(piece)
-        if len(data) < len(calls):
-            calls = calls[: len(data)]
+        # By now all is defined that calls which are pending name.
+        before = self._newest
+        operations: Sequence[str] = ()
+        contexts: Sequence[bytes] = ()
+        size = 0
+        if before.operations < len(USED) or before.contexts < len(CONTEXTS):
+            operations, contexts, size, are_all = definitions(before, room)
+            room -= size
+            most -= size
+            if not are_all:
+                calls = []
+        data = [call.data for call in calls]
+        if sum(map(len, data)) > room:
+            sizes = list(map(len, data))
+            count = bisect_right(list(itertools.accumulate(sizes)), room)
+            if not count and not drops:
+                # A call that is larger than a batch is one by itself.
+                if sizes[0] > most and not size:
+                    data[0] = refuse(session, calls[0])
+                count = int(sizes[0] <= most or not size)
+            del calls[count:], data[count:]
         if drops and len(calls) < len(pending):
             session.drops.extendleft(reversed(drops))
             drops = []
-        if not calls and not drops:
+        if not calls and not drops and not size:
             return None
-        before = self._newest
-        batch = Batch(before.seq + 1, calls, heavy, len(USED), len(CONTEXTS))
+        heavy = sum([len(piece) for piece in data if len(piece) > HEAVY_BYTES]) if session.heavy else 0
+        known = (before.operations, before.contexts)
+        batch = Batch(before.seq + 1, calls, heavy, known[0] + len(operations), known[1] + len(contexts), known)
         batch.message = _wire.stream_message(
-            seq=batch.seq,
-            acked=self._acked,
-            operations=USED[before.operations : batch.operations] if before.operations < batch.operations else (),
-            contexts=CONTEXTS[before.contexts : batch.contexts] if before.contexts < batch.contexts else (),
-            calls=data,
-            frees=drops,
+            seq=batch.seq, acked=self._acked, operations=operations, contexts=contexts, calls=data, frees=drops
         )
+        batch.size = len(batch.message)
         batch.alone = alone and len(calls) == len(pending)
         self._newest = batch
         self._commit(batch)
@@ -285,6 +284,7 @@ class Stream:
         # A server that restarts needs a moment until it can say that the session is lost, and why.
         patience_s = session.lease_s + _RESTART_S
         while not self._is_stopped():
+            was_refused = False
             try:
                 for raw in self._sender.rpc:
                     broken_since, pause_s = None, 0.0
@@ -295,7 +295,11 @@ class Stream:
                     return
                 cause = error.details() or error.code().name
                 failure = translate(error, session.address)
-                if not is_resumable(error, failure):
+                was_refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                limit = message_limit(error)
+                if limit is not None:
+                    self._make_smaller(limit, failure, progress=pause_s == 0.0 and broken_since is None)
+                elif not is_resumable(error, failure):
                     raise failure from None
             if self._is_stopped():
                 return
@@ -307,7 +311,7 @@ class Stream:
                     f"the connection to {session.address} broke and could not be resumed for {patience_s:g} s "
                     f"(the session's lease is {session.lease_s:g} s), so the session is gone; last failure: {cause}"
                 )
-            if first:
+            if first and not was_refused:
                 log.warning(
                     "the connection to %s broke (%s); trying again for %g s", session.address, cause, patience_s
                 )
@@ -323,9 +327,50 @@ class Stream:
         opened = self._session.connection.execute_stream(self._opening)
         with self._lock:
             old = self._sender
+            for batch in self.inflight:
+                batch.resent = True
+            if self.inflight and self._acked:
+                # What has come meanwhile is acknowledged: the server may have no room for more replies. Of two values
+                # of a field the later one counts.
+                first = self.inflight[0]
+                first.message = first.message[: first.size] + _wire.acknowledgement(self._acked)
             self._sender = Sender(opened, self.inflight)
             old.ended = True
         old.queue.put(None)
+
+    def _make_smaller(self, limit: int, failure: TensorError, progress: bool) -> None:
+        """After a message was too large for something on the way: none is from here on.
+
+        Nobody has seen that batch, nor those behind it: their calls wait again, and those that are too large even alone
+        fail. Raises the failure where this cannot be.
+        """
+        session = self._session
+        session.bound_messages(limit)
+        with self._lock:
+            if not self._newest.committed:
+                self._commit(self._newest)
+            batches = list(self.inflight)
+            kept = next((index for index, batch in enumerate(batches) if len(batch.message) > limit), None)
+            if kept is None:
+                if progress or not batches:
+                    return
+                # A reply is too large.
+                raise failure
+            taken_back = batches[kept:]
+            if any(batch.resent for batch in taken_back):
+                raise failure
+            calls: list[Call] = []
+            for batch in taken_back:
+                self.inflight.pop()
+                batch.done = not batch.calls
+                message = rpc.ExecuteStreamRequest.FromString(batch.message).batch
+                for call, content in zip(batch.calls, message.calls, strict=True):
+                    call.data = _wire.call([content.SerializeToString()])
+                calls += batch.calls
+                session.drops.extend(frees_of(message))
+            session.pending[:0] = calls
+            self._newest = answered(taken_back[0].seq - 1, taken_back[0].known)
+        session.notify()
 
     def _settle(self, raw: bytes) -> None:
         session = self._session

@@ -183,6 +183,11 @@ def stream_message(
     return field(b"\x12", b"".join(parts))
 
 
+def acknowledgement(acked: int) -> bytes:
+    """Behind an ExecuteStreamRequest with a Batch: another Batch.acked, which counts instead."""
+    return field(b"\x12", b"\x10" + varint(acked))
+
+
 def context(no_grad: bool, inference: bool, autocasts: Iterable[tuple[str, int, bool, bool]]) -> bytes:
     """Context. An autocast is device type, dtype, enabled, cache enabled."""
     out = (b"\x08\x01" if no_grad else b"") + (b"\x10\x01" if inference else b"")

@@ -1,0 +1,105 @@
+"""Calls that are too large for a message to the server.
+
+What can go another way does: arrays by Upload, results that are let go with another call. A call that is too large even
+so is an error of that call. Knows the contract's calls; does not know how they are sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tclient import _wire
+from tclient._exceptions import RequestRefused, attribute
+from tensorcompute.v1 import tensor_pb2 as pb
+
+if TYPE_CHECKING:
+    from tclient._cell import Call
+    from tclient._session import Session
+
+# A call from this size on is a large one: it carries an array.
+HEAVY_BYTES = 4096
+# What is around the calls of a message, at most.
+FRAME_BYTES = 64
+# An array below this is left where it is.
+_ARRAY_BYTES = 512
+
+
+def fit(session: Session, call: Call) -> None:
+    """Makes a call small enough for a message. Raises: RequestRefused, and what uploads raise."""
+    content = _content(call)
+    session.drops.extendleft(reversed(frees_of(content)))
+    content.ClearField("frees")
+    content.ClearField("free_parts")
+    most = session.max_message - FRAME_BYTES
+    size = len(call.data)
+    arrays = [
+        array for value in [*content.args, *(entry.value for entry in content.kwargs)] for array in _arrays(value)
+    ]
+    for array in sorted(arrays, key=lambda array: -len(array.data.data)):
+        if size <= most:
+            break
+        size -= _upload(session, array)
+    call.data = _wire.call([content.SerializeToString()])
+    if len(call.data) > most:
+        raise _refusal(session, call)
+
+
+def refuse(session: Session, call: Call) -> bytes:
+    """What is sent in the place of a call: under its id, and failing, so that what needs its result fails too."""
+    content = _content(call)
+    call.failure = _refusal(session, call)
+    if len(call.data) > HEAVY_BYTES:
+        session.settle_heavy(len(call.data))
+    stand_in = pb.Call(id=content.id, operation=content.operation, context=content.context)
+    # A value of no kind, which the server refuses. The names say what the call would have written.
+    stand_in.args.add()
+    for entry in content.kwargs:
+        stand_in.kwargs.add(name=entry.name)
+    session.drops.extendleft(reversed(frees_of(content)))
+    return _wire.call([stand_in.SerializeToString()])
+
+
+def frees_of(content: pb.Call | pb.Batch) -> list[bytes]:
+    """The fields with which a call, or a batch itself, lets results go."""
+    whole = [_wire.FREE + _wire.varint(number) for number in content.frees]
+    return whole + [_wire.field(_wire.FREE_PART, ref.SerializeToString()) for ref in content.free_parts]
+
+
+def _content(call: Call) -> pb.Call:
+    # The data of a call is a field of a batch.
+    return pb.Batch.FromString(call.data).calls[0]
+
+
+def _refusal(session: Session, call: Call) -> RequestRefused:
+    error = RequestRefused(
+        f"{call.operation.name}: the call takes {len(call.data)} bytes, but a message to {session.address} has at most "
+        f"{session.max_message}; give large data as numpy arrays or tensors, and long lists in parts"
+    )
+    attribute(error, operation=call.operation.name, reason="MESSAGE_TOO_LARGE", site=call.site())
+    return error
+
+
+def _arrays(value: pb.Value) -> Iterator[pb.HostArray]:
+    """The arrays in a value that are worth an upload."""
+    kind = value.WhichOneof("kind")
+    if kind == "array":
+        if len(value.array.data.data) >= _ARRAY_BYTES:
+            yield value.array
+    elif kind in ("list", "tuple"):
+        for item in value.list.items if kind == "list" else value.tuple.items:
+            yield from _arrays(item)
+    elif kind == "mapping":
+        for entry in value.mapping.entries:
+            yield from _arrays(entry.value)
+
+
+def _upload(session: Session, array: pb.HostArray) -> int:
+    """Sends an array by itself; how many bytes that takes out of the call."""
+    from tclient._bulk import upload
+
+    data = array.data
+    size = data.ByteSize()
+    name = upload(session, data.dtype, data.shape, data.data)
+    array.upload = pb.Ref.FromString(b"\x08" + name).id
+    return size - len(name) - 1
