@@ -32,11 +32,17 @@ _OPTIONS = (
     # Chunks of bulk data come in few frames.
     ("grpc.http2.max_frame_size", 1 << 20),
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Despite its name: how long one attempt to connect may take. A far link with TLS needs four round trips.
+    ("grpc.min_reconnect_backoff_ms", 20_000),
     # Each session has a connection of its own: one slow reader does not hold up another.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+# For a small answer. The line may be full of bulk bytes that go first: half a minute of a slow one lies in buffers.
+ANSWER_S = 60.0
+# Pauses before OpenSession is tried again where the connection broke; where nobody listens, that is told soon.
+_OPENING_PAUSES_S = (0.1, 0.2, 0.3)
 
 # After these the session may still be there: open the stream again, and send again what was not answered.
 _RESUMABLE = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
@@ -76,12 +82,18 @@ class Connection:
             self.channel = grpc.insecure_channel(self.address, options=options)
         self._unary: dict[str, Any] = {}
 
-    def call(self, method: str, request: Any, response: Any, *, timeout_s: float | None = 20.0) -> Any:
-        """One unary RPC of TensorService. Raises a ServerError."""
-        try:
-            return self.unary(SERVICE + method, request, response, timeout_s=timeout_s)
-        except grpc.RpcError as error:
-            raise translate(error, self.address) from None
+    def call(
+        self, method: str, request: Any, response: Any, *, timeout_s: float = ANSWER_S, again_s: float = ANSWER_S
+    ) -> Any:
+        """One unary RPC of TensorService that may be applied twice: repeated while the connection is broken, for so
+        long. Raises a ServerError.
+        """
+        deadline = time.monotonic() + timeout_s
+
+        def attempt() -> Any:
+            return self.unary(SERVICE + method, request, response, timeout_s=max(0.0, deadline - time.monotonic()))
+
+        return again(attempt, self.address, min(again_s, timeout_s))
 
     def unary(self, path: str, request: Any, response: Any, *, timeout_s: float | None) -> Any:
         """One unary RPC of any service. Raises grpc.RpcError."""
@@ -95,9 +107,21 @@ class Connection:
     def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
         request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client)
-        opened: rpc.OpenSessionResponse = self.call(
-            "OpenSession", request, rpc.OpenSessionResponse, timeout_s=timeout_s
-        )
+        deadline = time.monotonic() + timeout_s
+        for pause_s in (*_OPENING_PAUSES_S, None):
+            try:
+                # A session that was opened, but not heard of, ends with its lease.
+                opened: rpc.OpenSessionResponse = self.unary(
+                    SERVICE + "OpenSession",
+                    request,
+                    rpc.OpenSessionResponse,
+                    timeout_s=max(0.0, deadline - time.monotonic()),
+                )
+                break
+            except grpc.RpcError as error:
+                if pause_s is None or not is_broken(error) or time.monotonic() + pause_s > deadline:
+                    raise translate(error, self.address) from None
+            time.sleep(pause_s)
         return opened
 
     def execute_stream(self, first: bytes) -> Duplex:
@@ -183,16 +207,28 @@ def _error_info(error: grpc.RpcError) -> tuple[str, dict[str, str]]:
     return "", {}
 
 
+def is_broken(error: grpc.RpcError) -> bool:
+    """Whether there was no connection, or it broke, or the server is stopping."""
+    return bool(error.code() is grpc.StatusCode.UNAVAILABLE)
+
+
 def again(attempt: Callable[[], Any], address: str, within_s: float) -> Any:
-    """The result of an idempotent attempt, repeated while the connection is broken. Raises a ServerError."""
-    deadline = time.monotonic() + within_s
+    """The result of an idempotent attempt, repeated while the connection is broken. Raises a ServerError.
+
+    Attempts begin within so many seconds after the first one failed, or three times as long as that one took: what a
+    slow line has carried for a while, it may try to carry again.
+    """
+    deadline: float | None = None
     pause_s = 0.05
     while True:
+        began = time.monotonic()
         try:
             return attempt()
         except grpc.RpcError as error:
-            failure = translate(error, address)
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause_s > deadline:
-                raise failure from None
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + max(within_s, 3 * (now - began))
+            if not is_broken(error) or now + pause_s > deadline:
+                raise translate(error, address) from None
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 1.0)

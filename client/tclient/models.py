@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import grpc
 import numpy as np
 
 from tclient import _state
-from tclient._connection import translate
+from tclient._connection import ANSWER_S, again, is_broken, translate
 from tclient._dtypes import BY_CODE, dtype
 from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, TensorValueError, make_error
 from tclient._forwards import Forwards
@@ -41,6 +42,8 @@ _SERVICE = "/tensorcompute.v1.ModelService/"
 _forwards: weakref.WeakKeyDictionary[Session, Forwards] = weakref.WeakKeyDictionary()
 _forwards_lock = threading.Lock()
 
+# What may be applied twice is asked again where the connection breaks.
+_REPEATABLE = {"DescribeMlp", "GetMlpStatistics", "ListMlps", "LoadMlp", "UnloadMlp", "UpdateMlp"}
 # What a reason or status of the model service is to a Python program.
 _RAISED = {"INVALID_ARGUMENT": "ValueError", "NOT_FOUND": "KeyError", "ALREADY_EXISTS": "ValueError"}
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -248,10 +251,7 @@ def load(
     if on_server:
         file = rpc.WeightsFile(path=os.fspath(path))
     else:
-        try:
-            file = rpc.WeightsFile(upload=upload(session, Path(path), progress))
-        except grpc.RpcError as error:
-            raise _translated(error, session) from None
+        file = rpc.WeightsFile(upload=upload(session, Path(path), progress))
     request = rpc.CreateMlpRequest(
         context=session_rpc.SessionContext(session=session.secret),
         name=name,
@@ -291,13 +291,21 @@ def _stream_of(session: Session) -> Forwards:
     return found
 
 
-def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_s: float | None = 60.0) -> Any:
-    if session.dead is not None:
-        raise session.dead
-    try:
-        return session.connection.unary(_SERVICE + method, request, response, timeout_s=timeout_s)
-    except grpc.RpcError as error:
-        raise _translated(error, session) from None
+def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_s: float | None = ANSWER_S) -> Any:
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def attempt() -> Any:
+        if session.dead is not None:
+            raise session.dead
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            return session.connection.unary(_SERVICE + method, request, response, timeout_s=left_s)
+        except grpc.RpcError as error:
+            if method in _REPEATABLE and is_broken(error):
+                raise
+            raise _translated(error, session) from None
+
+    return again(attempt, session.address, ANSWER_S)
 
 
 def _translated(error: grpc.RpcError, session: Session) -> TensorError:

@@ -1,20 +1,30 @@
-"""A TCP proxy on loopback that breaks connections on demand: cuts, delays, stalls, and drops one direction.
+"""A TCP proxy on loopback that is a network: far, slow or lossy as a Link says, and broken on demand.
 
-Knows bytes only; does not know gRPC. Runs an event loop in a thread of its own, so a blocked test does not block it.
+On demand it cuts, delays, stalls, and drops one direction. Knows bytes only; does not know gRPC, and passes TLS on as
+it is. Runs an event loop in a thread of its own, so a blocked test does not block it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CHUNK_BYTES = 64 * 1024
+# Where bytes take time, connections take turns after so many of them.
+_SLOW_CHUNK_BYTES = 4 * 1024
+# Chunks of one connection that may be on their way.
+_MAX_CHUNKS = 1024
 
 
 class Direction(Enum):
@@ -24,11 +34,31 @@ class Direction(Enum):
     TO_CLIENT = "to client"
 
 
+@dataclass(frozen=True)
+class Link:
+    """A network between two machines."""
+
+    round_trip_s: float = 0.0
+    # Each chunk takes up to so much longer, one way; order is kept.
+    jitter_s: float = 0.0
+    # Each way, of all connections together; 0 is without limit.
+    bytes_per_s: float = 0.0
+    # The share of connections that are reset, somewhere in their first mebibyte.
+    cut_fraction: float = 0.0
+    seed: int = 0
+
+
+MBIT = 125_000.0
+LOOPBACK = Link()
+
+
 class _Faults:
     """What is done to the bytes of one direction."""
 
-    def __init__(self) -> None:
-        self.delay_s = 0.0
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        # When the last byte that was taken has left, where bytes take time.
+        self.free_at = 0.0
         self.drop = False
         self.cut_after_bytes: int | None = None
         self.passed_bytes = 0
@@ -39,9 +69,11 @@ class _Faults:
 class Proxy:
     """Passes connections on to a target, and breaks them as it is told. A context manager."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, link: Link = LOOPBACK) -> None:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
+        self._link = link
+        self._random = random.Random(link.seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._faults: dict[Direction, _Faults] = {}
@@ -50,6 +82,7 @@ class Proxy:
         self._refusing = False
         self.accepted = 0
         self.cuts = 0
+        self.cut_by_link = 0
         self.address = ""
 
     # --- what a test asks for; all are done when they return
@@ -82,6 +115,11 @@ class Proxy:
         """Swallow the bytes of the direction, as a network does that is gone. Cut before passing bytes again."""
         self._on_loop(lambda: setattr(self._faults[direction], "drop", dropping))
 
+    def black_hole(self, swallowing: bool = True) -> None:
+        """Swallow all bytes of both directions, of new connections too. Cut before passing bytes again."""
+        for direction in Direction:
+            self.drop(direction, swallowing)
+
     def passed_bytes(self, direction: Direction) -> int:
         """How many bytes have passed in the direction."""
         return self._faults[direction].passed_bytes
@@ -107,55 +145,120 @@ class Proxy:
         if self._refusing:
             writer.transport.abort()
             return
+        pair = {writer}
+        pumps: set[asyncio.Task[None]] = set()
+        # How many more bytes pass before the connection is reset, if it is one of those that are.
+        cut = [2.0 ** self._random.uniform(0, 20)] if self._random.random() < self._link.cut_fraction else []
+        self._writers.add(writer)
         try:
-            there_reader, there_writer = await asyncio.open_connection(*self._target)
+            # The packets that open a connection travel too: the client could speak from here on, the server hears it
+            # half a round trip later.
+            await asyncio.sleep(self._link.round_trip_s)
+            there = asyncio.create_task(self._reach())
+            pumps = {asyncio.create_task(self._pump(reader, there, Direction.TO_SERVER, cut))}
+            self._pumps |= pumps
+            there_reader, there_writer = await asyncio.shield(there)
+            pair.add(there_writer)
+            self._writers.add(there_writer)
+            if self._refusing:
+                raise ConnectionError
+            here = asyncio.get_running_loop().create_future()
+            here.set_result((reader, writer))
+            back = asyncio.create_task(self._pump(there_reader, here, Direction.TO_CLIENT, cut))
+            pumps.add(back)
+            self._pumps.add(back)
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
-            writer.transport.abort()
-            return
-        if self._refusing:
-            writer.transport.abort()
-            there_writer.transport.abort()
-            return
-        pair = {writer, there_writer}
-        self._writers |= pair
-        pumps = {
-            asyncio.create_task(self._pump(reader, there_writer, Direction.TO_SERVER)),
-            asyncio.create_task(self._pump(there_reader, writer, Direction.TO_CLIENT)),
-        }
-        self._pumps |= pumps
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for end in pair:
+                end.transport.abort()
+        is_cut = bool(cut) and cut[0] < 0
+        self.cut_by_link += is_cut
         for end in pair:
+            if is_cut:
+                end.transport.abort()
             end.close()
         for pump in pumps:
             pump.cancel()
         self._writers -= pair
         self._pumps -= pumps
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
-        faults = self._faults[direction]
-        with contextlib.suppress(ConnectionError, OSError):
-            while chunk := await reader.read(CHUNK_BYTES):
-                await faults.open.wait()
-                if faults.delay_s:
-                    await asyncio.sleep(faults.delay_s)
-                if faults.drop:
-                    continue
-                if faults.cut_after_bytes is not None:
-                    passing, left = chunk[: faults.cut_after_bytes], faults.cut_after_bytes - len(chunk)
-                    faults.cut_after_bytes = left if left > 0 else None
-                    writer.write(passing)
-                    faults.passed_bytes += len(passing)
-                    if faults.cut_after_bytes is None:
-                        self._cut()
-                        return
-                    continue
-                writer.write(chunk)
-                faults.passed_bytes += len(chunk)
-                await writer.drain()
+    async def _reach(self) -> Ends:
+        await asyncio.sleep(self._link.round_trip_s / 2)
+        return await asyncio.open_connection(*self._target)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, to: asyncio.Future[Ends], direction: Direction, cut: list[float]
+    ) -> None:
+        """Pass on what comes; ends with the connection."""
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MAX_CHUNKS)
+        taking = asyncio.create_task(self._take(reader, queue, self._faults[direction]))
+        try:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.shield(to)
+                await self._give(queue, writer, self._faults[direction], cut)
+        finally:
+            taking.cancel()
+
+    async def _take(
+        self, reader: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, bytes]], faults: _Faults
+    ) -> None:
+        """Take chunks, no faster than the link does, and say when each arrives; the last one is empty."""
+        link = self._link
+        arrives_at = 0.0
+        chunk = b"-"
+        while chunk:
+            try:
+                chunk = await reader.read(_SLOW_CHUNK_BYTES if link.bytes_per_s else CHUNK_BYTES)
+            except OSError:
+                chunk = b""
+            now = time.monotonic()
+            if link.bytes_per_s:
+                faults.free_at = max(now, faults.free_at) + len(chunk) / link.bytes_per_s
+                await asyncio.sleep(faults.free_at - now)
+                now = faults.free_at
+            arrives_at = max(arrives_at, now + faults.delay_s + self._random.uniform(0, link.jitter_s))
+            await queue.put((arrives_at, chunk))
+
+    async def _give(
+        self,
+        queue: asyncio.Queue[tuple[float, bytes]],
+        writer: asyncio.StreamWriter,
+        faults: _Faults,
+        cut: list[float],
+    ) -> None:
+        while True:
+            arrives_at, chunk = await queue.get()
+            if (wait_s := arrives_at - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            if not chunk:
+                return
+            await faults.open.wait()
+            if faults.drop:
+                continue
+            if cut:
+                cut[0] -= len(chunk)
+                if cut[0] < 0:
+                    return
+            if faults.cut_after_bytes is not None:
+                passing, left = chunk[: faults.cut_after_bytes], faults.cut_after_bytes - len(chunk)
+                faults.cut_after_bytes = left if left > 0 else None
+                writer.write(passing)
+                faults.passed_bytes += len(passing)
+                if faults.cut_after_bytes is None:
+                    self._cut()
+                    return
+                continue
+            writer.write(chunk)
+            faults.passed_bytes += len(chunk)
+            await writer.drain()
 
     async def _start(self) -> None:
-        self._faults = {direction: _Faults() for direction in Direction}
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._faults = {direction: _Faults(self._link.round_trip_s / 2) for direction in Direction}
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        if self._link.bytes_per_s:
+            # What waits for the link waits in the sender's memory, as everywhere.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=listener)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.address = f"{host}:{port}"
 
