@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -48,15 +48,24 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         header.crc32 = zlib.crc32(view)
     elif _data_endpoint.send(session, header, view):
         return _wire.id_varint(number)
+    with Progress(session, "upload", len(view)) as progress:
+        over_grpc(session, header, view, progress.reach)
+    return _wire.id_varint(number)
+
+
+def over_grpc(session: Session, header: rpc.UploadHeader, view: memoryview, reach: Callable[[int], object]) -> None:
+    """Send an upload in chunks, again from the beginning where the connection breaks. `reach` is told how many bytes
+    are sent. Raises a ServerError.
+    """
     header.context.session = session.secret
     _keep_freed_memory()
     opening = rpc.UploadRequest(header=header).SerializeToString()
 
     def attempt() -> None:
+        _check_alive(session)
         try:
-            with Progress(session, "upload", len(view)) as progress:
-                chunks = _chunks(opening, view, chunk_bytes(session))
-                response = session.connection.upload(_counted(chunks, progress, view))
+            chunks = _chunks(opening, view, chunk_bytes(session))
+            response = session.connection.upload(_counted(chunks, reach, view))
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.ALREADY_EXISTS:
                 return  # it had arrived; only the answer was lost
@@ -70,7 +79,12 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
             raise ServerFailed(f"upload: sent {len(view)} bytes, but the server received {response.received_bytes}")
 
     again(attempt, session.address, session.lease_s)
-    return _wire.id_varint(number)
+
+
+def _check_alive(session: Session) -> None:
+    """Raises: SessionLost and its kin."""
+    if session.dead is not None:
+        raise session.dead
 
 
 @functools.cache
@@ -94,13 +108,13 @@ def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[byte
         yield b"".join((b"\x12", _wire.varint(len(piece)), piece))
 
 
-def _counted(messages: Iterator[bytes], progress: Progress, view: memoryview) -> Iterator[bytes]:
+def _counted(messages: Iterator[bytes], reach: Callable[[int], object], view: memoryview) -> Iterator[bytes]:
     yield next(messages)
     done = 0
     for message in messages:
         yield message
         done += len(message)
-        progress.reach(min(done, len(view)))
+        reach(min(done, len(view)))
 
 
 def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fetched:
@@ -126,6 +140,7 @@ def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fet
     _keep_freed_memory()
 
     def attempt() -> Fetched:
+        _check_alive(session)
         return _receive(session, session.connection.download(request), out)
 
     found: Fetched = again(attempt, session.address, session.lease_s)

@@ -1,18 +1,21 @@
 """The fast way for bulk bytes: the server's data endpoint, connections straight into and out of memory.
 
 A connection is opened with a ticket, carries transfer after transfer and rests between them with its session. Whatever
-goes wrong here, the answer is False or None, and the bytes go over gRPC instead, whose errors say why. The framing is
-described at OpenTransfer in the contract. Knows connections; does not know what a tensor is.
+goes wrong here, the answer is False or None, and the bytes go over gRPC instead, whose errors say why. An endpoint that
+cannot be reached, or where another program answers, is not tried again. The framing is described at OpenTransfer in the
+contract. Knows connections; does not know what a tensor is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from tclient._data_lines import STALL_S, Line, connect
+from tclient._data_lines import Line, NotProved, connect
 from tclient._exceptions import ServerError
 from tclient._progress import Progress
 from tclient._session import Session
@@ -21,7 +24,12 @@ from tensorcompute.v1 import tensor_service_pb2 as rpc
 log = logging.getLogger("tclient")
 
 _LENGTH = struct.Struct(">I")
+_DONE, _WAIT = b"\0", b"\2"
 _MAX_RESTING = 4
+# What each step of opening a connection may take beside two round trips.
+_PATIENCE_S = 1.5
+# After a connection that broke while it opened: a server with no place for it ends it, too.
+_REST_S = 60.0
 
 T = TypeVar("T")
 Memory = Callable[[rpc.OpenTransferResponse], memoryview]
@@ -36,7 +44,9 @@ def send(session: Session, header: rpc.UploadHeader, view: memoryview) -> bool:
         with Progress(session, "upload", len(view)) as progress:
             line.send(view, progress)
         # The server takes an upload when the engine has a moment for it, which may be a while.
-        return line.read(1, 0.0) == b"\0" or None
+        while (status := line.read(1)) == _WAIT:
+            pass
+        return status == _DONE or None
 
     return _over_a_line(session, "upload", move) is not None
 
@@ -47,12 +57,13 @@ def receive(session: Session, request: rpc.DownloadRequest, memory: Memory) -> r
 
     def move(line: Line) -> rpc.OpenTransferResponse | None:
         line.write(head)
-        (length,) = _LENGTH.unpack(line.read(_LENGTH.size, 0.0))
-        answer = rpc.OpenTransferResponse.FromString(line.read(length, STALL_S))
+        while not (length := _LENGTH.unpack(line.read(_LENGTH.size))[0]):
+            pass
+        answer = rpc.OpenTransferResponse.FromString(line.read(length))
         view = memory(answer)
         with Progress(session, "download", len(view)) as progress:
             line.receive(view, progress)
-        return answer if line.read(1, STALL_S) == b"\0" else None
+        return answer if line.read(1) == _DONE else None
 
     return _over_a_line(session, "download", move)
 
@@ -61,15 +72,37 @@ def _over_a_line(session: Session, what: str, move: Callable[[Line], T | None]) 
     """What `move` gives on the first line on which all went well; such a line rests for the next transfer."""
     for line in _lines(session):
         try:
-            moved = move(line)
+            with _ending_with(session, line):
+                moved = move(line)
             if moved is not None:
                 _rest(session, line)
                 return moved
+        except (BlockingIOError, TimeoutError) as error:
+            # Nothing came through for long: nothing will on the others that rest.
+            log.debug("the %s over the data endpoint stalled: %s", what, error)
+            _end_resting(session)
         except OSError as error:
             log.debug("the %s over the data endpoint failed: %s", what, error)
         finally:
             line.release()
     return None
+
+
+@contextlib.contextmanager
+def _ending_with(session: Session, line: Line) -> Iterator[None]:
+    """Within it the line ends when the session does, and whoever waits for it is told. Raises: OSError."""
+    session.lines_in_use.add(line)
+    try:
+        if session.dead is not None:
+            raise ConnectionError("the session has ended")
+        yield
+    finally:
+        session.lines_in_use.discard(line)
+
+
+def _end_resting(session: Session) -> None:
+    while session.lines:
+        session.lines.pop().close()
 
 
 def _message(request: rpc.OpenTransferRequest) -> bytes:
@@ -101,17 +134,42 @@ def _rest(session: Session, line: Line) -> None:
 
 
 def _open(session: Session) -> Line | None:
-    line = connect(session)
-    if line is None:
-        return None
-    context = rpc.SessionContext(session=session.secret)
+    """A new connection to who has proved to be the server, the fastest that there is; None without."""
+    request = rpc.OpenTransferRequest(connection=rpc.SessionContext(session=session.secret))
+    while (session.shared_memory or session.data_endpoint) and time.monotonic() > session.data_rests_until:
+        asked = time.monotonic()
+        try:
+            answer = session.connection.call("OpenTransfer", request, rpc.OpenTransferResponse)
+        except ServerError as error:
+            log.debug("no ticket for the data endpoint: %s", error)
+            return None
+        # On a line that other bulk bytes fill, a round trip takes as long as that took.
+        line = _proved(session, answer, _PATIENCE_S + 2 * (time.monotonic() - asked))
+        if line is not None:
+            return line
+    return None
+
+
+def _proved(session: Session, answer: rpc.OpenTransferResponse, within_s: float) -> Line | None:
+    """A connection that has opened; None, and not to be tried again, without."""
+    line = None
+    where = session.shared_memory or session.data_endpoint
     try:
-        answer = session.connection.call(
-            "OpenTransfer", rpc.OpenTransferRequest(connection=context), rpc.OpenTransferResponse
-        )
-        line.write(answer.ticket)
-    except (ServerError, OSError) as error:
-        log.debug("no ticket for the data endpoint: %s", error)
-        line.release()
+        if not answer.key:
+            raise NotProved("the server knows no proofs")
+        line = connect(session, within_s)
+        with _ending_with(session, line):
+            line.prove(answer.ticket, answer.key, within_s)
+        return line
+    except OSError as error:
+        log.debug("the data endpoint %r is not used: %s", where, error)
+        if line is not None:
+            line.release()
+            if isinstance(error, ConnectionError):
+                session.data_rests_until = time.monotonic() + _REST_S
+                return None
+        if session.shared_memory:
+            session.shared_memory = ""
+        else:
+            session.data_endpoint = ""
         return None
-    return line

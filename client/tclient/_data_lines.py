@@ -1,17 +1,21 @@
 """One connection to the data endpoint: plain TCP, TLS, or memory that is shared with a server on this machine.
 
-Knows sockets and memory; does not know what is moved.
+Whoever answers there may be another program, so nothing is said before both sides have proved that they have the key
+of the ticket. Every wait ends when nothing has come or gone for a while. Knows sockets and memory; does not know what
+is moved.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+import hmac
 import mmap
 import os
+import secrets
 import socket
 import ssl
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,12 +25,16 @@ from tclient._progress import Progress
 if TYPE_CHECKING:
     from tclient._session import Session
 
-log = logging.getLogger("tclient")
-
-# A server that neither sends nor takes anything for so long has gone.
+# A server that neither sends nor takes anything for so long has gone: one that is busy says so every few seconds.
 STALL_S = 20.0
-_CONNECT_S = 2.0
 _PIECE_BYTES = 8 << 20
+# How both sides begin; the framing is described at OpenTransfer in the contract.
+_OPENING = b"tdt2"
+_NONCE_BYTES = 16
+
+
+class NotProved(OSError):
+    """Who answers is not the server."""
 
 
 class Line:
@@ -61,11 +69,38 @@ class Line:
         """End it."""
         self._socket.close()
 
-    def read(self, count: int, within_s: float) -> bytes:
-        """So many bytes; 0 is for ever."""
+    def interrupt(self) -> None:
+        """End it from another thread: whoever waits for it is told."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended
+
+    def prove(self, ticket: bytes, key: bytes, within_s: float) -> None:
+        """Show that we have the key, once the other side has shown it."""
+        ours = secrets.token_bytes(_NONCE_BYTES)
+        self.write(_OPENING + ticket + ours)
+        deadline = time.monotonic() + within_s
+        if self.read(len(_OPENING), within_s) == _OPENING:
+            nonces = ours + self.read(_NONCE_BYTES, deadline - time.monotonic())
+            proof = hmac.digest(key, b"server" + nonces, "sha256")
+            if hmac.compare_digest(self.read(len(proof), deadline - time.monotonic()), proof):
+                self.write(hmac.digest(key, b"client" + nonces, "sha256"))
+                self._begin()
+                return
+        raise NotProved("another program answers there")
+
+    def _begin(self) -> None:
+        """Make ready for transfers."""
+
+    def read(self, count: int, within_s: float = STALL_S) -> bytes:
+        """So many bytes, within so many seconds."""
+        deadline = time.monotonic() + within_s
         self._limit(within_s)
         found = b""
         while len(found) < count:
+            if found:
+                self._limit(deadline - time.monotonic())
             received = self._socket.recv(count - len(found))
             if not received:
                 raise ConnectionError("the server ended the connection")
@@ -100,10 +135,13 @@ class Line:
         return self._socket.recv_into(piece, 0, socket.MSG_WAITALL)
 
     def _limit(self, seconds: float) -> None:
-        """How long one call may get nowhere; 0 is for ever. A limit in the kernel: one call moves a whole piece."""
+        """How long one call may get nowhere. A limit in the kernel: one call moves a whole piece."""
         if seconds != self._limited_s:
+            if seconds <= 0:
+                raise TimeoutError("the server did not answer in time")
             self._limited_s = seconds
-            limit = struct.pack("ll", int(seconds), 0)
+            # In microseconds; 0 would be for ever.
+            limit = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
@@ -120,16 +158,17 @@ class TlsLine(Line):
         return self._socket.recv_into(piece)
 
     def _limit(self, seconds: float) -> None:
-        self._socket.settimeout(seconds or None)
+        if seconds <= 0:
+            raise TimeoutError("the server did not answer in time")
+        self._socket.settimeout(seconds)
 
 
 class SharedLine(Line):
     """Memory of the server's, in slots, and a Unix socket on which a byte says that one was filled, or emptied."""
 
-    def __init__(self, where: str, connection: socket.socket) -> None:
-        super().__init__(where, connection)
-        self._limit(_CONNECT_S)
-        head, descriptors, _, _ = socket.recv_fds(connection, 8, 1)
+    def _begin(self) -> None:
+        self._limit(STALL_S)
+        head, descriptors, _, _ = socket.recv_fds(self._socket, 8, 1)
         try:
             if len(head) != 8 or not descriptors:
                 raise ConnectionError("the server gave no memory")
@@ -181,46 +220,35 @@ class SharedLine(Line):
         return count
 
 
-def connect(session: Session) -> Line | None:
-    """A connection, the fastest that there is; None without. What cannot be reached is not tried again."""
+def connect(session: Session, within_s: float) -> Line:
+    """A connection, the fastest that there is; nobody has proved anything yet. Each step may take so long.
+
+    Raises: OSError.
+    """
     if session.shared_memory:
-        name = session.shared_memory
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            local.connect(f"\0{name}")
-            return SharedLine(name, local)
-        except OSError as error:
-            log.debug("the server's memory cannot be shared: %s", error)
+            local.settimeout(within_s)
+            local.connect(f"\0{session.shared_memory}")
+            local.settimeout(None)
+        except BaseException:
             local.close()
-            session.shared_memory = ""
+            raise
+        return SharedLine(session.shared_memory, local)
     address = _address(session)
     if address is None:
-        return None
-    try:
-        connection = _connect(session, address)
-    except OSError as error:
-        log.debug("the data endpoint at %s:%s cannot be reached: %s", *address, error)
-        session.data_endpoint = ""
-        return None
-    return (TlsLine if session.tls else Line)(session.data_endpoint, connection)
-
-
-def _connect(session: Session, address: tuple[str, int]) -> socket.socket:
-    connection = socket.create_connection(address, timeout=_CONNECT_S)
+        raise OSError("the host of the data endpoint is not known")
+    connection = socket.create_connection(address, timeout=within_s)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, option):
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         if session.tls:
             trusted = _trusted("" if session.tls is True else os.fspath(session.tls))
-            connection = trusted.wrap_socket(connection, server_hostname=address[0])
+            return TlsLine(session.data_endpoint, trusted.wrap_socket(connection, server_hostname=address[0]))
         connection.settimeout(None)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return Line(session.data_endpoint, connection)
 
 
 def _address(session: Session) -> tuple[str, int] | None:

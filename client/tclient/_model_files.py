@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tensorcompute.v1 import tensor_service_pb2 as session_rpc
 
 
 def upload(session: Session, path: Path, progress: bool) -> int:
-    """Send a file's bytes; the id of the upload. Raises: ValueError, grpc.RpcError."""
+    """Send a file's bytes; the id of the upload. Raises: ValueError, ServerError."""
     number = session.next_id()
     size = path.stat().st_size
     if not size:
@@ -30,26 +30,17 @@ def upload(session: Session, path: Path, progress: bool) -> int:
         view = memoryview(content)
         try:
             header = session_rpc.UploadHeader(
-                context=session_rpc.SessionContext(session=session.secret),
                 id=number,
                 dtype=pb.D_TYPE_UINT8,
                 shape=[size],
                 crc32=zlib.crc32(view),
             )
-            opening = session_rpc.UploadRequest(header=header).SerializeToString()
-            chunks = _bulk._chunks(opening, view, _bulk.chunk_bytes(session))
             with _bar(path.name, size, progress) as bar:
-                session.connection.upload(_counted(chunks, bar))
+                _bulk.over_grpc(session, header, view, lambda done: bar.update(done - bar.n))
         finally:
             view.release()
     session.stats.uploads += 1
     return number
-
-
-def _counted(chunks: Iterator[bytes], bar: Any) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-        bar.update(min(len(chunk), bar.total - bar.n))
 
 
 def _bar(name: str, size: int, progress: bool) -> Any:

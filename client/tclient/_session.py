@@ -40,6 +40,8 @@ _PENDING_LIMIT = 16_384
 # Bytes of large calls (arrays by value) that may wait to be answered.
 _HEAVY_LIMIT = 32 << 20
 _CLOSE_TIMEOUT_S = 5.0
+# How long closing is tried on a broken connection; behind that the lease ends the session.
+_CLOSE_AGAIN_S = 1.0
 # The answers to such a batch are copied out of it, so that a small one does not keep all of it in memory.
 _LARGE_REPLY_BYTES = 32_768
 
@@ -104,6 +106,10 @@ class Session:
         self.shared_memory: str = opened.shared_memory if shared_memory else ""
         # Connections to one of them that rest between two transfers.
         self.lines: list[Line] = []
+        # Those that move bytes just now.
+        self.lines_in_use: set[Line] = set()
+        # When a new connection may be tried again, after one that broke while it opened.
+        self.data_rests_until = 0.0
         # Whether bulk bytes carry a checksum of ours. They go over gRPC then.
         self.checksums = False
         # Whether a transfer of more than a second shows a bar on a terminal; or a function of (done, total) in bytes.
@@ -344,6 +350,8 @@ class Session:
             call.failure = failure
             call.done = True
         self.notify()
+        for line in list(self.lines_in_use):
+            line.interrupt()
 
     # ---- errors --------------------------------------------------------------------------------------------------
 
@@ -377,6 +385,7 @@ class Session:
                     rpc.CloseSessionRequest(session=self.secret),
                     rpc.CloseSessionResponse,
                     timeout_s=_CLOSE_TIMEOUT_S,
+                    again_s=_CLOSE_AGAIN_S,
                 )
             except TensorError:
                 pass  # the lease will end it
@@ -412,6 +421,7 @@ class Session:
         self._heavy_lock = threading.Lock()
         self._waiting = {}
         self.lines = []
+        self.lines_in_use = set()
         self.reports.forget()
         self.pending.clear()
         self.closed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -45,11 +46,29 @@ def header_of(session: RawSession, **fields: Any) -> service_pb.UploadHeader:
     return service_pb.UploadHeader(**{**usual, **fields})
 
 
-def ticket_of(session: RawSession) -> bytes:
-    answer = session.ask("OpenTransfer", upload=header_of(session))
+def ticket_of(session: RawSession) -> service_pb.OpenTransferResponse:
+    answer: service_pb.OpenTransferResponse = session.ask("OpenTransfer", upload=header_of(session))
     assert answer.size_bytes == SIZE
-    assert len(answer.ticket) == 16
-    return bytes(answer.ticket)
+    assert (len(answer.ticket), len(answer.key)) == (16, 32)
+    return answer
+
+
+NONCE = b"sixteen of mine."
+
+
+def opening(answer: service_pb.OpenTransferResponse) -> bytes:
+    """What a client says first."""
+    return b"tdt2" + answer.ticket + NONCE
+
+
+def prove(connection: socket.socket, answer: service_pb.OpenTransferResponse) -> None:
+    """Open a connection as the contract says."""
+    connection.sendall(opening(answer))
+    said = exactly(connection, 4 + 16 + 32)
+    nonces = NONCE + said[4:20]
+    assert said[:4] == b"tdt2"
+    assert said[20:] == hmac.digest(answer.key, b"server" + nonces, "sha256")
+    connection.sendall(hmac.digest(answer.key, b"client" + nonces, "sha256"))
 
 
 @contextlib.contextmanager
@@ -74,7 +93,8 @@ def sum_of(session: RawSession) -> int:
 
 def test_a_ticket_moves_an_upload(session: RawSession, port: int) -> None:
     with connected(port) as connection:
-        connection.sendall(ticket_of(session) + b"\1" * SIZE)
+        prove(connection, ticket_of(session))
+        connection.sendall(b"\1" * SIZE)
         assert connection.recv(1) == b"\0"
         assert ended(connection)
     assert sum_of(session) == SIZE
@@ -83,16 +103,17 @@ def test_a_ticket_moves_an_upload(session: RawSession, port: int) -> None:
 def test_a_ticket_is_good_for_one_transfer(session: RawSession, port: int) -> None:
     ticket = ticket_of(session)
     with connected(port) as first, connected(port) as second:
-        first.sendall(ticket + b"\1" * SIZE)
+        prove(first, ticket)
+        first.sendall(b"\1" * SIZE)
         assert first.recv(1) == b"\0"
-        second.sendall(ticket)
+        second.sendall(opening(ticket))
         assert ended(second)
 
 
 @pytest.mark.parametrize(
     "opening",
     [
-        pytest.param(bytes(16), id="a ticket that nobody gave"),
+        pytest.param(b"tdt2" + bytes(32), id="a ticket that nobody gave"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", id="another protocol"),
         pytest.param(b"\xff" * 100_000, id="noise"),
     ],
@@ -101,6 +122,30 @@ def test_whoever_has_no_ticket_gets_no_answer(port: int, opening: bytes) -> None
     with connected(port) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(opening)
+        assert ended(connection)
+
+
+def test_whoever_has_a_ticket_without_its_key_gets_nothing(session: RawSession, port: int) -> None:
+    before = session.held()[1]
+    answer = ticket_of(session)
+    with connected(port) as connection:
+        connection.sendall(opening(answer))
+        exactly(connection, 4 + 16 + 32)
+        connection.sendall(bytes(32))
+        assert ended(connection)
+    wait_until(lambda: session.held()[1] == before, 10.0, "the memory of the upload is free again")
+    with connected(port) as connection:
+        connection.sendall(opening(answer))
+        assert ended(connection), "it is used up"
+
+
+def test_a_client_of_earlier_days_that_sends_the_bytes_behind_the_ticket_gets_no_status(
+    session: RawSession, port: int
+) -> None:
+    answer = ticket_of(session)
+    with connected(port) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(answer.ticket + bytes(SIZE))
         assert ended(connection)
 
 
@@ -113,7 +158,8 @@ def test_whoever_sends_nothing_is_let_go(port: int) -> None:
 def test_an_upload_whose_sender_leaves_is_let_go(session: RawSession, port: int) -> None:
     before = session.held()[1]
     with connected(port) as connection:
-        connection.sendall(ticket_of(session) + bytes(1000))
+        prove(connection, ticket_of(session))
+        connection.sendall(bytes(1000))
         assert session.held()[1] == before + SIZE, "it counts from the beginning"
     wait_until(lambda: session.held()[1] == before, 10.0, "the memory is free again")
     assert session.upload(header_of(session), [bytes(1 << 20)] * 4).received_bytes == SIZE
@@ -123,7 +169,8 @@ def test_an_upload_whose_id_is_taken_meanwhile_is_not_kept(session: RawSession, 
     ticket = ticket_of(session)
     session.upload(header_of(session), [b"\1" * (1 << 20)] * 4)
     with connected(port) as connection:
-        connection.sendall(ticket + bytes(SIZE))
+        prove(connection, ticket)
+        connection.sendall(bytes(SIZE))
         assert connection.recv(1) == b"\1"
     assert sum_of(session) == SIZE, "the one that came first stays"
 
@@ -132,7 +179,8 @@ def test_an_upload_to_a_session_that_ends_is_not_kept(wire: Raw, port: int) -> N
     with wire.open_session() as session:
         ticket = ticket_of(session)
     with connected(port) as connection:
-        connection.sendall(ticket + bytes(SIZE))
+        prove(connection, ticket)
+        connection.sendall(bytes(SIZE))
         assert connection.recv(1) in (b"\1", b"")
 
 
@@ -149,9 +197,9 @@ def anonymous(**fields: Any) -> service_pb.UploadHeader:
 @contextlib.contextmanager
 def line(session: RawSession, port: int) -> Iterator[socket.socket]:
     """A connection that carries any number of transfers."""
-    ticket = session.ask("OpenTransfer", connection=session.context()).ticket
+    answer = session.ask("OpenTransfer", connection=session.context())
     with connected(port) as connection:
-        connection.sendall(ticket)
+        prove(connection, answer)
         yield connection
 
 

@@ -452,18 +452,20 @@ class OpenTransferRequest(_message.Message):
     def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
-    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape")
+    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
     ticket: bytes
     size_bytes: int
     expires_s: float
     dtype: _tensor_pb2.DType
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    key: bytes
+    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

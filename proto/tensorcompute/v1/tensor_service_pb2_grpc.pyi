@@ -152,18 +152,28 @@ class TensorServiceStub:
     """
     OpenTransfer: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.OpenTransferRequest, _tensor_service_pb2.OpenTransferResponse]
     """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
-    ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
-    where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
-    size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
-    sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
-    early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+    ticket and its key, with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection
+    (TLS exactly where this service has it), one for each transfer. Where another program listens under that name, as
+    behind a forwarded port, it learns nothing: both sides prove first that they have the key, which does not travel.
+      client: "tdt2", the ticket, 16 bytes of its own that are random
+      server: "tdt2", 16 bytes of its own that are random, HMAC-SHA256(key, "server" + the client's 16 + its own 16)
+      client: HMAC-SHA256(key, "client" + the client's 16 + the server's 16), and what follows at once
+    A side that is told anything else, or nothing within the time of a round trip and a second or so, ends the connection;
+    a client then uses Upload and Download. One without a key, from a server that knows no proofs, does so too.
+
+    Then, for an upload, the client sends size_bytes bytes, and the server answers with one status byte when the upload is
+    complete; for a download, the server sends size_bytes bytes and one status byte. The status is 0 if all is well; before
+    that of an upload, while it takes bytes or its turn has not come, the server sends a 2 every few seconds. Anything
+    else, 20 seconds without a byte, and a connection that ends early, mean that the transfer failed: do it again with
+    Upload or Download, whose errors say why.
 
     With `connection` the ticket is good for a connection that carries transfers of the session one after the other, with
-    no RPC for each. Behind the ticket the client sends, for each transfer, the length of an OpenTransferRequest as four
+    no RPC for each. Behind its proof the client sends, for each transfer, the length of an OpenTransferRequest as four
     bytes, big-endian, and the message, with `upload` or `download` set and without its context; an upload's bytes follow
     at once. The server answers a download with the length of an OpenTransferResponse, in four bytes too, and the message;
-    from there on all is as above. A server that refuses a transfer ends the connection, and so it does with one that is
-    not used for some 20 seconds.
+    from there on all is as above. While a download's turn has not come, it sends a length of 0 every few seconds. A
+    server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
+    that is slow while others wait for its place.
 
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
@@ -288,18 +298,28 @@ class TensorServiceAsyncStub(TensorServiceStub):
     """
     OpenTransfer: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.OpenTransferRequest, _tensor_service_pb2.OpenTransferResponse]  # type: ignore[assignment]
     """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
-    ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
-    where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
-    size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
-    sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
-    early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+    ticket and its key, with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection
+    (TLS exactly where this service has it), one for each transfer. Where another program listens under that name, as
+    behind a forwarded port, it learns nothing: both sides prove first that they have the key, which does not travel.
+      client: "tdt2", the ticket, 16 bytes of its own that are random
+      server: "tdt2", 16 bytes of its own that are random, HMAC-SHA256(key, "server" + the client's 16 + its own 16)
+      client: HMAC-SHA256(key, "client" + the client's 16 + the server's 16), and what follows at once
+    A side that is told anything else, or nothing within the time of a round trip and a second or so, ends the connection;
+    a client then uses Upload and Download. One without a key, from a server that knows no proofs, does so too.
+
+    Then, for an upload, the client sends size_bytes bytes, and the server answers with one status byte when the upload is
+    complete; for a download, the server sends size_bytes bytes and one status byte. The status is 0 if all is well; before
+    that of an upload, while it takes bytes or its turn has not come, the server sends a 2 every few seconds. Anything
+    else, 20 seconds without a byte, and a connection that ends early, mean that the transfer failed: do it again with
+    Upload or Download, whose errors say why.
 
     With `connection` the ticket is good for a connection that carries transfers of the session one after the other, with
-    no RPC for each. Behind the ticket the client sends, for each transfer, the length of an OpenTransferRequest as four
+    no RPC for each. Behind its proof the client sends, for each transfer, the length of an OpenTransferRequest as four
     bytes, big-endian, and the message, with `upload` or `download` set and without its context; an upload's bytes follow
     at once. The server answers a download with the length of an OpenTransferResponse, in four bytes too, and the message;
-    from there on all is as above. A server that refuses a transfer ends the connection, and so it does with one that is
-    not used for some 20 seconds.
+    from there on all is as above. While a download's turn has not come, it sends a length of 0 every few seconds. A
+    server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
+    that is slow while others wait for its place.
 
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
@@ -517,18 +537,28 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tensor_service_pb2.OpenTransferResponse, _abc.Awaitable[_tensor_service_pb2.OpenTransferResponse]]:
         """OpenTransfer takes an upload's or a download's place among the session's calls, as Upload and Download do, and gives a
-        ticket with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection (TLS exactly
-        where this service has it), one for each transfer. The client sends the ticket. Then, for an upload, the client sends
-        size_bytes bytes, and the server answers with one status byte when the upload is complete; for a download, the server
-        sends size_bytes bytes and one status byte. The status is 0 if all is well. Anything else, and a connection that ends
-        early, means that the transfer failed: do it again with Upload or Download, whose errors say why.
+        ticket and its key, with which its bytes move over OpenSessionResponse.data_endpoint instead: a plain TCP connection
+        (TLS exactly where this service has it), one for each transfer. Where another program listens under that name, as
+        behind a forwarded port, it learns nothing: both sides prove first that they have the key, which does not travel.
+          client: "tdt2", the ticket, 16 bytes of its own that are random
+          server: "tdt2", 16 bytes of its own that are random, HMAC-SHA256(key, "server" + the client's 16 + its own 16)
+          client: HMAC-SHA256(key, "client" + the client's 16 + the server's 16), and what follows at once
+        A side that is told anything else, or nothing within the time of a round trip and a second or so, ends the connection;
+        a client then uses Upload and Download. One without a key, from a server that knows no proofs, does so too.
+
+        Then, for an upload, the client sends size_bytes bytes, and the server answers with one status byte when the upload is
+        complete; for a download, the server sends size_bytes bytes and one status byte. The status is 0 if all is well; before
+        that of an upload, while it takes bytes or its turn has not come, the server sends a 2 every few seconds. Anything
+        else, 20 seconds without a byte, and a connection that ends early, mean that the transfer failed: do it again with
+        Upload or Download, whose errors say why.
 
         With `connection` the ticket is good for a connection that carries transfers of the session one after the other, with
-        no RPC for each. Behind the ticket the client sends, for each transfer, the length of an OpenTransferRequest as four
+        no RPC for each. Behind its proof the client sends, for each transfer, the length of an OpenTransferRequest as four
         bytes, big-endian, and the message, with `upload` or `download` set and without its context; an upload's bytes follow
         at once. The server answers a download with the length of an OpenTransferResponse, in four bytes too, and the message;
-        from there on all is as above. A server that refuses a transfer ends the connection, and so it does with one that is
-        not used for some 20 seconds.
+        from there on all is as above. While a download's turn has not come, it sends a length of 0 every few seconds. A
+        server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
+        that is slow while others wait for its place.
 
         Errors: those of Upload and Download, and
           RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.

@@ -1,21 +1,24 @@
 """The data endpoint: a TCP (or TLS) listener that moves bytes straight into and out of memory, and nothing else.
 
-Who comes brings a ticket of 16 bytes, which was given over gRPC (OpenTransfer) and is good for one connection. It
-stands for one transfer, or for all those that the connection will ask for. A transfer is
+Who comes names a ticket of 16 bytes, which was given over gRPC (OpenTransfer) and is good for one connection, and both
+prove that they have its key, before anything else is said. It stands for one transfer, or for all those that the
+connection will ask for. A transfer is
 
     upload     client: bytes                  server: one status byte, when the upload is complete
     download   server: bytes, one status byte
 
-The status is 0 if all is well. Whatever goes wrong ends the connection: the client falls back to gRPC, which says why.
-Each connection has a thread, which spends its time in the kernel; there is a bound on them, and beyond it the one that
-has rested longest is ended. On a machine's own clients a second listener, a Unix socket, does the same through memory
-that both have. Knows sockets and tickets; does not know what a tensor is.
+The status is 0 if all is well; a client that waits for one is sent 2 now and then. Whatever goes wrong ends the
+connection: the client falls back to gRPC, which says why. Each connection has a thread, which spends its time in the
+kernel; there is a bound on them, and beyond it the one that has rested longest is ended. On a machine's own clients a
+second listener, a Unix socket, does the same through memory that both have. Knows sockets and tickets; does not know
+what a tensor is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import secrets
 import socket
@@ -35,13 +38,17 @@ from tserver.service.data_wires import STALL_S, Pace, SharedWire, Source, TcpWir
 log = logging.getLogger("tserver.data")
 
 TICKET_BYTES = 16
-TICKET_S = 10.0
+TICKET_S = 30.0
+_OPENING = b"tdt2"
+_KEY_BYTES = 32
+_NONCE_BYTES = 16
 _MAX_TICKETS = 1024
 _MAX_CONNECTIONS = 32
 _MAX_REQUEST_BYTES = 64 << 10
-# The ticket, and the handshake of TLS, must come within this time.
+# The first word must come within this time.
 _OPENING_S = 5.0
-_DONE, _FAILED = b"\0", b"\1"
+_DONE, _FAILED, _WAIT = b"\0", b"\1", b"\2"
+_NO_ANSWER_YET = bytes(4)
 _LENGTH = struct.Struct(">I")
 
 
@@ -59,13 +66,17 @@ class Transfer:
     cancel: Callable[[], None] | None = None
 
 
+Beat = Callable[[bool], None]
+
+
 class Transfers(Protocol):
     """What a ticket stands for that is good for a whole connection."""
 
-    def next(self, message: bytes) -> tuple[Transfer, bytes]:
+    def next(self, message: bytes, beat: Beat) -> tuple[Transfer, bytes]:
         """The transfer that a message asks for, and what a download's answer begins with.
 
-        Runs on the connection's thread. Raises: ServerError.
+        Runs on the connection's thread; calls `beat` now and then while it waits, with whether it is for an upload.
+        Raises: ServerError.
         """
 
 
@@ -86,10 +97,11 @@ class DataEndpoint:
 
     def __init__(self, config: Config, address: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tickets: dict[bytes, Admitted] = {}
+        # The key of each ticket, and what it stands for.
+        self._tickets: dict[bytes, tuple[bytes, Admitted]] = {}
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self._open: set[socket.socket] = set()
-        # Connections between two transfers, those that have rested longest first.
+        # Connections between two transfers, those that have rested longest first, and such as are slow.
         self._resting: dict[socket.socket, None] = {}
         self._stopping = False
         self._tls: ssl.SSLContext | None = None
@@ -119,17 +131,17 @@ class DataEndpoint:
         same = host == listen.rpartition(":")[0] or host.strip("[]") in ("", "0.0.0.0", "::")
         return f":{port}" if same else self.address
 
-    def admit(self, admitted: Admitted) -> bytes:
-        """A ticket; on the event loop. Raises: Exhausted."""
+    def admit(self, admitted: Admitted) -> tuple[bytes, bytes]:
+        """A ticket and its key; on the event loop. Raises: Exhausted."""
         if len(self._tickets) >= _MAX_TICKETS:
             raise Exhausted(
                 f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC",
                 retry_after_s="1",
             )
-        ticket = secrets.token_bytes(TICKET_BYTES)
-        self._tickets[ticket] = admitted
+        ticket, key = secrets.token_bytes(TICKET_BYTES), secrets.token_bytes(_KEY_BYTES)
+        self._tickets[ticket] = key, admitted
         self._loop.call_later(TICKET_S, self._expire, ticket)
-        return ticket
+        return ticket, key
 
     def stop(self) -> None:
         """Take no more connections, and end those there are."""
@@ -146,9 +158,8 @@ class DataEndpoint:
         threading.Thread(target=self._accept, args=(listener, wire), name="data", daemon=True).start()
 
     def _expire(self, ticket: bytes) -> None:
-        admitted = self._tickets.pop(ticket, None)
-        if isinstance(admitted, Transfer) and admitted.cancel is not None:
-            admitted.cancel()
+        _, admitted = self._tickets.pop(ticket, (b"", None))
+        _let_go(admitted)
 
     # --- threads of their own ---
 
@@ -189,11 +200,18 @@ class DataEndpoint:
                 connection.settimeout(_OPENING_S)
                 wire = make_wire(connection)
                 speaking = wire.connection
-                admitted = self._tickets.pop(wire.read(TICKET_BYTES, _OPENING_S) or b"", None)
+                admitted = self._prove(wire)
+                if admitted is None:
+                    return
+                wire.begin()
+
+                def lag() -> None:
+                    self._resting[connection] = None
+
                 if isinstance(admitted, Transfer):
-                    _move(wire, admitted)
-                elif admitted is not None:
-                    self._follow(wire, connection, admitted)
+                    _move(wire, admitted, lag)
+                else:
+                    self._follow(wire, connection, admitted, lag)
         except Exception:
             log.exception("a transfer failed")
         finally:
@@ -203,7 +221,27 @@ class DataEndpoint:
                 speaking.close()
             self._free.release()
 
-    def _follow(self, wire: Wire, connection: socket.socket, transfers: Transfers) -> None:
+    def _prove(self, wire: Wire) -> Admitted | None:
+        """What a peer is admitted for that has proved itself, and to whom we have; None without. Raises: OSError."""
+        if wire.read(len(_OPENING), _OPENING_S) != _OPENING:
+            return None
+        opening = wire.read(TICKET_BYTES + _NONCE_BYTES, _OPENING_S) or b""
+        ticket, theirs = opening[:TICKET_BYTES], opening[TICKET_BYTES:]
+        key, admitted = self._tickets.pop(ticket, (b"", None))
+        if admitted is None:
+            return None
+        try:
+            nonces = theirs + secrets.token_bytes(_NONCE_BYTES)
+            wire.write(_OPENING + nonces[_NONCE_BYTES:] + hmac.digest(key, b"server" + nonces, "sha256"))
+            proof = hmac.digest(key, b"client" + nonces, "sha256")
+            if hmac.compare_digest(wire.read(len(proof), STALL_S) or b"", proof):
+                return admitted
+        except OSError:
+            pass
+        _let_go(admitted)
+        return None
+
+    def _follow(self, wire: Wire, connection: socket.socket, transfers: Transfers, lag: Callable[[], None]) -> None:
         """Transfer after transfer, until the client leaves, rests for too long, or one fails."""
         while not self._stopping:
             self._resting[connection] = None
@@ -215,16 +253,24 @@ class DataEndpoint:
             message = wire.read(length, STALL_S) if 0 < length <= _MAX_REQUEST_BYTES else None
             if message is None:
                 return
-            transfer, answer = transfers.next(message)
+            transfer, answer = transfers.next(
+                message, lambda is_upload: wire.beat(_WAIT if is_upload else _NO_ANSWER_YET)
+            )
             if transfer.source is not None:
                 wire.write(_LENGTH.pack(len(answer)) + answer)
-            if not _move(wire, transfer):
+            if not _move(wire, transfer, lag):
                 return
 
 
-def _move(wire: Wire, transfer: Transfer) -> bool:
+def _let_go(admitted: Admitted | None) -> None:
+    if isinstance(admitted, Transfer) and admitted.cancel is not None:
+        admitted.cancel()
+
+
+def _move(wire: Wire, transfer: Transfer, lag: Callable[[], None]) -> bool:
     """Move the bytes; whether all is well. Raises: OSError."""
-    pace = Pace(transfer.size_bytes, transfer.touch)
+    beat = None if transfer.source is not None else lambda: wire.beat(_WAIT)
+    pace = Pace(transfer.size_bytes, transfer.touch, beat, lag)
     if transfer.source is not None:
         wire.send(transfer.source, pace)
         whole = transfer.source.intact()

@@ -5,6 +5,7 @@ Knows sockets and memory; does not know tickets, sessions or tensors.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -20,7 +21,9 @@ import numpy as np
 
 # A peer that neither sends nor takes anything for so long has gone.
 STALL_S = 20.0
-# Slower than this, a transfer only holds the place of another.
+# How often a peer that waits for us is told that we are there.
+BEAT_S = 5.0
+# Slower than this, a transfer gives its place to another that wants it.
 _SLOWEST_BYTES_PER_S = 64 << 10
 _PIECE_BYTES = 8 << 20
 _TLS_PIECE_BYTES = 256 << 10
@@ -45,22 +48,47 @@ class Source(Protocol):
 
 
 class Pace:
-    """How a transfer gets on: whether it is still fast enough, and that its session is alive."""
+    """How a transfer gets on: that it does, that its session is alive, and whether it is slow.
 
-    def __init__(self, size_bytes: int, touch: Callable[[], None]) -> None:
+    `touch` is called now and then while bytes move, `beat` every BEAT_S or so; `lag` once, when the transfer is slow.
+    """
+
+    def __init__(
+        self,
+        size_bytes: int,
+        touch: Callable[[], None],
+        beat: Callable[[], None] | None = None,
+        lag: Callable[[], None] | None = None,
+    ) -> None:
         self._touch = touch
+        self._beat = beat
+        self._lag = lag
         now = time.monotonic()
-        self._touched_at = now
-        self._deadline = now + STALL_S + size_bytes / _SLOWEST_BYTES_PER_S
+        self._moved_at = self._touched_at = self._beaten_at = now
+        self._slow_at = now + STALL_S + size_bytes / _SLOWEST_BYTES_PER_S
 
-    def check(self) -> None:
-        """Called now and then. Raises: TimeoutError."""
-        now = time.monotonic()
-        if now > self._deadline:
-            raise TimeoutError("the transfer is too slow")
+    def moved(self) -> None:
+        """Called for every piece that has moved."""
+        now = self._moved_at = time.monotonic()
         if now > self._touched_at + 1.0:
             self._touched_at = now
             self._touch()
+            self._look(now)
+
+    def waited(self) -> None:
+        """Called where nothing has moved for a while. Raises: TimeoutError."""
+        now = time.monotonic()
+        if now > self._moved_at + STALL_S - BEAT_S / 2:
+            raise TimeoutError("the peer neither sends nor takes anything")
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        if self._beat is not None and now > self._beaten_at + BEAT_S:
+            self._beaten_at = now
+            self._beat()
+        if self._lag is not None and now > self._slow_at:
+            self._lag()
+            self._lag = None
 
 
 class Wire:
@@ -68,6 +96,9 @@ class Wire:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+
+    def begin(self) -> None:
+        """Make ready for transfers, once the peer has proved itself."""
 
     def read(self, count: int, within_s: float) -> bytes | None:
         """So many bytes; None if the peer leaves before the first one. Raises: ConnectionError in the middle."""
@@ -88,16 +119,25 @@ class Wire:
         self.connection.settimeout(STALL_S)
         self.connection.sendall(data)
 
+    def beat(self, word: bytes) -> None:
+        """Tell the peer, which waits, that we are there; as far as it listens."""
+        with contextlib.suppress(OSError):
+            self.connection.send(word)
+
     def receive(self, into: memoryview, pace: Pace) -> bool:
         """Fill memory with what comes; False if the peer leaves before."""
         self._be_patient()
         position = 0
         while position < len(into):
-            count = self._take(into[position : position + _PIECE_BYTES])
+            try:
+                count = self._take(into[position : position + _PIECE_BYTES])
+            except (BlockingIOError, TimeoutError):
+                pace.waited()
+                continue
             if not count:
                 return False
             position += count
-            pace.check()
+            pace.moved()
         return True
 
     def send(self, source: Source, pace: Pace) -> None:
@@ -105,8 +145,8 @@ class Wire:
         raise NotImplementedError
 
     def _be_patient(self) -> None:
-        """Set how long one call may get nowhere."""
-        self.connection.settimeout(STALL_S)
+        """Set how long one call of `_take` may wait."""
+        self.connection.settimeout(BEAT_S)
 
     def _take(self, piece: memoryview) -> int:
         """Put what has come into a piece of memory; how much that is."""
@@ -128,9 +168,10 @@ class TcpWire(Wire):
                 with source.lock:
                     position += self.connection.send(memoryview(source.data)[position : position + _PIECE_BYTES])
             except BlockingIOError:
-                if not poll.poll(int(STALL_S * 1000)):
-                    raise TimeoutError("the peer takes nothing") from None
-            pace.check()
+                if not poll.poll(int(BEAT_S * 1000)):
+                    pace.waited()
+                continue
+            pace.moved()
 
     def _be_patient(self) -> None:
         _limit_in_kernel(self.connection)
@@ -147,11 +188,11 @@ class TlsWire(Wire):
         # What is given to TLS must stay as it is until it is taken.
         source.settle()
         data = memoryview(source.data)
-        self._be_patient()
+        self.connection.settimeout(STALL_S)
         position = 0
         while position < len(data):
             position += self.connection.send(data[position : position + _TLS_PIECE_BYTES])
-            pace.check()
+            pace.moved()
 
 
 class SharedWire(Wire):
@@ -161,14 +202,14 @@ class SharedWire(Wire):
     out before anybody looks at it: it is the peer's at all times.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        super().__init__(connection)
+    def begin(self) -> None:
+        """See Wire. Sends the memory."""
         descriptor = os.memfd_create("tensorcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, SLOTS * SLOT_BYTES)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
             self._memory = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
-            socket.send_fds(connection, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
+            socket.send_fds(self.connection, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
         finally:
             os.close(descriptor)
         whole = np.frombuffer(self._memory, np.uint8)
@@ -181,7 +222,11 @@ class SharedWire(Wire):
         position = filled = number = 0
         while position < len(into):
             if not filled:
-                filled = len(self.connection.recv(SLOTS))
+                try:
+                    filled = len(self.connection.recv(SLOTS))
+                except BlockingIOError:
+                    pace.waited()
+                    continue
                 if not filled:
                     return False
             piece = target[position : position + SLOT_BYTES]
@@ -190,7 +235,7 @@ class SharedWire(Wire):
             if position < len(into):
                 # The last slot is answered by the status of the whole.
                 self.connection.sendall(b"\0")
-            pace.check()
+            pace.moved()
         return True
 
     def send(self, source: Source, pace: Pace) -> None:
@@ -199,27 +244,31 @@ class SharedWire(Wire):
         size, position, number, free = len(source.data), 0, 0, SLOTS
         while position < size:
             if not free:
-                free = len(self.connection.recv(SLOTS))
-                if not free:
-                    raise ConnectionError("the peer left")
+                free = self._emptied(pace)
             with source.lock:
                 data = memoryview(source.data)[position : position + SLOT_BYTES]
                 np.copyto(self._slots[number % SLOTS][: len(data)], np.frombuffer(data, np.uint8))
             self.connection.sendall(b"\0")
             position, free, number = position + len(data), free - 1, number + 1
-            pace.check()
+            pace.moved()
         while free < SLOTS:
-            emptied = len(self.connection.recv(SLOTS))
-            if not emptied:
+            free += self._emptied(pace)
+
+    def _emptied(self, pace: Pace) -> int:
+        """How many slots the peer has emptied since it was asked last; one at least."""
+        while True:
+            try:
+                count = len(self.connection.recv(SLOTS))
+            except BlockingIOError:
+                pace.waited()
+                continue
+            if not count:
                 raise ConnectionError("the peer left")
-            free += emptied
+            return count
 
 
 def _limit_in_kernel(connection: socket.socket) -> None:
     """A blocking socket with a limit in the kernel: one call does all there is to do, however many packets bring it."""
     connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _STALL)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _STALL)
-
-
-_STALL = struct.pack("ll", int(STALL_S), 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(BEAT_S), 0))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL_S), 0))

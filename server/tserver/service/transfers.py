@@ -13,7 +13,7 @@ from tserver.engine import inspect
 from tserver.errors import Exhausted
 from tserver.service.binding import parse
 from tserver.service.calls import require
-from tserver.service.data_endpoint import TICKET_S, Admitted, DataEndpoint, Transfer, Transfers
+from tserver.service.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Transfer, Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ async def open_transfer(
         ref = require(request.download, "tensor")
         admitted = _out_of(session, await session.run(lambda space: inspect.staged(space, ref)), answer)
     try:
-        answer.ticket = endpoint.admit(admitted)
+        answer.ticket, answer.key = endpoint.admit(admitted)
     except Exhausted:
         if isinstance(admitted, Transfer) and admitted.cancel is not None:
             admitted.cancel()
@@ -78,14 +78,14 @@ class _Connection(Transfers):
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def next(self, message: bytes) -> tuple[Transfer, bytes]:
+    def next(self, message: bytes, beat: Beat) -> tuple[Transfer, bytes]:
         """See Transfers."""
         request: ts.OpenTransferRequest = parse(ts.OpenTransferRequest, message)
         session = self._session
         if request.HasField("download"):
             ref = require(request.download, "tensor")
             answer = ts.OpenTransferResponse()
-            staged = session.run_from_thread(lambda space: inspect.staged(space, ref))
+            staged = session.run_from_thread(lambda space: inspect.staged(space, ref), lambda: beat(False))
             return _out_of(session, staged, answer), answer.SerializeToString()
         header: ts.UploadHeader = require(request, "upload")
 
@@ -97,7 +97,10 @@ class _Connection(Transfers):
         # Named from the beginning, so that nothing is left to do when the bytes are there. It waits for its turn among
         # the calls only where they tell whether there is room; if it is refused, it is sent again in its turn.
         space = session.lane.space
-        upload = session.run_from_thread(begin) if space.max_bytes else session.run_here(begin)
+        if space.max_bytes:
+            upload = session.run_from_thread(begin, lambda: beat(True))
+        else:
+            upload = session.run_here(begin)
 
         def finish() -> None:
             upload.complete = True

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tserver.engine.space import Space
 
 T = TypeVar("T")
+_MEANWHILE_S = 5.0
 
 
 def frame(reply: bytes) -> bytes:
@@ -219,11 +220,17 @@ class Session:
         self._check_open()
         return await asyncio.shield(asyncio.wrap_future(self.lane.run_in_pieces(function)))
 
-    def run_from_thread(self, function: Callable[[Space], T]) -> T:
-        """As `run`, for a thread that is neither the event loop's nor the engine's."""
+    def run_from_thread(self, function: Callable[[Space], T], meanwhile: Callable[[], None] | None = None) -> T:
+        """As `run`, for a thread that is neither the event loop's nor the engine's; `meanwhile` every few seconds."""
         self.touch()
         self._check_open()
-        return self.lane.run(function).result()
+        running = self.lane.run(function)
+        if meanwhile is not None:
+            while not running.done():
+                with contextlib.suppress(TimeoutError):
+                    return running.result(_MEANWHILE_S)
+                meanwhile()
+        return running.result()
 
     def run_here(self, function: Callable[[Space], T]) -> T:
         """Run a function that may run on any thread, before the calls that wait."""
