@@ -51,7 +51,7 @@ class Forwards:
     def run(self, session: Session, call: rpc.MlpForwardCall, timeout_s: float | None) -> rpc.MlpForwardAnswer:
         """The answer to a request. Raises: ServerError if the server cannot be reached, or does not answer in time."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        give_up = time.monotonic() + session.lease_s
+        give_up: float | None = None
         pause_s = 0.05
         while True:
             waiter = Waiter(call)
@@ -65,6 +65,8 @@ class Forwards:
             if waiter.answer is not None:
                 return waiter.answer
             assert waiter.failure is not None
+            # From the first failure on: an answer may take longer than a lease.
+            give_up = give_up or time.monotonic() + session.lease_s
             latest = give_up if deadline is None else min(deadline, give_up)
             if session.dead is not None or time.monotonic() + pause_s > latest or not stream.may_resume:
                 raise waiter.failure
