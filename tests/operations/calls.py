@@ -6,6 +6,7 @@ Knows torch and the table; the tests and the fuzz take their calls from here.
 from __future__ import annotations
 
 import json
+import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +15,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from operations import surface
 from operations.generate import TABLE
+from torch.testing._internal import common_utils
 from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.opinfo import core
 
 from tests.operations.samples import SAMPLES
+
+
+def _seed(seed: int | None = None) -> None:
+    number = common_utils.SEED if seed is None else seed
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number)
+
+
+# For each sample torch looks through the whole stack for a test of unittest's, and here never finds one; and to seed
+# devices that are not there it makes a text of the stack.
+for module in (common_utils, core):
+    module.extract_test_fn = lambda: None  # type: ignore[attr-defined]
+common_utils.set_rng_seed = _seed
 
 ROOT = Path(__file__).resolve().parents[2]
 Entry = dict[str, Any]
