@@ -314,6 +314,7 @@ class Engine:
             own_operations(single_owner=config.single_owner, models=self.models, has_gpu=has_gpu),
             later=deferring if has_gpu else None,
             guard=guarded_on_device if has_gpu else None,
+            single_owner=config.single_owner,
         )
         self.completions = Completions(on_fatal)
         # Turns that are due at a moment of time.monotonic; the number orders those of one moment.

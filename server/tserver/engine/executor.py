@@ -166,7 +166,7 @@ class Executor:
             if call.context or self._mode is not None:
                 self._set_mode(space, call.context)
             args = []
-            plain = operation.is_plain
+            direct = operation.is_direct
             for value in call.args[:]:
                 # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
                 if call_ref := value.result:
@@ -182,7 +182,7 @@ class Executor:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
                     kwargs[entry.name] = decode(space, entry.value)
-            if plain and not space.watched:
+            if direct and not space.watched and (not kwargs or "out" not in kwargs):
                 result = operation.function(*args, **kwargs) if kwargs else operation.function(*args)
                 if result is NotImplemented:
                     raise unsupported(operation.name, args)

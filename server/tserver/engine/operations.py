@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from tserver.engine.guards import guarded
+from tserver.engine.new_memory import BACKWARD, fills, has_graph, on_zeros
 from tserver.engine.threads import spread
+from tserver.engine.versions import counted
 
 # A longer name is no misspelling, and comparing it with every name takes long.
 _MAX_HINTED = 60
@@ -46,10 +48,16 @@ class Operation:
     needs_space: bool = False
     # A packed sequence is passed as it is, not as a list.
     takes_packed: bool = False
+    # It may leave memory of its result unwritten, which is zeros then.
+    on_zeros: bool = False
+    # What it has to write to (`out`) may grow, by memory that is zeros then.
+    grows_on_zeros: bool = False
     # Where a result may come later (reads.py): the same with the result at once, for programs.
     at_once: Operation | None = None
-    # A call is the function and nothing else.
+    # A call is the function and nothing else, but for the memory it is on.
     is_plain: bool = field(init=False, default=False)
+    # A call without `out` is the function and nothing else.
+    is_direct: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.settle()
@@ -57,10 +65,20 @@ class Operation:
     def settle(self) -> None:
         """Work out what follows from the other fields."""
         self.is_plain = not (self.is_factory or self.allocates or self.needs_space)
+        self.is_direct = self.is_plain and not self.on_zeros
 
     def call(self, space: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the function returns; it is given the space where it needs one."""
-        return self.function(space, *args, **kwargs) if self.needs_space else self.function(*args, **kwargs)
+        if self.needs_space:
+            args = (space, *args)
+        if self.on_zeros and (space.graphs_on_zeros or self.name not in BACKWARD):
+            result = on_zeros(self.function, args, kwargs)
+            if has_graph(result):
+                space.graphs_on_zeros = True
+            return result
+        if self.grows_on_zeros and kwargs.get("out") is not None:
+            return on_zeros(self.function, args, kwargs)
+        return self.function(*args, **kwargs)
 
     def changes(self, kwargs: dict[str, Any]) -> bool:
         """Whether a call with these keyword arguments changes something besides its result."""
@@ -78,9 +96,17 @@ class UnknownOperation(AttributeError):
 class Operations:
     """All operations of this server, by name."""
 
-    def __init__(self, own: Iterable[Operation], *, later: Later | None = None, guard: Guarded | None = None) -> None:
+    def __init__(
+        self,
+        own: Iterable[Operation],
+        *,
+        later: Later | None = None,
+        guard: Guarded | None = None,
+        single_owner: bool = False,
+    ) -> None:
         """Where the server has a device that works by itself, `guard` puts guards before functions whose kernels only
-        assert there, and `later` gives functions whose results may come later.
+        assert there, and `later` gives functions whose results may come later. With a single owner, uninitialised
+        memory is left as it is.
         """
         text = resources.files("tensorcompute.v1").joinpath("operations.json").read_text()
         table = json.loads(text)
@@ -95,10 +121,11 @@ class Operations:
             if function is None:
                 self._absent.add(name)
                 continue
+            function = guarded(name, counted(name, function))
             flag = entry.get("writes_if")
             self._by_name[name] = Operation(
                 name,
-                spread(name, guarded(name, function) if guard is None else guard(name, guarded(name, function))),
+                spread(name, function if guard is None else guard(name, function)),
                 has_effect=effects[name],
                 effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
                 is_factory=bool(entry.get("factory")),
@@ -113,6 +140,10 @@ class Operations:
                 operation.allocates = known is not None and known.allocates
                 operation.settle()
                 self._by_name[operation.name] = operation
+        if not single_owner:
+            for name, operation in self._by_name.items():
+                operation.on_zeros, operation.grows_on_zeros = not fills(name), True
+                operation.settle()
         if later is not None:
             for operation in list(self._by_name.values()):
                 function = later(operation.name, operation.function)

@@ -16,6 +16,7 @@ from tserver.engine import initial, networks, optimizers, reads
 from tserver.engine.creation import from_packed, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.registry import Registry
+from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
 from tserver.engine.space import Space
@@ -86,24 +87,26 @@ def _shown(function: Callable[..., str]) -> Callable[..., str]:
 
 
 def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Where the allocator does not do it (new_memory.py)."""
+
     def create(*args: Any, **kwargs: Any) -> torch.Tensor:
         result = function(*args, **kwargs)
-        with torch.no_grad():
-            return result.zero_() if result.numel() and result.device.type != "meta" else result
+        if not is_zeroed(result.device):
+            fill_from(result, 0)
+        return result
 
     return create
 
 
 def _zeroed_growth(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Where the allocator does not do it (new_memory.py)."""
+
     def resize(*args: Any, **kwargs: Any) -> torch.Tensor:
         tensor = args[0] if args else None
-        before = tensor.untyped_storage().nbytes() if isinstance(tensor, torch.Tensor) else 0
+        before = nbytes(tensor) if isinstance(tensor, torch.Tensor) else 0
         result = function(*args, **kwargs)
-        storage = result.untyped_storage()
-        if storage.nbytes() > before:
-            whole = torch.empty(0, dtype=torch.uint8, device=result.device)
-            whole.set_(storage, before, (storage.nbytes() - before,), (1,))
-            whole.zero_()
+        if not is_zeroed(result.device):
+            fill_from(result, before)
         return result
 
     return resize

@@ -184,7 +184,7 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        if operation.is_plain:
+        if operation.is_direct and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:
                 return result

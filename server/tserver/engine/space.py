@@ -157,6 +157,8 @@ class Space:
         # Whether each call must be looked at before it is run: for the quota, or for what is lent.
         self.watched = bool(max_bytes)
         self.peak_results = 0
+        # Whether there may be a graph whose backward is to be on new memory that is zeros (new_memory.py).
+        self.graphs_on_zeros = False
         # The call of a program that is being run, for who looks from outside.
         self.program_step: Any = None
         # What the reply to the batch under way may still take, in bytes.
