@@ -15,6 +15,7 @@ import grpc
 
 from tclient._duplex import Duplex, open_duplex
 from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerError, ServerFailed
+from tclient._forks import GATE
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.address import channel_options, parse, proxy_before
 
@@ -68,6 +69,7 @@ def _authority(tls: Tls) -> bytes | None:
 class Connection:
     """A channel and the RPCs on it."""
 
+    @GATE.inside()
     def __init__(self, address: str, tls: Tls = False) -> None:
         try:
             parsed = parse(address)
@@ -95,6 +97,7 @@ class Connection:
 
         return again(attempt, self.address, min(again_s, timeout_s))
 
+    @GATE.inside()
     def unary(self, path: str, request: Any, response: Any, *, timeout_s: float | None) -> Any:
         """One unary RPC of any service. Raises grpc.RpcError."""
         method = self._unary.get(path)
@@ -128,6 +131,7 @@ class Connection:
         """Opens the stream: bytes out, bytes in."""
         return open_duplex(self.channel, SERVICE + "ExecuteStream", first)
 
+    @GATE.inside()
     def upload(self, messages: Iterator[bytes]) -> rpc.UploadResponse:
         """Bytes out, one response in. Raises grpc.RpcError."""
         method: Any = self.channel.stream_unary(SERVICE + "Upload", response_deserializer=rpc.UploadResponse.FromString)
@@ -139,9 +143,10 @@ class Connection:
         method: Any = self.channel.unary_stream(
             SERVICE + "Download", request_serializer=rpc.DownloadRequest.SerializeToString
         )
-        responses: Iterable[bytes] = method(request)
+        responses: Iterable[bytes] = GATE.begin(lambda: method(request))
         return responses
 
+    @GATE.inside()
     def close(self) -> None:
         """Ends every RPC of the channel."""
         self.channel.close()

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from tclient._forks import GATE, Stay
+
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
 except ImportError:
@@ -45,13 +47,15 @@ class Duplex(Protocol):
 
 def open_duplex(channel: grpc.Channel, method: str, first: bytes) -> Duplex:
     """Begin an RPC with its first message."""
+    forks = False
     try:
-        # With GRPC_ENABLE_FORK_SUPPORT no thread may be inside gRPC at a fork, as the reader of Direct always is.
-        if not cygrpc.is_fork_support_enabled():
+        # GRPC_ENABLE_FORK_SUPPORT is for what gRPC documents: with it a fork waits for gRPC's own threads.
+        forks = cygrpc.is_fork_support_enabled()
+        if not forks:
             return Direct(channel, method, first)
     except (AttributeError, TypeError):
         pass
-    return Documented(channel, method, first)
+    return Documented(channel, method, first, forks=forks)
 
 
 class Ended(grpc.RpcError):
@@ -105,15 +109,16 @@ class Direct:
         # Events that will come. Behind the last one there is no queue any more to take an event from.
         self._due = len(beginning)
         self._status: Any = None
-        self._call = channel._channel.segregated_call(
-            cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
-            method.encode(),
-            None,  # host
-            None,  # deadline
-            None,  # metadata
-            None,  # credentials
-            tuple((operations, tag) for tag, operations in beginning),
-        )
+        with GATE.inside():
+            self._call = channel._channel.segregated_call(
+                cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
+                method.encode(),
+                None,  # host
+                None,  # deadline
+                None,  # metadata
+                None,  # credentials
+                tuple((operations, tag) for tag, operations in beginning),
+            )
 
     def send(self, message: bytes, alone: bool) -> None:
         """See Duplex."""
@@ -126,8 +131,12 @@ class Direct:
                 self._send(message, alone)
 
     def __iter__(self) -> Iterator[bytes]:
+        with GATE.inside(self._make_way) as stay:
+            yield from self._messages(stay)
+
+    def _messages(self, stay: Stay) -> Iterator[bytes]:
         try:
-            while (event := self._next_event()) is not None:
+            while (event := self._next_event(stay)) is not None:
                 if event.tag in ("received", "exchanged"):
                     message = event.batch_operations[-1].message()
                     if message is not None:
@@ -139,16 +148,23 @@ class Direct:
         finally:
             # Events are due if the reader gave up.
             self.cancel()
-            while self._next_event() is not None:
+            while self._next_event(stay) is not None:
                 pass
         if self._status.code() != grpc.StatusCode.OK.value[0]:
             raise Ended(self._status)
 
     def cancel(self) -> None:
         """See Duplex."""
-        self._call.cancel(cygrpc.StatusCode.cancelled, "the client ended the stream")
+        with GATE.inside():
+            self._call.cancel(cygrpc.StatusCode.cancelled, "the client ended the stream")
 
-    def _next_event(self) -> Any:
+    def _make_way(self) -> None:
+        """Have the reader, and who sends, keep out of gRPC until the process has forked."""
+        with self._lock:
+            # Without operations it is done at once, and its event wakes the reader.
+            self._start("fork")
+
+    def _next_event(self, stay: Stay) -> Any:
         """Wait for the next event and take note of it; None when there will be no more."""
         if not self._due:
             return None
@@ -156,6 +172,8 @@ class Direct:
         tag = event.tag
         with self._lock:
             self._due -= 1
+            if tag == "fork":
+                GATE.step_aside(stay)
             if tag == "status":
                 self._status = event.batch_operations[1]
             if tag in ("received", "exchanged"):
@@ -190,13 +208,14 @@ class Direct:
 
 
 class Documented:
-    """The RPC as gRPC documents it."""
+    """The RPC as gRPC documents it. A fork ends it, unless gRPC itself is to support forks."""
 
-    def __init__(self, channel: grpc.Channel, method: str, first: bytes) -> None:
+    def __init__(self, channel: grpc.Channel, method: str, first: bytes, *, forks: bool = False) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._requests.put(first)
         opened: Any = channel.stream_stream(method)
-        self._responses = opened(iter(self._requests.get, None))
+        requests = iter(self._requests.get, None)
+        self._responses = opened(requests) if forks else GATE.begin(lambda: opened(requests), may_cancel=True)
 
     def send(self, message: bytes, alone: bool) -> None:
         """See Duplex."""

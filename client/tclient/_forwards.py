@@ -17,6 +17,7 @@ import grpc
 
 from tclient._connection import translate
 from tclient._exceptions import ServerError, TensorError
+from tclient._forks import GATE
 from tensorcompute.v1 import model_service_pb2 as rpc
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _METHOD = "/tensorcompute.v1.ModelService/MlpForwardStream"
 # The size of a message of requests, about; the server takes 4 MiB.
 _MESSAGE_BYTES = 1 << 20
+# CANCELLED is a fork.
+_RESUMABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
 
 
 class Waiter:
@@ -99,7 +102,8 @@ class _Stream:
             request_serializer=rpc.MlpForwardStreamRequest.SerializeToString,
             response_deserializer=rpc.MlpForwardStreamResponse.FromString,
         )
-        self._responses = method(self._requests())
+        # A fork ends it; what is not answered then is sent again.
+        self._responses = GATE.begin(lambda: method(self._requests()), may_cancel=True)
         threading.Thread(target=self._read, name="tclient-forwards", daemon=True).start()
 
     def send(self, waiter: Waiter) -> None:
@@ -148,7 +152,7 @@ class _Stream:
                         waiter.answered.release()
         except grpc.RpcError as error:
             failure = translate(error, self._address)
-            self.may_resume = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN)
+            self.may_resume = error.code() in _RESUMABLE
         except ValueError:
             pass  # the channel was closed before the stream began
         with self._lock:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tclient._exceptions import NotConnectedError, TensorError
+from tclient._forks import GATE
 
 if TYPE_CHECKING:
     from tclient._session import Session
@@ -150,6 +151,7 @@ def _after_fork() -> None:
     from tclient._session import SESSIONS
 
     global _lock, _current
+    GATE.after_in_child()
     _lock = threading.RLock()
     for session in list(SESSIONS):
         _kept.append((session, session.connection, session.stream))
@@ -162,7 +164,7 @@ def install() -> None:
     """Called once by the package."""
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
+        os.register_at_fork(before=GATE.before, after_in_parent=GATE.after_in_parent, after_in_child=_after_fork)
 
 
 class synchronous:

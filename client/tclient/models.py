@@ -25,6 +25,7 @@ from tclient import _state
 from tclient._connection import ANSWER_S, again, is_broken, translate
 from tclient._dtypes import BY_CODE, dtype
 from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, TensorValueError, make_error
+from tclient._forks import GATE
 from tclient._forwards import Forwards
 from tclient._issue import own
 from tclient._layers import activation_of, layers_of, spec_of, tensors_of
@@ -158,7 +159,7 @@ class ServedModel:
             response_deserializer=rpc.DownloadMlpResponse.FromString,
         )
         try:
-            save(method(request), Path(path), progress)
+            save(GATE.begin(lambda: method(request)), Path(path), progress)
         except grpc.RpcError as error:
             raise _translated(error, self._session) from None
 
