@@ -155,6 +155,9 @@ def effects(candidate: Candidate) -> Entry:
         entry["meta_change"] = True
     if name in reviewed.UNINITIALIZED:
         entry["uninitialized"] = True
+    geometry = None if no_operator or prefix == "nn.functional." else schemas.geometry(operator_prefix, leaf)
+    if geometry is not None:
+        entry["geometry"] = geometry
     if candidate.target in surface.device_constructors():
         entry["factory"] = True
     return entry

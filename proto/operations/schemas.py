@@ -59,6 +59,21 @@ def is_view(schema: Any) -> bool:
     return any(value.alias_info is not None and not value.alias_info.is_write for value in schema.returns)
 
 
+_GEOMETRY = frozenset(("size", "sizes", "shape", "length", "step", "stride", "storage_offset"))
+
+
+def geometry(prefix: str, leaf: str) -> str | None:
+    """What the caller says of the place of the result in its memory: `strides`, or only `sizes` of a view; or None."""
+    found = schemas(prefix, leaf)
+    for schema in found:
+        if {"size", "stride"} <= {argument.name for argument in schema.arguments if "int" in str(argument.type)}:
+            return "strides"
+    for schema in filter(is_view, found):
+        if any(argument.name in _GEOMETRY and "int" in str(argument.type) for argument in schema.arguments):
+            return "sizes"
+    return None
+
+
 def returned(prefix: str, leaf: str) -> set[tuple[str, ...]]:
     """The types that the schemas return, one tuple for each schema."""
     return {tuple(str(value.type) for value in schema.returns) for schema in schemas(prefix, leaf)}

@@ -6,10 +6,14 @@ The refusals are asked of the guards alone: a guard that failed must not take th
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import re
 from typing import Any
 
 import pytest
 import torch
+from operations.generate import SIGNATURES
 from operations.lists import words
 
 from tests.operations.calls import from_torch, from_us, operators, table, targets
@@ -21,6 +25,7 @@ _MADE_FOR_ANOTHER = (TypeError, AttributeError)
 _MIN = -(2**63)
 _EYE = torch.eye(3)
 _LOG_PROBS = torch.zeros(4, 1, 3)
+_LEAF = torch.ones(4, requires_grad=True)
 _LENGTHS = (torch.tensor([4]), torch.tensor([2]))
 
 
@@ -65,6 +70,15 @@ _REFUSED = [
     ("binomial", (torch.full((2,), torch.nan), torch.ones(2)), {}, "finite"),
     ("nn.functional.max_pool1d", (torch.ones(1, 1, 4),), {"kernel_size": 2**40}, "below 2"),
     ("nn.functional.fractional_max_pool2d", (torch.ones(1, 1, 8, 8), -(2**31), 4), {}, "positive"),
+    ("as_strided_", (torch.ones(4), (2,), (2**61,)), {}, "out of bounds for storage of size 16"),
+    ("Tensor.as_strided_", (torch.ones(4), (2,), (1,), 2**62), {}, "out of bounds for storage of size 16"),
+    ("embedding", (torch.ones(3, 2, requires_grad=True), torch.tensor([1]), -1, False, True), {}, "sparse=False"),
+    ("gather", (_LEAF, 0, torch.tensor([0])), {"sparse_grad": True}, "sparse_grad=False"),
+    ("grid_sampler_2d", (torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2), -2, 0, False), {}, "got -2 and 0"),
+    ("grid_sampler_3d", (torch.ones(1, 1, 2, 2, 2), torch.zeros(1, 1, 1, 1, 3), 0, 3, False), {}, "got 0 and 3"),
+    ("grid_sampler", (torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 1, 2), 0, -1, False), {}, "got 0 and -1"),
+    ("nn.functional.pad", (torch.ones(1, 1, 3), (-3, 2), "circular"), {}, "wrapping around more than once"),
+    ("nn.functional.pad", (torch.ones(1, 1, 3), (2, -2), "circular"), {}, "wrapping around more than once"),
     ("lstm", _lstm(hidden=(1, 1, 4)), {}, "Expected hidden size"),
     ("lstm", _lstm(batch_first=True), {}, "Expected hidden size"),
     ("lstm", _lstm(count=2), {}, "weights and biases"),
@@ -97,6 +111,14 @@ _KEYWORDS = {
     "embedding_bag": "weight indices offsets",
     "nn.functional.embedding_bag": "input weight offsets",
     "nn.functional.lp_pool1d": "input norm_type kernel_size",
+    "as_strided_": "input size stride storage_offset",
+    "embedding": "weight indices padding_idx scale_grad_by_freq sparse",
+    "gather": "input dim index",
+    **dict.fromkeys(
+        ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
+        "input grid interpolation_mode padding_mode align_corners",
+    ),
+    "nn.functional.pad": "input pad mode",
     "div": "input other",
     "divide": "input other",
     "lcm_": "input other",
@@ -129,6 +151,23 @@ def test_a_guard_lets_every_sample_pass(name: str) -> None:
     for call in calls:
         with contextlib.suppress(*_MADE_FOR_ANOTHER):
             assert GUARDS[name](*call.args, **call.kwargs) is None
+
+
+def test_every_operation_whose_gradient_may_be_sparse_is_guarded() -> None:
+    signatures = json.loads(SIGNATURES.read_text(encoding="utf-8"))
+    asked = {name for name, texts in signatures.items() if any(re.search(r"\bsparse(_grad)?: bool", t) for t in texts)}
+    weight, index = torch.ones(3, requires_grad=True), torch.tensor([1])
+    assert asked == {name for name in asked if GUARDS[name](weight, 0, index, sparse=True, sparse_grad=True)}
+
+
+def test_circular_padding_of_what_a_crop_leaves_is_torchs() -> None:
+    row = torch.arange(6.0).reshape(1, 1, 6)
+    for pad in itertools.product(range(-6, 7), repeat=2):
+        with contextlib.suppress(RuntimeError):
+            padded = guarded("nn.functional.pad", torch.nn.functional.pad)(row, pad, mode="circular")
+            kept = row[..., max(0, -pad[0]) : 6 - max(0, -pad[1])]
+            left = kept[..., kept.shape[-1] - max(0, pad[0]) :] if pad[0] > 0 else kept[..., :0]
+            assert torch.equal(padded, torch.cat([left, kept, kept[..., : max(0, pad[1])]], -1)), pad
 
 
 def test_a_packed_sequence_passes_the_guard_of_recurrent_networks() -> None:

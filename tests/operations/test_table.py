@@ -12,7 +12,7 @@ from tests.operations.calls import Entry, table, targets
 
 _KEYS = {
     *("name", "kind", "returns", "overloads", "writes", "writes_if", "positions"),
-    *("random", "state", "meta_change", "uninitialized", "factory"),
+    *("random", "state", "meta_change", "uninitialized", "factory", "geometry"),
 }
 _SURE = {"tensor", "self", "none", "object", "wait"}
 
@@ -51,6 +51,14 @@ def _check_entry(entry: Entry) -> None:
 def test_every_entry_is_well_formed() -> None:
     for entry in table().values():
         _check_entry(entry)
+
+
+def test_what_lays_a_view_where_the_caller_says_is_marked() -> None:
+    marked = {name: entry["geometry"] for name, entry in table().items() if "geometry" in entry}
+    by_strides = {name for name, kind in marked.items() if kind == "strides"}
+    laid = {name for name in table() if "strided" in name}
+    assert by_strides == laid
+    assert {"Tensor.expand", "Tensor.unfold", "Tensor.view", "narrow", "reshape"} <= set(marked) - by_strides
 
 
 def test_names_are_unique_and_in_order() -> None:

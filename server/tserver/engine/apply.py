@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tserver.engine.memory import check_factory
+from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
 from tserver.engine.space import Space
 
@@ -32,7 +33,10 @@ def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str
         # What the calls of a program write is not looked at one by one.
         writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
         space.settle(writes=writes)
-    result = operation.call(space, args, kwargs)
+    if space.has_meta:
+        result = call_on_one_device(space, operation, args, kwargs)
+    else:
+        result = operation.call(space, args, kwargs)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
     if space.max_bytes:

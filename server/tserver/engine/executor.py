@@ -15,6 +15,7 @@ from torch import Tensor
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import replies
 from tserver.engine.apply import apply_operation, unsupported
+from tserver.engine.extents import mend
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
@@ -150,6 +151,7 @@ class Executor:
         call_id = call.id
         objects = space.objects
         operation: Operation | None = None
+        args: list[Any] = []
         kwargs: dict[str, Any] = {}
         try:
             try:
@@ -165,7 +167,6 @@ class Executor:
                     raise InvalidArgument(f"id {call_id} is not below 2^48; larger ids are made by the server")
             if call.context or self._mode is not None:
                 self._set_mode(space, call.context)
-            args = []
             direct = operation.is_direct
             for value in call.args[:]:
                 # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
@@ -192,6 +193,7 @@ class Executor:
             self._tell_error(space, run, call, operation, kwargs, skipped.error)
             return
         except Exception as error:
+            mend(args, kwargs)
             self._tell_error(space, run, call, operation, kwargs, _error(run, call, operation, error))
             return
         if isinstance(result, Tensor):
@@ -314,6 +316,7 @@ class Executor:
             except InvalidArgument as error:
                 run.index = index
                 told.error.CopyFrom(_error(run, pb.Call(id=call_id), None, error))
+                objects[call_id] = Failed(told.error)
                 continue
             if run.operations is not None:
                 meta.id.id = call_id

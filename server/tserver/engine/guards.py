@@ -6,12 +6,15 @@ whose memory ends at a forbidden page (tests/fuzz). Calls that torch refuses its
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tserver.engine.extents import misfit, needed_bytes, tensors_in
 
 # Says why a call is refused, or None.
 Guard = Callable[..., str | None]
@@ -20,6 +23,7 @@ Guard = Callable[..., str | None]
 _NUMPY_NAMES = {"axis": "dim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
 _MAX_DEGREE = 1_000_000
 _INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
 _LSTM_GATES = 4
 
 
@@ -219,6 +223,70 @@ def _bags_begin(*args: Any, offsets: Tensor | None = None, **named: Any) -> str 
     return None
 
 
+def _lies_within(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> str | None:
+    """For `as_strided_`, which computes the extent in 64 bits, where it wraps."""
+    if min(*size, *stride, storage_offset or 0, 0) < 0 or len(size) != len(stride):
+        return None
+    offset = int(input.storage_offset()) if storage_offset is None else storage_offset
+    if needed_bytes(size, stride, offset, input.itemsize) <= _INT64_MAX:
+        return None
+    return misfit(size, stride, offset, input.itemsize, input.untyped_storage().nbytes())
+
+
+def _part_lies_within(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: Any = None) -> str | None:
+    return _view_lies_within(input, size, stride, storage_offset)
+
+
+def _view_lies_within(input: Tensor, size: Any, stride: Any, storage_offset: Any = None) -> str | None:
+    torch.as_strided(input.detach(), size, stride, storage_offset)  # may refuse it, which leaves it to the call
+    return _lies_within(input, size, stride, storage_offset)
+
+
+def _gradient_is_dense(name: str, place: int | None = None) -> Guard:
+    """Guard of an operation whose gradient is sparse where the parameter of that name is true."""
+
+    def check(*args: Any, **named: Any) -> str | None:
+        is_sparse = named.get(name, place is not None and len(args) > place and args[place])
+        if is_sparse and torch.is_grad_enabled() and any(t.requires_grad for t in tensors_in([args, named])):
+            return f"{name}=True gives a sparse gradient, but only strided tensors are held; use {name}=False"
+        return None
+
+    return check
+
+
+def _each(*guards: Guard) -> Guard:
+    def check(*args: Any, **named: Any) -> str | None:
+        for guard in guards:
+            with contextlib.suppress(Exception):
+                reason = guard(*args, **named)
+                if reason is not None:
+                    return reason
+        return None
+
+    return check
+
+
+def _samples_by_a_known_mode(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, *_: Any, **__: Any
+) -> str | None:
+    # For a mode that torch does not know it returns memory that nobody has written.
+    if not 0 <= interpolation_mode <= 2 or not 0 <= padding_mode <= 2:
+        return (
+            "grid_sampler: interpolation_mode is 0 (bilinear), 1 (nearest) or 2 (bicubic), padding_mode is 0 (zeros), "
+            f"1 (border) or 2 (reflection); got {interpolation_mode} and {padding_mode}"
+        )
+    return None
+
+
+def _wraps_once(input: Tensor, pad: Sequence[int], mode: str = "constant", *_: Any, **__: Any) -> str | None:
+    # Torch compares with the size before it crops, and then repeats elements that nobody has written.
+    if mode == "circular":
+        for size, before, after in zip(reversed(input.shape), pad[::2], pad[1::2], strict=False):
+            if max(before, after) > size + min(before, 0) + min(after, 0):
+                return "Padding value causes wrapping around more than once."
+    return None
+
+
 def _recurrent(gates: int) -> Guard:
     """Guard of a whole recurrent network: oneDNN takes the sizes of all from the first weight, unchecked."""
 
@@ -314,7 +382,16 @@ GUARDS: dict[str, Guard] = {
         for dims in (1, 2, 3)
         for kind, suffix in (("max", ""), ("max", "_with_indices"), ("lp", ""), ("avg", ""))
     },
-    **dict.fromkeys(("embedding_bag", "nn.functional.embedding_bag"), _bags_begin),
+    "as_strided_copy": _view_lies_within,
+    **dict.fromkeys(("as_strided_scatter", "Tensor.as_strided_scatter"), _part_lies_within),
+    **dict.fromkeys(("as_strided_", "Tensor.as_strided_"), _lies_within),
+    "embedding": _gradient_is_dense("sparse", 4),
+    "nn.functional.embedding": _gradient_is_dense("sparse", 6),
+    "embedding_bag": _each(_bags_begin, _gradient_is_dense("sparse", 5)),
+    "nn.functional.embedding_bag": _each(_bags_begin, _gradient_is_dense("sparse", 7)),
+    **dict.fromkeys(("gather", "Tensor.gather"), _gradient_is_dense("sparse_grad")),
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), _samples_by_a_known_mode),
+    "nn.functional.pad": _wraps_once,
     **{
         f"nn.functional.fractional_max_pool{dims}d{suffix}": _window_has_elements
         for dims in (2, 3)

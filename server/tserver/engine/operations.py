@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from tserver.engine import extents
 from tserver.engine.guards import guarded
 from tserver.engine.new_memory import BACKWARD, fills, has_graph, on_zeros
 from tserver.engine.threads import spread
@@ -144,6 +145,10 @@ class Operations:
             for name, operation in self._by_name.items():
                 operation.on_zeros, operation.grows_on_zeros = not fills(name), True
                 operation.settle()
+        for entry in table["operations"]:
+            if entry["name"] in self._by_name:
+                operation = self._by_name[entry["name"]]
+                operation.function = _kept_within(entry, operation.function)
         if later is not None:
             for operation in list(self._by_name.values()):
                 function = later(operation.name, operation.function)
@@ -175,6 +180,16 @@ class Operations:
 def _allocates(entry: dict[str, Any]) -> bool:
     name: str = entry["name"]
     return bool(entry.get("factory")) or name.endswith("_like") or name.startswith("Tensor.new_")
+
+
+def _kept_within(entry: dict[str, Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose result or first argument stays within its storage if the caller says where it lies."""
+    if entry.get("meta_change") and entry["returns"] == "self":
+        return extents.restoring(function)
+    geometry = entry.get("geometry")
+    if geometry == "strides" or (geometry == "sizes" and not extents.TORCH_COUNTS):
+        return extents.within(function)
+    return function
 
 
 def _resolve(name: str) -> Callable[..., Any] | None:

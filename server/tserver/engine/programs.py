@@ -32,6 +32,7 @@ class _Slots:
     """Stands in for a session's space while the arguments of a program are decoded: what they name are slots."""
 
     def __init__(self, space: Space, filled: set[int]) -> None:
+        self._space = space
         self.max_nesting = space.max_nesting
         self.max_inline_bytes = space.max_inline_bytes
         self._filled = filled
@@ -47,6 +48,10 @@ class _Slots:
     def take_upload(self, upload_id: int) -> Any:
         """Refused: a program outlives an upload."""
         raise InvalidArgument("a program cannot take an upload; make it a tensor first, and an input")
+
+    def meet_meta(self) -> None:
+        """The program names the meta device."""
+        self._space.meet_meta()
 
     def _checked(self, slot: int) -> int:
         if slot not in self._filled:
@@ -184,7 +189,7 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        if operation.is_direct and "out" not in kwargs:
+        if operation.is_direct and not space.has_meta and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:
                 return result

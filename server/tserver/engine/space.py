@@ -154,8 +154,10 @@ class Space:
         self._listed: tuple[int, list[int]] = (0, [])
         # Staged elements that are still in the memory of a tensor.
         self._lent: weakref.WeakSet[Staged] = weakref.WeakSet()
-        # Whether each call must be looked at before it is run: for the quota, or for what is lent.
+        # Whether each call must be looked at before it is run: for the quota, for what is lent, or for devices.
         self.watched = bool(max_bytes)
+        # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
+        self.has_meta = False
         self.peak_results = 0
         # Whether there may be a graph whose backward is to be on new memory that is zeros (new_memory.py).
         self.graphs_on_zeros = False
@@ -239,6 +241,10 @@ class Space:
             del self.objects[ref.id]
         return gone
 
+    def meet_meta(self) -> None:
+        """An argument names the meta device: from now on calls are looked at for where their operands are."""
+        self.has_meta = self.watched = True
+
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         if self.max_bytes:
@@ -315,7 +321,7 @@ class Space:
                 staged.settle()
             self._lent.clear()
         if not self._lent:
-            self.watched = bool(self.max_bytes)
+            self.watched = bool(self.max_bytes or self.has_meta)
 
     def _check_quota(self, what: str, size: int) -> None:
         held = self._ledger.total() + self.uploads.held_bytes + size

@@ -51,6 +51,9 @@ class Holder(Protocol):
     def take_upload(self, upload_id: int) -> Uploaded:
         """A completed upload, which is used up."""
 
+    def meet_meta(self) -> None:
+        """An argument names the meta device."""
+
 
 class Packed:
     """A nested sequence of Python numbers, packed; an operation that does not know it gets it as a list."""
@@ -202,7 +205,18 @@ def _mapping(holder: Holder, value: pb.Value, depth: int) -> dict[str, Any]:
 
 
 def _device(holder: Holder, value: pb.Value, depth: int) -> torch.device:
-    return torch.device(value.device)
+    device = torch.device(value.device)
+    if device.type == "meta":
+        holder.meet_meta()
+    return device
+
+
+def _text(holder: Holder, value: pb.Value, depth: int) -> str:
+    text = value.text
+    if "meta" in text:
+        # A device may come by its name alone.
+        holder.meet_meta()
+    return text
 
 
 def _memory_format(holder: Holder, value: pb.Value, depth: int) -> torch.memory_format:
@@ -234,7 +248,7 @@ _DECODERS: dict[str | None, Callable[[Holder, pb.Value, int], Any]] = {
     "unsigned": lambda holder, value, depth: value.unsigned,
     "number": lambda holder, value, depth: value.number,
     "boolean": lambda holder, value, depth: value.boolean,
-    "text": lambda holder, value, depth: value.text,
+    "text": _text,
     "none": lambda holder, value, depth: None,
     "complex": lambda holder, value, depth: complex(value.complex.real, value.complex.imag),
     "dtype": lambda holder, value, depth: dtype_of(value.dtype),
