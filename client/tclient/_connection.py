@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from tclient._duplex import Duplex, open_duplex
-from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerError, ServerFailed
+from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerFailed, TensorError
 from tclient._forks import GATE
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.address import channel_options, parse, proxy_before
@@ -152,7 +152,7 @@ class Connection:
         self.channel.close()
 
 
-def is_resumable(error: grpc.RpcError, failure: ServerError) -> bool:
+def is_resumable(error: grpc.RpcError, failure: TensorError) -> bool:
     """Whether the session may have survived."""
     if failure.reason in BY_REASON:
         return False
@@ -167,7 +167,7 @@ def message_limit(error: grpc.RpcError) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def translate(error: grpc.RpcError, address: str) -> ServerError:
+def translate(error: grpc.RpcError, address: str) -> TensorError:
     """The exception for a status of gRPC, with its reason."""
     status = error.code().name
     reason, details = _error_info(error)

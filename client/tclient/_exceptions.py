@@ -23,7 +23,7 @@
         ├── SessionTakenOver             another stream uses this session
         ├── VersionMismatch              client and server speak no common protocol
         ├── ServerBusy                   the server refuses for now; try again later
-        ├── RequestRefused               the server would not take a request as it was
+        ├── RequestRefused               the server would not take a request as it was, and will not later
         └── ServerFailed                 the server failed, or answered what the contract does not allow
 
 Knows no sockets and no tensors.
@@ -129,11 +129,11 @@ class VersionMismatch(ServerError):
 
 
 class ServerBusy(ServerError):
-    """The server refuses for now: too many sessions, or memory is short. Try again later."""
+    """The server refuses for now: there are too many sessions, or too much waits. Try again later."""
 
 
 class RequestRefused(ServerError):
-    """The server would not take a request as it was."""
+    """The server would not take a request as it was. Trying again does not help; the text says what does."""
 
 
 class ServerFailed(ServerError):
@@ -181,9 +181,15 @@ BY_STATUS: dict[str, type[ServerError]] = {
 }
 
 # ErrorInfo.reason of the contract -> class.
-BY_REASON: dict[str, type[ServerError]] = {
+BY_REASON: dict[str, type[TensorError]] = {
+    "DISK": ServerFailed,
+    "MESSAGE_TOO_LARGE": RequestRefused,
+    "OUT_OF_MEMORY": OutOfMemoryError,
+    "QUOTA_EXCEEDED": OutOfMemoryError,
+    "REPLY_TOO_LARGE": RequestRefused,
     "SESSION_LOST": SessionLost,
     "STREAM_SUPERSEDED": SessionTakenOver,
+    "TOO_LARGE_FOR_A_MESSAGE": RequestRefused,
     "VERSION_MISMATCH": VersionMismatch,
 }
 

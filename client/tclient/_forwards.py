@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from tclient._connection import translate
+from tclient._connection import message_limit, translate
 from tclient._exceptions import ServerError, TensorError
 from tclient._forks import GATE
 from tensorcompute.v1 import model_service_pb2 as rpc
@@ -24,23 +24,29 @@ if TYPE_CHECKING:
     from tclient._session import Session
 
 _METHOD = "/tensorcompute.v1.ModelService/MlpForwardStream"
-# The size of a message of requests, about; the server takes 4 MiB.
+# The size of a message of requests, where the server takes that.
 _MESSAGE_BYTES = 1 << 20
 # CANCELLED is a fork.
 _RESUMABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
+# What is around a request in a message, at most.
+_CALL_BYTES = 8
+_ANY_SIZE = 1 << 62
 
 
 class Waiter:
     """One thread that waits for one answer."""
 
-    __slots__ = ("answer", "answered", "call", "failure")
+    __slots__ = ("answer", "answered", "call", "failure", "may_resume", "size_bytes")
 
     def __init__(self, call: rpc.MlpForwardCall) -> None:
         self.call = call
         self.answered = threading.Lock()
         self.answered.acquire()
         self.answer: rpc.MlpForwardAnswer | None = None
-        self.failure: ServerError | None = None
+        self.failure: TensorError | None = None
+        # Whether the request may be sent again after the failure.
+        self.may_resume = False
+        self.size_bytes = call.ByteSize() + _CALL_BYTES
 
 
 class Forwards:
@@ -57,8 +63,8 @@ class Forwards:
         give_up: float | None = None
         pause_s = 0.05
         while True:
-            waiter = Waiter(call)
             call.id = self._ids()
+            waiter = Waiter(call)
             stream = self._current(session)
             stream.send(waiter)
             wait_s = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
@@ -71,7 +77,7 @@ class Forwards:
             # From the first failure on: an answer may take longer than a lease.
             give_up = give_up or time.monotonic() + session.lease_s
             latest = give_up if deadline is None else min(deadline, give_up)
-            if session.dead is not None or time.monotonic() + pause_s > latest or not stream.may_resume:
+            if session.dead is not None or time.monotonic() + pause_s > latest or not waiter.may_resume:
                 raise waiter.failure
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
@@ -91,8 +97,7 @@ class Forwards:
 class _Stream:
     def __init__(self, session: Session) -> None:
         self.is_over = False
-        self.may_resume = False
-        self._address = session.address
+        self._session = session
         self._lock = threading.Lock()
         self._pending: list[Waiter] = []
         self._waiting: dict[int, Waiter] = {}
@@ -109,6 +114,7 @@ class _Stream:
     def send(self, waiter: Waiter) -> None:
         with self._lock:
             if self.is_over:
+                waiter.may_resume = True
                 self._fail(waiter, ServerError("the stream has ended"))
                 return
             self._waiting[waiter.call.id] = waiter
@@ -131,18 +137,22 @@ class _Stream:
                 pending, self._pending = self._pending, []
             if self.is_over:
                 return
+            most = min(_MESSAGE_BYTES, self._session.max_message)
             while pending:
                 size = count = 0
                 for waiter in pending:
-                    size += len(waiter.call.inputs.data)
-                    if count and size > _MESSAGE_BYTES:
+                    size += waiter.size_bytes
+                    if count and size > most:
                         break
                     count += 1
                 yield rpc.MlpForwardStreamRequest(calls=[waiter.call for waiter in pending[:count]])
                 del pending[:count]
 
     def _read(self) -> None:
-        failure = ServerError(f"the server at {self._address} ended the stream of forward passes")
+        session = self._session
+        # The size of the requests that may be sent again.
+        most = 0
+        failure: TensorError = ServerError(f"the server at {session.address} ended the stream of forward passes")
         try:
             for response in self._responses:
                 for answer in response.answers:
@@ -151,8 +161,14 @@ class _Stream:
                         waiter.answer = answer
                         waiter.answered.release()
         except grpc.RpcError as error:
-            failure = translate(error, self._address)
-            self.may_resume = error.code() in _RESUMABLE
+            failure = translate(error, session.address)
+            limit = message_limit(error)
+            if limit is not None:
+                # Those that fit go on, without the one that did not.
+                session.bound_messages(limit)
+                most = limit
+            elif error.code() in _RESUMABLE:
+                most = _ANY_SIZE
         except ValueError:
             pass  # the channel was closed before the stream began
         with self._lock:
@@ -161,10 +177,11 @@ class _Stream:
             self._waiting.clear()
         self._wake.release()
         for waiter in waiters:
+            waiter.may_resume = waiter.size_bytes <= most
             self._fail(waiter, failure)
 
     @staticmethod
-    def _fail(waiter: Waiter, failure: ServerError) -> None:
+    def _fail(waiter: Waiter, failure: TensorError) -> None:
         waiter.failure = failure
         waiter.answered.release()
 

@@ -24,7 +24,7 @@ import numpy as np
 from tclient import _state
 from tclient._connection import ANSWER_S, again, is_broken, translate
 from tclient._dtypes import BY_CODE, dtype
-from tclient._exceptions import RequestRefused, ServerBusy, ServerError, TensorError, TensorValueError, make_error
+from tclient._exceptions import BY_REASON, RequestRefused, ServerBusy, TensorError, TensorValueError, make_error
 from tclient._forks import GATE
 from tclient._forwards import Forwards
 from tclient._issue import own
@@ -71,8 +71,8 @@ class ServedModel:
     ) -> Any:
         """The outputs for inputs. timeout_s is for the answer, queue_timeout_us for the wait before the network is run.
 
-        A tensor, and an array too large for a message, is not queued: the network is run on it in its place among the
-        calls of the session. priority and the two times are for what is queued.
+        A tensor is not queued, nor is an array that, or whose outputs, are too large for a message: the network is run
+        in its place among the calls of the session. priority and the two times are for what is queued.
 
         Raises: ValueError for inputs that do not fit, and for a priority or a time where there is no queue; KeyError if
         the network is gone; ServerBusy if its queue is full or the time is up.
@@ -86,30 +86,35 @@ class ServedModel:
                 )
             return own("tc.model_forward", self.name, self.version or 0, inputs)
         array, element = array_of(self._as_array(inputs))
-        if array.nbytes > self._session.max_inline:
-            if for_the_queue:
-                raise TensorValueError(
-                    f"{self.name}: inputs of {array.nbytes} bytes are not queued, so they have no priority, timeout_s "
-                    f"or queue_timeout_us; leave them out, or give at most {self._session.max_inline} bytes at a time"
-                )
-            import tclient
+        if array.nbytes <= self._session.max_inline:
+            call = rpc.MlpForwardCall(
+                name=self.name,
+                version=self.version or 0,
+                inputs=pb.TensorData(dtype=_code(element), shape=array.shape, data=array.tobytes()),
+                priority=priority,
+                timeout_us=queue_timeout_us,
+                deadline_us=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
+            )
+            try:
+                answer = _stream_of(self._session).run(self._session, call, timeout_s)
+                if answer.WhichOneof("outcome") == "failure":
+                    failure = answer.failure
+                    raise _raised(_CODES.get(failure.code, "UNKNOWN"), failure.reason, failure.message)
+                output = answer.output
+                return np.frombuffer(bytearray(output.data), array.dtype).reshape(tuple(output.shape))
+            except RequestRefused as refusal:
+                if refusal.reason not in ("MESSAGE_TOO_LARGE", "TOO_LARGE_FOR_A_MESSAGE"):
+                    raise
+        if for_the_queue:
+            raise TensorValueError(
+                f"{self.name}: inputs of {array.nbytes} bytes, or their outputs, are too large for a message and not "
+                "queued, so they have no priority, timeout_s or queue_timeout_us; leave them out, or give fewer rows "
+                "at a time"
+            )
+        import tclient
 
-            with self._session.use():
-                return self(tclient.from_numpy(array)).numpy()
-        call = rpc.MlpForwardCall(
-            name=self.name,
-            version=self.version or 0,
-            inputs=pb.TensorData(dtype=_code(element), shape=array.shape, data=array.tobytes()),
-            priority=priority,
-            timeout_us=queue_timeout_us,
-            deadline_us=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
-        )
-        answer = _stream_of(self._session).run(self._session, call, timeout_s)
-        if answer.WhichOneof("outcome") == "failure":
-            failure = answer.failure
-            raise _raised(_CODES.get(failure.code, "UNKNOWN"), failure.reason, failure.message)
-        output = answer.output
-        return np.frombuffer(bytearray(output.data), array.dtype).reshape(tuple(output.shape))
+        with self._session.use():
+            return self(tclient.from_numpy(array)).numpy()
 
     def describe(self) -> rpc.MlpSummary:
         """What the server says of it now: layers, parameters, bytes, FLOPs per row, state, settings."""
@@ -318,11 +323,9 @@ def _translated(error: grpc.RpcError, session: Session) -> TensorError:
 
 def _raised(status: str, reason: str, message: str) -> TensorError:
     """The exception for a refusal of the model service."""
-    if reason == "OUT_OF_MEMORY":
-        return make_error("OutOfMemoryError", message, reason=reason)
-    if status in _RAISED:
+    if status in _RAISED and reason not in BY_REASON:
         return make_error(_RAISED[status], message, reason=reason)
     busy = status in ("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE")
-    failure: ServerError = (ServerBusy if busy else RequestRefused)(message)
+    failure = BY_REASON.get(reason, ServerBusy if busy else RequestRefused)(message)
     failure.reason = reason
     return failure

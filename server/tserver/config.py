@@ -40,6 +40,11 @@ class Config:
     metrics_listen: str = ""
     log_level: str = "info"
 
+    @property
+    def max_output_bytes(self) -> int:
+        """Of the outputs of a forward pass in a message: those, too, may have what messages to the server have."""
+        return max(self.max_inline_bytes, self.max_message_bytes - (4 << 10))
+
     def listeners(self) -> dict[str, str]:
         """The addresses that somebody has chosen, by the option that says them."""
         chosen = {

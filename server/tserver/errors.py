@@ -7,6 +7,7 @@
     ├── NotFound                 a name that nothing has
     ├── SequenceGap              a batch that is not the next one
     ├── Exhausted                memory, quota, sessions, or unacknowledged replies
+    │   └── TooLarge             what was asked for does not fit into one message; asking again does not help
     ├── SessionLost              the session is gone, and why
     ├── Unauthenticated          the secret is wrong
     ├── Superseded               another stream has taken over
@@ -81,6 +82,12 @@ class Exhausted(ServerError):
     """Memory, quota, sessions, or unacknowledged replies."""
 
     reason = "RESOURCE_EXHAUSTED"
+
+
+class TooLarge(Exhausted):
+    """What was asked for does not fit into one message. Asking again does not help; the message says what does."""
+
+    reason = "TOO_LARGE_FOR_A_MESSAGE"
 
 
 class SessionLost(ServerError):

@@ -12,11 +12,14 @@ from types import ModuleType
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 import tclient
 from tclient import _exceptions
-from tests.support.serving import ServerProcess, server_environment
+from tclient._connection import translate
+from tensorcompute.v1 import status_pb2
+from tests.support.serving import ServerProcess, server_environment, serving
 
 
 def line() -> int:
@@ -186,6 +189,48 @@ def test_linear_algebra_s_error_is_a_class_of_its_own(tc: ModuleType) -> None:
 def test_every_status_of_grpc_has_its_exception() -> None:
     statuses = {code.name for code in grpc.StatusCode} - {"OK"}
     assert set(_exceptions.BY_STATUS) == statuses
+
+
+REFUSALS = {
+    "busy": (b"RESOURCE_EXHAUSTED", "", "ServerBusy"),
+    "a full queue": (b"QUEUE_FULL", "", "ServerBusy"),
+    "no memory": (b"OUT_OF_MEMORY", "", "OutOfMemoryError"),
+    "a quota": (b"QUOTA_EXCEEDED", "", "OutOfMemoryError"),
+    "outputs": (b"TOO_LARGE_FOR_A_MESSAGE", "", "RequestRefused"),
+    "a reply": (b"REPLY_TOO_LARGE", "", "RequestRefused"),
+    "a disk": (b"DISK", "", "ServerFailed"),
+    "grpc in C": (b"", "SERVER: Received message larger than max (8116209 vs. 4194304)", "RequestRefused"),
+    "grpc in Go": (b"", "grpc: received message larger than max (5 vs. 4)", "RequestRefused"),
+    "grpc in Java": (b"", "gRPC message exceeds maximum size 4: 5", "RequestRefused"),
+}
+
+
+@pytest.mark.parametrize(("reason", "text", "kind"), REFUSALS.values(), ids=REFUSALS)
+def test_a_server_is_busy_only_where_trying_again_helps(reason: bytes, text: str, kind: str) -> None:
+    class Refused(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        def details(self) -> str:
+            return text or "no"
+
+        def trailing_metadata(self) -> Any:
+            if not reason:
+                return ()
+            status = status_pb2.Status(code=8)
+            info = status_pb2.ErrorInfo(reason=reason.decode(), domain="tensorcompute")
+            status.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString())
+            return (("grpc-status-details-bin", status.SerializeToString()),)
+
+    assert type(translate(Refused(), "here:1")).__name__ == kind
+
+
+def test_memory_that_an_upload_does_not_get_is_told_as_all_memory_is() -> None:
+    with serving("--max-session-bytes", "3000000") as server, tclient.connect(server.address):
+        for make in (tclient.from_numpy, tclient.tensor):
+            with pytest.raises(tclient.OutOfMemoryError, match="3000000"):
+                make(np.zeros(4_000_000, np.uint8)).sum().item()
+        assert tclient.ones(3).tolist() == [1.0] * 3
 
 
 def test_every_class_of_the_table_is_the_builtin_that_it_is_named_for() -> None:

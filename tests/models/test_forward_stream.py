@@ -49,6 +49,23 @@ def test_a_stream_answers_every_request_and_one_that_fails_does_not_end_it(anyon
     assert "nobody" in failures[101].message
 
 
+def test_answers_of_all_sizes_come_in_messages_that_every_client_takes(anyone: Raw, name: str) -> None:
+    network = relu_mlp([4, 2000])
+    create(anyone, name, network, batching={"max_batch_size": 4000})
+    counts = [1, 520, 2, 100, 131, 500, 132, 525]
+    inputs = [torch.randn(count, 4) for count in counts]
+    calls = [ms.MlpForwardCall(id=index, name=name, inputs=tensor_data(rows)) for index, rows in enumerate(inputs)]
+    requests = [ms.MlpForwardStreamRequest(calls=calls).SerializeToString()]
+    responses = list(anyone.send_stream("MlpForwardStream", requests))
+    assert all(response.ByteSize() <= 4 << 20 for response in responses)
+    answers = {answer.id: answer for response in responses for answer in response.answers}
+    for index, rows in enumerate(inputs[:-1]):
+        torch.testing.assert_close(tensor_of(answers[index].output), network(rows))
+    refusal = answers[len(inputs) - 1].failure
+    assert (refusal.reason, refusal.retry_after_s) == ("TOO_LARGE_FOR_A_MESSAGE", 0.0)
+    assert statistics(anyone, name).inference_count == sum(counts[:-1])
+
+
 def test_the_requests_of_a_message_are_run_together(anyone: Raw, name: str) -> None:
     create(anyone, name, relu_mlp([4, 3]))
     calls = [ms.MlpForwardCall(id=index, name=name, inputs=tensor_data(torch.ones(4))) for index in range(64)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.engine.models import requests
 from tserver.engine.models.batching import BatchingConfig, QueuePolicy
 from tserver.engine.models.requests import Request, RequestQueue
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
@@ -45,6 +46,17 @@ def test_a_batch_has_no_more_rows_than_max_batch_size() -> None:
 def test_a_request_with_more_rows_than_a_batch_runs_alone() -> None:
     queue, _ = line(1, 9, 1, max_batch_size=4)
     assert sizes(queue) == [[1], [9], [1]]
+
+
+def test_a_request_that_is_larger_than_what_may_wait_is_taken_when_nothing_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "_MAX_WAITING_BYTES", 100)
+    queue, _ = line(101)
+    with pytest.raises(Exhausted, match="retry later"):
+        queue.put(Request(1, bytes(1)))
+    assert sizes(queue) == [[101]]
+    queue.put(Request(1, bytes(1)))
 
 
 def test_requests_are_held_back_for_the_delay_and_no_longer() -> None:

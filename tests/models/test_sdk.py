@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.networks import relu_mlp
 from tests.support.proxy import Proxy
-from tests.support.serving import ServerProcess
+from tests.support.serving import ServerProcess, serving
 
 ROWS = np.linspace(-1, 1, 12, dtype=np.float32).reshape(2, 6)
 
@@ -149,6 +150,58 @@ def test_large_arrays_go_as_tensors(tc: ModuleType, name: str) -> None:
     served = tc.models.create(name, [(weight, None, None)])
     rows = np.ones((50_000, 8), np.float32)
     np.testing.assert_array_equal(served(rows), np.full((50_000, 1), 8, np.float32))
+
+
+@pytest.mark.parametrize("rows", [131, 132, 520, 525, 3000], ids=str)
+def test_outputs_come_whatever_their_size(tc: ModuleType, name: str, rows: int) -> None:
+    """More than 1 MiB, more than a message has, and far more than that; the inputs are small."""
+    module = tc.nn.MLP([4, 2000])
+    served = tc.models.create(name, module)
+    inputs = np.linspace(-1, 1, rows * 4, dtype=np.float32).reshape(rows, 4)
+    expected = module(tc.from_numpy(inputs)).detach().numpy()
+    np.testing.assert_allclose(served(inputs), expected, rtol=1.3e-6, atol=1e-5)
+    np.testing.assert_allclose(served(tc.from_numpy(inputs)).numpy(), expected, rtol=1.3e-6, atol=1e-5)
+
+
+def test_outputs_that_are_too_large_for_the_queue_are_refused_with_the_remedy(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.MLP([4, 2000]))
+    assert served(np.ones((500, 4), np.float32), timeout_s=20.0).shape == (500, 2000)
+    with pytest.raises(ValueError, match=f"{name}: inputs of 9600 bytes, or their outputs, .* fewer rows"):
+        served(np.ones((600, 4), np.float32), timeout_s=20.0)
+
+
+def test_requests_of_many_threads_and_sizes_go_in_messages_that_the_server_takes(name: str) -> None:
+    import tclient
+
+    options = ("--max-message-bytes", "4000", "--max-inline-bytes", "100000", "--max-chunk-bytes", "1000")
+    with serving(*options) as server, tclient.connect(server.address) as session:
+        served = tclient.models.create(name, [(np.ones((3, 6), np.float32), None, None)])
+
+        def ask(number: int) -> None:
+            session.checksums = True  # by way of gRPC
+            for rows in (1, 7, 60, 83, 84, 90, 500)[number % 3 :]:
+                assert np.array_equal(served(np.ones((rows, 6), np.float32)), np.full((rows, 3), 6, np.float32))
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(32)))
+
+
+def test_a_request_that_a_proxy_refuses_as_too_large_goes_as_a_tensor_and_the_others_go_on(name: str) -> None:
+    import tclient
+
+    with serving("--max-message-bytes", "4000") as server, tclient.connect(server.address) as session:
+        served = tclient.models.create(name, [(np.ones((3, 6), np.float32), None, None)])
+        rows = np.ones((500, 6), np.float32)
+
+        def ask(number: int) -> None:
+            # As the client is told where nothing but a proxy takes so little.
+            session.bound_messages(1 << 20)
+            rows = np.ones((number * 20 + 1, 6), np.float32)
+            assert np.array_equal(served(rows), np.full((len(rows), 3), 6, np.float32))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(24)))
+        assert np.array_equal(served(rows), np.full((500, 3), 6, np.float32))
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {

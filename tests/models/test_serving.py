@@ -78,6 +78,67 @@ def test_inputs_of_any_shape_keep_all_dimensions_but_the_last(
     torch.testing.assert_close(tensor_of(alone.output.data), network(rows))
 
 
+def test_outputs_by_value_may_have_what_a_message_to_the_server_has(session: RawSession, name: str) -> None:
+    network = relu_mlp([4, 2000])
+    create(session, name, network)
+    for count in (132, 520):
+        rows = torch.randn(count, 4)
+        torch.testing.assert_close(forward(session, name, rows), network(rows))
+        here = session.create(data=tensor_data(rows))
+        of_tensor = session.ask("MlpForward", name=name, inputs={"tensor": here.id})
+        torch.testing.assert_close(tensor_of(of_tensor.output.data), network(rows))
+
+
+def downloaded(session: RawSession, kept: pb.TensorMeta) -> torch.Tensor:
+    """The elements of a float32 tensor that is too large for a message."""
+    elements = b"".join([part.chunk for part in session.download(kept.id)])
+    return torch.frombuffer(bytearray(elements), dtype=torch.float32)
+
+
+TOO_LARGE_OPTIONS: dict[str, dict[str, Any]] = {
+    "by value": {},
+    "kept too": {"options": {"keep": True, "return_data": True}},
+    "numbered": {"seq": 1},
+    "numbered and kept": {"seq": 1, "options": {"keep": True, "return_data": True}},
+}
+
+
+@pytest.mark.parametrize("fields", TOO_LARGE_OPTIONS.values(), ids=TOO_LARGE_OPTIONS)
+@pytest.mark.parametrize("is_here", [False, True], ids=["an array", "a tensor"])
+def test_outputs_that_no_message_has_are_refused_with_the_remedy_and_not_to_be_asked_for_again(
+    session: RawSession, name: str, fields: dict[str, Any], is_here: bool
+) -> None:
+    network = relu_mlp([4, 2000])
+    create(session, name, network)
+    rows = torch.randn(525, 4)
+    inputs: Any = {"tensor": session.create(data=tensor_data(rows)).id} if is_here else by_value(rows)
+    before = session.held()
+    with refused(Code.RESOURCE_EXHAUSTED, reason="TOO_LARGE_FOR_A_MESSAGE", naming="Download") as told:
+        session.ask("MlpForward", name=name, inputs=inputs, **fields)
+    assert told.retry_after_s is None
+    assert session.held() == before
+    # What is numbered is run in its place, and looked at then.
+    assert statistics(session, name).execution_count == int("seq" in fields)
+    kept = session.ask("MlpForward", name=name, inputs=inputs, options={"keep": True}).output.tensor
+    torch.testing.assert_close(downloaded(session, kept).reshape(525, 2000), network(rows))
+
+
+def test_a_layer_returns_what_a_message_has_and_refuses_more_with_the_remedy(session: RawSession) -> None:
+    inputs, weight = torch.randn(400, 3), torch.randn(2700, 3)
+    layer: dict[str, Any] = {"weight": by_value(weight)}
+    for keep in (False, True):
+        options = {"keep": keep, "return_data": True}
+        answer = session.ask("LayerForward", inputs=by_value(inputs[:380]), options=options, **layer)
+        torch.testing.assert_close(tensor_of(answer.output.data), F.linear(inputs[:380], weight))
+        before = session.held()
+        with refused(Code.RESOURCE_EXHAUSTED, reason="TOO_LARGE_FOR_A_MESSAGE", naming="Download") as told:
+            session.ask("LayerForward", inputs=by_value(inputs), options=options, **layer)
+        assert told.retry_after_s is None
+        assert session.held() == before
+    kept = session.ask("LayerForward", inputs=by_value(inputs), options={"keep": True}, **layer).output.tensor
+    torch.testing.assert_close(downloaded(session, kept).reshape(400, 2700), F.linear(inputs, weight))
+
+
 def test_inputs_by_value_can_be_kept(session: RawSession, name: str) -> None:
     network = relu_mlp([6, 3])
     create(session, name, network)

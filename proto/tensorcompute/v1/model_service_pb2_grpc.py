@@ -32,7 +32,10 @@ class ModelServiceStub:
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     def __init__(self, channel):
@@ -120,7 +123,10 @@ class ModelServiceServicer:
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     def NeuronForward(self, request, context):
@@ -375,7 +381,10 @@ class ModelService:
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     @staticmethod

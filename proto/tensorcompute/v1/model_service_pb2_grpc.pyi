@@ -33,7 +33,10 @@ class ModelServiceStub:
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     @_typing.overload
@@ -156,7 +159,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -275,7 +281,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
     directory, networks outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept.
+    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
+    with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
+    fewer rows.
     """
 
     @_abc_1.abstractmethod

@@ -251,7 +251,7 @@ class TensorServiceServicer:
 
         Errors:
         NOT_FOUND           the tensor is unknown to this session; create it again.
-        RESOURCE_EXHAUSTED  the elements are too many for one message; use Download.
+        RESOURCE_EXHAUSTED  reason TOO_LARGE_FOR_A_MESSAGE: the elements are too many for one message; use Download.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -122,7 +122,7 @@ class TensorServiceStub:
 
     Errors:
       NOT_FOUND           the tensor is unknown to this session; create it again.
-      RESOURCE_EXHAUSTED  the elements are too many for one message; use Download.
+      RESOURCE_EXHAUSTED  reason TOO_LARGE_FOR_A_MESSAGE: the elements are too many for one message; use Download.
     """
     ListTensors: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]
     """ListTensors describes the tensors of the session, in the order of their ids."""
@@ -268,7 +268,7 @@ class TensorServiceAsyncStub(TensorServiceStub):
 
     Errors:
       NOT_FOUND           the tensor is unknown to this session; create it again.
-      RESOURCE_EXHAUSTED  the elements are too many for one message; use Download.
+      RESOURCE_EXHAUSTED  reason TOO_LARGE_FOR_A_MESSAGE: the elements are too many for one message; use Download.
     """
     ListTensors: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListTensorsRequest, _tensor_service_pb2.ListTensorsResponse]  # type: ignore[assignment]
     """ListTensors describes the tensors of the session, in the order of their ids."""
@@ -477,7 +477,7 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           NOT_FOUND           the tensor is unknown to this session; create it again.
-          RESOURCE_EXHAUSTED  the elements are too many for one message; use Download.
+          RESOURCE_EXHAUSTED  reason TOO_LARGE_FOR_A_MESSAGE: the elements are too many for one message; use Download.
         """
 
     @_abc_1.abstractmethod

@@ -23,7 +23,7 @@ from tserver.engine.operations import Operation, UnknownOperation
 from tserver.engine.reads import Deferred
 from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
 from tserver.engine.values import Elements, Packed, decode, describe, encode
-from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, UnknownId
+from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, TooLarge, UnknownId
 
 # torch's messages are short; one that quotes an argument back must not fill the reply.
 _MAX_MESSAGE = 4096
@@ -329,7 +329,7 @@ class Executor:
 
 
 def _no_room(operation: Operation, size: int) -> Exhausted:
-    return Exhausted(
+    return TooLarge(
         f"{operation.name}: the reply has no room for {size} bytes more; read in smaller batches, or as a tensor",
         reason="REPLY_TOO_LARGE",
     )
@@ -372,5 +372,5 @@ def _server_error_type(error: ServerError) -> str:
     if isinstance(error, UnknownId):
         return "KeyError"
     if isinstance(error, Exhausted):
-        return "RuntimeError" if error.reason == "REPLY_TOO_LARGE" else "OutOfMemoryError"
+        return "RuntimeError" if isinstance(error, TooLarge) else "OutOfMemoryError"
     return "ValueError" if isinstance(error, (InvalidArgument, AlreadyExists)) else "RuntimeError"

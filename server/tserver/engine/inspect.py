@@ -18,7 +18,7 @@ from tserver.engine.space import Space, Staged
 from tserver.engine.transfers import bring, send
 from tserver.engine.uploads import Upload
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
-from tserver.errors import Exhausted, InvalidArgument, UnknownId
+from tserver.errors import Exhausted, InvalidArgument, TooLarge, UnknownId
 
 
 def description(tensor: torch.Tensor, ref: pb.Ref | None = None) -> pb.TensorMeta:
@@ -67,34 +67,36 @@ def staged(space: Space, ref: pb.Ref) -> Staged:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
 
 
-def get_tensor(space: Space, request: ts.GetTensorRequest) -> ts.GetTensorResponse:
-    """Describe a tensor, with its elements and its text if asked for."""
+def get_tensor(space: Space, request: ts.GetTensorRequest, max_data_bytes: int | None = None) -> ts.GetTensorResponse:
+    """Describe a tensor, with its elements and its text if asked for. Raises: TooLarge."""
     tensor = space.tensor(request.tensor)
     response = ts.GetTensorResponse(tensor=description(tensor, request.tensor))
     if request.include_data:
-        response.data.CopyFrom(_read_checked(space, tensor))
+        check_size(tensor, max_data_bytes or space.max_inline_bytes)
+        response.data.CopyFrom(read_inline(tensor))
     if request.include_text:
         response.text = repr(tensor)
     return response
 
 
-def returning_data(operation: Operation) -> Operation:
-    """The operation, with the elements of its result returned and nothing kept."""
+def bounded(operation: Operation, max_bytes: int, *, keep: bool) -> Operation:
+    """The operation, failing where the elements of its result are too many for a message; unless it is kept, its result
+    is those elements.
+    """
 
-    def run(space: Space, *args: Any) -> pb.TensorData:
-        return _read_checked(space, operation.call(space, args, {}))
+    def run(space: Space, *args: Any) -> torch.Tensor | pb.TensorData:
+        result = operation.call(space, args, {})
+        check_size(result, max_bytes)
+        return result if keep else read_inline(result)
 
     return Operation(operation.name, run, needs_space=True)
 
 
-def _read_checked(space: Space, tensor: torch.Tensor) -> pb.TensorData:
+def check_size(tensor: torch.Tensor, max_bytes: int) -> None:
+    """Raises: TooLarge for a tensor that has more bytes than are sent in one message."""
     size = tensor.numel() * tensor.itemsize
-    if size > space.max_inline_bytes:
-        raise Exhausted(
-            f"the tensor has {size} bytes, a message carries {space.max_inline_bytes}; use Download",
-            reason="TOO_LARGE_FOR_A_MESSAGE",
-        )
-    return read_inline(tensor)
+    if size > max_bytes:
+        raise TooLarge(f"the tensor has {size} bytes, a message carries {max_bytes}; use Download for one that is kept")
 
 
 def list_tensors(space: Space, request: ts.ListTensorsRequest) -> Generator[None, None, ts.ListTensorsResponse]:

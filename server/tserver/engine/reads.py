@@ -22,7 +22,7 @@ from tserver.engine.inspect import stage
 from tserver.engine.space import Space
 from tserver.engine.transfers import Arrival, bring
 from tserver.engine.values import Elements, read
-from tserver.errors import Exhausted
+from tserver.errors import TooLarge
 
 # What the description around the elements takes in a reply, at most.
 _REPLY_MARGIN = 4096
@@ -66,7 +66,7 @@ def numpy(space: Space, tensor: Tensor, *, force: bool = False) -> Any:
 def tolist(space: Space, tensor: Tensor) -> Any:
     """A nested list, unless it would only be made to be refused: a list takes many times the memory of its elements."""
     if tensor.numel() * 2 > space.reply_room:
-        raise Exhausted(
+        raise TooLarge(
             f"Tensor.tolist: a list of {tensor.numel()} elements is too large for a reply; use numpy()",
             reason="REPLY_TOO_LARGE",
         )

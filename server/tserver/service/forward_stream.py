@@ -15,10 +15,11 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.values import dtype_of
-from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.errors import Exhausted, InvalidArgument, ServerError, TooLarge
 from tserver.service.status import code_of
 
 if TYPE_CHECKING:
+    from tserver.config import Config
     from tserver.engine.models import ModelDoor, Served
     from tserver.engine.models.requests import Request
     from tserver.service.calls import Context
@@ -36,10 +37,10 @@ _MESSAGE_BYTES = 1 << 20
 class ForwardStream:
     """The requests of one stream."""
 
-    def __init__(self, door: ModelDoor, context: Context, max_inline_bytes: int) -> None:
+    def __init__(self, door: ModelDoor, context: Context, config: Config) -> None:
         self._door = door
         self._context = context
-        self._max_inline_bytes = max_inline_bytes
+        self._config = config
         self._under_way: dict[int, tuple[Served, Request]] = {}
         # Answers that are to be sent, and what each takes of _MAX_BYTES.
         self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
@@ -82,10 +83,10 @@ class ForwardStream:
                 size = count = taken = 0
                 for answer, room in self._answers:
                     size += len(answer.output.data) + 64
+                    if count and size > _MESSAGE_BYTES:
+                        break
                     taken += room
                     count += 1
-                    if size > _MESSAGE_BYTES:
-                        break
                 message = ms.MlpForwardStreamResponse(answers=[answer for answer, _ in self._answers[:count]])
                 del self._answers[:count]
                 await self._context.write(message.SerializeToString())
@@ -101,10 +102,7 @@ class ForwardStream:
                 raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
             data = call.inputs
             elements = data.data
-            if len(elements) > self._max_inline_bytes:
-                raise InvalidArgument(
-                    f"inputs of {len(elements)} bytes are too large for a message (limit {self._max_inline_bytes})"
-                )
+            check_inputs(len(elements), self._config)
             served = self._door.registry.find(call.name, call.version)
             shape = list(data.shape)
             request = self._door.request(served, dtype_of(data.dtype), shape, elements)
@@ -112,7 +110,7 @@ class ForwardStream:
             if call.deadline_us:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
             shape[-1] = served.out_features
-            room = _ANSWER_BYTES + request.rows * served.out_features * served.dtype.itemsize
+            room = _ANSWER_BYTES + check_outputs(served, request.rows, self._config)
             request.settled = lambda request: self._end(number, served, shape, request, room)
             self._door.put(served, request)
         except ServerError as error:
@@ -128,12 +126,6 @@ class ForwardStream:
         self._room.set()
         answer = ms.MlpForwardAnswer(id=number, version=served.version)
         error = request.error
-        if error is None and len(request.output) > self._max_inline_bytes:
-            error = Exhausted(
-                f"the outputs have {len(request.output)} bytes, a message carries {self._max_inline_bytes}; "
-                "send fewer rows",
-                reason="TOO_LARGE_FOR_A_MESSAGE",
-            )
         if error is not None:
             answer.failure.CopyFrom(_failure(error))
         else:
@@ -144,6 +136,26 @@ class ForwardStream:
     def _tell(self, answer: ms.MlpForwardAnswer, room: int) -> None:
         self._answers.append((answer, room))
         self._changed.set()
+
+
+def check_inputs(size_bytes: int, config: Config) -> None:
+    """Raises: InvalidArgument for inputs by value that are too large for a message."""
+    if size_bytes > config.max_inline_bytes:
+        raise InvalidArgument(
+            f"inputs of {size_bytes} bytes are too large for a message (limit {config.max_inline_bytes}); "
+            "use Upload, or send fewer rows"
+        )
+
+
+def check_outputs(served: Served, rows: int, config: Config) -> int:
+    """The size of the outputs, before anything is run. Raises: TooLarge if they do not fit into a message."""
+    size_bytes = rows * served.out_features * served.dtype.itemsize
+    if size_bytes > config.max_output_bytes:
+        raise TooLarge(
+            f"the outputs have {size_bytes} bytes, a message carries {config.max_output_bytes}; "
+            "send fewer rows, or have MlpForward keep them and use Download"
+        )
+    return size_bytes
 
 
 def _failure(error: ServerError) -> ms.ForwardFailure:

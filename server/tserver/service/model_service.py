@@ -22,9 +22,9 @@ from tserver.engine.models.requests import Request
 from tserver.engine.models.sources import FileSource, SpecSource
 from tserver.engine.operations import Operation
 from tserver.engine.values import bytes_of, dtype_of
-from tserver.errors import Exhausted, InvalidArgument
+from tserver.errors import InvalidArgument
 from tserver.service.calls import Callers, Calls, Context, require
-from tserver.service.forward_stream import ForwardStream
+from tserver.service.forward_stream import ForwardStream, check_inputs, check_outputs
 from tserver.session.framing import chunk_frame
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ class ModelServicer:
             return await self._forward_by_value(request, operand, context)
         session = self._session(request, context)
         if isinstance(operand, pb.TensorData):
-            self._check_inline(len(operand.data))
+            check_inputs(len(operand.data), self._config)
             served, shape = self._registry.find(request.name, request.version), list(operand.shape)
             wanted = self._door.request(served, dtype_of(operand.dtype), shape, operand.data)
+            if _wants_data(request):
+                check_outputs(served, wanted.rows, self._config)
         else:
             served, wanted, shape = await self._read(session, request)
         wanted.as_tensor = request.options.keep
@@ -96,12 +98,16 @@ class ModelServicer:
                 staged = await session.run(lambda space: inspect.stage(space, outputs))
                 wanted.output = memoryview(staged.data)
             return self._response(served, wanted.output, shape)
-        output = await session.run(lambda space: _keep(space, wanted.output, shape, request.options.return_data))
+        output = await session.run(
+            lambda space: _keep(
+                space, wanted.output, shape, self._config.max_output_bytes if request.options.return_data else 0
+            )
+        )
         return ms.MlpForwardResponse(output=output, version=served.version)
 
     async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], context: Context) -> None:
         """See the proto."""
-        await ForwardStream(self._door, context, self._config.max_inline_bytes).run(requests)
+        await ForwardStream(self._door, context, self._config).run(requests)
 
     # --- the keeping of networks ---
 
@@ -213,14 +219,17 @@ class ModelServicer:
         """One call of the session."""
         options = request.options
         session = self._session(request, context)
+        most = self._config.max_output_bytes
         if not options.keep:
-            calls = Calls(session, request.context.seq).add(inspect.returning_data(operation), *operands, keep=False)
-            reply = await calls.run()
+            operation = inspect.bounded(operation, most, keep=False)
+            reply = await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
             return ms.ForwardOutput(data=reply.results[0].value.data)
+        if options.return_data:
+            operation = inspect.bounded(operation, most, keep=True)
         output = ms.ForwardOutput(tensor=await Calls(session, request.context.seq).add(operation, *operands).tensor())
         if options.return_data:
             wanted = ts.GetTensorRequest(tensor=output.tensor.id, include_data=True)
-            response = await session.run(lambda space: inspect.get_tensor(space, wanted))
+            response = await session.run(lambda space: inspect.get_tensor(space, wanted, most))
             output.data.CopyFrom(response.data)
         return output
 
@@ -238,10 +247,11 @@ class ModelServicer:
         self, request: ms.MlpForwardRequest, data: pb.TensorData, context: Context
     ) -> ms.MlpForwardResponse:
         elements = data.data
-        self._check_inline(len(elements))
+        check_inputs(len(elements), self._config)
         served = self._registry.find(request.name, request.version)
         shape = list(data.shape)
         wanted = self._door.request(served, dtype_of(data.dtype), shape, elements)
+        check_outputs(served, wanted.rows, self._config)
         wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
         wanted.deadline = _deadline(context)
         await self._door.run(served, wanted)
@@ -259,6 +269,8 @@ class ModelServicer:
             tensor = space.tensor(ref)
             model = served.ready()
             wanted = Request(model.check(tensor.dtype, tensor.shape), None)
+            if _wants_data(request):
+                check_outputs(served, wanted.rows, self._config)
             if wanted.rows >= served.batching.max_batch_size:
                 # Nobody could join it: it is run here and now, and not copied.
                 wanted.output = self._registry.forward(space.state.line, served.name, served.version, tensor)
@@ -277,12 +289,6 @@ class ModelServicer:
 
     def _response(self, served: Served, output: Any, shape: list[int]) -> ms.MlpForwardResponse:
         data = output if isinstance(output, memoryview) else bytes_of(output).data
-        if len(data) > self._config.max_inline_bytes:
-            raise Exhausted(
-                f"the outputs have {len(data)} bytes, a message carries {self._config.max_inline_bytes}; "
-                "keep them and use Download",
-                reason="TOO_LARGE_FOR_A_MESSAGE",
-            )
         elements = pb.TensorData(dtype=DTYPE_CODES[served.dtype], shape=shape, data=bytes(data))
         return ms.MlpForwardResponse(output=ms.ForwardOutput(data=elements), version=served.version)
 
@@ -299,13 +305,6 @@ class ModelServicer:
             await self._door.in_thread(source.parse, uploaded.data)
         return source
 
-    def _check_inline(self, size: int) -> None:
-        if size > self._config.max_inline_bytes:
-            raise InvalidArgument(
-                f"inputs of {size} bytes are too large for a message (limit {self._config.max_inline_bytes}); "
-                "use Upload"
-            )
-
     def _check_session(self, request: Any, context: Context) -> None:
         """Nothing of a session is needed; but where one is named, it must be."""
         if request.context.session:
@@ -315,8 +314,12 @@ class ModelServicer:
         return self._callers.session(request.context.session, context)
 
 
-def _keep(space: Any, tensor: Any, shape: list[int], return_data: bool) -> ms.ForwardOutput:
-    """Leave an output in the session."""
+def _wants_data(request: ms.MlpForwardRequest) -> bool:
+    return request.options.return_data or not request.options.keep
+
+
+def _keep(space: Any, tensor: Any, shape: list[int], max_data_bytes: int) -> ms.ForwardOutput:
+    """Leave an output in the session, and return its elements, too, unless they may have no bytes."""
     tensor = streams.adopt(tensor).reshape(shape)
     if space.max_bytes:
         space.charge("MlpForward", tensor, elsewhere=False)
@@ -324,8 +327,9 @@ def _keep(space: Any, tensor: Any, shape: list[int], return_data: bool) -> ms.Fo
     space.keep(call_id, tensor)
     ref = pb.Ref(id=call_id)
     output = ms.ForwardOutput(tensor=inspect.description(tensor, ref))
-    if return_data:
-        output.data.CopyFrom(inspect.get_tensor(space, ts.GetTensorRequest(tensor=ref, include_data=True)).data)
+    if max_data_bytes:
+        wanted = ts.GetTensorRequest(tensor=ref, include_data=True)
+        output.data.CopyFrom(inspect.get_tensor(space, wanted, max_data_bytes).data)
     return output
 
 

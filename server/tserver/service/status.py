@@ -49,6 +49,7 @@ _CALL_REASONS: dict[str, grpc.StatusCode] = {
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "RESOURCE_EXHAUSTED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "TOO_LARGE_FOR_A_MESSAGE": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INVALID_ARGUMENT": grpc.StatusCode.INVALID_ARGUMENT,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
@@ -75,7 +76,7 @@ def trailers(
     code = codes(error)
     status = status_pb2.Status(code=code.value[0], message=error.message)
     _attach(status, status_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=details))
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.reason != errors.TooLarge.reason:
         retry = status_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(int(float(retry_after_s or 1) * 1e9))
         _attach(status, retry)

@@ -134,7 +134,8 @@ class RequestQueue:
                     retry_after_s="0.1",
                 )
             size = len(request.data) if request.data is not None else 0
-            if self._bytes + size > _MAX_WAITING_BYTES:
+            # One that is alone is taken whatever its size: it would never be, later.
+            if self._bytes and self._bytes + size > _MAX_WAITING_BYTES:
                 raise Exhausted(
                     f"inputs of {self._bytes} bytes wait for this model, and {size} more are too many; retry later",
                     reason="QUEUE_FULL",
