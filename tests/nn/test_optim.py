@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tserver.engine import optimizers
+from tserver.engine.versions import set_data
 
 OPTIMISERS: dict[str, Callable[[Any, Any], Any]] = {
     "SGD": lambda optim, p: optim.SGD(p, lr=0.1),
@@ -200,6 +201,51 @@ def test_the_server_refuses_kinds_and_options_that_it_does_not_know() -> None:
         optimizers.OWN_OPERATIONS["tc.optimizer_step"](parameter, [])
     with pytest.raises(ValueError, match="options for 2 groups, but there are 1"):
         optimizers.OWN_OPERATIONS["tc.optimizer_step"](make("SGD", [group], {}), [{}, {}])
+
+
+def _a_larger_parameter(parameter: Any, state: list[Any]) -> None:
+    set_data(parameter, torch.ones(1 << 24))
+
+
+def _a_larger_parameter_and_gradient(parameter: Any, state: list[Any]) -> None:
+    set_data(parameter, torch.ones(1 << 24))
+    parameter.grad = torch.ones(1 << 24)
+
+
+def _a_parameter_without_memory_of_its_own(parameter: Any, state: list[Any]) -> None:
+    set_data(parameter, torch.ones(1).expand(4))
+
+
+def _less_to_remember(parameter: Any, state: list[Any]) -> None:
+    for value in state:
+        if value.dim():
+            set_data(value, torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "Adagrad"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        _a_larger_parameter,
+        _a_larger_parameter_and_gradient,
+        _a_parameter_without_memory_of_its_own,
+        _less_to_remember,
+    ],
+    ids=lambda change: change.__name__.strip("_"),
+)
+def test_a_fused_step_refuses_what_it_would_take_the_parameters_size_for(
+    kind: str, change: Callable[[Any, list[Any]], None]
+) -> None:
+    parameter = torch.ones(4, requires_grad=True)
+    parameter.grad = torch.ones(4)
+    options = {"fused": True, "lr": 0.1, **({"momentum": 0.9} if kind == "SGD" else {})}
+    optimizer = optimizers.make(kind, [{"params": [parameter]}], options)
+    optimizer.step([])
+    change(parameter, optimizer.state()[1])
+    before = parameter.detach().clone()
+    with pytest.raises(RuntimeError, match="with fused=True has a"):
+        optimizer.step([])
+    assert torch.equal(parameter, before)
 
 
 # Schedules

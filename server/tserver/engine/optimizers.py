@@ -74,6 +74,7 @@ class Optimizer:
     def step(self, updates: Sequence[Group]) -> None:
         """One step; updates has one mapping a group, the options that have changed since the last call."""
         self._update(updates)
+        self._check_fused()
         self._inner.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -145,6 +146,23 @@ class Optimizer:
         for group, changes in zip(self._inner.param_groups, updates, strict=False):
             group.update(changes)
 
+    def _check_fused(self) -> None:
+        """Refuse what fused kernels would take the parameter's size for: they look at no other's."""
+        for group in self._inner.param_groups:
+            if not group.get("fused"):
+                continue
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                given = {"gradient": param.grad, **self._inner.state.get(param, {}), "parameter": param}
+                for name, value in given.items():
+                    if name != "step" and isinstance(value, Tensor) and not _is_like(value, param):
+                        raise RuntimeError(
+                            f"optimizer: {self._kind} with fused=True has a {name} of shape {list(value.shape)} and "
+                            f"strides {list(value.stride())} for a parameter of shape {list(param.shape)}; make it one "
+                            "of the same shape that has memory for each element, or use fused=False"
+                        )
+
     def _group(self, group: Group) -> dict[str, Any]:
         if "params" not in group:
             raise TypeError("optimizer: a group has no 'params'; give it a list of parameters")
@@ -161,6 +179,12 @@ class Optimizer:
             return
         if not _is_plain(value) and not isinstance(value, Tensor):
             raise TypeError(f"optimizer: {name} is a {type(value).__name__}; give a number")
+
+
+def _is_like(tensor: Tensor, param: Tensor) -> bool:
+    """Whether it has the shape, and memory for each of its elements. torch itself compares dtypes and devices."""
+    room = tensor.untyped_storage().nbytes() - tensor.storage_offset() * tensor.itemsize
+    return tensor.shape == param.shape and tensor.numel() * tensor.itemsize <= room
 
 
 def _is_plain(value: Any) -> bool:
