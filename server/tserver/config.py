@@ -26,6 +26,7 @@ class Config:
     max_chunk_bytes: int = 1 << 20
     max_batches_in_flight: int = 64
     max_nesting: int = 64
+    max_call_elements: int = 0
     single_owner: bool = False
     threads: int = 0
     drain_s: float = 10.0

@@ -64,6 +64,20 @@ OVERRUNS: dict[str, Calls] = {
     "expand and add": lambda s: expanded(s, ("Tensor.__add__", Kept(6), 1)),
     "expand and change the dtype": lambda s: expanded(s, ("Tensor.double", Kept(6))),
     "expand and read": lambda s: expanded(s, ("tc.read", Kept(6))),
+    "expand and sum": lambda s: expanded(s, ("Tensor.sum", Kept(6))),
+    "expand and multiply out": lambda s: expanded(s, ("prod", Kept(6))),
+    "expand and look for the largest": lambda s: expanded(s, ("Tensor.argmax", Kept(6))),
+    "expand and compare": lambda s: expanded(s, ("equal", Kept(6), Kept(6))),
+    "expand and spread out": lambda s: expanded(s, ("Tensor.std", Kept(6))),
+    "expand, split and sum": lambda s: [
+        *expanded(s, ("Tensor.view", Kept(6), 2, -1)),
+        s.call(0, "Tensor.sum", Kept(7), 1),
+    ],
+    "expand and mask": lambda s: [
+        *expanded(s, ("Tensor.bool", Kept(5))),
+        s.call(8, "Tensor.expand", Kept(7), HUGE),
+        s.call(0, "Tensor.__getitem__", Kept(5), Kept(8)),
+    ],
     "an outer product": lambda s: [s.call(5, "ones", SIDE), s.call(7, "outer", Kept(5), Kept(5))],
     "broadcasting": lambda s: [
         s.call(5, "ones", SIDE, 1),
@@ -82,7 +96,7 @@ OVERRUNS: dict[str, Calls] = {
 def test_more_memory_than_there_is_is_refused_and_the_server_lives(nothing_leaks: RawSession, name: str) -> None:
     session = nothing_leaks
     made = {**FACTORIES, **OVERRUNS}[name](session)
-    reply = session.run(*made, frees=[5, 6, 7])
+    reply = session.run(*made, frees=[5, 6, 7, 8])
     error = reply.error(len(made) - 1)
     assert len(reply.errors) == 1
     assert (error.reason, error.type) == ("OUT_OF_MEMORY", "OutOfMemoryError"), error

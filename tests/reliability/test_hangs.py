@@ -17,15 +17,16 @@ from tests.support.values import Kept
 
 HANG_S = 1.0
 DRAIN_S = 2.0
-# A sum that takes days.
+# A sum that takes days, where the server is told to allow it.
 ENDLESS = 10**15
+ALLOWED = ("--max-call-elements", str(2**62))
 
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[ServerProcess]:
     """A server that gives up soon."""
     options = ["--hang-s", str(HANG_S), "--drain-s", str(DRAIN_S), "--lease-s", "60"]
-    with serving(*options) as server:
+    with serving(*options, *ALLOWED) as server:
         yield server
 
 
@@ -47,7 +48,7 @@ def test_a_server_that_hangs_is_started_again_and_says_why(impatient: ServerProc
 
 
 def test_a_server_that_is_told_to_stop_within_a_kernel_stops_in_time() -> None:
-    with serving("--drain-s", str(DRAIN_S)) as server, RawSession(server.address) as session:
+    with serving("--drain-s", str(DRAIN_S), *ALLOWED) as server, RawSession(server.address) as session:
         calls = [session.call(1, "ones", 1), session.call(2, "Tensor.expand", Kept(1), ENDLESS)]
         calls.append(session.call(3, "Tensor.sum", Kept(2)))
         with session.stream() as stream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tserver.engine import cost
 from tserver.engine.memory import check_factory
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
@@ -33,12 +34,16 @@ def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str
         # What the calls of a program write is not looked at one by one.
         writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
         space.settle(writes=writes)
+    if space.has_giants:
+        cost.check(operation.name, args, kwargs)
     if space.has_meta:
         result = call_on_one_device(space, operation, args, kwargs)
     else:
         result = operation.call(space, args, kwargs)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
+    if operation.stretches and not space.has_giants and cost.is_giant(result):
+        space.meet_giant()
     if space.max_bytes:
         elsewhere = writes and (result is None or operation.name.startswith("tc.run"))
         space.charge(operation.name, result, elsewhere=elsewhere)

@@ -29,7 +29,7 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
-from tserver.engine import threads
+from tserver.engine import cost, threads
 from tserver.engine.completions import Awaited, Completions
 from tserver.engine.device import DeviceStatus, choose_device, device_status, limit_data_segment
 from tserver.engine.device_guards import guarded_on_device
@@ -304,6 +304,7 @@ class Engine:
 
     def __init__(self, config: Config, *, on_fatal: Callable[[str], None]) -> None:
         self.device = choose_device(config.device)
+        cost.set_up(config.max_call_elements)
         self.torch_version: str = torch.__version__
         self.ready: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self.memory = HostMemory(self.device)

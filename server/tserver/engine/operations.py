@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tserver.engine import extents
+from tserver.engine import cost, extents
 from tserver.engine.guards import guarded
 from tserver.engine.new_memory import BACKWARD, fills, has_graph, on_zeros
 from tserver.engine.threads import spread
@@ -45,6 +45,8 @@ class Operation:
     is_factory: bool = False
     # The size of its result is in its arguments, and is checked before memory is taken.
     allocates: bool = False
+    # Its result may be a view of many more elements than there are (cost.py).
+    stretches: bool = False
     # The session's space is the first argument.
     needs_space: bool = False
     # A packed sequence is passed as it is, not as a list.
@@ -65,7 +67,7 @@ class Operation:
 
     def settle(self) -> None:
         """Work out what follows from the other fields."""
-        self.is_plain = not (self.is_factory or self.allocates or self.needs_space)
+        self.is_plain = not (self.is_factory or self.allocates or self.stretches or self.needs_space)
         self.is_direct = self.is_plain and not self.on_zeros
 
     def call(self, space: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -122,7 +124,7 @@ class Operations:
             if function is None:
                 self._absent.add(name)
                 continue
-            function = guarded(name, counted(name, function))
+            function = cost.bounded(name, guarded(name, counted(name, function)))
             flag = entry.get("writes_if")
             self._by_name[name] = Operation(
                 name,
@@ -131,6 +133,7 @@ class Operations:
                 effect_flags=((flag["flag"], bool(flag["default"])),) if flag else (),
                 is_factory=bool(entry.get("factory")),
                 allocates=_allocates(entry),
+                stretches=cost.stretches(name),
             )
         # Our own operations come last: some stand in for torch's function of that name.
         for operation in own:

@@ -68,7 +68,7 @@ def _set_printoptions(*args: Any, **kwargs: Any) -> None:
 
 _MOST_PRINTED = {"precision": 100, "edgeitems": 1000}
 # Elements that one text may show: torch formats them one by one.
-_MAX_SHOWN = 1_000_000
+_MAX_SHOWN = 100_000
 
 
 def _shown(function: Callable[..., str]) -> Callable[..., str]:

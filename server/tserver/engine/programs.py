@@ -21,6 +21,8 @@ from tserver.errors import InvalidArgument
 MAX_CALLS = 100_000
 # Operations that look at a session from outside, which a run cannot do.
 _NOT_WITHIN = frozenset({"tc.read", "tc.numpy", "tc.describe", "tc.program"})
+# Programs that run programs could make calls without number; the client records the calls of the inner one instead.
+_NOT_NESTED = frozenset({"tc.run", "tc.run_with_effects"})
 
 # What a slot holds before it is filled, and after it was let go.
 _EMPTY = object()
@@ -94,7 +96,7 @@ class _Step:
         self.frees = tuple(call.frees)
         self.mode: Mode | None = None
         self.is_recordable = (
-            operation.is_plain
+            (operation.is_plain or operation.stretches)
             and not operation.changes(dict.fromkeys(kwargs, False))
             # What may be told to write is recorded where it is told by name not to, or not told at all.
             and (not operation.effect_flags or not any(value is True or _has_slot(value) for value in args[1:]))
@@ -132,7 +134,7 @@ class Program:
             raise InvalidArgument(f"operation index {call.operation} is not defined by the session")
         operation = space.operations[call.operation]
         operation = operation.at_once or operation
-        if operation.name in _NOT_WITHIN:
+        if operation.name in _NOT_WITHIN | _NOT_NESTED:
             raise InvalidArgument(f"{operation.name} cannot be a call of a program")
         filled.difference_update(call.frees)
         args = [decode(slots, value) for value in call.args]
@@ -189,7 +191,8 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        if operation.is_direct and not space.has_meta and "out" not in kwargs:
+        is_free = not (space.has_meta or space.has_giants)
+        if operation.is_direct and is_free and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:
                 return result

@@ -154,7 +154,9 @@ class Space:
         self._listed: tuple[int, list[int]] = (0, [])
         # Staged elements that are still in the memory of a tensor.
         self._lent: weakref.WeakSet[Staged] = weakref.WeakSet()
-        # Whether each call must be looked at before it is run: for the quota, for what is lent, or for devices.
+        # Whether there has been a view of many more elements than there are, which no kernel may go through (cost.py).
+        self.has_giants = False
+        # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices or giants.
         self.watched = bool(max_bytes)
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
         self.has_meta = False
@@ -245,6 +247,10 @@ class Space:
         """An argument names the meta device: from now on calls are looked at for where their operands are."""
         self.has_meta = self.watched = True
 
+    def meet_giant(self) -> None:
+        """A view of many more elements than there are has come into being: from now on calls are looked at."""
+        self.has_giants = self.watched = True
+
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         if self.max_bytes:
@@ -321,7 +327,7 @@ class Space:
                 staged.settle()
             self._lent.clear()
         if not self._lent:
-            self.watched = bool(self.max_bytes or self.has_meta)
+            self.watched = bool(self.max_bytes or self.has_meta or self.has_giants)
 
     def _check_quota(self, what: str, size: int) -> None:
         held = self._ledger.total() + self.uploads.held_bytes + size

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tserver.engine import cost
+
 # Multiplications from which on a product takes all cores: some tenths of a millisecond on one.
 _HEAVY = 1 << 24
-_PRODUCTS = frozenset(
-    f"{prefix}{name}" for prefix in ("", "Tensor.") for name in ("matmul", "mm", "bmm", "__matmul__", "__rmatmul__")
-) | {"nn.functional.linear", "linalg.matmul", "conv1d", "conv2d", "conv3d"}
 
 
 class _AllCores:
@@ -55,17 +54,24 @@ def is_heavy(multiplications: int) -> bool:
 
 
 def spread(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function behind a name of the table; a product takes all cores where it is heavy."""
-    if name not in _PRODUCTS:
+    """The function behind a name of the table; a product takes all cores where it is heavy, and is refused where it
+    would take for ever.
+    """
+    bound = cost.PRODUCTS.get(name)
+    if bound is None:
         return function
 
     @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
     def product(*args: Any, **kwargs: Any) -> Any:
         if len(args) > 1:
             left, right = args[0], args[1]
-            if isinstance(left, Tensor) and isinstance(right, Tensor) and is_heavy(left.numel() * _width(right)):
-                with all_cores:
-                    return function(*args, **kwargs)
+            if isinstance(left, Tensor) and isinstance(right, Tensor) and left.numel() * _width(right) >= _HEAVY:
+                cost.check_bound(name, bound, args, kwargs)
+                if all_cores.all > all_cores.few:
+                    with all_cores:
+                        return function(*args, **kwargs)
+        elif kwargs:
+            cost.check_bound(name, bound, args, kwargs)
         return function(*args, **kwargs)
 
     return product
