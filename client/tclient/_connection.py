@@ -42,8 +42,11 @@ _OPTIONS = (
 
 # For a small answer. The line may be full of bulk bytes that go first: half a minute of a slow one lies in buffers.
 ANSWER_S = 60.0
-# Pauses before OpenSession is tried again where the connection broke; where nobody listens, that is told soon.
-_OPENING_PAUSES_S = (0.1, 0.2, 0.3)
+# How long a connection that broke while the session was opened is waited for again: where nobody listens, that is told
+# soon; where it took a while to break, the server is far.
+_REOPEN_S = 0.5
+_REOPEN_TIMES = 10
+_REOPEN_PAUSE_S = 0.02
 
 # After these the session may still be there: open the stream again, and send again what was not answered.
 _RESUMABLE = frozenset({"UNAVAILABLE", "CANCELLED", "UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
@@ -98,34 +101,44 @@ class Connection:
         return again(attempt, self.address, min(again_s, timeout_s))
 
     @GATE.inside()
-    def unary(self, path: str, request: Any, response: Any, *, timeout_s: float | None) -> Any:
+    def unary(
+        self, path: str, request: Any, response: Any, *, timeout_s: float | None, wait_for_ready: bool = False
+    ) -> Any:
         """One unary RPC of any service. Raises grpc.RpcError."""
         method = self._unary.get(path)
         if method is None:
             method = self._unary[path] = self.channel.unary_unary(
                 path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
             )
-        return method(request, timeout=timeout_s)
+        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
 
     def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
         request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client)
-        deadline = time.monotonic() + timeout_s
-        for pause_s in (*_OPENING_PAUSES_S, None):
+        began = time.monotonic()
+        latest = began + timeout_s
+        broken: grpc.RpcError | None = None
+        while True:
             try:
-                # A session that was opened, but not heard of, ends with its lease.
+                # One that was opened, but not heard of, ends with its lease. When a connection broke, gRPC lets none
+                # but those calls wait for the next one that ask for it.
                 opened: rpc.OpenSessionResponse = self.unary(
                     SERVICE + "OpenSession",
                     request,
                     rpc.OpenSessionResponse,
-                    timeout_s=max(0.0, deadline - time.monotonic()),
+                    timeout_s=max(0.0, latest - time.monotonic()),
+                    wait_for_ready=broken is not None,
                 )
-                break
+                return opened
             except grpc.RpcError as error:
-                if pause_s is None or not is_broken(error) or time.monotonic() + pause_s > deadline:
-                    raise translate(error, self.address) from None
-            time.sleep(pause_s)
-        return opened
+                now = time.monotonic()
+                if broken is None and is_broken(error):
+                    broken = error
+                    latest = min(latest, now + max(_REOPEN_S, _REOPEN_TIMES * (now - began)))
+                elif not is_broken(error) or now > latest:
+                    is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                    raise translate(broken if broken is not None and is_late else error, self.address) from None
+            time.sleep(_REOPEN_PAUSE_S)
 
     def execute_stream(self, first: bytes) -> Duplex:
         """Opens the stream: bytes out, bytes in."""
