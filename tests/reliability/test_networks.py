@@ -194,6 +194,14 @@ def test_a_session_is_resumed_within_seconds_at_400_ms(far: tuple[Network, Sessi
         assert time.monotonic() - began < 6.0
 
 
+@pytest.mark.parametrize("direction", Direction, ids=lambda direction: direction.value)
+def test_a_connection_that_breaks_while_a_session_is_opened_is_made_again(served: Served, direction: Direction) -> None:
+    with served.behind(Link(round_trip_s=0.1)) as network:
+        network.main.cut_after(40, direction)
+        network.connect().close()
+        assert network.main.cuts == 1
+
+
 def test_questions_right_after_a_cut_are_answered(served: Served) -> None:
     keep_model(served)
     with served.across(Link(round_trip_s=0.02)) as (network, _):
