@@ -79,6 +79,9 @@ from tclient._exceptions import (
     OutOfMemoryError as OutOfMemoryError,
 )
 from tclient._exceptions import (
+    ReadTimeout as ReadTimeout,
+)
+from tclient._exceptions import (
     RequestRefused as RequestRefused,
 )
 from tclient._exceptions import (

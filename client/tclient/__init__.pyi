@@ -24,6 +24,7 @@ from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError
 from tclient._exceptions import NotConnectedError as NotConnectedError
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError
+from tclient._exceptions import ReadTimeout as ReadTimeout
 from tclient._exceptions import RequestRefused as RequestRefused
 from tclient._exceptions import ServerBusy as ServerBusy
 from tclient._exceptions import ServerError as ServerError

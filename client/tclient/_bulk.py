@@ -19,6 +19,7 @@ from tclient import _data_endpoint, _wire
 from tclient._connection import again, message_limit
 from tclient._dtypes import BY_CODE
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
+from tclient._limits import check, transferring
 from tclient._oversize import FRAME_BYTES
 from tclient._progress import Progress
 from tclient._session import Session
@@ -44,12 +45,13 @@ def upload(session: Session, dtype_code: int, shape: Sequence[int], data: memory
         shape=shape,
     )
     session.stats.uploads += 1
-    if session.checksums:
-        header.crc32 = zlib.crc32(view)
-    elif _data_endpoint.send(session, header, view):
-        return _wire.id_varint(number)
-    with Progress(session, "upload", len(view)) as progress:
-        over_grpc(session, header, view, progress.reach)
+    with transferring(session, "upload"):
+        if session.checksums:
+            header.crc32 = zlib.crc32(view)
+        elif _data_endpoint.send(session, header, view):
+            return _wire.id_varint(number)
+        with Progress(session, "upload", len(view)) as progress:
+            over_grpc(session, header, view, progress.reach)
     return _wire.id_varint(number)
 
 
@@ -82,7 +84,8 @@ def over_grpc(session: Session, header: rpc.UploadHeader, view: memoryview, reac
 
 
 def _check_alive(session: Session) -> None:
-    """Raises: SessionLost and its kin."""
+    """Raises: SessionLost and its kin; TimeoutError."""
+    check()
     if session.dead is not None:
         raise session.dead
 
@@ -124,6 +127,11 @@ def download(session: Session, id_bytes: bytes, out: Array | None = None) -> Fet
     reference = pb.Ref.FromString(b"\x08" + id_bytes)
     request = rpc.DownloadRequest(tensor=reference, without_crc32=not session.checksums)
     session.stats.downloads += 1
+    with transferring(session, "download"):
+        return _download(session, request, out)
+
+
+def _download(session: Session, request: rpc.DownloadRequest, out: Array | None) -> Fetched:
     if not session.checksums:
         buffer = np.empty(0, np.uint8)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import grpc
 from tclient._duplex import Duplex, open_duplex
 from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerFailed, TensorError
 from tclient._forks import GATE
+from tclient._limits import at_most, can_be_late, check, may_end
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.address import channel_options, parse, proxy_before
 
@@ -69,11 +71,40 @@ def _authority(tls: Tls) -> bytes | None:
         raise ConnectFailed(f"connect: tls={str(tls)!r} is not a file that can be read: {error.strerror}") from error
 
 
+def _refuse_green_threads() -> None:
+    """gRPC waits outside Python: threads that only take turns within it would wait with it for ever.
+
+    Raises: ConnectFailed where that is so.
+    """
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading") and not _gevent_is_known_to_grpc():
+        raise ConnectFailed(
+            "connect: gevent has replaced the threads of this program, and gRPC does not know of it: call "
+            "grpc.experimental.gevent.init_gevent() before connecting"
+        )
+    eventlet = sys.modules.get("eventlet.patcher")
+    if eventlet is not None and eventlet.is_monkey_patched("thread"):
+        raise ConnectFailed(
+            "connect: eventlet has replaced the threads of this program, and gRPC does not work with that: patch "
+            "without them, eventlet.monkey_patch(thread=False), or use gevent"
+        )
+
+
+def _gevent_is_known_to_grpc() -> bool:
+    try:
+        from grpc._cython import cygrpc  # type: ignore[attr-defined]
+
+        return bool(cygrpc.g_gevent_activated)
+    except (ImportError, AttributeError):
+        return True  # it cannot be told
+
+
 class Connection:
     """A channel and the RPCs on it."""
 
     @GATE.inside()
     def __init__(self, address: str, tls: Tls = False) -> None:
+        _refuse_green_threads()
         try:
             parsed = parse(address)
         except ValueError as error:
@@ -110,7 +141,7 @@ class Connection:
             method = self._unary[path] = self.channel.unary_unary(
                 path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
             )
-        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return method(request, timeout=at_most(timeout_s), wait_for_ready=wait_for_ready)
 
     def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
@@ -148,16 +179,26 @@ class Connection:
     def upload(self, messages: Iterator[bytes]) -> rpc.UploadResponse:
         """Bytes out, one response in. Raises grpc.RpcError."""
         method: Any = self.channel.stream_unary(SERVICE + "Upload", response_deserializer=rpc.UploadResponse.FromString)
-        response: rpc.UploadResponse = method(messages)
-        return response
+        if not can_be_late():
+            response: rpc.UploadResponse = method(messages)
+            return response
+        under_way = method.future(messages)
+        may_end(under_way.cancel)
+        try:
+            late_or_not: rpc.UploadResponse = under_way.result()
+        except grpc.FutureCancelledError as error:
+            raise TimeoutError from error
+        return late_or_not
 
     def download(self, request: rpc.DownloadRequest) -> Iterable[bytes]:
         """One request out, bytes in. Raises grpc.RpcError."""
         method: Any = self.channel.unary_stream(
             SERVICE + "Download", request_serializer=rpc.DownloadRequest.SerializeToString
         )
-        responses: Iterable[bytes] = GATE.begin(lambda: method(request))
-        return responses
+        responses: Any = GATE.begin(lambda: method(request))
+        may_end(responses.cancel)
+        found: Iterable[bytes] = responses
+        return found
 
     @GATE.inside()
     def close(self) -> None:
@@ -240,6 +281,7 @@ def again(attempt: Callable[[], Any], address: str, within_s: float) -> Any:
     pause_s = 0.05
     while True:
         began = time.monotonic()
+        check()
         try:
             return attempt()
         except grpc.RpcError as error:

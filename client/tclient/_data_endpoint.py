@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from tclient._data_lines import Line, NotProved, connect
 from tclient._exceptions import ServerError
+from tclient._limits import check, may_end
 from tclient._progress import Progress
 from tclient._session import Session
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -91,6 +92,8 @@ def _over_a_line(session: Session, what: str, move: Callable[[Line], T | None]) 
 @contextlib.contextmanager
 def _ending_with(session: Session, line: Line) -> Iterator[None]:
     """Within it the line ends when the session does, and whoever waits for it is told. Raises: OSError."""
+    check()
+    may_end(line.interrupt)
     session.lines_in_use.add(line)
     try:
         if session.dead is not None:

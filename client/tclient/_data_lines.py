@@ -12,9 +12,11 @@ import hmac
 import mmap
 import os
 import secrets
+import selectors
 import socket
 import ssl
 import struct
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 # A server that neither sends nor takes anything for so long has gone: one that is busy says so every few seconds.
 STALL_S = 20.0
 _PIECE_BYTES = 8 << 20
+# Elsewhere these options do not exist, or are written in another way.
+_HAS_LIMITS = sys.platform == "linux" and hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "MSG_WAITALL")
 # How both sides begin; the framing is described at OpenTransfer in the contract.
 _OPENING = b"tdt2"
 _NONCE_BYTES = 16
@@ -49,12 +53,10 @@ class Line:
     def seems_alive(self) -> bool:
         """Whether the server has not left, as far as that can be seen. In use again."""
         self._kept = False
-        try:
-            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+        # Between transfers the server says nothing: what can be read is its end.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return not selector.select(0)
 
     def keep(self) -> None:
         """`release` leaves it open now."""
@@ -146,13 +148,8 @@ class Line:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-class TlsLine(Line):
-    """A connection over TLS, which looks at each record by itself."""
-
-    def seems_alive(self) -> bool:
-        """Not to be seen from outside."""
-        self._kept = False
-        return True
+class PolledLine(Line):
+    """A connection whose limits are Python's: where the kernel's are not what Linux has."""
 
     def _take(self, piece: memoryview) -> int:
         return self._socket.recv_into(piece)
@@ -161,6 +158,15 @@ class TlsLine(Line):
         if seconds <= 0:
             raise TimeoutError("the server did not answer in time")
         self._socket.settimeout(seconds)
+
+
+class TlsLine(PolledLine):
+    """A connection over TLS, which looks at each record by itself."""
+
+    def seems_alive(self) -> bool:
+        """Not to be seen from outside."""
+        self._kept = False
+        return True
 
 
 class SharedLine(Line):
@@ -248,7 +254,7 @@ def connect(session: Session, within_s: float) -> Line:
     except BaseException:
         connection.close()
         raise
-    return Line(session.data_endpoint, connection)
+    return (Line if _HAS_LIMITS else PolledLine)(session.data_endpoint, connection)
 
 
 def _address(session: Session) -> tuple[str, int] | None:

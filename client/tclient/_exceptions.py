@@ -16,6 +16,7 @@
     │   ├── TensorZeroDivisionError      + ZeroDivisionError
     │   └── TensorOverflowError          + OverflowError
     ├── NotConnectedError            + RuntimeError: no session is open
+    ├── ReadTimeout                  + TimeoutError: no answer within connect(read_timeout_s=)
     └── ServerError                  + ConnectionError: the server or the way to it
         ├── ConnectFailed                nothing answers at the address
         │   └── InvalidAddress               + ValueError: it is none
@@ -102,6 +103,10 @@ class TensorOverflowError(TensorArithmeticError, OverflowError):
 
 class NotConnectedError(TensorError, RuntimeError):
     """No session is open. The text says how to open one."""
+
+
+class ReadTimeout(TensorError, TimeoutError):
+    """No answer came within `read_timeout_s`. The session goes on; what was asked for may still be applied."""
 
 
 class ServerError(TensorError, ConnectionError):

@@ -8,6 +8,7 @@ does not know what a network is.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import grpc
 from tclient._connection import message_limit, translate
 from tclient._exceptions import ServerError, TensorError
 from tclient._forks import GATE
+from tclient._limits import late
 from tensorcompute.v1 import model_service_pb2 as rpc
 
 if TYPE_CHECKING:
@@ -67,10 +69,12 @@ class Forwards:
             waiter = Waiter(call)
             stream = self._current(session)
             stream.send(waiter)
-            wait_s = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-            if not waiter.answered.acquire(timeout=wait_s):
+            limit_s = session.read_timeout_s
+            wait_s = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+            wait_s = wait_s if limit_s is None else min(wait_s, limit_s)
+            if not waiter.answered.acquire(timeout=-1.0 if wait_s == math.inf else wait_s):
                 stream.forget(waiter)
-                raise _too_late(timeout_s)
+                raise late(session, what=call.name) if wait_s == limit_s else _too_late(timeout_s)
             if waiter.answer is not None:
                 return waiter.answer
             assert waiter.failure is not None

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from tclient._limits import moved
 from tclient._session import Session
 
 _BAR_AFTER_S = 1.0
@@ -21,12 +22,14 @@ class Progress:
         self._what, self._total = what, total
         wish = session.progress
         self._tell = wish if callable(wish) else None
+        self._moved = moved()
         self._may_show = wish is True
         self._bar: Any = None
         self._began = time.monotonic()
 
     def reach(self, done: int) -> None:
         """So many bytes are done."""
+        self._moved()
         if self._tell is not None:
             self._tell(done, self._total)
         elif self._bar is not None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import socket
+import sys
 import threading
 import time
 import weakref
@@ -21,6 +24,7 @@ from tclient import _state
 from tclient._cell import Call
 from tclient._connection import Connection, Tls
 from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError
+from tclient._limits import late
 from tclient._oversize import FRAME_BYTES, HEAVY_BYTES, fit
 from tclient._reports import Reports
 from tclient._stream import Stream
@@ -40,6 +44,8 @@ _PENDING_LIMIT = 16_384
 # Bytes of large calls (arrays by value) that may wait to be answered.
 _HEAVY_LIMIT = 32 << 20
 _CLOSE_TIMEOUT_S = 5.0
+# Memory is shared by way of a Unix socket that has no place in the file system.
+_CAN_SHARE = sys.platform == "linux" and hasattr(socket, "AF_UNIX") and hasattr(socket, "recv_fds")
 # How long closing is tried on a broken connection; behind that the lease ends the session.
 _CLOSE_AGAIN_S = 1.0
 # The answers to such a batch are copied out of it, so that a small one does not keep all of it in memory.
@@ -77,6 +83,7 @@ class Session:
         timeout_s: float = 20.0,
         tls: Tls = False,
         shared_memory: bool = False,
+        read_timeout_s: float | None = None,
     ) -> None:
         from tclient import __version__
 
@@ -103,7 +110,7 @@ class Session:
         # Where bulk bytes go outside gRPC; empty where nothing was named, or nothing answered.
         self.data_endpoint: str = opened.data_endpoint
         # The same through memory of this machine, where both sides want that.
-        self.shared_memory: str = opened.shared_memory if shared_memory else ""
+        self.shared_memory: str = opened.shared_memory if shared_memory and _CAN_SHARE else ""
         # Connections to one of them that rest between two transfers.
         self.lines: list[Line] = []
         # Those that move bytes just now.
@@ -130,6 +137,8 @@ class Session:
         self.dozing = False
 
         self.synchronous = synchronous
+        # How long a thread waits for the server at most; None is for as long as it takes.
+        self.read_timeout_s = read_timeout_s
         self.dead: TensorError | None = None
         self.closed = False
         self.default_dtype_known = True
@@ -168,9 +177,7 @@ class Session:
     def relieve(self) -> None:
         """Called when many calls are pending: sends them, or blocks when there are too many."""
         self.stream.hand_over()
-        while len(self.pending) > _PENDING_LIMIT and self.dead is None:
-            self.stream.wake()
-            time.sleep(0.0005)
+        self._while(lambda: len(self.pending) > _PENDING_LIMIT)
 
     def bound_messages(self, size_bytes: int) -> None:
         """Makes no message to the server larger than this from now on."""
@@ -188,11 +195,18 @@ class Session:
         size_bytes = len(call.data)
         if size_bytes <= HEAVY_BYTES:
             return
-        while self.heavy > _HEAVY_LIMIT and self.dead is None:
-            self.stream.wake()
-            time.sleep(0.0005)
+        self._while(lambda: self.heavy > _HEAVY_LIMIT, call)
         with self._heavy_lock:
             self.heavy += size_bytes
+
+    def _while(self, is_full: Callable[[], bool], call: Call | None = None) -> None:
+        """Block while there is no room for more. Raises: ReadTimeout."""
+        latest = math.inf if self.read_timeout_s is None else time.monotonic() + self.read_timeout_s
+        while is_full() and self.dead is None:
+            if time.monotonic() > latest:
+                raise late(self, call)
+            self.stream.wake()
+            time.sleep(0.0005)
 
     def settle_heavy(self, size_bytes: int) -> None:
         """Called when such a call is answered."""
@@ -245,7 +259,10 @@ class Session:
         try:
             self.stream.flush()
             if not answered.done:
-                lock.acquire()
+                limit_s = self.read_timeout_s
+                lock.acquire(timeout=-1 if limit_s is None else limit_s)
+                if limit_s is not None and not answered.done:
+                    raise late(self, answered)
         finally:
             self._waiting.pop(ticket, None)
 
@@ -271,7 +288,10 @@ class Session:
             try:
                 self.stream.flush()
                 if not call.done:
-                    await future
+                    try:
+                        await asyncio.wait_for(future, self.read_timeout_s)
+                    except TimeoutError:
+                        raise late(self, call) from None
             finally:
                 self._waiting.pop(ticket, None)
         return self.outcome(call)

@@ -56,14 +56,17 @@ def connect(
     timeout_s: float = 20.0,
     tls: bool | str | os.PathLike[str] | None = None,
     shared_memory: bool | None = None,
+    read_timeout_s: float | None = None,
 ) -> Session:
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
     With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
     the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path). With
     shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
-    takes TCLIENT_SHARED_MEMORY (1).
-    Raises: ConnectFailed if nothing answers there; VersionMismatch; ServerBusy.
+    takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
+    later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
+    for as long as it takes.
+    Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy.
     """
     from tclient._session import Session
 
@@ -79,6 +82,7 @@ def connect(
         timeout_s=timeout_s,
         tls=tls,
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
+        read_timeout_s=read_timeout_s,
     )
     with _lock:
         session._previous = connected()

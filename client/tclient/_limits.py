@@ -1,0 +1,127 @@
+"""How long a thread waits for the server at most: `connect(read_timeout_s=…)`. Knows no sockets and no tensors.
+
+A wait for an answer has the limit as it is. A transfer has it for as long as no byte moves: a thread of its own looks,
+and ends the connection or RPC that the transfer is on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tclient._exceptions import ReadTimeout, attribute
+
+if TYPE_CHECKING:
+    from tclient._session import Session
+
+
+def late(session: Session, awaited: Any = None, what: str = "") -> ReadTimeout:
+    """The error of a wait that became too long, for a Call or for something else."""
+    operation = getattr(awaited, "operation", None)
+    name = what or (operation.name if operation is not None else "synchronize")
+    error = ReadTimeout(
+        f"{name}: the server at {session.address} did not answer within {session.read_timeout_s:g} s (read_timeout_s); "
+        "the session goes on, and the operation may still be applied: wait again, or allow more time"
+    )
+    attribute(error, operation=name, site=awaited.site() if operation is not None else None)
+    return error
+
+
+class _Transfer:
+    """The transfer of a thread, and what ends it."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.passed = False
+        self._moved = 0
+        self._ends: list[Callable[[], object]] = []
+        self._over = threading.Event()
+
+    def add(self, end: Callable[[], object]) -> None:
+        self._ends.append(end)
+        if self.passed:
+            end()
+
+    def watch(self) -> None:
+        seen, since = self._moved, time.monotonic()
+        while not self._over.wait(min(0.1, self.limit_s / 4)):
+            if self._moved != seen:
+                seen, since = self._moved, time.monotonic()
+            elif time.monotonic() - since > self.limit_s:
+                self.passed = True
+                for end in list(self._ends):
+                    end()
+                return
+
+    def move(self) -> None:
+        self._moved += 1
+
+    def stop(self) -> None:
+        self._over.set()
+
+
+class _Current(threading.local):
+    transfer: _Transfer | None = None
+
+
+_CURRENT = _Current()
+
+
+@contextlib.contextmanager
+def transferring(session: Session, what: str) -> Iterator[None]:
+    """Within it this thread moves bytes. Raises: ReadTimeout if none move for too long."""
+    limit_s = session.read_timeout_s
+    if limit_s is None or _CURRENT.transfer is not None:
+        yield
+        return
+    transfer = _CURRENT.transfer = _Transfer(limit_s)
+    threading.Thread(target=transfer.watch, name="tclient-limit", daemon=True).start()
+    try:
+        yield
+    except Exception:
+        if transfer.passed:
+            raise late(session, what=what) from None
+        raise
+    finally:
+        transfer.stop()
+        _CURRENT.transfer = None
+
+
+def moved() -> Callable[[], None]:
+    """What to call, from any thread, whenever bytes of this thread's transfer have moved."""
+    transfer = _CURRENT.transfer
+    return _nothing if transfer is None else transfer.move
+
+
+def _nothing() -> None:
+    """Nobody looks."""
+
+
+def can_be_late() -> bool:
+    """Whether this thread is in a transfer with a limit."""
+    return _CURRENT.transfer is not None
+
+
+def at_most(timeout_s: float | None) -> float | None:
+    """A limit in seconds, or that of this thread's transfer, if that is shorter."""
+    transfer = _CURRENT.transfer
+    if transfer is None:
+        return timeout_s
+    return transfer.limit_s if timeout_s is None else min(timeout_s, transfer.limit_s)
+
+
+def may_end(end: Callable[[], object]) -> None:
+    """Have the transfer of this thread ended like this when it is too late."""
+    transfer = _CURRENT.transfer
+    if transfer is not None:
+        transfer.add(end)
+
+
+def check() -> None:
+    """Raises: TimeoutError if the transfer of this thread is too late, and need not go on in another way."""
+    transfer = _CURRENT.transfer
+    if transfer is not None and transfer.passed:
+        raise TimeoutError
