@@ -35,6 +35,8 @@ _DATA_DEPENDENT = frozenset(
 )
 # The key of what a tensor is: more than this a function cannot tell from Python without reading elements.
 _Key = tuple[Any, ...]
+# The id and path under which the session knows a thing.
+_Name = tuple[int, tuple[int, ...]]
 
 
 class _Slot:
@@ -56,11 +58,16 @@ class _Recorder:
         self.changes = self.meta_change = False
         self._function = function
         self.session = session
-        # Where a thing is: the slot, by the id and path under which the session knows it.
-        self._slots = {_name(handle._cell): number for number, handle in enumerate(inputs, 1)}
-        self._calls: list[tuple[pb.Call, Any]] = []
+        # Inputs: their slot, by the id and path under which the session knows them; and those ids.
+        self._slots: dict[_Name, int] = {}
+        self._input_ids: set[int] = set()
+        # Calls, each with the id of what it made, if that was not there before; and all those ids.
+        self._calls: list[tuple[pb.Call, int | None]] = []
+        self._made: set[int] = set()
         # Names stay taken while the recording lasts: a thing that was dropped must not lend its name to another.
         self._alive: list[Any] = []
+        for number, handle in enumerate(inputs, 1):
+            self._put(_name(handle._cell), number)
 
     def dispatch(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
         """Run a call as it is, and record it."""
@@ -74,8 +81,12 @@ class _Recorder:
             MODES.recorder = self
         if _is_plain(result):
             raise self.refused(operation.name, "reads a value")
-        call = pb.Call.FromString(encoded)
-        self._calls.append((call, result))
+        for handle in _handles([args, kwargs or {}]):
+            self.input_number(handle)
+        made = next((made for made, _ in map(_name, _cells(result)) if self._is_new(made)), None)
+        if made is not None:
+            self._made.add(made)
+        self._calls.append((pb.Call.FromString(encoded), made))
         self._alive.append((args, kwargs, result))
         self.changes = (
             self.changes or operation.writes or operation.writes_if or bool(kwargs and kwargs.get("out") is not None)
@@ -91,30 +102,28 @@ class _Recorder:
         )
 
     def input_number(self, handle: Handle) -> int | None:
-        """Which input a result is, if the function returns one as it is; what it took from the outside becomes one."""
+        """Which input a thing is; what was taken from the outside becomes one. None if it was made within."""
         name = _name(handle._cell)
-        made_within = {_name(cell)[0] for _, result in self._calls for cell in _cells(result)}
-        if name not in self._slots and name[0] not in made_within:
+        if name not in self._slots and name[0] not in self._made:
             self.inputs.append(handle)
-            self._slots[name] = len(self.inputs)
+            self._put(name, len(self.inputs))
         return self._slots.get(name)
+
+    def _put(self, name: _Name, number: int) -> None:
+        self._slots[name] = number
+        self._input_ids.add(name[0])
+
+    def _is_new(self, made: int) -> bool:
+        return made not in self._made and made not in self._input_ids
 
     def finish(self, outputs: list[Handle]) -> None:
         """Give everything its slot, now that it is known what is an input."""
-        known = {_name(cell)[0] for _, result in self._calls for cell in _cells(result)}
-        for call, _ in self._calls:
-            for ref in _refs(call):
-                if ref[0] not in known and ref not in self._slots:
-                    self._capture(ref)
         inside: dict[int, int] = {}
-        for call, result in self._calls:
-            names = [_name(cell) for cell in _cells(result)]
+        for call, made in self._calls:
             for value in _values(call):
                 self._rename(value, inside)
-            fresh = {name[0] for name in names} - set(inside) - {name[0] for name in self._slots}
-            for made in fresh:
-                inside[made] = len(self.inputs) + len(inside) + 1
-                call.id = inside[made]
+            if made is not None:
+                call.id = inside[made] = len(self.inputs) + len(inside) + 1
             self.program.calls.append(call)
             self.lines.append(self._line(call))
         self.program.inputs = len(self.inputs)
@@ -130,15 +139,6 @@ class _Recorder:
         else:
             self.program.result.none.SetInParent()
         self._let_go({value.result or value.ref.id for value in results})
-
-    def _capture(self, ref: tuple[int, tuple[int, ...]]) -> None:
-        """A thing from the outside becomes an input."""
-        for args, kwargs, _ in self._alive:
-            for handle in _handles([args, kwargs or {}]):
-                if _name(handle._cell) == ref:
-                    self.inputs.append(handle)
-                    self._slots[ref] = len(self.inputs)
-                    return
 
     def _rename(self, value: pb.Value, inside: dict[int, int]) -> None:
         ref = (value.result, ()) if value.result else (value.ref.id, tuple(value.ref.path))
@@ -248,15 +248,17 @@ class Compiled:
         finally:
             MODES.recorder = None
         outputs: list[Handle] = []
+        positions: dict[int, int] = {}
 
         def place(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
             if (number := recorder.input_number(value)) is not None:
                 return _Slot(-number)
-            if all(known is not value for known in outputs):
+            if id(value) not in positions:
+                positions[id(value)] = len(outputs)
                 outputs.append(value)
-            return _Slot(next(index for index, known in enumerate(outputs) if known is value))
+            return _Slot(positions[id(value)])
 
         structure = _mapped(result, place)
         recorder.finish(outputs)
@@ -389,8 +391,7 @@ def _context(stamp: bytes) -> int:
     return pb.Call.FromString(stamp).context if stamp else 0
 
 
-def _name(cell: Cell) -> tuple[int, tuple[int, ...]]:
-    """The id and path under which the session knows a thing."""
+def _name(cell: Cell) -> _Name:
     return pb.Call.FromString(b"\x08" + cell.id).id, cell.path
 
 

@@ -16,6 +16,7 @@ from tclient import _wire
 # All operations that this process has used, in the order of first use; Call.operation is the position.
 # Sessions define them in this order, so a call's bytes are the same in all of them.
 USED: list[str] = []
+_PREFIXES: dict[str, bytes] = {}
 _lock = threading.Lock()
 
 
@@ -38,7 +39,10 @@ class Operation:
         """Give the operation its number, if it has none, and return it encoded."""
         with _lock:
             if self.prefix is None:
-                self.prefix = b"\x10" + _wire.varint(len(USED))
+                # Several may have one name, and a session takes so many names only.
+                self.prefix = _PREFIXES.get(self.name)
+            if self.prefix is None:
+                self.prefix = _PREFIXES[self.name] = b"\x10" + _wire.varint(len(USED))
                 USED.append(self.name)
             return self.prefix
 

@@ -1,7 +1,7 @@
 """Calls that are too large for a message to the server.
 
-What can go another way does: arrays by Upload, results that are let go with another call. A call that is too large even
-so is an error of that call. Knows the contract's calls; does not know how they are sent.
+What can go another way does: arrays and programs by Upload, results that are let go with another call. A call that is
+too large even so is an error of that call. Knows the contract's calls; does not know how they are sent.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def fit(session: Session, call: Call) -> None:
     content.ClearField("free_parts")
     most = session.max_message - FRAME_BYTES
     size = len(call.data)
+    for value in content.args:
+        if value.HasField("program"):
+            _pack(value)
     arrays = [
         array for value in [*content.args, *(entry.value for entry in content.kwargs)] for array in _arrays(value)
     ]
@@ -92,6 +95,13 @@ def _arrays(value: pb.Value) -> Iterator[pb.HostArray]:
     elif kind == "mapping":
         for entry in value.mapping.entries:
             yield from _arrays(entry.value)
+
+
+def _pack(value: pb.Value) -> None:
+    """Makes of a program an array of its bytes, which `tc.program` takes too."""
+    data = value.program.SerializeToString()
+    value.array.kind = pb.HostArray.KIND_TENSOR
+    value.array.data.CopyFrom(pb.TensorData(dtype=pb.D_TYPE_UINT8, shape=[len(data)], data=data))
 
 
 def _upload(session: Session, array: pb.HostArray) -> int:

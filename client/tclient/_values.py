@@ -16,6 +16,7 @@ import numpy as np
 from tclient import _wire
 from tclient._bulk import upload
 from tclient._cell import cell_value
+from tclient._context import MODES
 from tclient._device import device
 from tclient._dtypes import BY_NUMPY, DTYPES, dtype, layout, memory_format
 from tclient._exceptions import TensorOverflowError, TensorTypeError, TensorValueError
@@ -133,7 +134,8 @@ def _ndarray(value: np.ndarray[Any, Any], session: Session) -> bytes:
 def host_array(session: Session, kind: int, element: dtype, shape: Sequence[int], array: np.ndarray[Any, Any]) -> bytes:
     """Value.array of a contiguous array; by Upload if it is too large for a message."""
     flat = array.reshape(-1).view(np.uint8).data if array.size else b""
-    if array.nbytes <= session.max_inline:
+    # What is recorded is sent again and again, and an upload is used up.
+    if array.nbytes <= session.max_inline or MODES.recorder is not None:
         return _wire.array_value(kind, _wire.tensor_data(element.code, shape, flat), uploaded=False)
     return _wire.array_value(kind, upload(session, element.code, shape, flat), uploaded=True)
 

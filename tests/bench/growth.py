@@ -32,6 +32,7 @@ def measure(bench: Bench) -> Iterator[Curve]:
     yield from by_tensors_alive(bench)
     yield near_the_quota(bench)
     yield from asking_the_server(bench)
+    yield recording(bench)
     yield by_working_sessions(bench)
     yield from by_idle_sessions(bench)
 
@@ -96,6 +97,15 @@ def asking_the_server(bench: Bench) -> Iterator[Curve]:
     yield from (asked, again, other)
 
 
+def recording(bench: Bench) -> Curve:
+    """The first call of a compiled function, which records its operations."""
+    curve = Curve("G-record", "recording a function (compile)", "operations", "µs/op")
+    with bench.server() as server, side(MODULE, "tclient", address=server.address) as remote:
+        for count in (1_000, 4_000, 16_000):
+            curve.points.append((count, statistics.median(remote.run({"record": count})[0] for _ in range(3))))
+    return curve
+
+
 def by_working_sessions(bench: Bench) -> Curve:
     """Sessions that run chains at the same time: µs per operation over all of them."""
     note = "prepared batches from one process: the server's cost, not the client's"
@@ -146,6 +156,23 @@ def with_alive(torch: Any, count: int) -> Sequence[float]:
     last.add_(1)
     last.tolist()
     return [chain_us, made * 1e6, (time.perf_counter() - began) / count * 1e6]
+
+
+def recorded(torch: Any, count: int) -> float:
+    """µs per operation of the first call of a compiled function, and of all that it sends."""
+    x, y = torch.ones(4), torch.zeros(4)
+    y.tolist()
+
+    @torch.compile  # type: ignore[untyped-decorator]
+    def chain(y: Any, x: Any) -> Any:
+        for _ in range(count):
+            y = y + x
+        return y
+
+    began = time.perf_counter()
+    chain(y, x)
+    torch.synchronize()
+    return (time.perf_counter() - began) / count * 1e6
 
 
 @contextlib.contextmanager
@@ -200,6 +227,8 @@ def with_tclient(options: Options) -> Iterator[Run]:
     with tclient.connect(options.address):
 
         def run(order: Order) -> list[float]:
+            if "record" in order:
+                return [recorded(tclient, order["record"])]
             return list(with_alive(tclient, order["alive"]))
 
         yield run

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.v1 import tensor_service_pb2 as ts
 from tests.support.raw import Raw, RawSession
 from tests.support.values import DTYPES, Kept, Packed
 
@@ -299,6 +300,28 @@ def test_a_reply_is_bounded_however_much_is_asked_for(session: RawSession) -> No
     assert len(reply.by_index) >= 200, "every read is answered: with data, a staged copy, or an error"
     listed = session.run(*(session.call(0, "Tensor.tolist", x) for _ in range(8)))
     assert listed.message.ByteSize() <= 64 << 20
+
+
+def test_a_program_may_come_as_its_bytes(session: RawSession) -> None:
+    constant = torch.ones(session.limits.max_inline_bytes // 4 + 1)
+    calls = [session.call(2, "Tensor.__add__", Kept(1), constant)]
+    program = pb.Program(inputs=1, calls=calls, result=pb.Value(result=2)).SerializeToString()
+    header = ts.UploadHeader(id=5, dtype=pb.D_TYPE_UINT8, shape=[len(program)])
+    header.context.session = session.secret
+    session.upload(header, [program[at : at + 900_000] for at in range(0, len(program), 900_000)])
+    uploaded = pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_TENSOR, upload=5))
+    reply = session.run(
+        session.call(6, "tc.program", uploaded),
+        session.call(7, "tc.run", Kept(6), torch.ones(1)),
+        session.call(8, "Tensor.sum", Kept(7)),
+        session.call(0, "Tensor.item", Kept(8)),
+    ).clean()
+    assert reply.value() == 2.0 * len(constant)
+    for wrong in (b"\xff", b"", b"\x12"):
+        data = torch.tensor([*wrong], dtype=torch.uint8)
+        error = session.run(session.call(9, "tc.program", data), frees=[9]).error()
+        assert (error.type, error.reason) == ("ValueError", "INVALID_ARGUMENT")
+        assert "program" in error.message
 
 
 def test_an_empty_batch_is_answered(session: RawSession) -> None:

@@ -6,8 +6,12 @@ which slots it reads. A run is then little more than the functions themselves.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
+
+import torch
+from google.protobuf.message import DecodeError
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.apply import apply_operation
@@ -15,7 +19,7 @@ from tserver.engine.modes import Mode
 from tserver.engine.operations import Operation
 from tserver.engine.program_graphs import ProgramGraphs, is_recordable
 from tserver.engine.space import Space
-from tserver.engine.values import decode
+from tserver.engine.values import bytes_of, decode
 from tserver.errors import InvalidArgument
 
 MAX_CALLS = 100_000
@@ -36,7 +40,8 @@ class _Slots:
     def __init__(self, space: Space, filled: set[int]) -> None:
         self._space = space
         self.max_nesting = space.max_nesting
-        self.max_inline_bytes = space.max_inline_bytes
+        # A program that is larger than a message is uploaded whole.
+        self.max_inline_bytes = sys.maxsize
         self._filled = filled
 
     def whole(self, call_id: int) -> Any:
@@ -249,8 +254,14 @@ def _getter(value: Any) -> Getter:
     return lambda slots: [get(slots) for get in items]
 
 
-def keep_program(space: Space, message: pb.Program) -> Program:
+def keep_program(space: Space, message: pb.Program | torch.Tensor) -> Program:
     """`tc.program`: keep a program. Raises: InvalidArgument."""
+    if isinstance(message, torch.Tensor) and message.dtype is torch.uint8:
+        data = bytes_of(message).tobytes()
+        try:
+            message = pb.Program.FromString(data)
+        except DecodeError as error:
+            raise InvalidArgument(f"tc.program: these {len(data)} bytes are not a program: {error}") from None
     if not isinstance(message, pb.Program):
         raise InvalidArgument(f"tc.program takes a program, not a {type(message).__name__}")
     return Program(space, message)
