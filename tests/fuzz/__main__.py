@@ -10,12 +10,14 @@ session changed, a tensor held that reaches beyond its memory, or an engine that
 from __future__ import annotations
 
 import argparse
+import itertools
 import secrets
 import sys
 import time
 from pathlib import Path
 
-from tests.fuzz import texts, watch
+from tensorcompute.v1 import tensor_pb2 as pb
+from tests.fuzz import served, texts, watch
 from tests.fuzz.draw import NAMES
 
 _OUT = Path("out/fuzz")
@@ -53,6 +55,10 @@ def main() -> int:
         findings += 1
         _tell(finding, findings)
     took_s = time.monotonic() - began
+    trouble = served.play(_some(watched.last, options.served), options.hang_s)
+    if trouble:
+        findings += 1
+        print(f"\n{trouble}")
     for name, seconds in sorted(watched.slow.items(), key=lambda item: -item[1])[:10]:
         print(f"slow: {name} took {seconds} s")
     print(
@@ -60,6 +66,12 @@ def main() -> int:
         f"({watched.drawn / took_s:.0f} calls a second); {findings} findings"
     )
     return 1 if findings else 0
+
+
+def _some(sequences: list[list[pb.Call]], most: int) -> list[list[pb.Call]]:
+    """The first sequences, as far as they have about so many calls together."""
+    counts = itertools.accumulate(map(len, sequences))
+    return [sequence for sequence, count in zip(sequences, counts, strict=True) if count <= most]
 
 
 def _tell(finding: watch.Finding, number: int) -> None:

@@ -23,6 +23,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine import values
 from tserver.engine.engine import Engine
+from tserver.engine.operations import Operation
 from tserver.engine.space import Parts
 
 _M_PERTURB = -6
@@ -73,6 +74,7 @@ class Stage:
         self._kept: list[torch.Tensor] = []
         self._replies: list[bytes] = []
         self._seq = 0
+        self._defined: list[Operation] = []
 
     def _place(self, dtype: torch.dtype, shape: list[int], data: Any, *, copy: bool = True) -> torch.Tensor:
         tensor = self._unfenced(dtype, shape, data, copy=copy)
@@ -92,7 +94,13 @@ class Stage:
         self._seq = 0
         self._kept.clear()
         self._furnish()
-        self._submit(pb.Batch(define_operations=operations, define_contexts=contexts))
+        if self._defined:
+            # To define more than a thousand names by a batch takes as long as all the calls of a sequence.
+            self._lane.space.operations.extend(self._defined)
+            self._submit(pb.Batch(define_contexts=contexts))
+        else:
+            self._submit(pb.Batch(define_operations=operations, define_contexts=contexts))
+            self._defined = list(self._lane.space.operations)
 
     def _furnish(self) -> None:
         """The other session's tensors, with holes between them where freed ones were."""

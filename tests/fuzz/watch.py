@@ -44,7 +44,7 @@ class Watch:
     """Plays sequences of one seed in children."""
 
     def __init__(
-        self, seed: str, *, samples: int = 6, hang_s: float = 30.0, twice: float = 0.2, only: str = ""
+        self, seed: str, *, samples: int = 6, hang_s: float = 30.0, twice: float = 0.1, only: str = ""
     ) -> None:
         """`twice` is the share of sequences that are played twice, to see what depends on unwritten memory."""
         torch.set_num_threads(1)

@@ -1,0 +1,46 @@
+"""The same sequences on a real server, beside a session of another client that nothing may happen to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import torch
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tests.fuzz.draw import CONTEXTS, NAMES
+from tests.support.raw import Raw, RawSession
+from tests.support.serving import serving
+from tests.support.values import Kept
+
+# Calls of one batch.
+_AT_ONCE = 8
+
+
+def play(sequences: Sequence[Sequence[pb.Call]], hang_s: float) -> str:
+    """Play each in a session of its own; what went wrong, or ""."""
+    pattern = torch.arange(1 << 14, dtype=torch.int64) * 0x5EC2E75EC2E7
+    with serving() as server, Raw(server.address) as other, other.open_session() as victim:
+        kept = [victim.make("tensor", pattern[: 16 << index]) for index in range(9)]
+        engine = server.engine_pid()
+        for sequence in sequences:
+            try:
+                with RawSession(server.address) as session:
+                    _attack(session, sequence, hang_s)
+                for index, one in enumerate(kept):
+                    if not torch.equal(victim.read(one), pattern[: 16 << index]):
+                        return "changed: a tensor of another session, on a server"
+            except grpc.RpcError as error:
+                return f"served: the server did not answer: {error}"
+            if server.engine_pid() != engine:
+                return f"served: the engine died\n{server.log()}"
+    return ""
+
+
+def _attack(session: RawSession, sequence: Sequence[pb.Call], hang_s: float) -> None:
+    define = session.batch()
+    define.define_operations.extend(NAMES)
+    define.define_contexts.extend(CONTEXTS)
+    session.execute(define, hang_s)
+    for start in range(0, len(sequence), _AT_ONCE):
+        session.execute(session.batch(*sequence[start : start + _AT_ONCE]), hang_s)
