@@ -219,6 +219,8 @@ _MIXED: dict[str, Callable[[RawSession], pb.Call]] = {
     "in place": lambda s: s.call(0, "Tensor.index_put_", X, [torch.tensor([0])], Kept(9)),
     "in a list": lambda s: s.call(Z.id, "cat", [X, Kept(8)]),
     "a number": lambda s: s.call(Z.id, "where", encode(torch.ones(4, dtype=torch.bool)), X, Kept(9)),
+    "a number that is the target": lambda s: s.call(Z.id, "Tensor.eq_", encode(torch.tensor(3.0)), Y),
+    "a number that is the output": lambda s: s.call(Z.id, "eq", Y, Y, out=encode(torch.tensor(True))),
     "a network": lambda s: s.call(Z.id, "tc.forward", Kept(10), encode(torch.ones(2, 4))),
 }
 

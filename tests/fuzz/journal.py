@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-import time
 from dataclasses import dataclass
 
-_HEAD = struct.Struct("=qqqd")
+_HEAD = struct.Struct("=qqq")
 _RECORD = struct.Struct("=cI")
 _SIZE_BYTES = 48 << 20
 # Room for one more sequence, whatever its arguments.
@@ -35,7 +34,7 @@ class Journal:
         self._touch()
 
     def _touch(self) -> None:
-        _HEAD.pack_into(self._memory, 0, self._end, self._calls, self._tampered, time.monotonic())
+        _HEAD.pack_into(self._memory, 0, self._end, self._calls, self._tampered)
 
     def write(self, kind: bytes, content: bytes, *, drawn: int = 0, tampered: int = 0) -> None:
         """Add an entry; it is there for the parent whatever happens next."""
@@ -51,14 +50,14 @@ class Journal:
         """Whether another sequence may not find room."""
         return self._end > _SIZE_BYTES - _SPARE_BYTES
 
-    def silent_s(self) -> float:
-        """Since when nothing was written."""
-        written_at: float = _HEAD.unpack_from(self._memory)[3]
-        return time.monotonic() - written_at
+    def position(self) -> int:
+        """How far it is written."""
+        position: int = _HEAD.unpack_from(self._memory)[0]
+        return position
 
     def counts(self) -> tuple[int, int]:
         """How many drawn calls and how many tampered backwards were begun."""
-        _, calls, tampered, _ = _HEAD.unpack_from(self._memory)
+        _, calls, tampered = _HEAD.unpack_from(self._memory)
         return calls, tampered
 
     def records(self) -> list[Record]:

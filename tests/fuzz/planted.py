@@ -60,10 +60,6 @@ def _reach_beyond(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _be_sparse(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.ones(2, 2).to_sparse()
-
-
 FAULTS: dict[str, Callable[[torch.Tensor], Any]] = {
     "signal 11": _die,
     "blocked": _sleep,
@@ -72,19 +68,18 @@ FAULTS: dict[str, Callable[[torch.Tensor], Any]] = {
     "shown to another": _show_another,
     "changed": _change_another,
     "extent": _reach_beyond,
-    "layout": _be_sparse,
 }
 
 
 def main() -> None:
     """Plant each, and play one call."""
     watch.marked()
-    watched = watch.Watch("planted", hang_s=1.0)
+    watched = watch.Watch("planted", hang_s=0.3)
     call = pb.Call(id=5, operation=NAMES.index(_NAME), args=[encode(torch.ones(9))])
-    print(f"nothing -> {watched.again([call])}")
+    print(f"nothing -> {watched.again([call]).partition(chr(10))[0]}")
     for fault, function in FAULTS.items():
         initial.OWN_OPERATIONS[_NAME] = function
-        print(f"{fault} -> {watched.again([call])}")
+        print(f"{fault} -> {watched.again([call]).partition(chr(10))[0]}")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tests.fuzz.draw import CONTEXTS, NAMES
 from tests.support.raw import Raw, RawSession
 from tests.support.serving import serving
-from tests.support.values import Kept
 
 # Calls of one batch.
 _AT_ONCE = 8
 
 
-def play(sequences: Sequence[Sequence[pb.Call]], hang_s: float) -> str:
+def play(sequences: Sequence[Sequence[pb.Call]], timeout_s: float) -> str:
     """Play each in a session of its own; what went wrong, or ""."""
     pattern = torch.arange(1 << 14, dtype=torch.int64) * 0x5EC2E75EC2E7
     with serving() as server, Raw(server.address) as other, other.open_session() as victim:
@@ -26,7 +25,7 @@ def play(sequences: Sequence[Sequence[pb.Call]], hang_s: float) -> str:
         for sequence in sequences:
             try:
                 with RawSession(server.address) as session:
-                    _attack(session, sequence, hang_s)
+                    _attack(session, sequence, timeout_s)
                 for index, one in enumerate(kept):
                     if not torch.equal(victim.read(one), pattern[: 16 << index]):
                         return "changed: a tensor of another session, on a server"
@@ -37,10 +36,10 @@ def play(sequences: Sequence[Sequence[pb.Call]], hang_s: float) -> str:
     return ""
 
 
-def _attack(session: RawSession, sequence: Sequence[pb.Call], hang_s: float) -> None:
+def _attack(session: RawSession, sequence: Sequence[pb.Call], timeout_s: float) -> None:
     define = session.batch()
     define.define_operations.extend(NAMES)
     define.define_contexts.extend(CONTEXTS)
-    session.execute(define, hang_s)
+    session.execute(define, timeout_s)
     for start in range(0, len(sequence), _AT_ONCE):
-        session.execute(session.batch(*sequence[start : start + _AT_ONCE]), hang_s)
+        session.execute(session.batch(*sequence[start : start + _AT_ONCE]), timeout_s)

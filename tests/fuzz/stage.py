@@ -29,8 +29,9 @@ from tserver.engine.space import Parts
 _M_PERTURB = -6
 _MEMORY_BYTES = 1 << 30
 _SCANNED_BYTES = 1 << 16
-# glibc fills freed memory with this byte, and fresh memory with its complement. None of the drawn numbers has them.
-MARKS = (0x5A, 0x69)
+# glibc fills freed memory with this byte, and fresh memory with its complement. No drawn number has them, nor has what
+# it is rounded to in a dtype of one byte.
+MARKS = (0x7D, 0x7A)
 SECRET = b"\x5e\xc2\xe7\x5e\xc2\xe7\x33\x47"
 # So many marked bytes in a row are no chance.
 _RUN = 8

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -22,6 +25,10 @@ from tests.fuzz.stage import MARKS, Stage, named
 _PER_CHILD = 4000
 _PER_SEQUENCE = 30
 _SLOW_S = 1.0
+_POLL_S = 0.005
+# So many times longer than a call may work, a child may do nothing.
+_PATIENCE = 10
+_TICKS = os.sysconf("SC_CLK_TCK")
 # The exit status of a child that has written down what it found.
 _FOUND = 3
 # A sequence that is shortened is played at most so often.
@@ -56,6 +63,8 @@ class Watch:
         self._most_samples = samples
         self._only = only
         self._journal = Journal()
+        # Where a child that hangs says where it is.
+        self._stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as this lives
         self._known: set[tuple[str, str]] = set()
         self.drawn = self.tampered = 0
         self.slow: dict[str, float] = {}
@@ -164,23 +173,29 @@ class Watch:
     def _in_child(self, play: Callable[[], None]) -> str:
         """How a child ended that ran this: "" for well."""
         self._journal.clear()
+        self._stacks.truncate(0)
         child = os.fork()
         if child == 0:
+            faulthandler.register(signal.SIGUSR1, self._stacks)
             try:
                 play()
             except BaseException:
                 self._journal.write(b"f", f"fuzz: {traceback.format_exc()}".encode())
                 os._exit(_FOUND)
             os._exit(0)
+        seen, since_s, polls = 0, 0.0, 0
         while True:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 break
-            if self._journal.silent_s() > self._hang_s:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return f"blocked: no answer for {self._hang_s:.0f} s"
-            time.sleep(0.005)
+            if self._journal.position() != seen:
+                seen, since_s, polls = self._journal.position(), _used_s(child), 0
+            time.sleep(_POLL_S)
+            polls += 1
+            # By the time it had, and not by the clock: a child that others keep from working does not hang. One that
+            # waits for nothing is found by the times that it was looked at.
+            if _used_s(child) - since_s > self._hang_s or polls * _POLL_S > _PATIENCE * self._hang_s:
+                return f"blocked: no answer for {self._hang_s} s\n{self._end(child)}"
         if status == 0:
             return ""
         if os.WIFSIGNALED(status):
@@ -188,6 +203,15 @@ class Watch:
         if os.WEXITSTATUS(status) == _FOUND:
             return next(record.content for record in self._journal.records() if record.kind == b"f").decode()
         return f"exit {os.WEXITSTATUS(status)}: the engine ended"
+
+    def _end(self, child: int) -> str:
+        """End a child that hangs; where it was, if it can still say so."""
+        os.kill(child, signal.SIGUSR1)
+        time.sleep(0.5)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        self._stacks.seek(0)
+        return self._stacks.read()
 
     def _sequences(self) -> list[tuple[str, list[pb.Call]]]:
         found: list[tuple[str, list[pb.Call]]] = []
@@ -257,6 +281,12 @@ def _split(calls: Sequence[pb.Call]) -> list[list[pb.Call]]:
         else:
             sequences.append([])
     return sequences
+
+
+def _used_s(child: int) -> float:
+    """The processor's time that a child has had, in seconds."""
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _kind(how: str) -> str:

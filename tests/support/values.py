@@ -66,7 +66,8 @@ class Packed:
 def tensor_data(tensor: torch.Tensor) -> pb.TensorData:
     """A tensor by value."""
     dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    raw = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+    # `reshape` leaves a single element whatever stride it has.
+    raw = dense.as_strided((dense.numel(),), (1,)).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
     return pb.TensorData(dtype=DTYPES[tensor.dtype], shape=tensor.shape, data=raw)
 
 

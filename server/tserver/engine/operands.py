@@ -86,7 +86,7 @@ def call_on_one_device(space: Space, operation: Operation, args: list[Any], kwar
     if not without_elements:
         return operation.call(space, args, kwargs)
     models_device = space.default_device or torch.device("cpu")
-    other = models_device if name == "tc.model_forward" else _other_device(name, operands)
+    other = models_device if name == "tc.model_forward" else _other_device(operation, operands, args, kwargs)
     if other is not None:
         raise RuntimeError(_words(without_elements[0].device, other))
     result = operation.call(space, args, kwargs)
@@ -96,12 +96,16 @@ def call_on_one_device(space: Space, operation: Operation, args: list[Any], kwar
     return result
 
 
-def _other_device(name: str, operands: list[torch.Tensor]) -> torch.device | None:
-    if name in FROM_THE_HOST and operands[0].is_meta:
+def _other_device(
+    operation: Operation, operands: list[torch.Tensor], args: list[Any], kwargs: dict[str, Any]
+) -> torch.device | None:
+    if operation.name in FROM_THE_HOST and operands[0].is_meta:
         return None
+    written = [*tensors_in(args[:1] if operation.has_effect else []), *tensors_in(kwargs.get("out"))]
     for tensor in operands:
-        # A number on the host goes with tensors of any device, as a tensor of no dimensions, too.
-        if not tensor.is_meta and (tensor.dim() or not tensor.is_cpu):
+        # A number on the host goes with tensors of any device, as a tensor of no dimensions, too; not as a target.
+        is_number = tensor.is_cpu and not tensor.dim() and not any(tensor is target for target in written)
+        if not tensor.is_meta and not is_number:
             return tensor.device
     return None
 
