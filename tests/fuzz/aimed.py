@@ -57,6 +57,14 @@ def requires_grad(objects: dict[int, Any], kept: Kept) -> bool:
     return isinstance(found, torch.Tensor) and found.requires_grad
 
 
+def _is_leaf(tensor: torch.Tensor) -> bool:
+    try:
+        return tensor.is_leaf
+    except RuntimeError:
+        # A view whose base was changed may refuse even to say this.
+        return False
+
+
 def _size(chance: random.Random) -> int:
     return chance.choice(_EDGES) if chance.random() < 0.15 else chance.randrange(7)
 
@@ -212,7 +220,7 @@ def _indexed(chance: random.Random, target: Kept, tensor: torch.Tensor, live: Li
 def own(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
     """A call of an operation of ours: a network or an optimiser over tensors that are there, or the use of one."""
     made = [(one, held.held_as) for one, held in objects.items() if hasattr(held, "held_as")]
-    tensors = [target for target, tensor in live if tensor.is_leaf] or [target for target, _ in live]
+    tensors = [target for target, tensor in live if _is_leaf(tensor)] or [target for target, _ in live]
     some = chance.choices(tensors, k=min(len(tensors), 2)) if tensors else [torch.ones(3, 3), torch.ones(3)]
     match chance.choice(made) if made and chance.random() < 0.7 else (0, ""):
         case one, "network":

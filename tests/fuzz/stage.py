@@ -33,8 +33,9 @@ _SCANNED_BYTES = 1 << 16
 # it is rounded to in a dtype of one byte.
 MARKS = (0x7D, 0x7A)
 SECRET = b"\x5e\xc2\xe7\x5e\xc2\xe7\x33\x47"
-# So many marked bytes in a row are no chance.
+# So many marked bytes in a row are no chance; but a sorted tensor of bytes has as many of each.
 _RUN = 8
+_RUN_OF_BYTES = 256
 _PAGE = mmap.PAGESIZE
 
 
@@ -71,7 +72,7 @@ class Stage:
         self._lane = self._engine.open_lane()
         self.objects = self._lane.space.objects
         self._victim = self._engine.open_lane()
-        self._marks: tuple[bytes, ...] = ()
+        self._marks = self._marks_of_bytes = _marks(MARKS[0], _RUN)
         self._kept: list[torch.Tensor] = []
         self._replies: list[bytes] = []
         self._seq = 0
@@ -86,7 +87,8 @@ class Stage:
     def begin(self, operations: Sequence[str], contexts: Sequence[pb.Context], mark: int = MARKS[0]) -> None:
         """An empty session with these operations and contexts, and memory that is marked anew."""
         self._libc.mallopt(_M_PERTURB, mark)
-        self._marks = (bytes([mark]) * _RUN, bytes([mark ^ 0xFF]) * _RUN, SECRET)
+        self._marks = _marks(mark, _RUN)
+        self._marks_of_bytes = _marks(mark, _RUN_OF_BYTES)
         self._lane.close()
         self._turn()
         self._lane = self._engine.open_lane()
@@ -136,7 +138,7 @@ class Stage:
         for result in reply.results:
             if result.error.reason == "INTERNAL":
                 return f"broken: {result.error.message}", 0
-        for mark in self._marks:
+        for mark in self._marks_of_bytes:
             if mark in self._reply:
                 return f"shown: the reply has bytes {mark[:2].hex()}, which were not written for this session", 0
         total = 0
@@ -145,7 +147,7 @@ class Stage:
             if trouble:
                 return trouble, 0
             content = _content(tensor)
-            for mark in self._marks:
+            for mark in self._marks if tensor.itemsize > 1 else self._marks_of_bytes:
                 if mark in content:
                     return f"shown: a tensor has bytes {mark[:2].hex()}, which were not written for this session", 0
             total = zlib.crc32(content, total)
@@ -171,6 +173,11 @@ class Stage:
             with contextlib.suppress(RuntimeError):
                 if tensor.is_leaf and tensor.grad is not None:
                     yield tensor.grad
+
+
+def _marks(mark: int, run: int) -> tuple[bytes, ...]:
+    """What shows memory that nobody has written: freed, fresh, of another session."""
+    return bytes([mark]) * run, bytes([mark ^ 0xFF]) * run, SECRET
 
 
 def misfit(tensor: torch.Tensor) -> str:
