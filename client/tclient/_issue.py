@@ -19,7 +19,6 @@ from tclient._exceptions import TensorError, TensorOverflowError, TensorTypeErro
 from tclient._handle import Handle, wrap_object
 from tclient._operations import TABLE, Operation
 from tclient._overloads import resolve, written
-from tclient._oversize import HEAVY_BYTES
 from tclient._results import Decoder, return_type, unanswered
 from tclient._session import Session
 from tclient._values import dtype_of_numpy_scalars, encode, encode_data, mixed
@@ -230,7 +229,7 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
         call.data = call_field(parts)
     else:
         return _dispatch_other(operation, returns, session, call, parts)
-    if len(call.data) > HEAVY_BYTES:
+    if len(call.data) > session.max_light:
         session.hold_heavy(call)
     pending = session.pending
     pending.append(call)
@@ -281,7 +280,7 @@ def _drain(session: Session, drops: deque[bytes], parts: list[bytes]) -> None:
 
 def submit(session: Session, call: Call) -> None:
     """Put an encoded call on its way."""
-    if len(call.data) > HEAVY_BYTES:
+    if len(call.data) > session.max_light:
         session.hold_heavy(call)
     session.pending.append(call)
     if session.attention:

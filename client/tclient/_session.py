@@ -103,8 +103,9 @@ class Session:
         self.secret: bytes = opened.session
         self.lease_s: float = opened.lease_s or 30.0
         self.limits: rpc.Limits = opened.limits
-        # Of a message to the server, of an array in one, and how many results one call lets go.
-        self.max_message = self.max_inline = self.max_drain = 0
+        # Of a message to the server, of an array in one, and of a call that is not looked at twice; and how many
+        # results one call lets go.
+        self.max_message = self.max_inline = self.max_light = self.max_drain = 0
         self.bound_messages(opened.limits.max_message_bytes or _MESSAGE_BYTES)
         self.stats = Stats()
         # Where bulk bytes go outside gRPC; empty where nothing was named, or nothing answered.
@@ -170,7 +171,7 @@ class Session:
         """Puts a call on its way that its thread waits for next: waiting sends it."""
         if self.dead is not None:
             raise self._again(self.dead)
-        if len(call.data) > HEAVY_BYTES:
+        if len(call.data) > self.max_light:
             self.hold_heavy(call)
         self.pending.append(call)
 
@@ -183,6 +184,7 @@ class Session:
         """Makes no message to the server larger than this from now on."""
         self.max_message = size_bytes
         self.max_inline = min(self.limits.max_inline_bytes or 1 << 20, size_bytes // 2)
+        self.max_light = min(HEAVY_BYTES, size_bytes - FRAME_BYTES)
         self.max_drain = min(_MAX_DRAIN, size_bytes // 128)
 
     def hold_heavy(self, call: Call) -> None:
