@@ -155,6 +155,47 @@ def test_a_call_that_cannot_grow_its_target_leaves_it_within_its_storage(
     assert reply.value(2) == [3.0] * reply.value(1)
 
 
+# Without elements, and with sizes whose strides cannot be computed or that wrap when they are added up.
+_NOTHING: dict[str, Callable[[RawSession], pb.Call]] = {
+    "resize_ by a negative size": lambda s: s.call(0, "Tensor.resize_", X, (0, -1)),
+    "resize_ without strides": lambda s: s.call(0, "Tensor.resize_", X, (0, 2**61 + 1, 4)),
+    "as_strided_ by a negative size": lambda s: s.call(0, "Tensor.as_strided_", X, (0, -(2**62) - 7), (1, 1)),
+    "out= of zeros without strides": lambda s: s.call(0, "zeros", 0, 2**61 + 1, 4, out=X),
+    "out= of ones of a negative size": lambda s: s.call(0, "ones", 0, -1, out=X),
+    "out= of an addition without strides": lambda s: s.call(0, "add", Y, 1, out=X),
+    "out= of a concatenation that wraps": lambda s: s.call(0, "cat", [Z, Z], 1, out=X),
+}
+
+
+@pytest.mark.parametrize("spoil", _NOTHING.values(), ids=_NOTHING)
+def test_sizes_that_no_tensor_has_are_refused_where_there_are_no_elements_too(
+    session: RawSession, spoil: Callable[[RawSession], pb.Call]
+) -> None:
+    session.run(
+        session.call(Y.id, "as_strided", X, (0, 2**61, 3), (1, 1, 1)),
+        session.call(Z.id, "as_strided", X, (0, 2**62 + 5), (1, 1)),
+    )
+    reply = session.run(
+        spoil(session),
+        session.call(0, "Tensor.stride", X),
+        session.call(4, "Tensor.__add__", X, 1),
+        session.call(0, "Tensor.tolist", X),
+        frees=[4],
+    )
+    assert (sorted(reply.errors), reply.error(0).type) == ([0], "RuntimeError")
+    assert reply.value(1) == (1,)
+    assert reply.value(3) in ([], [1.0] * 4)
+
+
+@pytest.mark.parametrize("name", ["Tensor.expand", "broadcast_to"])
+def test_nothing_is_not_expanded_to_a_negative_size(session: RawSession, name: str) -> None:
+    error = session.run(session.call(Z.id, name, encode(torch.empty(0)), (-2, 0))).error()
+    assert (error.type, error.message) == (
+        "RuntimeError",
+        "Trying to create tensor with negative dimension -2: [-2, 0]",
+    )
+
+
 def test_resize_that_fails_changes_nothing(session: RawSession) -> None:
     reply = session.run(session.call(0, "Tensor.resize_", X, _HUGE), session.call(0, "Tensor.tolist", X))
     assert (reply.error(0).type, reply.value(1)) == ("OutOfMemoryError", [1.0] * 4)

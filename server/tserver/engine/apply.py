@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tserver.engine import cost
+from tserver.engine.extents import check_out, check_sizes_of
 from tserver.engine.memory import check_factory
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
@@ -29,6 +30,9 @@ def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs:
 def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if operation.allocates:
         check_factory(operation.name, operation.function, args, kwargs)
+    out = kwargs.get("out")
+    if out is not None:
+        check_out(args, kwargs)
     writes = False
     if space.watched:
         # What the calls of a program write is not looked at one by one.
@@ -40,6 +44,8 @@ def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str
         result = call_on_one_device(space, operation, args, kwargs)
     else:
         result = operation.call(space, args, kwargs)
+    if out is not None:
+        check_sizes_of(out)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
     if operation.stretches and not space.has_giants and cost.is_giant(result):

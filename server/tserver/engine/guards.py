@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tserver.engine.extents import misfit, needed_bytes, tensors_in
+from tserver.engine.extents import misfit, misfit_of_sizes, needed_bytes, tensors_in
 
 # Says why a call is refused, or None.
 Guard = Callable[..., str | None]
@@ -225,12 +225,18 @@ def _bags_begin(*args: Any, offsets: Tensor | None = None, **named: Any) -> str 
 
 def _lies_within(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> str | None:
     """For `as_strided_`, which computes the extent in 64 bits, where it wraps."""
+    if reason := misfit_of_sizes(size):
+        return reason
     if min(*size, *stride, storage_offset or 0, 0) < 0 or len(size) != len(stride):
         return None
     offset = int(input.storage_offset()) if storage_offset is None else storage_offset
     if needed_bytes(size, stride, offset, input.itemsize) <= _INT64_MAX:
         return None
     return misfit(size, stride, offset, input.itemsize, input.untyped_storage().nbytes())
+
+
+def _sizes_exist(input: Tensor, *sizes: Any, size: Any = None, **_: Any) -> str | None:
+    return misfit_of_sizes(size if size is not None else sizes[0] if isinstance(sizes[0], Sequence) else sizes)
 
 
 def _part_lies_within(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: Any = None) -> str | None:
@@ -382,6 +388,7 @@ GUARDS: dict[str, Guard] = {
         for dims in (1, 2, 3)
         for kind, suffix in (("max", ""), ("max", "_with_indices"), ("lp", ""), ("avg", ""))
     },
+    "Tensor.resize_": _sizes_exist,
     "as_strided_copy": _view_lies_within,
     **dict.fromkeys(("as_strided_scatter", "Tensor.as_strided_scatter"), _part_lies_within),
     **dict.fromkeys(("as_strided_", "Tensor.as_strided_"), _lies_within),

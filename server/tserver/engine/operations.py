@@ -138,6 +138,7 @@ class Operations:
         # Our own operations come last: some stand in for torch's function of that name.
         for operation in own:
             if operation.name in effects:
+                operation.function = guarded(operation.name, operation.function)
                 operation.has_effect = effects[operation.name]
                 known = self._by_name.get(operation.name)
                 operation.is_factory = known is not None and known.is_factory
@@ -190,9 +191,7 @@ def _kept_within(entry: dict[str, Any], function: Callable[..., Any]) -> Callabl
     if entry.get("meta_change") and entry["returns"] == "self":
         return extents.restoring(function)
     geometry = entry.get("geometry")
-    if geometry == "strides" or (geometry == "sizes" and not extents.TORCH_COUNTS):
-        return extents.within(function)
-    return function
+    return function if geometry is None else extents.within(function, by_strides=geometry == "strides")
 
 
 def _resolve(name: str) -> Callable[..., Any] | None:
