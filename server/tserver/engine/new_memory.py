@@ -35,16 +35,17 @@ _switch = _allocator_switch()
 # Without the prefix, the underscores of operators and those of writing in place.
 _NAMES = """
 abs absolute add addcdiv addcmul addmm addmv all amax amin and any arange argmax argmin as_tensor asarray baddbmm
-bitwise_and bitwise_not bitwise_or bitwise_xor bmm bool cat ceil celu clamp clamp_max clamp_min clip clone concat
-concatenate contiguous copy copysign cos cosh cpu cross_entropy cuda detach div divide dot double elu eq erf exp expm1
-fill float floor floor_divide floordiv full full_like ge gelu getitem greater gt half hardsigmoid hardswish hardtanh
-int invert isfinite isinf isnan item layer_norm le leaky_relu lerp less linear linspace log log10 log1p log2
-log_softmax logical_and logical_not logical_or logical_xor logsigmoid logsumexp long lt masked_fill matmul max maximum
-mean min minimum mish mm mod mul multiply mv ne neg negative new_full new_ones new_tensor new_zeros normal not_equal
-numpy ones ones_like or permute pos pow rand rand_like randint randn randn_like reciprocal relu relu6 remainder
-requires_grad reshape round rsqrt rsub selu setitem sigmoid sign silu sin sinh softmax softplus softsign sqrt square
-squeeze stack std sub subtract sum t tan tanh tensor to tolist transpose true_divide truediv type type_as uniform
-unsqueeze var view view_as where xor zero zeros zeros_like
+batch_norm bitwise_and bitwise_not bitwise_or bitwise_xor bmm bool cat ceil celu clamp clamp_max clamp_min clip clone
+concat concatenate contiguous conv1d conv2d conv3d copy copysign cos cosh cpu cross_entropy cuda cumsum detach div
+divide dot double dropout elu embedding eq erf exp expm1 fill float floor floor_divide floordiv full full_like gather
+ge gelu getitem greater gt half hardsigmoid hardswish hardtanh index_select int invert isfinite isinf isnan item
+layer_norm le leaky_relu lerp less linear linspace log log10 log1p log2 log_softmax logical_and logical_not logical_or
+logical_xor logsigmoid logsumexp long lt masked_fill matmul max maximum mean min minimum mish mm mod mul multiply mv
+ne neg negative new_full new_ones new_tensor new_zeros normal not_equal numpy ones ones_like or permute pos pow rand
+rand_like randint randn randn_like reciprocal relu relu6 remainder requires_grad reshape round rsqrt rsub selu setitem
+sigmoid sign silu sin sinh softmax softplus softsign sqrt square squeeze stack std sub subtract sum t tan tanh tensor
+to tolist transpose tril triu true_divide truediv type type_as uniform unsqueeze var view view_as where xor zero zeros
+zeros_like
 """
 FILLING = frozenset(_NAMES.split())
 
