@@ -240,7 +240,20 @@ def own(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
         layers: list[dict[str, Any]] = [{"kind": "linear", "weight": some[0], "bias": some[-1]}]
         layers.append({"kind": chance.choice(KINDS)})
         return "tc.network", [layers[: chance.choice([1, 2])]]
-    return "tc.optimizer", [chance.choice(list(OPTIMIZERS)), [{"params": some}], {"lr": chance.choice([0.1, 1.0])}]
+    options = {"lr": chance.choice([0.1, 1.0]), **({"fused": True} if chance.random() < 0.3 else {})}
+    return "tc.optimizer", [chance.choice(list(OPTIMIZERS)), [{"params": some}], options]
+
+
+def alias(chance: random.Random, target: Kept, other: Kept) -> Aimed:
+    """Another way to a tensor's memory, taken before autograd keeps the tensor."""
+    choices: list[Aimed] = [
+        ("Tensor.data.__get__", [target]),
+        ("Tensor.view", [target, chance.choice(damage.DTYPES)]),
+        ("Tensor.data.__set__", [target, other]),
+        ("unsafe_chunk", [target, 2]),
+        ("Tensor.unsafe_split", [target, 1]),
+    ]
+    return chance.choice(choices)
 
 
 def tamper(chance: random.Random, live: Live) -> list[Aimed]:
@@ -248,7 +261,7 @@ def tamper(chance: random.Random, live: Live) -> list[Aimed]:
     target, tensor = chance.choice(live)
     other, _ = chance.choice(live)
     sizes = tuple(chance.randrange(5) for _ in range(tensor.dim())) if chance.random() < 0.6 else _sizes(chance, tensor)
-    match chance.randrange(8):
+    match chance.randrange(9):
         case 0:
             fresh = torch.full([min(size, 9) for size in sizes if size >= 0], 7).to(
                 chance.choice([tensor.dtype, *damage.DTYPES])
@@ -264,6 +277,9 @@ def tamper(chance: random.Random, live: Live) -> list[Aimed]:
             return [*through, *_changes(chance, tensor, other, sizes)]
         case 4:
             return [("Tensor.view", [target, chance.choice(damage.DTYPES)]), *_changes(chance, tensor, other, sizes)]
+        case 5:
+            # An alias that was taken before, or the very tensor.
+            return [(name, [target, *args[1:]]) for name, args in _changes(chance, tensor, other, sizes)]
     return [("Tensor.data.__get__", [target]), *_changes(chance, tensor, other, sizes)]
 
 

@@ -256,7 +256,12 @@ class Drawer:
             return value
 
         args = [place(value) for value in args]
-        call = self._call(name, args, {key: place(value) for key, value in kwargs.items()})
+        kwargs = {key: place(value) for key, value in kwargs.items()}
+        aliases: list[Kept] = []
+        while targets and chance.random() < 0.3:
+            way, of = aimed.alias(chance, chance.choice(targets), chance.choice(targets))
+            aliases.append(self._prepare(way, of))
+        call = self._call(name, args, kwargs)
         yield from ((Part.PREPARES, preparation) for preparation in self._preparations)
         self._preparations.clear()
         yield Part.DRAWN, call
@@ -266,7 +271,7 @@ class Drawer:
         if not outputs or not inputs:
             return
         seeds = [self._prepare("ones_like", [kept]) for kept in outputs]
-        live = [*results, *((kept, self._objects[kept.id]) for kept in targets if kept.id in self._objects)]
+        live = [*results, *aimed.held({kept.id: self._objects.get(kept.id) for kept in [*targets, *aliases]})]
         for _ in range(chance.choice([1, 1, 2, 3])):
             for name, args in aimed.tamper(chance, live):
                 self._id += 1
