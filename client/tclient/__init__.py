@@ -106,6 +106,9 @@ from tclient._exceptions import (
     VersionMismatch as VersionMismatch,
 )
 from tclient._functions import (
+    from_dlpack as from_dlpack,
+)
+from tclient._functions import (
     from_numpy as from_numpy,
 )
 from tclient._functions import (

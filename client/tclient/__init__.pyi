@@ -33,6 +33,7 @@ from tclient._exceptions import SessionLost as SessionLost
 from tclient._exceptions import SessionTakenOver as SessionTakenOver
 from tclient._exceptions import TensorError as TensorError
 from tclient._exceptions import VersionMismatch as VersionMismatch
+from tclient._functions import from_dlpack as from_dlpack
 from tclient._functions import from_numpy as from_numpy
 from tclient._functions import get_default_device as get_default_device
 from tclient._functions import get_default_dtype as get_default_dtype

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tclient import _state
+from tclient._data import is_torch_array, refuse_foreign, warn_if_read_only
 from tclient._device import device
 from tclient._dtypes import DTYPES, dtype
-from tclient._issue import dispatch
+from tclient._foreign import class_name
+from tclient._issue import dispatch, is_tensor_argument
 from tclient._operations import TABLE
 from tclient._tensor import Tensor
 
@@ -21,9 +23,32 @@ def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
     """A tensor with the elements and dtype of an array. Unlike torch's it copies: the server has its own memory."""
     given: Any = ndarray
     if not isinstance(given, np.ndarray):
-        kind = type(given).__name__
-        raise TypeError(f"expected np.ndarray (got {'numpy.' if isinstance(given, np.generic) else ''}{kind})")
+        raise TypeError(f"expected np.ndarray (got {class_name(given)})")
+    refuse_foreign(given)
+    warn_if_read_only(given)
     return dispatch(TABLE["from_numpy"], (ndarray,), None)
+
+
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Any:
+    """A tensor with the elements of an array, or of another object that hands out its memory. Unlike torch's it copies.
+
+    Raises: RuntimeError for an object that has no `__dlpack__`; BufferError for one that cannot hand it out.
+    """
+    made: Any = ext_tensor
+    if is_torch_array(ext_tensor):
+        made = dispatch(TABLE["from_numpy"], (ext_tensor,), None)
+    elif isinstance(ext_tensor, np.ndarray):
+        raise BufferError("DLPack only supports signed/unsigned integers, float and complex dtypes.")
+    elif not isinstance(ext_tensor, Tensor):
+        if not hasattr(ext_tensor, "__dlpack__"):
+            raise RuntimeError(
+                "from_dlpack received an invalid capsule. Note that DLTensor capsules can be consumed only once, so "
+                "you might have already constructed a tensor from it once."
+            )
+        made = dispatch(TABLE["as_tensor"], (ext_tensor,), {"device": "cpu"})
+    elif copy:
+        made = made.clone()
+    return made if device is None else made.to(device)
 
 
 def is_tensor(obj: Any) -> bool:
@@ -31,25 +56,25 @@ def is_tensor(obj: Any) -> bool:
     return isinstance(obj, Tensor)
 
 
-def _tensor(function: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {type(value).__name__}")
+def _tensor(function: str, value: Any) -> Any:
+    if not is_tensor_argument(value):
+        raise TypeError(f"{function}(): argument 'input' (position 1) must be Tensor, not {class_name(value)}")
     return value
 
 
 def is_floating_point(input: Any) -> bool:
     """Whether the elements are floating point numbers."""
-    return _tensor("is_floating_point", input).is_floating_point()
+    return bool(_tensor("is_floating_point", input).is_floating_point())
 
 
 def is_complex(input: Any) -> bool:
     """Whether the elements are complex."""
-    return _tensor("is_complex", input).is_complex()
+    return bool(_tensor("is_complex", input).is_complex())
 
 
 def numel(input: Any) -> int:
     """The number of elements."""
-    return _tensor("numel", input).numel()
+    return int(_tensor("numel", input).numel())
 
 
 def set_default_dtype(d: dtype) -> None:

@@ -12,16 +12,20 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from tclient import _state
 from tclient._cell import Call, Cell, whole
 from tclient._context import MODES
-from tclient._exceptions import TensorError, TensorOverflowError, TensorTypeError, TensorValueError, attribute
+from tclient._data import buffer_of, encode_data, refuse_foreign, warn_if_read_only
+from tclient._dtypes import DTYPES
+from tclient._exceptions import TensorError, TensorTypeError, attribute
 from tclient._handle import Handle, wrap_object
 from tclient._operations import TABLE, Operation
 from tclient._overloads import resolve, written
 from tclient._results import Decoder, return_type, unanswered
 from tclient._session import Session
-from tclient._values import dtype_of_numpy_scalars, encode, encode_data, mixed
+from tclient._values import ASKING, OddArgument, encode, mixed
 from tclient._wire import CALL_ID, FREE, SHORT_ARG, arg, field, id_varint, named_value
 from tclient._wire import call as call_field
 
@@ -33,49 +37,8 @@ _new_cell = Cell
 # Operations whose first data argument becomes a tensor.
 _DATA_OPERATIONS = {"tensor": 0, "as_tensor": 0, "asarray": 0, "Tensor.new_tensor": 1}
 _DATA_NAMES = frozenset({"data", "obj"})
-# Operations that take a Python number as it is, and whose text for one beyond 64 bits is Python's.
-_SCALAR_OPERATIONS = frozenset(
-    f"{prefix}{name}"
-    for name in [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "and",
-        "or",
-        "xor",
-        "lshift",
-        "rshift",
-    ]
-    for prefix in ("", "r", "i")
-) | frozenset(
-    [
-        "arange",
-        "range",
-        "linspace",
-        "logspace",
-        "full",
-        "full_like",
-        "fill",
-        "clamp",
-        "clip",
-        "rsub",
-        "fmod",
-        "remainder",
-        "xlogy",
-        "where",
-    ]
-)
+# What numpy's functions give to the methods of what they get, and those of a tensor mostly do not have.
+_NUMPY_KEYWORDS = frozenset({"out", "order", "mode", "axis"})
 _SEARCH_DEPTH = 8
 _SEARCH_WIDTH = 32
 
@@ -162,6 +125,8 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
             if kwargs:
                 for name, value in kwargs.items():
                     parts.append(field(b"\x22", named_value(name, encode(value, session))))
+    except OddArgument:
+        return _ask(operation, session, args, kwargs)
     except TensorError as error:
         raise _refused(error, operation) from None
     stamp = MODES.stamp
@@ -173,8 +138,7 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
 
     # -- what will it return?
     returns = operation.returns
-    if kwargs and "out" in kwargs and kwargs["out"] is None and operation.name.startswith("Tensor."):
-        # Methods have no `out`. numpy's functions try it, and do it themselves if it is refused: at once, not later.
+    if kwargs and not _NUMPY_KEYWORDS.isdisjoint(kwargs) and _is_for_numpy(operation, kwargs):
         returns = "wait"
     elif kwargs and kwargs.get("out") is not None:
         session.epoch += 1
@@ -238,6 +202,14 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     elif len(pending) > session.relief:
         session.relieve()
     return result
+
+
+def _is_for_numpy(operation: Operation, kwargs: dict[str, Any]) -> bool:
+    """Whether one of numpy's functions tries a method in its own way: it has to be told at once if that is refused."""
+    name = operation.name
+    return name.startswith("Tensor.") and (
+        kwargs.get("out", 0) is None or "order" in kwargs or "mode" in kwargs or name == "Tensor.repeat"
+    )
 
 
 def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bytes:
@@ -335,30 +307,64 @@ def _caller() -> Call:
 
 
 def _refused(error: TensorError, operation: Operation) -> TensorError:
-    """An argument that does not travel: the error as torch words it for this operation, with the caller's line."""
-    if (
-        isinstance(error, TensorOverflowError)
-        and operation.name.rpartition(".")[2].strip("_") not in _SCALAR_OPERATIONS
-    ):
-        error = TensorValueError("Overflow when unpacking long long")
+    """An argument that does not travel: the error says where it was given."""
     return error if error.operation else attribute(error, operation=operation.name, site=_caller().site())
+
+
+def _ask(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+    """Issue a call with an argument that torch hardly takes, and wait for it: it is refused here, and not later."""
+    ASKING.waits = True
+    try:
+        result = dispatch(operation, args, kwargs)
+        if isinstance(result, TensorBase) and result._cell.call is not None:
+            session.wait(result._cell.call)
+        session.synchronize()
+    except TensorError as refusal:
+        if any(map(callable, (*args, *(kwargs or {}).values()))):
+            refusal.add_note("a callable cannot be sent to the server: no code of a caller runs there")
+        raise
+    finally:
+        ASKING.waits = False
+    return result
 
 
 def _encode_with_data(
     operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None, parts: list[bytes]
 ) -> None:
     position = _DATA_OPERATIONS[operation.name]
-    if not (kwargs and kwargs.get("dtype") is not None) and len(args) == position + 1:
-        element = dtype_of_numpy_scalars(args[position])
-        if element is not None:
-            kwargs = {**(kwargs or {}), "dtype": element}
-    wanted = kwargs.get("dtype") if kwargs else None
+    wanted: Any = kwargs.get("dtype") if kwargs else None
+    if wanted is None and operation.name == "as_tensor" and len(args) > 1:
+        wanted = args[1]
+    if wanted is None and position:
+        # new_tensor: the dtype is that of its tensor.
+        wanted = lambda: args[0].dtype  # noqa: E731
+    inferred: Any = None
+
+    def data(value: Any) -> bytes:
+        nonlocal inferred
+        if operation.name == "as_tensor" or (operation.name == "asarray" and wanted is None):
+            warn_if_read_only(value)
+        if operation.name == "asarray":
+            if isinstance(value, np.generic) and (kwargs or {}).get("copy") is not False:
+                refuse_foreign(value)
+            value = buffer_of(value, wanted, lambda: _default_dtype(session))
+        encoded, inferred = encode_data(value, session, wanted, lambda: _default_dtype(session))
+        return encoded
+
     for index, value in enumerate(args):
-        encoded = encode_data(value, session, wanted) if index == position else encode(value, session)
-        parts.append(arg(encoded))
+        parts.append(arg(data(value) if index == position else encode(value, session)))
     for name, value in (kwargs or {}).items():
-        encoded = encode_data(value, session, wanted) if name in _DATA_NAMES else encode(value, session)
-        parts.append(field(b"\x22", named_value(name, encoded)))
+        if inferred is None or name != "dtype":
+            encoded = data(value) if name in _DATA_NAMES else encode(value, session)
+            parts.append(field(b"\x22", named_value(name, encoded)))
+    if inferred is not None:
+        parts.append(field(b"\x22", named_value("dtype", inferred.value)))
+
+
+def _default_dtype(session: Session) -> Any:
+    if session.default_dtype_known:
+        return DTYPES["float32"]
+    return dispatch(TABLE["get_default_dtype"], (), None)
 
 
 def _out_result(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -36,7 +36,7 @@ _REASONS: dict[str, str] = {
         ),
         f"{_SHARED}there is none for one session",
     ),
-    **dict.fromkeys(("from_dlpack", "to_dlpack"), f"{_POINTER}, and make one with tclient.tensor(array)"),
+    "to_dlpack": f"{_POINTER}, and make one with tclient.tensor(array)",
     "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",
     "from_file": "the files of the server are not yours to read; use tclient.tensor(numpy.fromfile(...))",
     "multiprocessing": "a tensor lives on the server; processes open sessions of their own",

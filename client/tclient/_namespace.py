@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tclient import _left_out
+from tclient._dtypes import BY_NUMPY
 from tclient._handle import WRAPPERS, RemoteObject
 from tclient._help import Declaration, documentation
 from tclient._issue import dispatch
@@ -20,7 +21,7 @@ from tclient._tensor import Tensor
 
 # What torch's binary operators take on the right, beside tensors. To anything else they answer NotImplemented, and
 # Python asks the other side: that is how `x + ndarray` becomes numpy's, and `x == "a"` False.
-_NUMBERS = (int, float, complex, np.number, np.bool_)
+_NUMBERS = (np.number, np.bool_)
 # Of numpy's scalars torch's operators see a float in these.
 _AS_FLOAT = (np.bool_, np.complex64)
 _ARITHMETIC = ["add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"]
@@ -28,7 +29,7 @@ _NUMERIC_DUNDERS = frozenset(f"__{prefix}{name}__" for name in _ARITHMETIC for p
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge")
 )
 _TENSOR_DUNDERS = frozenset({"__matmul__", "__rmatmul__", "__imatmul__"})
-_ARRAY_DUNDERS = frozenset({"__eq__", "__rtruediv__", "__rdiv__"})
+_DIVIDED_BY = frozenset({"__rtruediv__", "__rdiv__"})
 
 
 def _name(function: Any, operation: Operation, owner: str) -> Any:
@@ -54,7 +55,7 @@ def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., An
     """A method, or one of Python's operators."""
     short = operation.name.rpartition(".")[2]
     if short in _NUMERIC_DUNDERS:
-        return _name(_numeric(operation, short in _ARRAY_DUNDERS), operation, owner)  # type: ignore[no-any-return]
+        return _name(_numeric(operation, short), operation, owner)  # type: ignore[no-any-return]
     if short in _TENSOR_DUNDERS:
         return _name(_between_tensors(operation), operation, owner)  # type: ignore[no-any-return]
 
@@ -69,24 +70,42 @@ def _is_torch_tensor(value: Any) -> bool:
     return kind.__module__ == "torch" and kind.__name__ in ("Tensor", "Parameter")
 
 
-def _numeric(operation: Operation, takes_arrays: bool) -> Callable[[Any, Any], Any]:
+def _numeric(operation: Operation, short: str) -> Callable[[Any, Any], Any]:
     tensor_class = Tensor
+    takes_arrays = short == "__eq__"
+    divides = short in _DIVIDED_BY
 
     def operator(self: Any, other: Any) -> Any:
         kind = other.__class__
         if (
             kind is tensor_class
             or kind is float
-            or isinstance(other, (tensor_class, *_NUMBERS))
-            or (takes_arrays and kind is np.ndarray)
-            or _is_torch_tensor(other)
+            or kind is int
+            or isinstance(other, (tensor_class, int, float, complex))
         ):
-            if isinstance(other, _AS_FLOAT):
-                other = float(other.real)
+            return dispatch(operation, (self, other), None)
+        if divides and isinstance(other, (np.ndarray, np.generic)):
+            # As torch has it, in Python.
+            try:
+                return self.reciprocal() * other
+            except TypeError:
+                return NotImplemented
+        if isinstance(other, np.generic):
+            if not isinstance(other, _NUMBERS) or _is_no_number(other):
+                return NotImplemented
+            return dispatch(operation, (self, float(other.real) if isinstance(other, _AS_FLOAT) else other), None)
+        if (
+            takes_arrays and isinstance(other, np.ndarray) and other.dtype.newbyteorder("=") in BY_NUMPY
+        ) or _is_torch_tensor(other):
             return dispatch(operation, (self, other), None)
         return NotImplemented
 
     return operator
+
+
+def _is_no_number(value: np.generic) -> bool:
+    """Whether it is a number to numpy, and to torch none, or one that is too large."""
+    return isinstance(value, np.timedelta64) or (isinstance(value, np.uint64) and int(value) >= 1 << 63)
 
 
 def _between_tensors(operation: Operation) -> Callable[[Any, Any], Any]:

@@ -92,7 +92,7 @@ def _argument(entry: Entry, name: str, args: Sequence[Any], kwargs: Mapping[str,
     return args[position] if position < len(args) else kwargs.get(name, default)
 
 
-def _class_of(value: Any, is_tensor: Callable[[Any], bool]) -> str:
+def _class_of(value: Any, is_tensor: Callable[[Any], bool], depth: int = 0) -> str:
     plain = _PLAIN.get(type(value))
     if plain is not None:
         return plain
@@ -103,17 +103,18 @@ def _class_of(value: Any, is_tensor: Callable[[Any], bool]) -> str:
     if is_tensor(value):
         return "tensor"
     if isinstance(value, (list, tuple)):
-        return _class_of_sequence(value, is_tensor)
+        return _class_of_sequence(value, is_tensor, depth)
     name = type(value).__name__
     return name if name in _NAMED else "unknown"
 
 
-def _class_of_sequence(value: Sequence[Any], is_tensor: Callable[[Any], bool]) -> str:
+def _class_of_sequence(value: Sequence[Any], is_tensor: Callable[[Any], bool], depth: int) -> str:
     if not value:
         return "empty"
-    if len(value) > _SEQUENCE_LIMIT:
+    # A sequence of sequences is none of what torch's signatures name.
+    if len(value) > _SEQUENCE_LIMIT or depth:
         return "unknown"
-    classes = {_class_of(item, is_tensor) for item in value}
+    classes = {_class_of(item, is_tensor, depth + 1) for item in value}
     if classes == {"int"}:
         return "ints"
     if classes == {"tensor"}:

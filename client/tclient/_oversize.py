@@ -95,6 +95,9 @@ def _arrays(value: pb.Value) -> Iterator[pb.HostArray]:
     elif kind == "mapping":
         for entry in value.mapping.entries:
             yield from _arrays(entry.value)
+    elif kind == "foreign":
+        for item in (value.foreign.base, *value.foreign.items.items, *value.foreign.iterated.items):
+            yield from _arrays(item)
 
 
 def _pack(value: pb.Value) -> None:

@@ -124,6 +124,7 @@ class Decoder:
 _PLAIN: dict[str | None, Callable[[pb.Value], Any]] = {
     "integer": lambda value: value.integer,
     "unsigned": lambda value: value.unsigned,
+    "big_integer": lambda value: int.from_bytes(value.big_integer, "little", signed=True),
     "number": lambda value: value.number,
     "boolean": lambda value: value.boolean,
     "text": lambda value: value.text,

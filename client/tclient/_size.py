@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from typing import Any, SupportsIndex, overload
+
+import numpy as np
+
+from tclient._foreign import class_name
 
 
 class Size(tuple[int, ...]):
@@ -13,11 +18,14 @@ class Size(tuple[int, ...]):
     __slots__ = ()
 
     def __new__(cls, dims: Iterable[Any] = ()) -> Size:
-        items = []
+        items: list[Any] = []
         for position, dim in enumerate(dims):
-            if isinstance(dim, float) or not hasattr(dim, "__index__"):
-                raise TypeError(f"torch.Size() takes an iterable of 'int' (item {position} is '{type(dim).__name__}')")
-            items.append(dim.__index__())
+            try:
+                items.append(dim if isinstance(dim, int | np.integer) and dim is not bool(dim) else operator.index(dim))
+            except TypeError:
+                raise TypeError(
+                    f"torch.Size() takes an iterable of 'int' (item {position} is '{class_name(dim)}')"
+                ) from None
         return super().__new__(cls, items)
 
     def numel(self) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from tclient import _device, _dtypes, _issue, _left_out
 from tclient._cell import Meta
 from tclient._context import MODES, no_grad
+from tclient._data import refuse_foreign
 from tclient._dtypes import BY_CODE, SCALAR_TYPES
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
@@ -32,6 +33,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 _DESCRIBE = operation_named("tc.describe")
 _READ = operation_named("tc.read")
 _NUMPY = operation_named("tc.numpy")
+_CONSTRUCTED = operation_named("tc.constructed")
 
 
 if TYPE_CHECKING:
@@ -51,14 +53,7 @@ class Tensor(_Base):
     __array_priority__ = 1000
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("device") is not None or not args:
-            made = dispatch(TABLE["empty"], (0,), kwargs or None)
-        elif len(args) == 1 and isinstance(args[0], Tensor):
-            made = dispatch(TABLE["Tensor.detach"], (args[0],), None)
-        elif len(args) == 1 and not isinstance(args[0], (int, Size)):
-            made = dispatch(TABLE["tensor"], checked(args), {"dtype": dispatch(TABLE["get_default_dtype"], (), None)})
-        else:
-            made = dispatch(TABLE["empty"], args, None)
+        made = constructed("Tensor", args, kwargs)
         return made if cls is Tensor else made._alias(cls)
 
     def _alias(self, cls: builtins.type[Any]) -> Any:
@@ -267,6 +262,9 @@ class Tensor(_Base):
         return finish(self._cell.session, call, id_bytes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if copy is False:
+            # The elements have to come here: numpy says so in its words.
+            return np.asarray([], copy=False)
         array = self.numpy()
         return array if dtype is None else array.astype(dtype, copy=False)
 
@@ -296,8 +294,8 @@ class Tensor(_Base):
 
     def __contains__(self, element: Any) -> bool:
         if isinstance(element, (Tensor, numbers.Number)):
-            found = dispatch(TABLE["Tensor.__eq__"], (self, element), None)
-            return bool(dispatch(TABLE["Tensor.any"], (found,), None).item())
+            found: Any = element == self
+            return bool(found.any().item())
         raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -358,13 +356,13 @@ class Tensor(_Base):
             raise error
 
 
-def checked(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The one argument of a constructor, if it is data. Raises what torch raises otherwise."""
-    if isinstance(args[0], str):
-        raise TypeError("new(): invalid data type 'str'")
-    if isinstance(args[0], (float, complex)) or args[0] is None:
-        raise TypeError(f"new(): data must be a sequence (got {type(args[0]).__name__})")
-    return args
+def constructed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What torch's class of that name makes of these arguments."""
+    if len(args) == 1 and isinstance(args[0], Size):
+        args = tuple(args[0]) or (args[0],)
+    if len(args) == 1 and isinstance(args[0], np.ndarray):
+        refuse_foreign(args[0])
+    return dispatch(_CONSTRUCTED, (name, *args), kwargs or None)
 
 
 # What a read gives: dtype, shape, bytes.

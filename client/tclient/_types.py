@@ -9,10 +9,7 @@ from typing import Any
 
 from tclient import _wire
 from tclient._dtypes import DTYPES, dtype
-from tclient._issue import dispatch
-from tclient._operations import TABLE
-from tclient._size import Size
-from tclient._tensor import Tensor, checked
+from tclient._tensor import Tensor, constructed
 from tclient._values import register
 
 _NAMES = {
@@ -38,13 +35,9 @@ class tensortype(type):
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, Tensor) and value.dtype is cls.dtype and value.device.type == cls._place
 
-    def __call__(cls, *args: Any) -> Any:
-        options = {"dtype": cls.dtype, "device": cls._place}
-        if len(args) == 1 and isinstance(args[0], Tensor):
-            return args[0].detach()
-        if len(args) == 1 and not isinstance(args[0], (int, Size)):
-            return dispatch(TABLE["tensor"], checked(args), options)
-        return dispatch(TABLE["empty"], args or (0,), options)
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = constructed(cls.__name__, args, kwargs)
+        return made if cls._place == "cpu" else made.to(cls._place)
 
     def __repr__(cls) -> str:
         return f"<class '{cls.torch_name()}'>"

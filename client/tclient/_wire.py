@@ -80,6 +80,17 @@ def integer_value(value: int) -> bytes:
     raise OverflowError("int too big to convert")
 
 
+def big_integer_value(value: int) -> bytes:
+    """Value.big_integer. Raises OverflowError beyond 4 KiB, for which torch has no use."""
+    size = value.bit_length() // 8 + 1
+    if size > _MAX_BIG_BYTES:
+        raise OverflowError("int too big to convert")
+    return field(b"\xd2\x01", value.to_bytes(size, "little", signed=True))
+
+
+_MAX_BIG_BYTES = 4096
+
+
 def text_value(value: str) -> bytes:
     """Value.text."""
     return field(b"\x32", value.encode())
@@ -119,16 +130,22 @@ def ref(id_bytes: bytes, path: Iterable[int]) -> bytes:
 
 
 def tensor_data(dtype: int, shape: Iterable[int], data: bytes | memoryview) -> bytes:
-    """TensorData. The elements are copied once."""
+    """TensorData, copied once. `data` is bytes in one dimension: its length is their number."""
     dims = b"".join([signed(dim) for dim in shape])
     head = b"\x08" + varint(dtype) + (field(b"\x12", dims) if dims else b"")
     return b"".join((head, b"\x1a", varint(len(data)), data))
 
 
-def array_value(kind: int, content: bytes, *, uploaded: bool) -> bytes:
-    """Value.array: TensorData by value, or the varint of an upload's id."""
+def view(shape: Iterable[int], strides: Iterable[int]) -> bytes:
+    """HostArray.view: how an array lies in its memory, in elements."""
+    dims, steps = b"".join(map(signed, shape)), b"".join(map(signed, strides))
+    return field(b"\x22", (field(b"\x0a", dims) if dims else b"") + (field(b"\x12", steps) if steps else b""))
+
+
+def array_value(kind: int, content: bytes, *, uploaded: bool, view: bytes = b"") -> bytes:
+    """Value.array: TensorData by value, or the varint of an upload's id; and the field of its view."""
     body = b"\x08" + varint(kind) + (b"\x18" + content if uploaded else field(b"\x12", content))
-    return field(b"\x82\x01", body)
+    return field(b"\x82\x01", body + view)
 
 
 # Value kinds with no content, or a cached one.

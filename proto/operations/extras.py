@@ -56,6 +56,8 @@ OWN: dict[str, dict[str, Any]] = {
     "tc.read": {"returns": "wait"},
     "tc.numpy": {"returns": "wait"},
     "tc.describe": {"returns": "wait"},
+    # torch.Tensor, FloatTensor and their kin as functions.
+    "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},
     "tc.run": {"returns": "wait"},
     # The same, of a program whose calls change something: a failure must reach the caller though nobody reads a result.

@@ -92,7 +92,8 @@ def test_a_call_that_no_message_can_carry_is_an_error_of_that_call(small: Server
         before = held(session)
         dropped.clear()
         with pytest.raises(tclient.RequestRefused, match=f"{SMALL_BYTES}.* in parts") as caught:
-            x.add_(tclient.tensor([1, 2.5] * SMALL_BYTES))
+            # Numbers would go as an array, however many; tensors of the server are named one by one.
+            x.add_(tclient.tensor([x] * SMALL_BYTES))
         assert caught.value.operation == "tensor"
         assert caught.value.filename == __file__
         assert caught.value.reason == "MESSAGE_TOO_LARGE"

@@ -194,8 +194,19 @@ def test_dlpack_is_refused_with_the_way_that_works(tc: Any) -> None:
     with pytest.raises(BufferError, match=r"use x\.numpy\(\)"):
         local.from_dlpack(x)  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match=r"tclient\.tensor\(array\)"):
-        tc.from_dlpack(np.ones(2))
+        tc.to_dlpack(x)
     assert x.tolist() == [1, 1]
+
+
+def test_what_hands_out_its_memory_by_dlpack_becomes_a_tensor(tc: Any) -> None:
+    for given in (np.ones(2), np.arange(6.0).reshape(2, 3).T, local.arange(3), np.array([True, False])):
+        ours, theirs = tc.from_dlpack(given), local.from_dlpack(given)  # type: ignore[attr-defined]
+        assert (ours.tolist(), ours.stride(), str(ours.dtype)) == (theirs.tolist(), theirs.stride(), str(theirs.dtype))
+    for module in (tc, local):
+        with pytest.raises(RuntimeError, match="invalid capsule"):
+            module.from_dlpack([1.0])
+        with pytest.raises(BufferError, match="DLPack only supports"):
+            module.from_dlpack(np.array(["a"]))
 
 
 _TENSORS = {

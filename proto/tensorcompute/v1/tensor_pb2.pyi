@@ -116,24 +116,80 @@ class TensorData(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class HostArray(_message.Message):
-    __slots__ = ("kind", "data", "upload")
+    __slots__ = ("kind", "data", "upload", "view")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[HostArray.Kind]
         KIND_TENSOR: _ClassVar[HostArray.Kind]
         KIND_NDARRAY: _ClassVar[HostArray.Kind]
         KIND_SEQUENCE: _ClassVar[HostArray.Kind]
+        KIND_NUMBER: _ClassVar[HostArray.Kind]
     KIND_UNSPECIFIED: HostArray.Kind
     KIND_TENSOR: HostArray.Kind
     KIND_NDARRAY: HostArray.Kind
     KIND_SEQUENCE: HostArray.Kind
+    KIND_NUMBER: HostArray.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     kind: HostArray.Kind
     data: TensorData
     upload: int
-    def __init__(self, kind: _Optional[_Union[HostArray.Kind, str]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., upload: _Optional[int] = ...) -> None: ...
+    view: View
+    def __init__(self, kind: _Optional[_Union[HostArray.Kind, str]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., upload: _Optional[int] = ..., view: _Optional[_Union[View, _Mapping]] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("shape", "strides")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STRIDES_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    strides: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., strides: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Foreign(_message.Message):
+    __slots__ = ("type", "base", "answers", "items", "iterated", "memory")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITERATED_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    base: Value
+    answers: _containers.RepeatedCompositeFieldContainer[Answer]
+    items: Sequence
+    iterated: Sequence
+    memory: Memory
+    def __init__(self, type: _Optional[str] = ..., base: _Optional[_Union[Value, _Mapping]] = ..., answers: _Optional[_Iterable[_Union[Answer, _Mapping]]] = ..., items: _Optional[_Union[Sequence, _Mapping]] = ..., iterated: _Optional[_Union[Sequence, _Mapping]] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("method", "value", "raised", "message")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    RAISED_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    method: str
+    value: Value
+    raised: str
+    message: str
+    def __init__(self, method: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., raised: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Memory(_message.Message):
+    __slots__ = ("dtype", "shape", "strides", "offset", "data", "is_scalar")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STRIDES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    IS_SCALAR_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    strides: _containers.RepeatedScalarFieldContainer[int]
+    offset: int
+    data: bytes
+    is_scalar: bool
+    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., strides: _Optional[_Iterable[int]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., is_scalar: _Optional[bool] = ...) -> None: ...
 
 class Complex(_message.Message):
     __slots__ = ("real", "imag")
@@ -190,7 +246,7 @@ class Mapping(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[NamedValue, _Mapping]]] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("result", "ref", "integer", "unsigned", "number", "boolean", "text", "none", "complex", "dtype", "device", "size", "list", "tuple", "slice", "ellipsis", "array", "memory_format", "layout", "mapping", "named_tuple", "tensor", "data", "object", "program")
+    __slots__ = ("result", "ref", "integer", "unsigned", "number", "boolean", "text", "none", "complex", "dtype", "device", "size", "list", "tuple", "slice", "ellipsis", "array", "memory_format", "layout", "mapping", "named_tuple", "tensor", "data", "object", "program", "big_integer", "foreign")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
@@ -216,6 +272,8 @@ class Value(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     OBJECT_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    BIG_INTEGER_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_FIELD_NUMBER: _ClassVar[int]
     result: int
     ref: Ref
     integer: int
@@ -241,7 +299,9 @@ class Value(_message.Message):
     data: TensorData
     object: str
     program: Program
-    def __init__(self, result: _Optional[int] = ..., ref: _Optional[_Union[Ref, _Mapping]] = ..., integer: _Optional[int] = ..., unsigned: _Optional[int] = ..., number: _Optional[float] = ..., boolean: _Optional[bool] = ..., text: _Optional[str] = ..., none: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., complex: _Optional[_Union[Complex, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., list: _Optional[_Union[Sequence, _Mapping]] = ..., tuple: _Optional[_Union[Sequence, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., ellipsis: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., array: _Optional[_Union[HostArray, _Mapping]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mapping: _Optional[_Union[Mapping, _Mapping]] = ..., named_tuple: _Optional[_Union[NamedTuple, _Mapping]] = ..., tensor: _Optional[_Union[TensorMeta, _Mapping]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., object: _Optional[str] = ..., program: _Optional[_Union[Program, _Mapping]] = ...) -> None: ...
+    big_integer: bytes
+    foreign: Foreign
+    def __init__(self, result: _Optional[int] = ..., ref: _Optional[_Union[Ref, _Mapping]] = ..., integer: _Optional[int] = ..., unsigned: _Optional[int] = ..., number: _Optional[float] = ..., boolean: _Optional[bool] = ..., text: _Optional[str] = ..., none: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., complex: _Optional[_Union[Complex, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., device: _Optional[str] = ..., size: _Optional[_Union[Size, _Mapping]] = ..., list: _Optional[_Union[Sequence, _Mapping]] = ..., tuple: _Optional[_Union[Sequence, _Mapping]] = ..., slice: _Optional[_Union[Slice, _Mapping]] = ..., ellipsis: _Optional[_Union[_empty_pb2.Empty, _Mapping]] = ..., array: _Optional[_Union[HostArray, _Mapping]] = ..., memory_format: _Optional[_Union[MemoryFormat, str]] = ..., layout: _Optional[_Union[Layout, str]] = ..., mapping: _Optional[_Union[Mapping, _Mapping]] = ..., named_tuple: _Optional[_Union[NamedTuple, _Mapping]] = ..., tensor: _Optional[_Union[TensorMeta, _Mapping]] = ..., data: _Optional[_Union[TensorData, _Mapping]] = ..., object: _Optional[str] = ..., program: _Optional[_Union[Program, _Mapping]] = ..., big_integer: _Optional[bytes] = ..., foreign: _Optional[_Union[Foreign, _Mapping]] = ...) -> None: ...
 
 class Call(_message.Message):
     __slots__ = ("id", "operation", "args", "kwargs", "context", "frees", "free_parts")

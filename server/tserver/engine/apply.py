@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tserver.engine import cost
 from tserver.engine.extents import check_out, check_sizes_of
 from tserver.engine.memory import check_factory
@@ -63,8 +65,18 @@ def unsupported(name: str, args: list[Any]) -> TypeError:
     symbol = _OPERATORS.get(plain, plain)
     if dunder != plain and dunder.startswith("i"):
         symbol += "="
-    left, right = (type(argument).__name__ for argument in (args if not dunder.startswith("r") else reversed(args)))
+    left, right = map(_class_name, args if not dunder.startswith("r") else reversed(args))
     return TypeError(f"unsupported operand type(s) for {symbol}: '{left}' and '{right}'")
+
+
+def _class_name(argument: Any) -> str:
+    """As CPython's messages give it."""
+    name = type(argument).__name__
+    return (
+        f"numpy.{name}"
+        if isinstance(argument, np.generic | np.ndarray) and type(argument).__module__ == "numpy"
+        else name
+    )
 
 
 _OPERATORS = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tserver.engine import streams, transfers
+from tserver.engine.space import Space
 from tserver.engine.values import Packed
 
 
@@ -21,13 +22,19 @@ def from_packed(function: Callable[..., Any]) -> Callable[..., Any]:
     """torch.tensor and its kin, for a nested list of numbers that came packed."""
 
     def create(*args: Any, **kwargs: Any) -> Any:
-        if not args or not isinstance(args[0], Packed):
+        data = args[0] if args else kwargs.get("data", kwargs.get("obj"))
+        if not isinstance(data, Packed):
             return function(*args, **kwargs)
-        array = args[0].array
-        if kwargs.get("dtype") is None and array.dtype == "float64":
-            # A list of floats gets the default dtype, each element rounded once.
-            kwargs["dtype"] = torch.get_default_dtype()
-        return torch.tensor(array, *args[1:], **kwargs)
+        array = data.array
+        if kwargs.get("dtype") is None and array.dtype.kind in "fc":
+            # Python's numbers get the default precision, each rounded once.
+            default = torch.get_default_dtype()
+            kwargs["dtype"] = default if array.dtype.kind == "f" else default.to_complex()
+        if kwargs.get("copy") is False:
+            # A list has no memory that could be shared: torch says so.
+            return function([], *args[1:], **kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if value is not data}
+        return function(array, *args[1:], **kwargs)
 
     return create
 
@@ -36,6 +43,42 @@ def new_tensor(*args: Any, **kwargs: Any) -> Tensor:
     """`Tensor.new_tensor`, for a nested list of numbers that came packed, too."""
     create: Callable[..., Tensor] = Tensor.new_tensor
     return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
+
+
+def constructed(space: Space, name: str, *args: Any, **kwargs: Any) -> Tensor:
+    """torch.Tensor, FloatTensor and their kin, called with these arguments; zeros where they leave memory as it is.
+
+    torch.Tensor puts what it makes where the session's new tensors go.
+    """
+    make = _CONSTRUCTORS[name]
+    given: Any = args[0] if len(args) == 1 else kwargs.get("data", kwargs.get("other"))
+    if isinstance(given, Packed):
+        floats = given.array.dtype.kind != "c" and make().is_floating_point()
+        made = (
+            torch.tensor(given.array, dtype=make().dtype)
+            if floats and not kwargs
+            else make(given.array.tolist(), **kwargs)
+        )
+    else:
+        made = make(*args, **kwargs)
+        if not _is_data(given):
+            made.zero_()
+    where = space.default_device
+    return made if name != "Tensor" or where is None or kwargs.get("device") is not None else made.to(where)
+
+
+def _is_data(given: Any) -> bool:
+    if isinstance(given, np.ndarray):
+        return given.ndim > 0
+    return isinstance(given, Tensor | list | tuple) or (
+        hasattr(given, "__getitem__") and not hasattr(given, "__index__")
+    )
+
+
+_CLASSES = "Tensor FloatTensor DoubleTensor HalfTensor BFloat16Tensor ByteTensor CharTensor ShortTensor IntTensor"
+_CONSTRUCTORS: dict[str, Callable[..., Tensor]] = {
+    name: getattr(torch, name) for name in (*_CLASSES.split(), "LongTensor", "BoolTensor")
+}
 
 
 def sent(create: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -80,10 +80,13 @@ def _sizes(arguments: Iterable[Any]) -> list[float]:
         if isinstance(argument, float) and 0 < abs(argument) < 1:
             # A small step makes a long range.
             found.append(1 / abs(argument))
-        elif isinstance(argument, (int, float)):
+        elif isinstance(argument, int):
+            # What no size can be, torch refuses.
+            found.append(argument if abs(argument) < 1 << 63 else 0)
+        elif isinstance(argument, float):
             found.append(argument if math.isfinite(argument) else 0)
         elif isinstance(argument, torch.Tensor):
             found.append(argument.numel())
         elif isinstance(argument, (tuple, list)):
-            found.extend(item for item in argument if isinstance(item, int))
+            found.extend(item for item in argument if isinstance(item, int) and abs(item) < 1 << 63)
     return found

@@ -142,7 +142,8 @@ class Operations:
                 operation.has_effect = effects[operation.name]
                 known = self._by_name.get(operation.name)
                 operation.is_factory = known is not None and known.is_factory
-                operation.allocates = known is not None and known.allocates
+                # Data is there already, and a list of it is no shape.
+                operation.allocates = known is not None and known.allocates and not operation.takes_packed
                 operation.settle()
                 self._by_name[operation.name] = operation
         if not single_owner:

@@ -13,7 +13,7 @@ import torch
 import torch._tensor_str as tensor_str
 
 from tserver.engine import initial, networks, optimizers, reads
-from tserver.engine.creation import from_packed, new_tensor, sent, sent_anew
+from tserver.engine.creation import constructed, from_packed, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.registry import Registry
 from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
@@ -40,6 +40,7 @@ def own_operations(*, single_owner: bool, models: Registry, has_gpu: bool = Fals
     for name in ("tensor", "as_tensor", "asarray"):
         create = from_packed(getattr(torch, name))
         yield Operation(name, sent(create) if has_gpu else create, takes_packed=True)
+    yield Operation("tc.constructed", constructed, needs_space=True, takes_packed=True)
     yield Operation("Tensor.tolist", reads.tolist, needs_space=True)
     yield Operation("Tensor.new_tensor", sent_anew(new_tensor) if has_gpu else new_tensor, takes_packed=True)
     yield Operation("set_printoptions", _set_printoptions)

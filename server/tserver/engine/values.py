@@ -23,9 +23,12 @@ from tserver.engine.dtypes import (
     MEMORY_FORMAT_CODES,
     MEMORY_FORMATS,
 )
+from tserver.engine.foreign import big_integer, stand_in
 from tserver.errors import InvalidArgument
 
 MAX_ELEMENTS = (1 << 63) - 1
+# Elements of an array that says the same ones again and again.
+_MAX_REPEATED = 1 << 28
 
 
 class Uploaded(Protocol):
@@ -151,6 +154,8 @@ def _dense(tensor: torch.Tensor) -> torch.Tensor:
 def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
     host = value.array
     content = host.WhichOneof("content")
+    if host.kind == pb.HostArray.KIND_NUMBER and content == "data":
+        return _number(host.data)
     if content == "upload":
         uploaded = holder.take_upload(host.upload)
         dtype = uploaded.dtype
@@ -165,15 +170,53 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
         tensor = tensor_from_bytes(dtype, shape, host.data.data)
     else:
         raise InvalidArgument("array has neither data nor an upload; set one")
+    view = host.view if host.HasField("view") else None
+    if view is not None:
+        _check_view(view, tensor)
     if host.kind == pb.HostArray.KIND_TENSOR:
-        return tensor
-    if host.kind in (pb.HostArray.KIND_NDARRAY, pb.HostArray.KIND_SEQUENCE):
-        if dtype not in _NUMPY_DTYPES:
-            raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
-        array = tensor.numpy()
-        return Packed(array) if host.kind == pb.HostArray.KIND_SEQUENCE else array
-    raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
+        return tensor if view is None else tensor.as_strided(view.shape[:], view.strides[:])
+    if host.kind not in _NUMPY_KINDS:
+        raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
+    if dtype not in _NUMPY_DTYPES:
+        raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
+    array = tensor.numpy()
+    if host.kind == pb.HostArray.KIND_SEQUENCE:
+        return Packed(array)
+    if view is None:
+        return array
+    strides = [stride * array.itemsize for stride in view.strides]
+    try:
+        return np.ndarray(view.shape[:], array.dtype, array, strides=strides)
+    except (OverflowError, ValueError) as error:
+        raise InvalidArgument(f"shape {view.shape} with strides {view.strides} is no array: {error}") from None
 
+
+def _check_view(view: pb.View, memory: torch.Tensor) -> None:
+    shape, strides = list(view.shape), list(view.strides)
+    if checked_numel(shape) > max(_MAX_REPEATED, memory.numel()):
+        # Whoever goes through it needs hours. A session has such views of `expand` alone, which is watched (cost.py).
+        raise InvalidArgument(
+            f"shape {shape} repeats {memory.numel()} elements; at most {_MAX_REPEATED} are taken: use expand"
+        )
+    if memory.dim() != 1 or len(shape) != len(strides) or min(strides, default=0) < 0:
+        raise InvalidArgument(f"shape {shape} and strides {strides} do not lay out {memory.dim()} dimensions of memory")
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= memory.numel():
+        raise InvalidArgument(f"shape {shape} with strides {strides} reaches beyond {memory.numel()} elements")
+
+
+def _number(data: pb.TensorData) -> np.generic:
+    """One of numpy's scalars."""
+    dtype = _NUMBERS.get(data.dtype)
+    if dtype is None or data.shape or len(data.data) != dtype.itemsize:
+        raise InvalidArgument(
+            f"{len(data.data)} bytes of dtype {data.dtype} and shape {list(data.shape)} are no number"
+        )
+    number: np.generic = np.frombuffer(data.data, dtype)[0]
+    return number
+
+
+_NUMPY_KINDS = frozenset({pb.HostArray.KIND_NDARRAY, pb.HostArray.KIND_SEQUENCE})
 
 _NUMPY_DTYPES = frozenset(DTYPE_CODES) - {
     torch.bfloat16,
@@ -181,6 +224,9 @@ _NUMPY_DTYPES = frozenset(DTYPE_CODES) - {
     torch.float8_e4m3fn,
     torch.float8_e5m2,
 }
+
+
+_NUMBERS = {DTYPE_CODES[dtype]: torch.empty(0, dtype=dtype).numpy().dtype for dtype in _NUMPY_DTYPES}
 
 
 def _list(holder: Holder, value: pb.Value, depth: int) -> list[Any]:
@@ -237,6 +283,14 @@ def _layout(holder: Holder, value: pb.Value, depth: int) -> torch.layout:
     return layout
 
 
+def _foreign(holder: Holder, value: pb.Value, depth: int) -> Any:
+    return stand_in(value.foreign, lambda inner: _plain(decode(holder, inner, depth + 1)))
+
+
+def _plain(value: Any) -> Any:
+    return value.array.tolist() if value.__class__ is Packed else value
+
+
 def _results_only(holder: Holder, value: pb.Value, depth: int) -> Any:
     raise InvalidArgument(f"a value of kind {value.WhichOneof('kind')!r} is for results; it cannot be an argument")
 
@@ -262,6 +316,8 @@ _DECODERS: dict[str | None, Callable[[Holder, pb.Value, int], Any]] = {
     "memory_format": _memory_format,
     "layout": _layout,
     "mapping": _mapping,
+    "big_integer": lambda holder, value, depth: big_integer(value.big_integer),
+    "foreign": _foreign,
     "program": lambda holder, value, depth: value.program,
     "named_tuple": _results_only,
     "tensor": _results_only,
@@ -365,10 +421,12 @@ def _encode_bool(result: bool, into: pb.Value) -> bool:
 
 
 def _encode_int(result: int, into: pb.Value) -> bool:
-    if result >= 1 << 63:
+    if -(1 << 63) <= result < 1 << 63:
+        into.integer = result
+    elif 0 <= result < 1 << 64:
         into.unsigned = result
     else:
-        into.integer = result
+        into.big_integer = result.to_bytes(result.bit_length() // 8 + 1, "little", signed=True)
     return False
 
 
