@@ -70,9 +70,9 @@ def _fitting(number: float, dtype: torch.dtype) -> float:
     """The number, or the nearest one that the dtype has."""
     if dtype is torch.bool:
         return bool(number)
-    if dtype.is_complex or (dtype.is_floating_point and dtype.itemsize > 1 and abs(number) == float("inf")):
+    if (dtype.is_complex or (dtype.is_floating_point and dtype.itemsize > 1)) and abs(number) == float("inf"):
         return number
-    limits = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    limits = torch.finfo(dtype) if dtype.is_floating_point or dtype.is_complex else torch.iinfo(dtype)
     return number if number != number else min(max(number, limits.min), limits.max)
 
 

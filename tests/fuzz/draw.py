@@ -61,7 +61,11 @@ def samples(most: int) -> dict[str, list[Invocation]]:
 class Drawer:
     """Draws the calls of one sequence. `objects` is what the session holds, and is looked at before each call."""
 
-    def __init__(self, seed: str, by_name: dict[str, list[Invocation]], objects: dict[int, Any]) -> None:
+    def __init__(
+        self, seed: str, by_name: dict[str, list[Invocation]], objects: dict[int, Any], barren: set[str] | None = None
+    ) -> None:
+        """Operations that turn out to have no gradient are added to `barren`, and not tampered with again."""
+        self._barren = set() if barren is None else barren
         self.chance = self._chance = random.Random(seed)
         self._by_name = by_name
         self._names = list(by_name)
@@ -243,7 +247,10 @@ class Drawer:
     def _tampering(self) -> Iterator[Step]:
         """A forward pass, changes behind the back of autograd, and the backward pass."""
         chance = self._chance
-        name = chance.choice(self._names)
+        for _ in range(_TRIES):
+            name = chance.choice(self._names)
+            if name not in self._barren:
+                break
         args, kwargs = self._bent(name, chance.choice([0, 0, 1]))
         targets: list[Kept] = []
 
@@ -269,6 +276,8 @@ class Drawer:
         results = aimed.held({call.id: self._objects.get(call.id)})
         outputs = [kept for kept, tensor in results if tensor.requires_grad]
         if not outputs or not inputs:
+            if not inputs or results:
+                self._barren.add(name)
             return
         seeds = [self._prepare("ones_like", [kept]) for kept in outputs]
         live = [*results, *aimed.held({kept.id: self._objects.get(kept.id) for kept in [*targets, *aliases]})]

@@ -66,6 +66,8 @@ class Watch:
         # Where a child that hangs says where it is.
         self._stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as this lives
         self._known: set[tuple[str, str]] = set()
+        # Operations that have turned out to have no gradient; each child learns anew.
+        self._barren: set[str] = set()
         self.drawn = self.tampered = 0
         self.slow: dict[str, float] = {}
         # What the last child did without trouble, a sequence each.
@@ -110,7 +112,7 @@ class Watch:
 
     def _play_sequence(self, stage: Stage, name: str) -> tuple[str, str]:
         stage.begin(NAMES, CONTEXTS)
-        drawer = Drawer(name, self._samples, stage.objects)
+        drawer = Drawer(name, self._samples, stage.objects, self._barren)
         calls: list[pb.Call] = []
         sums: list[int] = []
         for part, call in drawer.steps(_PER_SEQUENCE):
