@@ -151,20 +151,6 @@ def test_forks_among_busy_threads_harm_neither_side(server: ServerProcess, tmp_p
     _run(tmp_path, BUSY, server.address, "8")
 
 
-def test_a_fork_under_grpc_s_own_support_for_forks_works_too(server: ServerProcess, tmp_path: Path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(POOLS)
-    done = subprocess.run(
-        [sys.executable, "-P", str(path), server.address, "fork", "2"],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env=server_environment(GRPC_ENABLE_FORK_SUPPORT="1"),
-        check=False,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fork", "executor"])
 def test_a_hundred_pools_in_a_row_work(server: ServerProcess, tmp_path: Path, kind: str) -> None:
