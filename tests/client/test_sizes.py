@@ -100,7 +100,7 @@ def test_a_call_that_no_message_can_carry_is_an_error_of_that_call(small: Server
         # However little a message has.
         session.bound_messages(2500)
         with pytest.raises(tclient.RequestRefused, match="2500"):
-            tclient.tensor([1, 2.5] * 200)
+            tclient.tensor([x] * 2500)
         assert x.add_(1).tolist() == [2.0] * 3
         wait_until(lambda: held(session) <= before - 50, 10.0, "what was dropped goes with another call")
 
