@@ -231,9 +231,12 @@ def _memory(base: np.ndarray[Any, Any], *, is_scalar: bool = False) -> bytes:
     data, offset = b"", 0
     if not kind.hasobject and base.size:
         span = span_of(base)
-        if span.nbytes <= _MAX_MEMORY_BYTES:
-            data = span.tobytes()
-            offset = base.__array_interface__["data"][0] - span.__array_interface__["data"][0]
+        if span.nbytes > _MAX_MEMORY_BYTES:
+            return _memory(base[(slice(1),) * base.ndim].copy())
+        data = span.tobytes()
+        offset = base.__array_interface__["data"][0] - span.__array_interface__["data"][0]
+    elif base.size > _MAX_ITEMS:
+        return _memory(base[(slice(1),) * base.ndim])
     body = _wire.field(b"\x0a", name.encode())
     body += _wire.field(b"\x12", b"".join(map(_wire.signed, base.shape))) if base.shape else b""
     body += _wire.field(b"\x1a", b"".join(map(_wire.zigzag, base.strides))) if base.shape else b""

@@ -85,7 +85,7 @@ FACTORIES_LEFT_OUT: dict[str, str] = {
     "empty_quantized": "quantized",
     "from_file": "file",
     "frombuffer": "pointer",
-    "from_dlpack": "pointer",
+    "from_dlpack": "client",
     "to_dlpack": "pointer",
     "nested.nested_tensor": "nested",
     "Tensor.new": "storage",

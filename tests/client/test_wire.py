@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import struct
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tclient import _wire
+from tclient import _foreign, _wire
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
@@ -46,6 +48,22 @@ def _leaf() -> st.SearchStrategy[tuple[bytes, pb.Value]]:
             lambda n: (
                 _wire.array_value(2, _wire.id_varint(n), uploaded=True),
                 pb.Value(array=pb.HostArray(kind=pb.HostArray.KIND_NDARRAY, upload=n)),
+            )
+        ),
+        st.tuples(st.lists(st.integers(0, 1 << 62), max_size=3), st.lists(st.integers(0, 1 << 62), max_size=3)).map(
+            lambda view: (
+                _wire.array_value(2, _wire.id_varint(20_000), uploaded=True, view=_wire.view(*view)),
+                pb.Value(
+                    array=pb.HostArray(
+                        kind=pb.HostArray.KIND_NDARRAY, upload=20_000, view=pb.View(shape=view[0], strides=view[1])
+                    )
+                ),
+            )
+        ),
+        st.integers(-(1 << 200), 1 << 200).map(
+            lambda n: (
+                _wire.big_integer_value(n),
+                pb.Value(big_integer=n.to_bytes(n.bit_length() // 8 + 1, "little", signed=True)),
             )
         ),
         st.just((_wire.NONE, _empty("none"))),
@@ -180,3 +198,52 @@ def test_not_a_number_keeps_its_bits() -> None:
 def test_an_integer_beyond_64_bits_is_refused(number: int) -> None:
     with pytest.raises(OverflowError):
         _wire.integer_value(number)
+    with pytest.raises(OverflowError):
+        _wire.big_integer_value(number << 40_000)
+
+
+class _Real:
+    def __float__(self) -> float:
+        return 1.5
+
+    def __index__(self) -> int:
+        raise ArithmeticError("none")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (_Real(), {"type": "_Real", "answers": [("__index__", "ArithmeticError"), ("__float__", "")]}),
+        (
+            collections.deque([1, 2]),
+            {"type": "collections.deque", "items": 2, "iterated": 2, "answers": [("__len__", "")]},
+        ),
+        (np.zeros((2, 3), ">f4").T, {"type": "numpy.ndarray", "memory": (">f4", [3, 2], [4, 12], 24)}),
+        (np.zeros(3, "S2")[::-1], {"type": "numpy.ndarray", "memory": ("|S2", [3], [-2], 6)}),
+        (np.zeros(10**6, "U9"), {"type": "numpy.ndarray", "memory": ("<U9", [1], [36], 36)}),
+        (np.datetime64(1, "s"), {"type": "numpy.datetime64", "memory": ("<M8[s]", [], [], 8)}),
+        (b"ab", {"type": "bytes", "memory": ("|u1", [2], [1], 2)}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_object_is_told_by_what_torch_would_see_in_it(value: Any, expected: dict[str, Any]) -> None:
+    written = _foreign.foreign(value, 0, lambda item, levels: _wire.integer_value(item) if item != 1.5 else _wire.NONE)
+    found = pb.Value.FromString(written).foreign
+    assert found.type == expected["type"]
+    known = [(answer.method, answer.raised) for answer in found.answers]
+    # Behind the last item there is an IndexError.
+    assert [answer for answer in known if answer[0] != "__getitem__"] == expected.get("answers", [])
+    assert (len(found.items.items), len(found.iterated.items)) == (
+        expected.get("items", 0),
+        expected.get("iterated", 0),
+    )
+    memory = found.memory
+    if "memory" in expected:
+        dtype, shape, strides, size = expected["memory"]
+        assert (memory.dtype, list(memory.shape), list(memory.strides), len(memory.data)) == (
+            dtype,
+            shape,
+            strides,
+            size,
+        )
+    assert found.HasField("memory") == ("memory" in expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -37,6 +38,25 @@ def repeated_keyword(session: RawSession) -> pb.Call:
     call = session.call(5, "ones", 2, dtype=torch.int8)
     call.kwargs.append(pb.NamedValue(name="dtype", value=encode(torch.int16)))
     return call
+
+
+def foreign(**fields: Any) -> pb.Value:
+    """An object of the caller's program, as no client would send it."""
+    return pb.Value(foreign=pb.Foreign(**{"type": "Odd", **fields}))
+
+
+def memory(**fields: Any) -> pb.Value:
+    return foreign(type="numpy.ndarray", memory=pb.Memory(**{"dtype": "S1", "shape": [1], "strides": [1], **fields}))
+
+
+def laid_out(shape: list[int], strides: list[int], size: int = 2) -> pb.Value:
+    value = array(shape=(size,), data=bytes(4 * size))
+    value.array.view.CopyFrom(pb.View(shape=shape, strides=strides))
+    return value
+
+
+def made_of(value: pb.Value) -> Calls:
+    return lambda session: session.call(5, "tensor", value)
 
 
 UNKNOWN_ENUM = pb.Value()
@@ -141,6 +161,64 @@ BAD_CALLS: dict[str, tuple[Calls, str, str]] = {
         lambda s: s.call(5, "ones", 2, layout=pb.Value(layout=88)),  # type: ignore[arg-type]
         "INVALID_ARGUMENT",
         "88",
+    ),
+    **{
+        f"{what} of an array in memory": (made_of(value), "INVALID_ARGUMENT", naming)
+        for what, value, naming in (
+            ("a shape beyond the end", laid_out([3], [1]), "3"),
+            ("strides beyond the end", laid_out([2], [2]), "2"),
+            ("strides far beyond the end", laid_out([2], [2**62]), str(2**62)),
+            ("strides that overflow", laid_out([2**31, 2**31], [2**62, 2**62]), ""),
+            ("a stride below zero", laid_out([2], [-1]), "-1"),
+            ("a size below zero", laid_out([-2], [1]), "-2"),
+            ("too few strides", laid_out([2, 1], [1]), "1"),
+            ("endless repetition", laid_out([2**40], [0]), str(2**40)),
+            ("a hundred dimensions", laid_out([1] * 100, [0] * 100), "100"),
+        )
+    },
+    **{
+        f"an object {what}": (made_of(value), "INVALID_ARGUMENT", naming)
+        for what, value, naming in (
+            ("of a class without a name", foreign(type=""), "''"),
+            ("of a class with a long name", foreign(type="o" * 100_000), "ooo"),
+            ("of a class with a null", foreign(type="a\0b"), "a"),
+            (
+                "with a method of another name",
+                foreign(answers=[pb.Answer(method="__class__", value=encode(1))]),
+                "__class__",
+            ),
+            (
+                "whose methods raise by another name",
+                foreign(answers=[pb.Answer(method="__del__", raised="OSError")]),
+                "__del__",
+            ),
+            ("derived from a slice", foreign(base=encode(slice(1))), "slice"),
+            ("derived from nothing", foreign(base=pb.Value()), "kind"),
+            ("with an item of nothing", foreign(items=pb.Sequence(items=[pb.Value()])), "kind"),
+            ("of a dtype that is a program", memory(dtype="(1,)i4,O"), "(1,)i4,O"),
+            ("of a dtype of huge elements", memory(dtype="S99999999999"), "S999"),
+            ("of a dtype that is none", memory(dtype="Z9"), "Z9"),
+            ("of a shape below zero", memory(shape=[-1]), "-1"),
+            ("of more elements than are gone through", memory(shape=[2**40]), str(2**40)),
+            ("of a hundred dimensions", memory(shape=[1] * 100), "1"),
+            ("whose memory ends too early", memory(shape=[9], data=b"ab"), "2 bytes"),
+            ("whose memory begins too late", memory(offset=2**63, data=b"ab"), "2 bytes"),
+            ("whose strides lead out of its memory", memory(shape=[2], strides=[2**62], data=b"ab"), "2 bytes"),
+            ("with fewer strides than sizes", memory(shape=[1, 1], data=b"a"), "1 bytes"),
+            ("that is several scalars", memory(shape=[2], strides=[1], data=b"ab", is_scalar=True), "[2]"),
+            ("that is no scalar", memory(dtype="O", shape=[], strides=[], is_scalar=True), "O"),
+        )
+    },
+    "an integer of a megabyte": (
+        lambda s: s.call(5, "tensor", pb.Value(big_integer=bytes(1 << 20))),
+        "INVALID_ARGUMENT",
+        str(1 << 20),
+    ),
+    "a number of several elements": (lambda s: s.call(5, "tensor", array(kind=4)), "INVALID_ARGUMENT", "[2]"),
+    "a number of a dtype that numpy lacks": (
+        lambda s: s.call(5, "tensor", array(dtype=4, shape=(), data=bytes(2), kind=4)),
+        "INVALID_ARGUMENT",
+        "2",
     ),
 }
 

@@ -23,7 +23,8 @@ from tserver.errors import InvalidArgument
 
 _MAX_NAME = 200
 _MAX_BIG_BYTES = 4096
-_MAX_ELEMENTS = 1 << 62
+# Elements that torch may go through one by one.
+_MAX_ELEMENTS = 1 << 20
 # Dtypes that hold no Python objects, with the number of bytes or the unit of time; and "O", whose arrays are made here.
 _DTYPE = re.compile(r"[<>|=]?(?:[?bBhHiIlLqQefdgFDGSUVmMpP]|[a-zA-Z]\d{1,6})(?:\[\d{0,4}[a-zA-Zμ]{1,3}\])?|\|?O")
 _BASES = frozenset({int, float, complex, str, list, tuple, dict, np.ndarray})
@@ -168,7 +169,9 @@ def _elements(value: pb.Foreign, decode: Decode) -> np.ndarray[Any, Any]:
     if not _DTYPE.fullmatch(memory.dtype):
         raise InvalidArgument(f"{memory.dtype[:100]!r} is not a dtype of numpy that is taken here")
     if len(shape) > 64 or min(shape, default=0) < 0 or math.prod(shape) > _MAX_ELEMENTS:
-        raise InvalidArgument(f"an array of numpy has the shape {list(shape)[:100]}")
+        raise InvalidArgument(
+            f"an array of numpy has the shape {list(shape)[:100]}; at most {_MAX_ELEMENTS} elements are taken"
+        )
 
     def made() -> np.ndarray[Any, Any]:
         dtype = np.dtype(memory.dtype)
@@ -189,7 +192,7 @@ def _elements(value: pb.Foreign, decode: Decode) -> np.ndarray[Any, Any]:
 def _checked(make: Callable[[], Any], memory: pb.Memory) -> Any:
     try:
         return make()
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InvalidArgument(
             f"{len(memory.data)} bytes are no elements of {memory.dtype!r} and shape {list(memory.shape)}: {error}"
         ) from None
