@@ -170,6 +170,14 @@ def buffer_of(value: Any, wanted: Any, default: Asked) -> Any:
     return raw.view(element.numpy) if element.numpy is not None else Bits(raw, element)
 
 
+def has_memory(value: Any) -> bool:
+    """Whether asarray() could share the memory of what `buffer_of` gave: torch asks before it looks at a sequence."""
+    torch = sys.modules.get("torch")
+    return isinstance(value, (Handle, np.ndarray, np.generic, Bits)) or (
+        torch is not None and isinstance(value, torch.Tensor)
+    )
+
+
 class Bits:
     """Elements of a dtype that numpy does not have, in one dimension."""
 
@@ -256,7 +264,8 @@ def _pack_arrays(arrays: list[Array], sizes: list[int], wanted: Any) -> Packed |
     if wanted is None:
         return array, BY_NUMPY[first.dtype]
     element = _as_dtype(wanted)
-    if element is None or not (element.is_floating_point or element.is_complex or first.dtype.kind in "iu"):
+    is_real = element is not None and (element.is_floating_point or element.is_complex)
+    if element is None or element is DTYPES["uint64"] or not (is_real or first.dtype.kind in "iu"):
         return None
     found = _stored(array, element)
     return None if found is None else (found, None)
@@ -284,7 +293,7 @@ def _inferred(numbers: list[Any], kinds: set[type], default: Asked) -> Packed | 
         np.dtype("?") if issubclass(kind, bool) else np.dtype("<i8") for kind in of_python if issubclass(kind, int)
     }
     ranked = next(filter(None, [[each for each in found if each.kind in rank] for rank in ("cf", "iu", "b")]))
-    if len(ranked) > 1 and any(each in _UNPROMOTED for each in ranked):
+    if len(found) > 1 and any(each in _UNPROMOTED for each in found):
         return None
     result = np.result_type(*ranked)
     wide = _WIDEST.get(result.kind, result)
@@ -313,7 +322,7 @@ _OF_PYTHON: tuple[tuple[type, np.dtype[Any]], ...] = (
 )
 
 
-# numpy's numbers that Python, and so torch, does not take for an integer.
+# numpy's numbers that Python, and so torch, does not take for an integer. For uint64 torch takes Python's alone.
 _NO_INTEGERS = (np.bool_, np.float16, np.float32)
 
 
@@ -322,7 +331,8 @@ def _converted(numbers: list[Any], kinds: set[type], wanted: dtype | None) -> Pa
     known = {_dtype_of(kind) for kind in kinds}
     if wanted is None or any(each is None for each in known):
         return None
-    if not wanted.is_floating_point and not wanted.is_complex and any(issubclass(kind, _NO_INTEGERS) for kind in kinds):
+    refused = np.generic if wanted is DTYPES["uint64"] else _NO_INTEGERS
+    if not wanted.is_floating_point and not wanted.is_complex and any(issubclass(kind, refused) for kind in kinds):
         return None
     letters = {each.kind for each in known if each is not None}
     letter = next(each for each in "cfiub" if each in letters)

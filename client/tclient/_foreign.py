@@ -159,8 +159,10 @@ def _items(value: Any, depth: int, encode: Encode) -> list[bytes]:
         count = min(len(value), _MAX_ITEMS)
     except Exception:
         count = 0
+    # Not the same: the length of a table is that of its rows, and iteration gives its columns.
+    most = _MAX_ITEMS
     if count and endless(value) is not None:
-        count = 0
+        count = most = 0
     parts = []
     items: list[Any] = []
     try:
@@ -174,7 +176,7 @@ def _items(value: Any, depth: int, encode: Encode) -> list[bytes]:
         try:
             for item in value:
                 iterated.append(item)
-                if len(iterated) > count:
+                if len(iterated) > most:
                     break
         except Exception as error:
             parts.append(_wire.field(b"\x1a", _wire.field(b"\x0a", b"__iter__") + _raised(error)))

@@ -17,7 +17,7 @@ import numpy as np
 from tclient import _state
 from tclient._cell import Call, Cell, whole
 from tclient._context import MODES
-from tclient._data import buffer_of, encode_data, refuse_foreign, warn_if_read_only
+from tclient._data import buffer_of, encode_data, has_memory, refuse_foreign, warn_if_read_only
 from tclient._dtypes import DTYPES
 from tclient._exceptions import TensorError, TensorTypeError, attribute
 from tclient._handle import Handle, wrap_object
@@ -348,6 +348,9 @@ def _encode_with_data(
             if isinstance(value, np.generic) and (kwargs or {}).get("copy") is not False:
                 refuse_foreign(value)
             value = buffer_of(value, wanted, lambda: _default_dtype(session))
+            if (kwargs or {}).get("copy") is False and not has_memory(value):
+                # Whatever it holds: torch says that it has no memory.
+                value = []
         encoded, inferred = encode_data(value, session, wanted, lambda: _default_dtype(session))
         return encoded
 

@@ -271,6 +271,7 @@ class Tensor(_Base):
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         # As torch does: numpy's functions of tensors give tensors, and bools become uint8.
         array = np.asarray(array)
+        refuse_foreign(array)
         return dispatch(TABLE["from_numpy"], (array.astype("uint8") if array.dtype == bool else array,), None)
 
     # ---- Python's protocols --------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def _drawn(draw: Draw) -> Case:
 
 
 def _is_operator(way: str) -> bool:
-    return way.startswith(("v ", "floats ", "ints ", "t / ", "np.ones(2) "))
+    return " ones + v" in way or way.startswith(("v ", "floats ", "ints ", "t / ", "np.ones(2) "))
 
 
 def _is_nested(way: str, value: str, kind: str) -> bool:
@@ -67,7 +67,9 @@ KNOWN: dict[str, Callable[[str, str], bool]] = {
         lambda way, value: "torch's" in value and (way.startswith("v ") or "is_tensor" in way)
     ),
     "a masked number in a list is an array of its own, and a record is a sequence": (
-        lambda way, value: _is_nested(way, value, "np.ma(") or _is_nested(way, value, "array([(")
+        lambda way, value: (
+            _is_nested(way, value, "np.ma(") or ("[(" in value and ("[v" in way or not value.startswith("array(")))
+        )
     ),
     "a dtype of ml_dtypes is not there at the other end: it is refused here, before what else a list may hold": (
         lambda way, value: (
@@ -98,7 +100,8 @@ def _too_large(found: Case) -> bool:
     for number in _numbers(made, 0):
         if 5000 < abs(number) < 2**62 or (isinstance(number, float) and 0 < abs(number) < 1e-3):
             return True
-    return len(list(_numbers(made, 0))) > 8
+    sizes = [max(1, abs(number)) for number in _numbers(made, 0)]
+    return len(sizes) > 8 or math.prod(sizes) > 1e7
 
 
 def _numbers(value: Any, depth: int) -> Iterable[Any]:

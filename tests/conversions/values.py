@@ -378,7 +378,7 @@ class Draw:
             return f"{text}[{'…, ' * place}{how}]", base[(slice(None),) * place + (cut,)]
         if how == "broadcast":
             return f"broadcast_to({text}, 3 x)", np.broadcast_to(base, (3, *base.shape))
-        if how == "windows" and base.ndim == 1 and base.size > 2 and base.dtype.kind in "fiubc":
+        if how == "windows" and base.ndim == 1 and base.size > 2 and base.dtype.isbuiltin == 1:
             return f"windows({text})", np.lib.stride_tricks.sliding_window_view(base, 2)
         if how == "field" and base.dtype.names:
             name = self.one(base.dtype.names)
@@ -394,7 +394,8 @@ class Draw:
     def sequence(self, depth: int = 0) -> Value:
         """A list or what is like one."""
         items = self.items(depth)
-        text = ", ".join(item.text for item in items[:40]) + (f", … {len(items)}" if len(items) > 40 else "")
+        texts = [item.text for item in items]
+        text = ", ".join(texts if len(texts) <= 40 else [*dict.fromkeys(texts), f"… {len(texts)}"])
         kinds: list[tuple[int, str, Callable[[list[Any]], Any]]] = [
             (12, "[{}]", list),
             (4, "({},)", tuple),
