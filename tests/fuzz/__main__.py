@@ -43,6 +43,9 @@ def main() -> int:
         help="seconds of the processor that a call may take (default: %(default)s)",
     )
     parser.add_argument(
+        "--tampering", type=float, default=0.3, help="share of sequences that tamper before a backward (default: 0.3)"
+    )
+    parser.add_argument(
         "--served", type=int, default=2000, help="calls to play on a real server (default: %(default)s)"
     )
     parser.add_argument("--only", default="", help="operations to draw, with commas between them (default: all)")
@@ -53,7 +56,9 @@ def main() -> int:
         return _replay(options.replay, options.hang_s)
     seed = options.seed or secrets.token_hex(4)
     print(f"seed {seed}", flush=True)
-    watched = watch.Watch(seed, samples=options.samples, hang_s=options.hang_s, only=options.only)
+    watched = watch.Watch(
+        seed, samples=options.samples, hang_s=options.hang_s, tampering=options.tampering, only=options.only
+    )
     began = time.monotonic()
     findings = 0
     for finding in watched.run(options.calls, options.minutes * 60):

@@ -7,7 +7,7 @@ calls before had the same results.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -62,10 +62,19 @@ class Drawer:
     """Draws the calls of one sequence. `objects` is what the session holds, and is looked at before each call."""
 
     def __init__(
-        self, seed: str, by_name: dict[str, list[Invocation]], objects: dict[int, Any], barren: set[str] | None = None
+        self,
+        seed: str,
+        by_name: dict[str, list[Invocation]],
+        objects: dict[int, Any],
+        *,
+        tampering: float = 0.3,
+        barren: Set[str] = frozenset(),
     ) -> None:
-        """Operations that turn out to have no gradient are added to `barren`, and not tampered with again."""
-        self._barren = set() if barren is None else barren
+        """`tampering` is the share of sequences that change things before a backward; `barren` has no gradients."""
+        self._tampers = tampering
+        self._barren = barren
+        # Whether an operation had a gradient, each time that it was tried.
+        self.bore: list[tuple[str, bool]] = []
         self.chance = self._chance = random.Random(seed)
         self._by_name = by_name
         self._names = list(by_name)
@@ -77,7 +86,7 @@ class Drawer:
         """About so many drawn calls, each of which is to be run before the next is asked for."""
         yield Part.PREPARES, self._call("manual_seed", [self._chance.randrange(1000)], keep=False)
         yield Part.PREPARES, self._call("Generator", [], to=_GENERATOR.id)
-        if self._chance.random() < 0.3:
+        if self._chance.random() < self._tampers:
             for _ in range(count // 4):
                 yield from self._tampering()
             return
@@ -275,9 +284,8 @@ class Drawer:
         inputs = [kept for kept in targets if aimed.requires_grad(self._objects, kept)]
         results = aimed.held({call.id: self._objects.get(call.id)})
         outputs = [kept for kept, tensor in results if tensor.requires_grad]
+        self.bore.append((name, bool(outputs and inputs)))
         if not outputs or not inputs:
-            if not inputs or results:
-                self._barren.add(name)
             return
         seeds = [self._prepare("ones_like", [kept]) for kept in outputs]
         live = [*results, *aimed.held({kept.id: self._objects.get(kept.id) for kept in [*targets, *aliases]})]

@@ -25,6 +25,8 @@ from tests.fuzz.stage import MARKS, Stage, named
 _PER_CHILD = 4000
 _PER_SEQUENCE = 30
 _SLOW_S = 1.0
+# So often without a gradient, an operation is taken to have none.
+_TRIES = 2
 _POLL_S = 0.005
 # So many times longer than a call may work, a child may do nothing.
 _PATIENCE = 10
@@ -51,14 +53,24 @@ class Watch:
     """Plays sequences of one seed in children."""
 
     def __init__(
-        self, seed: str, *, samples: int = 6, hang_s: float = 30.0, twice: float = 0.1, only: str = ""
+        self,
+        seed: str,
+        *,
+        samples: int = 6,
+        hang_s: float = 30.0,
+        tampering: float = 0.3,
+        twice: float = 0.1,
+        only: str = "",
     ) -> None:
-        """`twice` is the share of sequences that are played twice, to see what depends on unwritten memory."""
+        """`tampering` is the share of sequences that change things between forward and backward, `twice` of those that
+        are played twice, to see what depends on unwritten memory.
+        """
         torch.set_num_threads(1)
         # As the engine does: once, and not in each child.
         importlib.import_module("torch._dynamo")
         self._seed = seed
         self._hang_s = hang_s
+        self._tampering = tampering
         self._twice = twice
         self._most_samples = samples
         self._only = only
@@ -66,8 +78,8 @@ class Watch:
         # Where a child that hangs says where it is.
         self._stacks = tempfile.TemporaryFile("w+")  # noqa: SIM115  as long as this lives
         self._known: set[tuple[str, str]] = set()
-        # Operations that have turned out to have no gradient; each child learns anew.
-        self._barren: set[str] = set()
+        # How often an operation that was tampered with had no gradient, and had one.
+        self._bore: dict[str, list[int]] = {}
         self.drawn = self.tampered = 0
         self.slow: dict[str, float] = {}
         # What the last child did without trouble, a sequence each.
@@ -87,7 +99,7 @@ class Watch:
             drawn, tampered = self._journal.counts()
             self.drawn += drawn
             self.tampered += tampered
-            self._read_times()
+            self._learn()
             if how:
                 yield self._examined(how)
             else:
@@ -112,7 +124,7 @@ class Watch:
 
     def _play_sequence(self, stage: Stage, name: str) -> tuple[str, str]:
         stage.begin(NAMES, CONTEXTS)
-        drawer = Drawer(name, self._samples, stage.objects, self._barren)
+        drawer = Drawer(name, self._samples, stage.objects, tampering=self._tampering, barren=self._barren())
         calls: list[pb.Call] = []
         sums: list[int] = []
         for part, call in drawer.steps(_PER_SEQUENCE):
@@ -121,6 +133,8 @@ class Watch:
             sums.append(total)
             if trouble:
                 return trouble, NAMES[call.operation]
+        for tried, had_gradient in drawer.bore:
+            self._journal.write(b"g", f"{int(had_gradient)} {tried}".encode())
         trouble = stage.look_around()
         if trouble:
             return trouble, NAMES[calls[-1].operation]
@@ -224,11 +238,18 @@ class Watch:
                 found[-1][1].append(pb.Call.FromString(record.content))
         return found
 
-    def _read_times(self) -> None:
+    def _learn(self) -> None:
+        """What the last child has seen of times and gradients."""
         for record in self._journal.records():
-            if record.kind == b"t":
-                took, name = record.content.decode().split()
-                self.slow[name] = max(float(took), self.slow.get(name, 0.0))
+            if record.kind in (b"t", b"g"):
+                number, name = record.content.decode().split()
+                if record.kind == b"t":
+                    self.slow[name] = max(float(number), self.slow.get(name, 0.0))
+                else:
+                    self._bore.setdefault(name, [0, 0])[int(number)] += 1
+
+    def _barren(self) -> set[str]:
+        return {name for name, (without, having) in self._bore.items() if without >= _TRIES and not having}
 
     def _examined(self, how: str) -> Finding:
         """The finding that ended the last child, made as short as it gets."""
