@@ -227,7 +227,7 @@ check-proto: $(INSTALLED)
 	cd proto && buf lint
 	@stubs=$$(mktemp -d); trap 'rm -rf "$$stubs"' EXIT; \
 	$(call generate_stubs,$$stubs); \
-	diff --recursive --brief --exclude=__pycache__ --exclude='*.proto' --exclude=__init__.py --exclude=py.typed --exclude='*.json' \
+	diff --recursive --brief --exclude=__pycache__ --exclude=wire --exclude='*.proto' --exclude=__init__.py --exclude=py.typed --exclude='*.json' \
 	  proto/tensorcompute "$$stubs"/tensorcompute || { echo 'the committed stubs are stale: run `make proto`' >&2; exit 1; }
 
 check-operations: $(INSTALLED)
