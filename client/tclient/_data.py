@@ -6,7 +6,6 @@ travels as it is, and torch looks at it. Knows Python's and numpy's numbers, and
 
 from __future__ import annotations
 
-import collections
 import itertools
 import os
 import sys
@@ -57,9 +56,6 @@ def encode_data(value: Any, session: Session, wanted: Any, default: Asked) -> tu
     return encode(value if shown is None else given, session), None
 
 
-_LISTS = (list, tuple, collections.UserList, collections.deque)
-
-
 def refuse_foreign(value: Any, depth: int = 0) -> None:
     """Raises what torch raises for numbers and arrays of a dtype that came to numpy from elsewhere: it is not there."""
     if isinstance(value, (np.generic, np.ndarray)):
@@ -69,10 +65,16 @@ def refuse_foreign(value: Any, depth: int = 0) -> None:
                 "types are: float64, float32, float16, complex64, complex128, int64, int32, int16, int8, uint64, "
                 "uint32, uint16, uint8, and bool."
             )
-    elif isinstance(value, _LISTS) and depth < _DEEP:
+    elif isinstance(value, (list, tuple)) and depth < _DEEP:
         for item in value:
-            if isinstance(item, (np.generic, np.ndarray, *_LISTS)):
+            if isinstance(item, (np.generic, np.ndarray, list, tuple)):
                 refuse_foreign(item, depth + 1)
+    elif not depth and not isinstance(value, (Handle, str, bytes)) and _foreign.is_sequence(value):
+        try:
+            items = [value[place] for place in range(min(len(value), _PACK_FROM))]
+        except Exception:
+            return
+        refuse_foreign(items, 1)
 
 
 def is_torch_array(value: Any) -> bool:
@@ -132,6 +134,7 @@ def _read(value: Any, wanted: Any) -> tuple[Any, list[Any] | None]:
         count = len(value)
         if count < _PACK_FROM:
             return value, None
+        _ = value[0]  # without which it has no shape
         stored = list(itertools.islice(value, count + 1))
         shown = None
         if wanted is None and not isinstance(value, (range, bytearray)):
@@ -262,7 +265,7 @@ def _pack_arrays(arrays: list[Array], sizes: list[int], wanted: Any) -> Packed |
         return None
     array = np.stack(arrays).reshape([*sizes, *first.shape])
     if wanted is None:
-        return array, BY_NUMPY[first.dtype]
+        return None if array.dtype == np.uint64 else (array, BY_NUMPY[first.dtype])
     element = _as_dtype(wanted)
     is_real = element is not None and (element.is_floating_point or element.is_complex)
     if element is None or element is DTYPES["uint64"] or not (is_real or first.dtype.kind in "iu"):
@@ -296,6 +299,9 @@ def _inferred(numbers: list[Any], kinds: set[type], default: Asked) -> Packed | 
     if len(found) > 1 and any(each in _UNPROMOTED for each in found):
         return None
     result = np.result_type(*ranked)
+    if result == np.uint64:
+        # torch stores numpy's own as little as any other number of numpy's, and says so.
+        return None
     wide = _WIDEST.get(result.kind, result)
     with np.errstate(all="ignore"):
         return np.array(numbers, wide).astype(result), BY_NUMPY[result]

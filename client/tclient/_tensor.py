@@ -361,7 +361,7 @@ def constructed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     """What torch's class of that name makes of these arguments."""
     if len(args) == 1 and isinstance(args[0], Size):
         args = tuple(args[0]) or (args[0],)
-    if len(args) == 1 and isinstance(args[0], np.ndarray):
+    if len(args) == 1 and not kwargs and isinstance(args[0], np.ndarray):
         refuse_foreign(args[0])
     return dispatch(_CONSTRUCTED, (name, *args), kwargs or None)
 
