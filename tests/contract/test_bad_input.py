@@ -263,6 +263,10 @@ TORCH_REFUSES: dict[str, tuple[Calls, str]] = {
     ),
     "a ragged list": (lambda s: s.call(5, "tensor", [[1, 2], [3]]), ""),
     "a list of texts": (lambda s: s.call(5, "tensor", ["a", "b"]), ""),
+    "sizes that no message can say": (
+        lambda s: s.call(5, "broadcast_shapes", [2**63, 1], [3]),
+        "Overflow when unpacking long long",
+    ),
 }
 
 

@@ -239,7 +239,8 @@ class Executor:
                 if size > space.reply_room:
                     raise _no_room(operation, size)
                 space.reply_room -= size
-        except ServerError as error:
+        except Exception as error:
+            # What a call returned may be what no message can say: an error of that call, and not of the batch.
             del run.reply.results[-1]
             self._tell_error(space, run, call, operation, {}, _error(run, call, operation, error))
             return

@@ -447,7 +447,11 @@ def _encode_text(result: str, into: pb.Value) -> bool:
 
 
 def _encode_size(result: torch.Size, into: pb.Value) -> bool:
-    into.size.dims.extend(result)
+    try:
+        into.size.dims.extend(result)
+    except ValueError:
+        # As torch says when one looks at such a size, which it makes unseen.
+        raise ValueError("Overflow when unpacking long long") from None
     into.size.SetInParent()
     return False
 
