@@ -17,7 +17,7 @@ import grpc
 from tclient._duplex import Duplex, open_duplex
 from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, InvalidAddress, ServerFailed, TensorError
 from tclient._forks import GATE
-from tclient._limits import at_most, can_be_late, check, may_end
+from tclient._limits import can_be_late, check, may_end
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.address import channel_options, parse, proxy_before
 
@@ -99,12 +99,26 @@ def _gevent_is_known_to_grpc() -> bool:
         return True  # it cannot be told
 
 
+def _refuse_torn_state() -> None:
+    """With what a fork copied of gRPC in the midst of its work, this process would disturb its parent's connections.
+
+    Raises: ConnectFailed where that is so.
+    """
+    if GATE.is_torn:
+        raise ConnectFailed(
+            "connect: another thread of the parent process was inside gRPC when this process was forked, and gRPC "
+            "cannot be used here since; fork while no thread of the parent connects or moves data, and without "
+            "GRPC_ENABLE_FORK_SUPPORT, or start workers by the method spawn or forkserver"
+        )
+
+
 class Connection:
     """A channel and the RPCs on it."""
 
     @GATE.inside()
     def __init__(self, address: str, tls: Tls = False) -> None:
         _refuse_green_threads()
+        _refuse_torn_state()
         try:
             parsed = parse(address)
         except ValueError as error:
@@ -141,7 +155,9 @@ class Connection:
             method = self._unary[path] = self.channel.unary_unary(
                 path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
             )
-        return method(request, timeout=at_most(timeout_s), wait_for_ready=wait_for_ready)
+        if not can_be_late():
+            return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return _or_late(method.future(request, timeout=timeout_s, wait_for_ready=wait_for_ready))
 
     def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
@@ -182,12 +198,7 @@ class Connection:
         if not can_be_late():
             response: rpc.UploadResponse = method(messages)
             return response
-        under_way = method.future(messages)
-        may_end(under_way.cancel)
-        try:
-            late_or_not: rpc.UploadResponse = under_way.result()
-        except grpc.FutureCancelledError as error:
-            raise TimeoutError from error
+        late_or_not: rpc.UploadResponse = _or_late(method.future(messages))
         return late_or_not
 
     def download(self, request: rpc.DownloadRequest) -> Iterable[bytes]:
@@ -204,6 +215,15 @@ class Connection:
     def close(self) -> None:
         """Ends every RPC of the channel."""
         self.channel.close()
+
+
+def _or_late(under_way: Any) -> Any:
+    """The answer to an RPC. Raises: grpc.RpcError; TimeoutError where it was ended because it took too long."""
+    may_end(under_way.cancel)
+    try:
+        return under_way.result()
+    except grpc.FutureCancelledError as error:
+        raise TimeoutError from error
 
 
 def is_resumable(error: grpc.RpcError, failure: TensorError) -> bool:

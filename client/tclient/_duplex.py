@@ -58,6 +58,11 @@ def open_duplex(channel: grpc.Channel, method: str, first: bytes) -> Duplex:
     return Documented(channel, method, first, forks=forks)
 
 
+def gave_up_on_fork() -> bool:
+    """In a child: whether gRPC's own support for forks could not have its threads wait; all that enters it hangs."""
+    return bool(getattr(cygrpc, "_fork_handler_failed", False))
+
+
 class Ended(grpc.RpcError):
     """The status of an RPC that failed."""
 

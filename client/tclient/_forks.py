@@ -33,6 +33,9 @@ class Gate:
     """Counts who is inside. A thread that is inside may go in again."""
 
     def __init__(self) -> None:
+        # Whether someone was inside when this process was made by a fork: gRPC's state is that of nobody then.
+        self.is_torn = False
+        self._tears = False
         self.after_in_child()
 
     @contextlib.contextmanager
@@ -96,6 +99,7 @@ class Gate:
                     self._ask(stays)
                 else:
                     self._changed.wait(left_s)
+            self._tears = any(stay.thread != me for stay in self._stays)
 
     def after_in_parent(self) -> None:
         """Open it again."""
@@ -109,6 +113,7 @@ class Gate:
         self._stays: set[Stay] = set()
         # How many forks are under way.
         self._closed = 0
+        self.is_torn = self.is_torn or self._tears
 
     def _ask(self, stays: list[Stay]) -> None:
         """Not in the thread that forks, where an exception out of a signal handler could leave gRPC's locks locked."""

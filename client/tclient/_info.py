@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tclient import _state
+from tclient._limits import transferring
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 
@@ -37,9 +38,10 @@ class ServerInfo:
 def server_info() -> ServerInfo:
     """Ask the server of the current session what it is and has. Raises NotConnectedError, ServerError."""
     session = _state.current()
-    told: rpc.GetServerInfoResponse = session.connection.call(
-        "GetServerInfo", rpc.GetServerInfoRequest(), rpc.GetServerInfoResponse
-    )
+    with transferring(session, "server_info"):
+        told: rpc.GetServerInfoResponse = session.connection.call(
+            "GetServerInfo", rpc.GetServerInfoRequest(), rpc.GetServerInfoResponse
+        )
     return ServerInfo(
         version=told.version,
         boot_id=told.boot_id,

@@ -1,7 +1,7 @@
 """How long a thread waits for the server at most: `connect(read_timeout_s=…)`. Knows no sockets and no tensors.
 
-A wait for an answer has the limit as it is. A transfer has it for as long as no byte moves: a thread of its own looks,
-and ends the connection or RPC that the transfer is on.
+A wait for a batch's answer has the limit as it is. A transfer has it for as long as no byte moves, and an RPC of its
+own from its beginning: a thread looks, and ends the connection or RPC.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def late(session: Session, awaited: Any = None, what: str = "") -> ReadTimeout:
 
 
 class _Transfer:
-    """The transfer of a thread, and what ends it."""
+    """The transfer of a thread, or its question, and what ends it."""
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
@@ -72,7 +72,7 @@ _CURRENT = _Current()
 
 @contextlib.contextmanager
 def transferring(session: Session, what: str) -> Iterator[None]:
-    """Within it this thread moves bytes. Raises: ReadTimeout if none move for too long."""
+    """Within it this thread moves bytes, or asks for something. Raises: ReadTimeout if nothing moves for too long."""
     limit_s = session.read_timeout_s
     if limit_s is None or _CURRENT.transfer is not None:
         yield
@@ -101,16 +101,8 @@ def _nothing() -> None:
 
 
 def can_be_late() -> bool:
-    """Whether this thread is in a transfer with a limit."""
+    """Whether this thread is within `transferring`, and has a limit."""
     return _CURRENT.transfer is not None
-
-
-def at_most(timeout_s: float | None) -> float | None:
-    """A limit in seconds, or that of this thread's transfer, if that is shorter."""
-    transfer = _CURRENT.transfer
-    if transfer is None:
-        return timeout_s
-    return transfer.limit_s if timeout_s is None else min(timeout_s, transfer.limit_s)
 
 
 def may_end(end: Callable[[], object]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tclient import _bulk
 from tclient._exceptions import ServerFailed, make_error
+from tclient._limits import moved, transferring
 from tclient._session import Session
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -35,8 +36,9 @@ def upload(session: Session, path: Path, progress: bool) -> int:
                 shape=[size],
                 crc32=zlib.crc32(view),
             )
-            with _bar(path.name, size, progress) as bar:
-                _bulk.over_grpc(session, header, view, lambda done: bar.update(done - bar.n))
+            with transferring(session, "upload"), _bar(path.name, size, progress) as bar:
+                tell = moved()
+                _bulk.over_grpc(session, header, view, lambda done: (bar.update(done - bar.n), tell()))
         finally:
             view.release()
     session.stats.uploads += 1
@@ -65,6 +67,7 @@ def _receive(messages: Iterable[rpc.DownloadMlpResponse], file: Any, name: str, 
     total = received = checksum = 0
     expected: int | None = None
     bar: Any = None
+    tell = moved()
     try:
         for message in messages:
             part = message.WhichOneof("part")
@@ -72,6 +75,7 @@ def _receive(messages: Iterable[rpc.DownloadMlpResponse], file: Any, name: str, 
                 total = message.header.total_bytes
                 bar = _bar(name, total, progress)
             elif part == "chunk":
+                tell()
                 file.write(message.chunk)
                 received += len(message.chunk)
                 checksum = zlib.crc32(message.chunk, checksum)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from tclient._duplex import gave_up_on_fork
 from tclient._exceptions import NotConnectedError, TensorError
 from tclient._forks import GATE
 
@@ -156,6 +157,7 @@ def _after_fork() -> None:
 
     global _lock, _current
     GATE.after_in_child()
+    GATE.is_torn |= gave_up_on_fork()
     _lock = threading.RLock()
     for session in list(SESSIONS):
         _kept.append((session, session.connection, session.stream))

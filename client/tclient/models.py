@@ -29,6 +29,7 @@ from tclient._forks import GATE
 from tclient._forwards import Forwards
 from tclient._issue import own
 from tclient._layers import activation_of, layers_of, spec_of, tensors_of
+from tclient._limits import may_end, transferring
 from tclient._model_files import save, upload
 from tclient._session import Session
 from tclient._tensor import Tensor
@@ -163,10 +164,13 @@ class ServedModel:
             request_serializer=rpc.DownloadMlpRequest.SerializeToString,
             response_deserializer=rpc.DownloadMlpResponse.FromString,
         )
-        try:
-            save(GATE.begin(lambda: method(request)), Path(path), progress)
-        except grpc.RpcError as error:
-            raise _translated(error, self._session) from None
+        with transferring(self._session, "export"):
+            messages = GATE.begin(lambda: method(request))
+            may_end(messages.cancel)
+            try:
+                save(messages, Path(path), progress)
+            except grpc.RpcError as error:
+                raise _translated(error, self._session) from None
 
     @property
     def dtype(self) -> dtype:
@@ -311,7 +315,8 @@ def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_
                 raise
             raise _translated(error, session) from None
 
-    return again(attempt, session.address, ANSWER_S)
+    with transferring(session, method):
+        return again(attempt, session.address, ANSWER_S)
 
 
 def _translated(error: grpc.RpcError, session: Session) -> TensorError:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.serving import ServerProcess, server_environment
+from tests.support.serving import ServerProcess, server_environment, serving
 
 # A pool of workers, again and again, from a parent whose session works on meanwhile.
 POOLS = """
@@ -122,9 +123,81 @@ served.delete()
 print(*failures or ["done"])
 """
 
+# A fork while another thread waits in an RPC that nobody answers, and for longer than a fork does.
+TORN = """
+import os, socket, sys, threading
+import tclient as torch
+from tclient import _forks
 
-def _run(tmp_path: Path, script: str, *arguments: str, timeout_s: float = 90.0, **environment: str) -> None:
-    """Run a script, which must print "done" and nothing else, also not to stderr."""
+_forks._PATIENCE_S = 0.3
+torch.connect(sys.argv[1])
+x = torch.ones(3)
+silent = socket.create_server(("127.0.0.1", 0))
+
+
+def wait_for_nobody():
+    try:
+        torch.Session(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=5)
+    except torch.ConnectFailed:
+        pass
+
+
+waiting = threading.Thread(target=wait_for_nobody)
+waiting.start()
+connection = silent.accept()
+reader, writer = os.pipe()
+for depth in range(2):
+    pid = os.fork()
+    if pid:
+        break
+    try:
+        torch.connect(sys.argv[1])
+        os.write(writer, b"connected")
+    except torch.ConnectFailed as error:
+        os.write(writer, b"refused; " if "gRPC cannot be used here" in str(error) else repr(error).encode())
+    if depth == 1:
+        os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+if depth:
+    os._exit(0)
+waiting.join()
+assert (x + 1).tolist() == [2.0] * 3
+assert os.read(reader, 4096) == b"refused; " * 2
+print("done")
+"""
+
+# Children under gRPC's own support for forks, with a message on its way at each fork.
+SUPPORTED = """
+import os, sys
+import tclient as torch
+
+torch.connect(sys.argv[1])
+x = torch.ones(3)
+for done in range(1, 5):
+    x = x + 1
+    pid = os.fork()
+    if pid == 0:
+        try:
+            torch.connect(sys.argv[1], timeout_s=30)
+            right = (torch.ones(2) + 1).tolist() == [2.0, 2.0]
+        except torch.ConnectFailed as error:
+            right = "gRPC cannot be used here" in str(error)
+        os._exit(not right)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert x.tolist() == [1.0 + done] * 3
+print("done")
+"""
+
+
+def _run(
+    tmp_path: Path,
+    script: str,
+    *arguments: str,
+    timeout_s: float = 90.0,
+    stderr: str | None = "",
+    **environment: str,
+) -> None:
+    """Run a script, which must print "done" and nothing else, also not to stderr, unless that may be anything."""
     path = tmp_path / "script.py"
     path.write_text(script)
     done = subprocess.run(
@@ -135,7 +208,8 @@ def _run(tmp_path: Path, script: str, *arguments: str, timeout_s: float = 90.0, 
         env=server_environment(**environment),
         check=False,
     )
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "done", "")
+    said = done.stderr if stderr is None else stderr
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "done", said)
 
 
 @pytest.mark.parametrize("kind", ["fork", "forkserver", "spawn", "executor"])
@@ -151,7 +225,35 @@ def test_forks_among_busy_threads_harm_neither_side(server: ServerProcess, tmp_p
     _run(tmp_path, BUSY, server.address, "8")
 
 
+def test_a_child_of_a_fork_that_could_not_wait_is_refused_and_its_parent_lives(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    # gRPC says that a thread was inside.
+    _run(tmp_path, TORN, server.address, stderr=None)
+
+
+def test_under_grpc_s_own_support_for_forks_a_child_works_or_is_refused_and_none_hangs(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    # That support gives up now and then, when a message is on its way.
+    _run(tmp_path, SUPPORTED, server.address, stderr=None, GRPC_ENABLE_FORK_SUPPORT="1")
+
+
+@pytest.fixture(scope="module")
+def roomy() -> Iterator[ServerProcess]:
+    """A server that outlives the sessions of some thousand workers that are ended as they are."""
+    with serving("--max-sessions", "16384", "--lease-s", "20") as running:
+        yield running
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["fork", "executor"])
-def test_a_hundred_pools_in_a_row_work(server: ServerProcess, tmp_path: Path, kind: str) -> None:
-    _run(tmp_path, POOLS, server.address, kind, "100", timeout_s=600)
+def test_a_hundred_pools_in_a_row_work(roomy: ServerProcess, tmp_path: Path, kind: str) -> None:
+    _run(tmp_path, POOLS, roomy.address, kind, "100", timeout_s=500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_hundred_forks_of_busy_threads_in_a_row_work(roomy: ServerProcess, tmp_path: Path) -> None:
+    _run(tmp_path, BUSY, roomy.address, "100", timeout_s=500)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -55,6 +56,10 @@ _WAITS: dict[str, Callable[[ModuleType, Any, Any], Any]] = {
     "synchronize": lambda tc, x, served: (x + 1, tc.synchronize()),
     "numpy_async": lambda tc, x, served: asyncio.run(x.numpy_async()),
     "forward of a served model": lambda tc, x, served: served(np.ones((1, 2), np.float32)),
+    "what the server is": lambda tc, x, served: tc.server_info(),
+    "list of models": lambda tc, x, served: tc.models.list(),
+    "statistics of a model": lambda tc, x, served: served.statistics(),
+    "export of a model": lambda tc, x, served: served.export(os.path.join(tempfile.gettempdir(), "never")),
     "upload": lambda tc, x, served: tc.from_numpy(_BIG),
     "many calls": lambda tc, x, served: [x + 1 for _ in range(60_000)],
     "large calls": lambda tc, x, served: [tc.tensor(_BIG[:100_000]) for _ in range(100)],
