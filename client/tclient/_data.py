@@ -299,7 +299,7 @@ def _inferred(numbers: list[Any], kinds: set[type], default: Asked) -> Packed | 
     if len(found) > 1 and any(each in _UNPROMOTED for each in found):
         return None
     result = np.result_type(*ranked)
-    if result == np.uint64:
+    if result == np.uint64 or (result.kind in "iu" and np.bool_ in kinds):
         # torch stores numpy's own as little as any other number of numpy's, and says so.
         return None
     wide = _WIDEST.get(result.kind, result)

@@ -151,6 +151,9 @@ def _answers(value: Any, depth: int, encode: Encode) -> list[bytes]:
             parts.append(_wire.field(b"\x1a", _wire.field(b"\x0a", method.encode()) + told))
     if sequence:
         parts += _items(value, depth, encode)
+    elif hasattr(kind, "__len__"):
+        # A set or the like: where torch wants a sequence, it takes what iteration gives.
+        parts += _iterated(value, _MAX_ITEMS, depth, encode)
     return parts
 
 
@@ -171,17 +174,22 @@ def _items(value: Any, depth: int, encode: Encode) -> list[bytes]:
     except Exception as error:
         parts.append(_wire.field(b"\x1a", _wire.field(b"\x0a", b"__getitem__") + _raised(error)))
     parts.append(_wire.field(b"\x22", _sequence(items, depth, encode)))
-    if hasattr(type(value), "__iter__"):
-        iterated: list[Any] = []
-        try:
-            for item in value:
-                iterated.append(item)
-                if len(iterated) > most:
-                    break
-        except Exception as error:
-            parts.append(_wire.field(b"\x1a", _wire.field(b"\x0a", b"__iter__") + _raised(error)))
-        parts.append(_wire.field(b"\x2a", _sequence(iterated, depth, encode)))
-    return parts
+    return parts + _iterated(value, most, depth, encode)
+
+
+def _iterated(value: Any, most: int, depth: int, encode: Encode) -> list[bytes]:
+    if not hasattr(type(value), "__iter__"):
+        return []
+    parts = []
+    iterated: list[Any] = []
+    try:
+        for item in value:
+            iterated.append(item)
+            if len(iterated) > most:
+                break
+    except Exception as error:
+        parts.append(_wire.field(b"\x1a", _wire.field(b"\x0a", b"__iter__") + _raised(error)))
+    return [*parts, _wire.field(b"\x2a", _sequence(iterated, depth, encode))]
 
 
 def _sequence(items: Iterable[Any], depth: int, encode: Encode) -> bytes:

@@ -77,6 +77,9 @@ KNOWN: dict[str, Callable[[str, str], bool]] = {
             and (way.startswith(("x[", "item of x[")) or "copy=False" in way or "," in value or "[[" in way + value)
         )
     ),
+    "an iterator in a list is not used up to find out that it is refused": (
+        lambda way, value: any(_is_nested(way, value, kind) for kind in ("generator(", "iter(", "map("))
+    ),
     "numpy() gives the rows in order, whatever strides the tensor has, and numpy's functions keep those of arrays": (
         lambda way, value: (
             (".T" in value or "[0]" in value) and ("np." in way or way.startswith(("t.__array__", "t.numpy")))
