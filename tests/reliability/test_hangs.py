@@ -52,7 +52,8 @@ def _answers(session: RawSession) -> bool:
     try:
         session.ask("GetServerInfo", timeout_s=1.0)
     except grpc.RpcError as error:
-        assert "Deadline Exceeded" in str(error)
+        if "Deadline Exceeded" not in str(error):
+            raise
         return False
     return True
 
