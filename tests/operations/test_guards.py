@@ -42,6 +42,12 @@ _REFUSED = [
     ("ctc_loss", (_LOG_PROBS, torch.tensor([[1, 10**8]]), *_LENGTHS), {}, "100000000"),
     ("nn.functional.ctc_loss", (_LOG_PROBS, torch.tensor([1, -5]), *_LENGTHS), {}, "-5"),
     ("nn.functional.ctc_loss", (_LOG_PROBS, torch.tensor([[1, 3]]), (4,), (2,)), {}, "got 3"),
+    (
+        "nn.functional.ctc_loss",
+        (_LOG_PROBS, torch.tensor([[1, 448]]).to(torch.float8_e4m3fn), (4,), (2,)),
+        {},
+        "got 448",
+    ),
     ("div", (torch.tensor([_MIN]), torch.tensor([-1])), {"rounding_mode": "trunc"}, "does not fit"),
     ("Tensor.div_", (torch.tensor([_MIN]), -1), {"rounding_mode": "trunc"}, "does not fit"),
     ("divide", (), {"input": torch.tensor([_MIN]), "other": -1, "rounding_mode": "trunc"}, "does not fit"),
@@ -123,6 +129,15 @@ _KEYWORDS = {
     "divide": "input other",
     "lcm_": "input other",
 }
+
+
+def test_what_a_guard_cannot_look_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(input: torch.Tensor) -> str | None:
+        return "too small" if bool((input.to(torch.float8_e4m3fn) < 0).any()) else None
+
+    monkeypatch.setitem(GUARDS, "abs", compare)
+    with pytest.raises(RuntimeError, match=r"abs: an argument cannot be checked.*another dtype"):
+        guarded("abs", torch.abs)(torch.ones(2))
 
 
 @pytest.mark.parametrize(

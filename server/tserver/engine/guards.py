@@ -39,6 +39,9 @@ def guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             reason = guard(*args, **{_NUMPY_NAMES.get(key, key): value for key, value in kwargs.items()})
+        except NotImplementedError as error:
+            # A dtype that cannot be compared; the function itself may well take it, and trust it.
+            reason = f"{name}: an argument cannot be checked ({error}); convert it to another dtype"
         except Exception:
             reason = None  # arguments that the function does not take: torch says so itself, in its own words
         if reason is not None:
@@ -111,6 +114,8 @@ def _targets_are_classes(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *_: Any, **__: Any
 ) -> str | None:
     classes = log_probs.shape[-1]
+    # As torch itself takes them, whatever they are.
+    targets = targets.long()
     if targets.dim() == 2:
         lengths = torch.as_tensor(target_lengths, device=targets.device).reshape(-1, 1)
         used = targets[torch.arange(targets.shape[1], device=targets.device) < lengths]
