@@ -21,7 +21,7 @@ def main() -> int:
     logs.set_up(config.log_level)
     # Only now: a mistake in the settings is told without waiting for torch.
     try:
-        from tserver.service.process import serve
+        from tserver.front.server import serve
     except ModuleNotFoundError as error:
         print(told(error), file=sys.stderr)
         return 1

@@ -5,6 +5,8 @@
     ├── UnknownId                an id that the session does not hold
     ├── AlreadyExists            an id or a name that is taken
     ├── NotFound                 a name that nothing has
+    ├── ModelNotReady            a model that is on record, but does not serve
+    ├── DeadlineExceeded         the time was up before the request was run
     ├── SequenceGap              a batch that is not the next one
     ├── Exhausted                memory, quota, sessions, or unacknowledged replies
     │   └── TooLarge             what was asked for does not fit into one message; asking again does not help
@@ -13,9 +15,11 @@
     ├── Superseded               another stream has taken over
     ├── CallFailed               torch refused a call, or a call that it needs
     ├── VersionMismatch          no common protocol version
+    ├── PermissionDenied         the server was not told to allow this
+    ├── Unimplemented            a part of a protocol that is not served
     └── Stopping                 the server is on its way out
 
-One interceptor (service/status.py) turns them into gRPC statuses; no other place speaks of statuses.
+One interceptor (front/interceptor.py) turns them into statuses; only front/status.py names those.
 """
 
 from __future__ import annotations
@@ -112,6 +116,18 @@ class VersionMismatch(ServerError):
     """Client and server speak no common protocol version."""
 
     reason = "VERSION_MISMATCH"
+
+
+class PermissionDenied(ServerError):
+    """The server was not told to allow this."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class Unimplemented(ServerError):
+    """A part of a protocol that is not served."""
+
+    reason = "UNIMPLEMENTED"
 
 
 class Stopping(ServerError):

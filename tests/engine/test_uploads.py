@@ -9,7 +9,7 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
 from tserver.engine.engine import Engine
-from tserver.service.transfers import begin_upload
+from tserver.front.transfers import begin_upload
 from tserver.session.session import Session
 
 HEADER = service_pb.UploadHeader(id=5, dtype=pb.D_TYPE_FLOAT32, shape=[1000])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tserver.engine.gpu import gpu_status
-from tserver.service.metrics import GpuCollector
+from tserver.front.metrics import GpuCollector
 
 
 @pytest.fixture

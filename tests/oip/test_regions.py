@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tserver.errors import AlreadyExists, Exhausted, InvalidArgument, NotFound, ServerError
-from tserver.service.oip.regions import Regions
+from tserver.front.oip.regions import Regions
 
 HOME = Path("/dev/shm")
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tensorcompute.oip import inference_pb2 as oip
 from tserver.errors import InvalidArgument
-from tserver.service.oip.inference import parse
-from tserver.service.oip.wire import join_response, join_stream_response, split_request
+from tserver.front.oip.inference import parse
+from tserver.front.oip.wire import join_response, join_stream_response, split_request
 
 RAW = oip.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 

@@ -1,4 +1,4 @@
-"""The server's errors as gRPC statuses. The only place that speaks of status codes.
+"""The server's errors as gRPC statuses. The only module that names status codes: no other place speaks of them.
 
 Each status carries google.rpc.Status with ErrorInfo, and RetryInfo where a retry makes sense.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -15,12 +17,14 @@ from google.protobuf.message import Message
 from tensorcompute.v1 import status_pb2
 from tserver import errors
 
-log = logging.getLogger("tserver.service")
+log = logging.getLogger("tserver.front")
 
 DOMAIN = "tensorcompute"
 DETAILS_KEY = "grpc-status-details-bin"
 # Whose types the details are, to every client.
 _TYPES = "type.googleapis.com/google.rpc."
+
+Codes = Callable[[errors.ServerError], grpc.StatusCode]
 
 CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
@@ -36,6 +40,8 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.Superseded: grpc.StatusCode.ABORTED,
     errors.VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Stopping: grpc.StatusCode.UNAVAILABLE,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     errors.ServerError: grpc.StatusCode.INTERNAL,
 }
 
@@ -67,9 +73,33 @@ def code_of(error: errors.ServerError) -> grpc.StatusCode:
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
-def trailers(
-    error: errors.ServerError, codes: Callable[[errors.ServerError], grpc.StatusCode] = code_of
-) -> tuple[tuple[str, bytes], ...]:
+def _oip_code_of(error: errors.ServerError) -> grpc.StatusCode:
+    # Triton's status for a version that is there but does not serve: its clients retry on it.
+    return grpc.StatusCode.UNAVAILABLE if isinstance(error, errors.ModelNotReady) else code_of(error)
+
+
+CODES_OF: dict[str, Codes] = {"inference.GRPCInferenceService": _oip_code_of}
+"""The services whose statuses differ."""
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+# As google.rpc.Code has them in HTTP.
+_HTTP: dict[grpc.StatusCode, HTTPStatus] = {
+    grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def code_number(error: errors.ServerError) -> int:
+    """The status code for an error, as its number."""
+    number: int = code_of(error).value[0]
+    return number
+
+
+def trailers(error: errors.ServerError, codes: Codes = code_of) -> tuple[tuple[str, bytes], ...]:
     """The trailing metadata that carries the details of an error."""
     details = dict(error.details)
     retry_after_s = details.pop("retry_after_s", "")
@@ -87,10 +117,33 @@ def _attach(status: status_pb2.Status, detail: Message) -> None:
     status.details.add(type_url=_TYPES + detail.DESCRIPTOR.name, value=detail.SerializeToString())
 
 
+def failure(context: Any) -> tuple[str, str]:
+    """The status and the reason of an RPC that was aborted: from the details, which each of our statuses carries."""
+    for key, value in context.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            status = status_pb2.Status.FromString(value)
+            if status.details:
+                # The first is the ErrorInfo: see `trailers`.
+                info = status_pb2.ErrorInfo.FromString(status.details[0].value)
+                return _NAMES.get(status.code, "UNKNOWN"), info.reason
+    # One of gRPC's own services, whose code is its number here.
+    name = _NAMES.get(context.code(), "UNKNOWN")
+    return name, name
+
+
+def http_status(error: Exception) -> str:
+    """The status line of an HTTP request that failed; an error that is not ours is a defect, and logged."""
+    if not isinstance(error, errors.ServerError):
+        log.error("an HTTP request failed in a way it should not", exc_info=error)
+        error = errors.ServerError("the server failed")
+    found = _HTTP.get(code_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return f"{found.value} {found.phrase}"
+
+
 async def abort(
     context: grpc.aio.ServicerContext[bytes, bytes],
     error: Exception,
-    codes: Callable[[errors.ServerError], grpc.StatusCode] = code_of,
+    codes: Codes = code_of,
 ) -> None:
     """End an RPC with the status for an error; an error that is not ours is a defect, and logged.
 

@@ -20,22 +20,20 @@ from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.engine import inspect
 from tserver.engine.device import DeviceStatus, device_status
 from tserver.errors import InvalidArgument, ServerError
-from tserver.service.binding import parse
-from tserver.service.calls import (
+from tserver.front.binding import parse
+from tserver.front.calls import (
     Callers,
     Calls,
-    Context,
     DeviceName,
     Dims,
     DTypeCode,
     creation_kwargs,
-    is_loopback,
-    principal_of,
     require,
     scalar,
 )
-from tserver.service.data_endpoint import DataEndpoint
-from tserver.service.transfers import begin_upload, open_transfer
+from tserver.front.data_endpoint import DataEndpoint
+from tserver.front.rpc import Rpc
+from tserver.front.transfers import begin_upload, open_transfer
 from tserver.session.framing import chunk_frame, chunk_of
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from tserver.session.registry import Sessions
     from tserver.session.session import Attachment, Session
 
-log = logging.getLogger("tserver.service")
+log = logging.getLogger("tserver.front")
 
 # The size of a download's chunks, where the caller names none: the fastest, as for uploads (see tclient._bulk).
 _CHUNK_BYTES = 960 << 10
@@ -64,12 +62,12 @@ class TensorServicer:
 
     # --- sessions and batches ---
 
-    async def OpenSession(self, request: ts.OpenSessionRequest, context: Context) -> ts.OpenSessionResponse:
+    async def OpenSession(self, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse:
         """See the proto."""
-        session, protocol = self._sessions.open(principal_of(context), request.min_protocol, request.max_protocol)
+        session, protocol = self._sessions.open(rpc.principal, request.min_protocol, request.max_protocol)
         log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
         data = self.data_endpoint
-        is_local = is_loopback(str(context.peer()))
+        is_local = rpc.is_local
         return ts.OpenSessionResponse(
             session=session.secret,
             lease_s=session.lease_s,
@@ -85,37 +83,37 @@ class TensorServicer:
             devices=_devices(device_status()),
         )
 
-    async def CloseSession(self, request: ts.CloseSessionRequest, context: Context) -> ts.CloseSessionResponse:
+    async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> ts.CloseSessionResponse:
         """See the proto."""
-        session = self._sessions.find_to_close(request.session, principal_of(context))
+        session = self._sessions.find_to_close(request.session, rpc.principal)
         if session is not None:
             self._sessions.close(session, "its client closed it")
         return ts.CloseSessionResponse()
 
-    async def Execute(self, request: ts.ExecuteRequest, context: Context) -> bytes:
+    async def Execute(self, request: ts.ExecuteRequest, rpc: Rpc) -> bytes:
         """See the proto."""
-        session = self._sessions.find(request.session, principal_of(context))
+        session = self._sessions.find(request.session, rpc.principal)
         return await session.execute(require(request, "batch"))
 
-    async def ExecuteStream(self, requests: AsyncIterator[ts.ExecuteStreamRequest], context: Context) -> None:
+    async def ExecuteStream(self, requests: AsyncIterator[ts.ExecuteStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
         first = await anext(requests, None)
         if first is None or not first.session:
             raise InvalidArgument("the first message of the stream has no session; send its secret there")
-        session = self._sessions.find(first.session, principal_of(context))
+        session = self._sessions.find(first.session, rpc.principal)
         attachment = session.attach()
         receiving = asyncio.create_task(_receive(session, attachment, first, requests))
         try:
-            await _send(attachment, context)
+            await _send(attachment, rpc)
         finally:
             receiving.cancel()
             session.detach(attachment)
 
     # --- the typed operations ---
 
-    async def CreateTensor(self, request: ts.CreateTensorRequest, context: Context) -> ts.CreateTensorResponse:
+    async def CreateTensor(self, request: ts.CreateTensorRequest, rpc: Rpc) -> ts.CreateTensorResponse:
         """See the proto."""
-        calls = self._calls(request, context)
+        calls = self._calls(request, rpc)
         kwargs = creation_kwargs(request.dtype, request.device, request.requires_grad)
         shape = Dims(request.shape)
         source = request.WhichOneof("source")
@@ -143,25 +141,25 @@ class TensorServicer:
             raise InvalidArgument("CreateTensorRequest.source is not set; set data or a factory")
         return ts.CreateTensorResponse(tensor=await calls.tensor())
 
-    async def Reshape(self, request: ts.ReshapeRequest, context: Context) -> ts.ReshapeResponse:
+    async def Reshape(self, request: ts.ReshapeRequest, rpc: Rpc) -> ts.ReshapeResponse:
         """See the proto."""
-        calls = self._calls(request, context).add("reshape", require(request, "input"), Dims(request.shape))
+        calls = self._calls(request, rpc).add("reshape", require(request, "input"), Dims(request.shape))
         return ts.ReshapeResponse(tensor=await calls.tensor())
 
-    async def Transpose(self, request: ts.TransposeRequest, context: Context) -> ts.TransposeResponse:
+    async def Transpose(self, request: ts.TransposeRequest, rpc: Rpc) -> ts.TransposeResponse:
         """See the proto."""
-        calls = self._calls(request, context)
+        calls = self._calls(request, rpc)
         calls.add("transpose", require(request, "input"), request.dim0, request.dim1)
         return ts.TransposeResponse(tensor=await calls.tensor())
 
-    async def Permute(self, request: ts.PermuteRequest, context: Context) -> ts.PermuteResponse:
+    async def Permute(self, request: ts.PermuteRequest, rpc: Rpc) -> ts.PermuteResponse:
         """See the proto."""
-        calls = self._calls(request, context).add("permute", require(request, "input"), Dims(request.dims))
+        calls = self._calls(request, rpc).add("permute", require(request, "input"), Dims(request.dims))
         return ts.PermuteResponse(tensor=await calls.tensor())
 
-    async def Add(self, request: ts.AddRequest, context: Context) -> ts.AddResponse:
+    async def Add(self, request: ts.AddRequest, rpc: Rpc) -> ts.AddResponse:
         """See the proto."""
-        calls = self._calls(request, context)
+        calls = self._calls(request, rpc)
         addend = request.WhichOneof("addend")
         if addend is None:
             raise InvalidArgument("AddRequest.addend is not set; set other or scalar")
@@ -176,7 +174,7 @@ class TensorServicer:
         tensor.id.CopyFrom(target)
         return ts.AddResponse(tensor=tensor)
 
-    async def ToDevice(self, request: ts.ToDeviceRequest, context: Context) -> ts.ToDeviceResponse:
+    async def ToDevice(self, request: ts.ToDeviceRequest, rpc: Rpc) -> ts.ToDeviceResponse:
         """See the proto."""
         wishes: list[Any] = []
         if request.device:
@@ -185,39 +183,39 @@ class TensorServicer:
             wishes.append(DTypeCode(request.dtype))
         target = require(request, "input")
         # With no wish at all, the tensor is asked to be as it is.
-        calls = self._calls(request, context).add("Tensor.to", target, *(wishes or [target]), copy=request.copy)
+        calls = self._calls(request, rpc).add("Tensor.to", target, *(wishes or [target]), copy=request.copy)
         return ts.ToDeviceResponse(tensor=await calls.tensor())
 
-    async def GetTensor(self, request: ts.GetTensorRequest, context: Context) -> ts.GetTensorResponse:
+    async def GetTensor(self, request: ts.GetTensorRequest, rpc: Rpc) -> ts.GetTensorResponse:
         """See the proto."""
         require(request, "tensor")
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         return await session.run(lambda space: inspect.get_tensor(space, request))
 
-    async def ListTensors(self, request: ts.ListTensorsRequest, context: Context) -> ts.ListTensorsResponse:
+    async def ListTensors(self, request: ts.ListTensorsRequest, rpc: Rpc) -> ts.ListTensorsResponse:
         """See the proto."""
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         return await session.run_in_pieces(lambda space: inspect.list_tensors(space, request))
 
-    async def FreeTensors(self, request: ts.FreeTensorsRequest, context: Context) -> ts.FreeTensorsResponse:
+    async def FreeTensors(self, request: ts.FreeTensorsRequest, rpc: Rpc) -> ts.FreeTensorsResponse:
         """See the proto."""
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         return await session.run(lambda space: inspect.free_tensors(space, request))
 
     # --- bulk ---
 
-    async def Upload(self, requests: AsyncIterator[ts.UploadRequest], context: Context) -> ts.UploadResponse:
+    async def Upload(self, requests: AsyncIterator[ts.UploadRequest], rpc: Rpc) -> ts.UploadResponse:
         """See the proto."""
         # The messages are taken as they come: their chunks are found by hand.
-        data: Any = await context.read()
+        data: Any = await rpc.read()
         first = None if data is grpc.aio.EOF else parse(ts.UploadRequest, data)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
-        session = self._session(header, context)
+        session = self._session(header, rpc)
         upload = await begin_upload(session, header)
         try:
-            received = await self._fill(upload.data, header, session, context)
+            received = await self._fill(upload.data, header, session, rpc)
         except BaseException:
             session.lane.space.uploads.drop(upload)
             raise
@@ -225,11 +223,11 @@ class TensorServicer:
         tensor = await session.run(lambda space: inspect.finish_upload(space, header, upload, device))
         return ts.UploadResponse(received_bytes=received, tensor=tensor)
 
-    async def _fill(self, buffer: memoryview, header: ts.UploadHeader, session: Session, context: Context) -> int:
+    async def _fill(self, buffer: memoryview, header: ts.UploadHeader, session: Session, rpc: Rpc) -> int:
         """Put the chunks into the buffer; the number of bytes. Raises: InvalidArgument."""
         received = checksum = 0
         size, most, checked = len(buffer), self._config.max_chunk_bytes, header.HasField("crc32")
-        read: Any = context.read  # the types of grpc leave out EOF
+        read: Any = rpc.read  # the types of grpc leave out EOF
         while (data := await read()) is not grpc.aio.EOF:
             chunk = chunk_of(data)
             if chunk is None:
@@ -257,14 +255,14 @@ class TensorServicer:
             )
         return received
 
-    async def Download(self, request: ts.DownloadRequest, context: Context) -> None:
+    async def Download(self, request: ts.DownloadRequest, rpc: Rpc) -> None:
         """See the proto."""
         ref = require(request, "tensor")
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         staged = await session.run(lambda space: inspect.staged(space, ref))
         total = len(staged.data)
         header = ts.DownloadHeader(dtype=staged.dtype, shape=staged.shape, total_bytes=total)
-        await context.write(ts.DownloadResponse(header=header).SerializeToString())
+        await rpc.write(ts.DownloadResponse(header=header).SerializeToString())
         size = min(request.chunk_bytes or _CHUNK_BYTES, self._config.max_chunk_bytes)
         checksum = 0
         for start in range(0, total, size):
@@ -273,15 +271,15 @@ class TensorServicer:
                 if not request.without_crc32:
                     checksum = zlib.crc32(chunk, checksum)
                 framed = chunk_frame(chunk)
-            await context.write(framed)
+            await rpc.write(framed)
             # A download may last longer than the lease; it is a sign of life.
             session.touch()
         if not staged.intact():
             raise ServerError("the tensor was changed while it was sent; read it again", reason="CHANGED")
         trailer = ts.DownloadTrailer(crc32=None if request.without_crc32 else checksum)
-        await context.write(ts.DownloadResponse(trailer=trailer).SerializeToString())
+        await rpc.write(ts.DownloadResponse(trailer=trailer).SerializeToString())
 
-    async def OpenTransfer(self, request: ts.OpenTransferRequest, context: Context) -> ts.OpenTransferResponse:
+    async def OpenTransfer(self, request: ts.OpenTransferRequest, rpc: Rpc) -> ts.OpenTransferResponse:
         """See the proto."""
         if self.data_endpoint is None:
             raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
@@ -289,10 +287,10 @@ class TensorServicer:
         if kind is None:
             raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload, download or connection")
         named = request.connection if kind == "connection" else getattr(request, kind).context
-        session = self._callers.session(named.session, context)
+        session = self._callers.session(named.session, rpc)
         return await open_transfer(self.data_endpoint, session, request, str(self._engine.device))
 
-    async def GetServerInfo(self, request: ts.GetServerInfoRequest, context: Context) -> ts.GetServerInfoResponse:
+    async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
         """See the proto."""
         usage = await asyncio.shield(asyncio.wrap_future(self._engine.usage()))
         return ts.GetServerInfoResponse(
@@ -308,11 +306,11 @@ class TensorServicer:
             uptime_s=time.monotonic() - self._started_at,
         )
 
-    def _session(self, request: Any, context: Context) -> Session:
-        return self._callers.session(request.context.session, context)
+    def _session(self, request: Any, rpc: Rpc) -> Session:
+        return self._callers.session(request.context.session, rpc)
 
-    def _calls(self, request: Any, context: Context) -> Calls:
-        return Calls(self._session(request, context), request.context.seq)
+    def _calls(self, request: Any, rpc: Rpc) -> Calls:
+        return Calls(self._session(request, rpc), request.context.seq)
 
     def _limits(self) -> ts.Limits:
         config = self._config
@@ -349,7 +347,7 @@ async def _receive(
         attachment.put(error)
 
 
-async def _send(attachment: Attachment, context: Context) -> None:
+async def _send(attachment: Attachment, rpc: Rpc) -> None:
     """Send replies until the client has closed its side and has all of them, or an error ends the stream."""
     closed = False
     replies = attachment.replies
@@ -359,7 +357,7 @@ async def _send(attachment: Attachment, context: Context) -> None:
             continue
         reply = replies.popleft()
         if isinstance(reply, bytes):
-            await context.write(reply)
+            await rpc.write(reply)
         elif reply is None:
             closed = True
         else:

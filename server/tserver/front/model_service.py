@@ -6,7 +6,6 @@ it goes straight to the network's own line, where it is batched with those of ot
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,9 @@ from tserver.engine.models.sources import FileSource, SpecSource
 from tserver.engine.operations import Operation
 from tserver.engine.values import bytes_of, dtype_of
 from tserver.errors import InvalidArgument
-from tserver.service.calls import Callers, Calls, Context, require
-from tserver.service.forward_stream import ForwardStream, check_inputs, check_outputs
+from tserver.front.calls import Callers, Calls, require
+from tserver.front.forward_stream import ForwardStream, check_inputs, check_outputs
+from tserver.front.rpc import Rpc
 from tserver.session.framing import chunk_frame
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class ModelServicer:
 
     # --- forward passes of what is described in the request ---
 
-    async def NeuronForward(self, request: ms.NeuronForwardRequest, context: Context) -> ms.NeuronForwardResponse:
+    async def NeuronForward(self, request: ms.NeuronForwardRequest, rpc: Rpc) -> ms.NeuronForwardResponse:
         """See the proto."""
-        output = await self._neuron("NeuronForward", request, context, activation_layer(request.activation))
+        output = await self._neuron("NeuronForward", request, rpc, activation_layer(request.activation))
         return ms.NeuronForwardResponse(output=output)
 
-    async def LayerForward(self, request: ms.LayerForwardRequest, context: Context) -> ms.LayerForwardResponse:
+    async def LayerForward(self, request: ms.LayerForwardRequest, rpc: Rpc) -> ms.LayerForwardResponse:
         """See the proto."""
         activation = activation_layer(request.activation)
 
@@ -56,27 +56,25 @@ class ModelServicer:
             return run_network([{"kind": "linear", "weight": weight, "bias": bias}, activation], inputs)
 
         operands = [_operand(request, "inputs"), _operand(request, "weight"), _operand(request, "bias", optional=True)]
-        output = await self._forward(Operation("LayerForward", forward), operands, request, context)
+        output = await self._forward(Operation("LayerForward", forward), operands, request, rpc)
         return ms.LayerForwardResponse(output=output)
 
-    async def PerceptronForward(
-        self, request: ms.PerceptronForwardRequest, context: Context
-    ) -> ms.PerceptronForwardResponse:
+    async def PerceptronForward(self, request: ms.PerceptronForwardRequest, rpc: Rpc) -> ms.PerceptronForwardResponse:
         """See the proto."""
-        output = await self._neuron("PerceptronForward", request, context, {"kind": "sign"})
+        output = await self._neuron("PerceptronForward", request, rpc, {"kind": "sign"})
         return ms.PerceptronForwardResponse(output=output)
 
     # --- forward passes of kept networks ---
 
-    async def MlpForward(self, request: ms.MlpForwardRequest, context: Context) -> ms.MlpForwardResponse:
+    async def MlpForward(self, request: ms.MlpForwardRequest, rpc: Rpc) -> ms.MlpForwardResponse:
         """See the proto."""
         operand = _operand(request, "inputs")
         if request.context.seq:
-            return await self._forward_in_place(request, context)
+            return await self._forward_in_place(request, rpc)
         if isinstance(operand, pb.TensorData) and not request.options.keep:
-            self._check_session(request, context)
-            return await self._forward_by_value(request, operand, context)
-        session = self._session(request, context)
+            self._check_session(request, rpc)
+            return await self._forward_by_value(request, operand, rpc)
+        session = self._session(request, rpc)
         if isinstance(operand, pb.TensorData):
             check_inputs(len(operand.data), self._config)
             served, shape = self._registry.find(request.name, request.version), list(operand.shape)
@@ -88,7 +86,7 @@ class ModelServicer:
         wanted.as_tensor = request.options.keep
         if wanted.output is None:
             wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
-            wanted.deadline = _deadline(context)
+            wanted.deadline = rpc.deadline
             await self._door.run(served, wanted)
         shape = [*shape[:-1], served.out_features]
         if not wanted.as_tensor:
@@ -105,15 +103,15 @@ class ModelServicer:
         )
         return ms.MlpForwardResponse(output=output, version=served.version)
 
-    async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], context: Context) -> None:
+    async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
-        await ForwardStream(self._door, context, self._config).run(requests)
+        await ForwardStream(self._door, rpc, self._config).run(requests)
 
     # --- the keeping of networks ---
 
-    async def CreateMlp(self, request: ms.CreateMlpRequest, context: Context) -> ms.CreateMlpResponse:
+    async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse:
         """See the proto."""
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         batching = BatchingConfig.read(request.batching)
         if not request.context.seq:
             # Before an upload is used up for nothing. A repeat of a numbered request has made the name itself.
@@ -144,81 +142,79 @@ class ModelServicer:
         served = await self._door.whole(make())
         return ms.CreateMlpResponse(mlp=served.summary())
 
-    async def UpdateMlp(self, request: ms.UpdateMlpRequest, context: Context) -> ms.UpdateMlpResponse:
+    async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         served = await self._door.update(request.name, request.version, BatchingConfig.read(request.batching))
         return ms.UpdateMlpResponse(mlp=served.summary())
 
-    async def DescribeMlp(self, request: ms.DescribeMlpRequest, context: Context) -> ms.DescribeMlpResponse:
+    async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         return ms.DescribeMlpResponse(mlp=self._registry.find(request.name, request.version).summary())
 
-    async def ListMlps(self, request: ms.ListMlpsRequest, context: Context) -> ms.ListMlpsResponse:
+    async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         return ms.ListMlpsResponse(mlps=[served.summary() for served in self._registry.index()])
 
-    async def UnloadMlp(self, request: ms.UnloadMlpRequest, context: Context) -> ms.UnloadMlpResponse:
+    async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         await self._door.unload(request.name, request.version)
         return ms.UnloadMlpResponse()
 
-    async def LoadMlp(self, request: ms.LoadMlpRequest, context: Context) -> ms.LoadMlpResponse:
+    async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         served = await self._door.load(request.name, request.version)
         return ms.LoadMlpResponse(mlp=served.summary())
 
-    async def DeleteMlp(self, request: ms.DeleteMlpRequest, context: Context) -> ms.DeleteMlpResponse:
+    async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         await self._door.delete(request.name, request.version)
         return ms.DeleteMlpResponse()
 
-    async def DownloadMlp(self, request: ms.DownloadMlpRequest, context: Context) -> None:
+    async def DownloadMlp(self, request: ms.DownloadMlpRequest, rpc: Rpc) -> None:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         served = self._registry.find(request.name, request.version)
         data = memoryview(await self._door.export(served))
         header = ms.DownloadMlpHeader(mlp=served.summary(), total_bytes=len(data))
-        await context.write(ms.DownloadMlpResponse(header=header).SerializeToString())
+        await rpc.write(ms.DownloadMlpResponse(header=header).SerializeToString())
         size = self._config.max_chunk_bytes
         for start in range(0, len(data), size):
-            await context.write(chunk_frame(data[start : start + size]))
+            await rpc.write(chunk_frame(data[start : start + size]))
         trailer = ts.DownloadTrailer(crc32=zlib.crc32(data))
-        await context.write(ms.DownloadMlpResponse(trailer=trailer).SerializeToString())
+        await rpc.write(ms.DownloadMlpResponse(trailer=trailer).SerializeToString())
 
-    async def GetMlpStatistics(
-        self, request: ms.GetMlpStatisticsRequest, context: Context
-    ) -> ms.GetMlpStatisticsResponse:
+    async def GetMlpStatistics(self, request: ms.GetMlpStatisticsRequest, rpc: Rpc) -> ms.GetMlpStatisticsResponse:
         """See the proto."""
-        self._check_session(request, context)
+        self._check_session(request, rpc)
         served = self._registry.find(request.name, request.version)
         message = served.statistics.message(served.name, served.version, served.waiting)
         return ms.GetMlpStatisticsResponse(statistics=message)
 
     # --- what they are made of ---
 
-    async def _neuron(self, name: str, request: Any, context: Context, activation: dict[str, Any]) -> ms.ForwardOutput:
+    async def _neuron(self, name: str, request: Any, rpc: Rpc, activation: dict[str, Any]) -> ms.ForwardOutput:
         def forward(inputs: Any, weights: Any, bias: Any) -> Any:
             return run_network([{"kind": "neuron", "weight": weights, "bias": bias}, activation], inputs)
 
         operands = [_operand(request, "inputs"), _operand(request, "weights"), _operand(request, "bias", optional=True)]
-        return await self._forward(Operation(name, forward), operands, request, context)
+        return await self._forward(Operation(name, forward), operands, request, rpc)
 
     async def _forward(
         self,
         operation: Operation,
         operands: list[pb.Ref | pb.TensorData | None],
         request: Any,
-        context: Context,
+        rpc: Rpc,
     ) -> ms.ForwardOutput:
         """One call of the session."""
         options = request.options
-        session = self._session(request, context)
+        session = self._session(request, rpc)
         most = self._config.max_output_bytes
         if not options.keep:
             operation = inspect.bounded(operation, most, keep=False)
@@ -233,18 +229,18 @@ class ModelServicer:
             output.data.CopyFrom(response.data)
         return output
 
-    async def _forward_in_place(self, request: ms.MlpForwardRequest, context: Context) -> ms.MlpForwardResponse:
+    async def _forward_in_place(self, request: ms.MlpForwardRequest, rpc: Rpc) -> ms.MlpForwardResponse:
         served = self._registry.find(request.name, request.version)
 
         def forward(space: Any, inputs: Any) -> Any:
             return self._registry.forward(space.state.line, served.name, served.version, inputs)
 
         operation = Operation("MlpForward", forward, needs_space=True)
-        output = await self._forward(operation, [_operand(request, "inputs")], request, context)
+        output = await self._forward(operation, [_operand(request, "inputs")], request, rpc)
         return ms.MlpForwardResponse(output=output, version=served.version)
 
     async def _forward_by_value(
-        self, request: ms.MlpForwardRequest, data: pb.TensorData, context: Context
+        self, request: ms.MlpForwardRequest, data: pb.TensorData, rpc: Rpc
     ) -> ms.MlpForwardResponse:
         elements = data.data
         check_inputs(len(elements), self._config)
@@ -253,7 +249,7 @@ class ModelServicer:
         wanted = self._door.request(served, dtype_of(data.dtype), shape, elements)
         check_outputs(served, wanted.rows, self._config)
         wanted.priority, wanted.timeout_us = request.priority, request.timeout_us
-        wanted.deadline = _deadline(context)
+        wanted.deadline = rpc.deadline
         await self._door.run(served, wanted)
         shape[-1] = served.out_features
         return self._response(served, wanted.output, shape)
@@ -305,13 +301,13 @@ class ModelServicer:
             await self._door.in_thread(source.parse, uploaded.data)
         return source
 
-    def _check_session(self, request: Any, context: Context) -> None:
+    def _check_session(self, request: Any, rpc: Rpc) -> None:
         """Nothing of a session is needed; but where one is named, it must be."""
         if request.context.session:
-            self._session(request, context).touch()
+            self._session(request, rpc).touch()
 
-    def _session(self, request: Any, context: Context) -> Session:
-        return self._callers.session(request.context.session, context)
+    def _session(self, request: Any, rpc: Rpc) -> Session:
+        return self._callers.session(request.context.session, rpc)
 
 
 def _wants_data(request: ms.MlpForwardRequest) -> bool:
@@ -331,13 +327,6 @@ def _keep(space: Any, tensor: Any, shape: list[int], max_data_bytes: int) -> ms.
         wanted = ts.GetTensorRequest(tensor=ref, include_data=True)
         output.data.CopyFrom(inspect.get_tensor(space, wanted, max_data_bytes).data)
     return output
-
-
-def _deadline(context: Context) -> float | None:
-    """The moment of time.monotonic at which the caller gives up."""
-    # None without a deadline, whatever its type says.
-    remaining_s: Any = context.time_remaining()
-    return None if remaining_s is None else time.monotonic() + remaining_s
 
 
 def _operand(message: Any, field: str, *, optional: bool = False) -> pb.Ref | pb.TensorData | None:

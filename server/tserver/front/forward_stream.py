@@ -16,13 +16,13 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ServerError, TooLarge
-from tserver.service.status import code_of
+from tserver.front.status import code_number
 
 if TYPE_CHECKING:
     from tserver.config import Config
     from tserver.engine.models import ModelDoor, Served
     from tserver.engine.models.requests import Request
-    from tserver.service.calls import Context
+    from tserver.front.rpc import Rpc
 
 # Requests of one stream that may be under way, and the bytes of their outputs and of answers that the caller has not
 # taken yet; beyond either the stream is not read, and gRPC holds back the sender.
@@ -37,9 +37,9 @@ _MESSAGE_BYTES = 1 << 20
 class ForwardStream:
     """The requests of one stream."""
 
-    def __init__(self, door: ModelDoor, context: Context, config: Config) -> None:
+    def __init__(self, door: ModelDoor, rpc: Rpc, config: Config) -> None:
         self._door = door
-        self._context = context
+        self._rpc = rpc
         self._config = config
         self._under_way: dict[int, tuple[Served, Request]] = {}
         # Answers that are to be sent, and what each takes of _MAX_BYTES.
@@ -89,7 +89,7 @@ class ForwardStream:
                     count += 1
                 message = ms.MlpForwardStreamResponse(answers=[answer for answer, _ in self._answers[:count]])
                 del self._answers[:count]
-                await self._context.write(message.SerializeToString())
+                await self._rpc.write(message.SerializeToString())
                 self._bytes -= taken
                 self._room.set()
             if self._failure is not None:
@@ -160,5 +160,6 @@ def check_outputs(served: Served, rows: int, config: Config) -> int:
 
 def _failure(error: ServerError) -> ms.ForwardFailure:
     retry_after_s = float(error.details.get("retry_after_s", 0)) if isinstance(error, Exhausted) else 0.0
-    code: int = code_of(error).value[0]
-    return ms.ForwardFailure(code=code, reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s)
+    return ms.ForwardFailure(
+        code=code_number(error), reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s
+    )

@@ -21,13 +21,14 @@ from tserver.engine.models import ModelDoor
 from tserver.engine.models.door import restore
 from tserver.engine.models.store import Store
 from tserver.engine.watchdog import Watchdog
-from tserver.service import ports
-from tserver.service.binding import bind
-from tserver.service.data_endpoint import DataEndpoint, wanted_address
-from tserver.service.health import Health
-from tserver.service.model_service import ModelServicer
-from tserver.service.rpc_counts import RpcCounts
-from tserver.service.tensor_service import TensorServicer
+from tserver.front import listeners
+from tserver.front.binding import bind
+from tserver.front.data_endpoint import DataEndpoint, wanted_address
+from tserver.front.health import Health
+from tserver.front.interceptor import Interceptor
+from tserver.front.model_service import ModelServicer
+from tserver.front.rpc_counts import RpcCounts
+from tserver.front.tensor_service import TensorServicer
 from tserver.session.registry import Sessions
 
 log = logging.getLogger("tserver")
@@ -77,21 +78,20 @@ class _Process:
         disk = Store(Path(config.data_dir)) if config.data_dir else None
         if disk is not None:
             restore(engine.models, disk)
-        server = grpc.aio.server(options=ports.options(config.max_message_bytes))
+        rpcs = RpcCounts() if config.metrics_listen else None
+        interceptor = Interceptor(rpcs)
+        server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         door = ModelDoor(engine, disk, config.model_dir)
         tensors = TensorServicer(config, engine, sessions, engine.torch_version)
         servicers = (
             tensors,
             ModelServicer(config, door, sessions),
         )
-        rpcs = RpcCounts() if config.metrics_listen else None
         server.add_generic_rpc_handlers(
-            tuple(
-                _counting(rpcs, bind(service, servicer)) for service, servicer in zip(_SERVICES, servicers, strict=True)
-            )
+            tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
         )
         health = Health(server, [service.full_name for service in _SERVICES])
-        address = ports.listen(server, "--listen", config.listen, config)
+        address = listeners.listen(server, "--listen", config.listen, config)
         engine.start()
         data = None
         data_address = wanted_address(config)
@@ -100,14 +100,14 @@ class _Process:
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen:
-            from tserver.service.oip.listener import OipListener
+            from tserver.front.oip.listener import OipListener
 
-            oip = OipListener(config, door, rpcs)
+            oip = OipListener(config, door, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
         if rpcs is not None:
-            from tserver.service.metrics import Metrics
+            from tserver.front.metrics import Metrics
 
-            print(f"metrics listening on {Metrics(config, engine, sessions, rpcs).start()}", flush=True)
+            print(f"metrics listening on {Metrics(config, engine, sessions, rpcs, interceptor).start()}", flush=True)
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
@@ -160,10 +160,6 @@ class _Process:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(EXIT_DEVICE_FAILED)
-
-
-def _counting(rpcs: RpcCounts | None, handler: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
-    return handler if rpcs is None else rpcs.counting(handler)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, health: Health, *, stalled: bool) -> None:

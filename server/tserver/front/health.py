@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-log = logging.getLogger("tserver.service")
+log = logging.getLogger("tserver.front")
 
 
 class Health:

@@ -1,6 +1,5 @@
 """The Open Inference Protocol: the models that are kept, for clients of Triton and KServe. A listener of its own.
 
-    errors      what only this protocol refuses, and the statuses that differ here
     wire        requests and responses as bytes: elements never pass through protobuf
     regions     system shared memory
     describe    metadata, configuration and statistics, as the protocol words them

@@ -5,45 +5,18 @@ The values are built here so that a servicer method says only which operation it
 
 from __future__ import annotations
 
-import ipaddress
-import urllib.parse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-
-import grpc
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.device import check_device
 from tserver.errors import CallFailed, InvalidArgument
+from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
     from tserver.engine.operations import Operation
     from tserver.session.registry import Sessions
     from tserver.session.session import Session
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
-
-def principal_of(context: Context) -> str:
-    """Who calls: without authentication, everyone at one host is one principal."""
-    peer = str(context.peer())
-    if peer.startswith(("ipv4:", "ipv6:")):
-        peer = peer.rsplit(":", 1)[0]
-    return f"anonymous@{peer}"
-
-
-def is_loopback(peer: str) -> bool:
-    """Whether a peer, as gRPC names it, is on this machine."""
-    kind, _, rest = peer.partition(":")
-    if kind == "unix":
-        return True
-    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 class Callers:
@@ -52,9 +25,9 @@ class Callers:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    def session(self, secret: bytes, context: Context) -> Session:
+    def session(self, secret: bytes, rpc: Rpc) -> Session:
         """The session with that secret, or without one, the session that the principal's callers share."""
-        principal = principal_of(context)
+        principal = rpc.principal
         return self._sessions.find(secret, principal) if secret else self._sessions.shared(principal)
 
 

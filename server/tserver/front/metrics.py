@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,7 +20,9 @@ from tserver import __version__
 from tserver.config import Config
 from tserver.engine.gpu import gpu_status
 from tserver.engine.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
-from tserver.service.rpc_counts import RpcCounts
+from tserver.front.http import serve
+from tserver.front.interceptor import Interceptor
+from tserver.front.rpc_counts import RpcCounts
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine, Usage
@@ -46,8 +48,11 @@ _TRITON_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], int]], ...] 
 class Metrics:
     """The metrics of one process, and the port they are on."""
 
-    def __init__(self, config: Config, engine: Engine, sessions: Sessions, rpcs: RpcCounts) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, sessions: Sessions, rpcs: RpcCounts, interceptor: Interceptor
+    ) -> None:
         self._config = config
+        self._interceptor = interceptor
         self._registry = CollectorRegistry()
         self._registry.register(_ServerCollector(engine, sessions))
         self._registry.register(_ModelCollector(engine))
@@ -57,21 +62,8 @@ class Metrics:
 
     def start(self) -> str:
         """Listen, until the process ends; the address. Raises: OSError that names the option."""
-        config = self._config
-        host, _, port = config.metrics_listen.rpartition(":")
-        try:
-            server, _ = start_http_server(
-                int(port),
-                host.strip("[]"),
-                self._registry,
-                certfile=config.tls_cert or None,
-                keyfile=config.tls_key or None,
-            )
-        except (OSError, OverflowError) as error:
-            raise OSError(
-                f"cannot listen on --metrics-listen {config.metrics_listen}: {error}; choose another address"
-            ) from error
-        return f"{host}:{server.server_port}"
+        application = self._interceptor.http(make_wsgi_app(self._registry))
+        return serve("--metrics-listen", self._config.metrics_listen, self._config, application)
 
 
 class _ServerCollector(Collector):

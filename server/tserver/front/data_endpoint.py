@@ -33,7 +33,7 @@ from typing import Protocol
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
-from tserver.service.data_wires import STALL_S, Pace, SharedWire, Source, TcpWire, TlsWire, Wire
+from tserver.front.connections import STALL_S, Pace, SharedWire, Source, TcpWire, TlsWire, Wire
 
 log = logging.getLogger("tserver.data")
 

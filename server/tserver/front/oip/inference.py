@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from tensorcompute.oip import inference_pb2 as oip
-from tserver.errors import InvalidArgument, ServerError
-from tserver.service.oip import describe
-from tserver.service.oip.errors import Refused, Unsupported
-from tserver.service.oip.regions import Region, Regions
-from tserver.service.oip.wire import split_request
+from tserver.errors import InvalidArgument, PermissionDenied, ServerError, Unimplemented
+from tserver.front.oip import describe
+from tserver.front.oip.regions import Region, Regions
+from tserver.front.oip.wire import split_request
 
 if TYPE_CHECKING:
     from tserver.engine.models import ModelDoor, Served
@@ -139,7 +138,7 @@ class Inferences:
     def _source(
         self, served: Served, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller
     ) -> memoryview | Range:
-        """Where the elements of the input are. Raises: InvalidArgument, NotFound, Refused."""
+        """Where the elements of the input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
         names = [tensor.name for tensor in request.inputs]
         if names != [describe.INPUT]:
             raise InvalidArgument(
@@ -184,7 +183,7 @@ class Inferences:
         kept = None
         for wanted in request.outputs:
             if _number(wanted.parameters, "classification"):
-                raise Unsupported("the classification of outputs is not served; take the output itself")
+                raise Unimplemented("the classification of outputs is not served; take the output itself")
             kept = self._range(wanted.parameters, caller)
         needed = request.inputs[0].shape[0] * served.out_features * served.dtype.itemsize
         if kept is not None:
@@ -194,7 +193,7 @@ class Inferences:
         return kept
 
     def _range(self, parameters: Parameters, caller: Caller) -> Range | None:
-        """The part of shared memory that a tensor is in. Raises: InvalidArgument, NotFound, Refused."""
+        """The part of shared memory that a tensor is in. Raises: InvalidArgument, NotFound, PermissionDenied."""
         if "shared_memory_region" not in parameters:
             for key in ("shared_memory_byte_size", "shared_memory_offset"):
                 if key in parameters:
@@ -212,11 +211,13 @@ class Inferences:
         return Range(region, offset, size)
 
     def regions(self, is_local: bool) -> Regions:
-        """The regions, for a caller who may use them. Raises: Refused."""
+        """The regions, for a caller who may use them. Raises: PermissionDenied."""
         if self._regions is None:
-            raise Refused("shared memory is not allowed here; start the server with --oip-shared-memory to allow it")
+            raise PermissionDenied(
+                "shared memory is not allowed here; start the server with --oip-shared-memory to allow it"
+            )
         if not is_local:
-            raise Refused("shared memory is for callers on this machine, through a loopback address")
+            raise PermissionDenied("shared memory is for callers on this machine, through a loopback address")
         return self._regions
 
     async def _answer(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import inspect
 from tserver.errors import Exhausted
-from tserver.service.binding import parse
-from tserver.service.calls import require
-from tserver.service.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Transfer, Transfers
+from tserver.front.binding import parse
+from tserver.front.calls import require
+from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Transfer, Transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

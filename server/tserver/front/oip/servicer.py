@@ -1,32 +1,30 @@
 """The RPCs of inference.GRPCInferenceService.
 
 A method takes the parsed request and returns the response; those of inference itself work on bytes. Errors are raised,
-and become statuses in `listener`.
+and become statuses in the interceptor.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tensorcompute.oip import inference_pb2 as oip
 from tserver import __version__
 from tserver.config import Config
-from tserver.errors import InvalidArgument, NotFound, ServerError
-from tserver.service.calls import Context, is_loopback
-from tserver.service.oip import describe
-from tserver.service.oip.errors import Refused, Unsupported
-from tserver.service.oip.inference import EMPTY_FINAL, FINAL, Answer, Caller, Inferences, parse, version_of
-from tserver.service.oip.regions import Regions
-from tserver.service.oip.stream import RequestStream
-from tserver.service.oip.wire import join_response, join_stream_response
+from tserver.errors import InvalidArgument, NotFound, PermissionDenied, ServerError, Unimplemented
+from tserver.front.oip import describe
+from tserver.front.oip.inference import EMPTY_FINAL, FINAL, Answer, Caller, Inferences, parse, version_of
+from tserver.front.oip.regions import Regions
+from tserver.front.oip.stream import RequestStream
+from tserver.front.oip.wire import join_response, join_stream_response
+from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
     from tserver.engine.models import ModelDoor, Served
 
-log = logging.getLogger("tserver.service")
+log = logging.getLogger("tserver.front")
 
 _EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
 _SHARED_MEMORY = "system_shared_memory"
@@ -45,15 +43,15 @@ class InferenceServicer:
 
     # --- the server and its models ---
 
-    async def ServerLive(self, request: oip.ServerLiveRequest, context: Context) -> oip.ServerLiveResponse:
+    async def ServerLive(self, request: oip.ServerLiveRequest, rpc: Rpc) -> oip.ServerLiveResponse:
         """See the proto."""
         return oip.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: oip.ServerReadyRequest, context: Context) -> oip.ServerReadyResponse:
+    async def ServerReady(self, request: oip.ServerReadyRequest, rpc: Rpc) -> oip.ServerReadyResponse:
         """See the proto."""
         return oip.ServerReadyResponse(ready=self.is_ready)
 
-    async def ModelReady(self, request: oip.ModelReadyRequest, context: Context) -> oip.ModelReadyResponse:
+    async def ModelReady(self, request: oip.ModelReadyRequest, rpc: Rpc) -> oip.ModelReadyResponse:
         """See the proto."""
         try:
             served = self._find(request.name, request.version)
@@ -61,23 +59,21 @@ class InferenceServicer:
             return oip.ModelReadyResponse(ready=False)
         return oip.ModelReadyResponse(ready=self.is_ready and served.state == "READY")
 
-    async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Context) -> oip.ServerMetadataResponse:
+    async def ServerMetadata(self, request: oip.ServerMetadataRequest, rpc: Rpc) -> oip.ServerMetadataResponse:
         """See the proto."""
         extensions = [*_EXTENSIONS, *([_SHARED_MEMORY] if self._config.oip_shared_memory else [])]
         return oip.ServerMetadataResponse(name=describe.PLATFORM, version=__version__, extensions=extensions)
 
-    async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Context) -> oip.ModelMetadataResponse:
+    async def ModelMetadata(self, request: oip.ModelMetadataRequest, rpc: Rpc) -> oip.ModelMetadataResponse:
         """See the proto."""
         served = self._find(request.name, request.version)
         return describe.metadata(served, self._registry.versions(served.name))
 
-    async def ModelConfig(self, request: oip.ModelConfigRequest, context: Context) -> oip.ModelConfigResponse:
+    async def ModelConfig(self, request: oip.ModelConfigRequest, rpc: Rpc) -> oip.ModelConfigResponse:
         """See the proto."""
         return oip.ModelConfigResponse(config=describe.config(self._find(request.name, request.version)))
 
-    async def ModelStatistics(
-        self, request: oip.ModelStatisticsRequest, context: Context
-    ) -> oip.ModelStatisticsResponse:
+    async def ModelStatistics(self, request: oip.ModelStatisticsRequest, rpc: Rpc) -> oip.ModelStatisticsResponse:
         """See the proto."""
         version = version_of(request.version)
         if not request.name:
@@ -90,17 +86,16 @@ class InferenceServicer:
 
     # --- inference ---
 
-    async def ModelInfer(self, data: bytes, context: Context) -> bytes:
+    async def ModelInfer(self, data: bytes, rpc: Rpc) -> bytes:
         """See the proto."""
         request, raw = parse(data)
-        answer = await self._inferences.run(request, raw, _caller(context))
+        answer = await self._inferences.run(request, raw, _caller(rpc))
         return join_response(answer.header.SerializeToString(), answer.raw)
 
-    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], context: Context) -> None:
+    async def ModelStreamInfer(self, messages: AsyncIterator[bytes], rpc: Rpc) -> None:
         """See the proto."""
-        caller = _caller(context)
-        metadata: Any = context.invocation_metadata() or ()
-        ends_on_error = any(key == "triton_grpc_error" and value == "true" for key, value in metadata)
+        caller = _caller(rpc)
+        ends_on_error = any(key == "triton_grpc_error" and value == "true" for key, value in rpc.metadata)
 
         def begin(data: bytes) -> tuple[int, Callable[[], Coroutine[Any, Any, bytes]]]:
             request, raw, refusal = oip.ModelInferRequest(), list[memoryview](), None
@@ -125,24 +120,22 @@ class InferenceServicer:
                     infer_response=oip.ModelInferResponse(id=request.id),
                 ).SerializeToString()
 
-        await RequestStream(begin, context.write).run(messages)
+        await RequestStream(begin, rpc.write).run(messages)
 
     # --- the repository ---
 
-    async def RepositoryIndex(
-        self, request: oip.RepositoryIndexRequest, context: Context
-    ) -> oip.RepositoryIndexResponse:
+    async def RepositoryIndex(self, request: oip.RepositoryIndexRequest, rpc: Rpc) -> oip.RepositoryIndexResponse:
         """See the proto."""
         _check_repository(request.repository_name)
         return describe.index(self._registry.index(), only_ready=request.ready)
 
     async def RepositoryModelLoad(
-        self, request: oip.RepositoryModelLoadRequest, context: Context
+        self, request: oip.RepositoryModelLoadRequest, rpc: Rpc
     ) -> oip.RepositoryModelLoadResponse:
         """See the proto."""
         self._check_control("load", request.repository_name)
         if request.parameters:
-            raise Unsupported(
+            raise Unimplemented(
                 f"loading with {', '.join(sorted(request.parameters))[:200]} is not served: create and configure "
                 "networks with tensorcompute.v1.ModelService"
             )
@@ -150,7 +143,7 @@ class InferenceServicer:
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
-        self, request: oip.RepositoryModelUnloadRequest, context: Context
+        self, request: oip.RepositoryModelUnloadRequest, rpc: Rpc
     ) -> oip.RepositoryModelUnloadResponse:
         """See the proto."""
         self._check_control("unload", request.repository_name)
@@ -160,10 +153,10 @@ class InferenceServicer:
     # --- shared memory ---
 
     async def SystemSharedMemoryStatus(
-        self, request: oip.SystemSharedMemoryStatusRequest, context: Context
+        self, request: oip.SystemSharedMemoryStatusRequest, rpc: Rpc
     ) -> oip.SystemSharedMemoryStatusResponse:
         """See the proto."""
-        regions = self._regions(context)
+        regions = self._regions(rpc)
         response = oip.SystemSharedMemoryStatusResponse()
         for region in [regions.find(request.name)] if request.name else regions.all():
             entry = response.regions[region.name]
@@ -172,43 +165,42 @@ class InferenceServicer:
         return response
 
     async def SystemSharedMemoryRegister(
-        self, request: oip.SystemSharedMemoryRegisterRequest, context: Context
+        self, request: oip.SystemSharedMemoryRegisterRequest, rpc: Rpc
     ) -> oip.SystemSharedMemoryRegisterResponse:
         """See the proto."""
-        self._regions(context).register(request.name, request.key, request.offset, request.byte_size)
+        self._regions(rpc).register(request.name, request.key, request.offset, request.byte_size)
         return oip.SystemSharedMemoryRegisterResponse()
 
     async def SystemSharedMemoryUnregister(
-        self, request: oip.SystemSharedMemoryUnregisterRequest, context: Context
+        self, request: oip.SystemSharedMemoryUnregisterRequest, rpc: Rpc
     ) -> oip.SystemSharedMemoryUnregisterResponse:
         """See the proto."""
-        self._regions(context).unregister(request.name)
+        self._regions(rpc).unregister(request.name)
         return oip.SystemSharedMemoryUnregisterResponse()
 
-    async def _no_cuda(self, request: Any, context: Context) -> Any:
-        raise Unsupported("CUDA shared memory is not served; send elements in the request, or use system shared memory")
+    async def _no_cuda(self, request: Any, rpc: Rpc) -> Any:
+        raise Unimplemented(
+            "CUDA shared memory is not served; send elements in the request, or use system shared memory"
+        )
 
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_cuda
 
     def _find(self, name: str, version: str) -> Served:
         return self._registry.find(name, version_of(version))
 
-    def _regions(self, context: Context) -> Regions:
-        return self._inferences.regions(is_loopback(str(context.peer())))
+    def _regions(self, rpc: Rpc) -> Regions:
+        return self._inferences.regions(rpc.is_local)
 
     def _check_control(self, what: str, repository: str) -> None:
         if not self._config.oip_model_control:
-            raise Refused(
+            raise PermissionDenied(
                 f"to {what} models is not allowed here; start the server with --oip-model-control to allow it"
             )
         _check_repository(repository)
 
 
-def _caller(context: Context) -> Caller:
-    # None without a deadline, whatever the stubs say.
-    remaining_s: Any = context.time_remaining()
-    deadline = None if remaining_s is None else time.monotonic() + remaining_s
-    return Caller(is_loopback(str(context.peer())), deadline)
+def _caller(rpc: Rpc) -> Caller:
+    return Caller(rpc.is_local, rpc.deadline)
 
 
 def _in_stream(request: oip.ModelInferRequest, answer: Answer) -> bytes:

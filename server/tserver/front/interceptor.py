@@ -1,0 +1,159 @@
+"""The one way in: every request of every listener passes here, before its servicer and after it.
+
+What is known of a caller (Rpc), what becomes of errors (status.py) and what is counted (rpc_counts.py) is decided here,
+for our services, for gRPC's own (health, reflection) and for the HTTP of the metrics. A token or a trace header would
+be read here, and nowhere else. A stream passes once, not each of its messages. Knows no servicer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from tserver.front import status
+from tserver.front.rpc import Context, Rpc, principal_of
+from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+log = logging.getLogger("tserver.front")
+
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """What all servers of one process share."""
+
+    def __init__(self, rpcs: RpcCounts | None = None) -> None:
+        """With `rpcs`, what is asked is counted there."""
+        self._rpcs = rpcs
+        # By the identity of the handler, which is kept alive here: two servers have handlers of one path.
+        self._wrapped: dict[int, tuple[Handler, Handler]] = {}
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """See grpc.aio.ServerInterceptor. A handler is wrapped once, when it is first asked for."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            # Only paths of methods that there are: a stranger's do not fill the table.
+            return None
+        known = self._wrapped.get(id(handler))
+        if known is None:
+            known = self._wrapped[id(handler)] = handler, self._wrap(handler_call_details.method, handler)
+        return known[1]
+
+    def http(self, application: WSGIApplication) -> WSGIApplication:
+        """An application whose requests pass here too. It runs on threads of its own."""
+
+        def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            environ["REMOTE_USER"] = principal_of(environ.get("REMOTE_ADDR", ""))
+            try:
+                return application(environ, start_response)
+            except Exception as error:
+                text = status.http_status(error)
+                start_response(text, [("Content-Type", "text/plain; charset=utf-8")])
+                return [f"{text}\n".encode()]
+
+        return guarded
+
+    def _wrap(self, path: str, handler: Any) -> Handler:
+        service, _, method = path.strip("/").rpartition("/")
+        codes = status.CODES_OF.get(service, status.code_of)
+        if handler.request_streaming:
+            kind, behaviour = (
+                (grpc.stream_stream_rpc_method_handler, handler.stream_stream)
+                if handler.response_streaming
+                else (grpc.stream_unary_rpc_method_handler, handler.stream_unary)
+            )
+        else:
+            kind, behaviour = (
+                (grpc.unary_stream_rpc_method_handler, handler.unary_stream)
+                if handler.response_streaming
+                else (grpc.unary_unary_rpc_method_handler, handler.unary_unary)
+            )
+        # Ours take bytes and an Rpc; others are gRPC's own, which take messages and its context.
+        is_ours = handler.request_deserializer is None
+        if inspect.isasyncgenfunction(behaviour):
+            behaviour = _writing(behaviour)
+        seen: Callable[[Context], Any] = Rpc if is_ours else _as_it_is
+        if self._rpcs is None:
+            wrapped = _guarded(behaviour, codes, seen)
+        else:
+            counts = self._rpcs.method(service, method)
+            if is_ours and (handler.request_streaming or handler.response_streaming):
+                seen = partial(CountedRpc, counts=counts)
+            wrapped = _counted(counts, _guarded(behaviour, codes, seen))
+        return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+def _as_it_is(context: Context) -> Any:
+    return context
+
+
+def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context], Any]) -> Behaviour:
+    """The behaviour, given what it is to see of the context; its errors become statuses."""
+
+    async def guarded(argument: Any, context: Context) -> Any:
+        try:
+            return await behaviour(argument, seen(context))
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            await status.abort(context, error, codes)
+
+    return guarded
+
+
+def _writing(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Behaviour:
+    """A behaviour that yields its responses, as one that writes them."""
+
+    async def writing(argument: Any, context: Context) -> None:
+        async for response in behaviour(argument, context):
+            await context.write(response)
+
+    return writing
+
+
+def _counted(counts: MethodCounts, behaviour: Behaviour) -> Behaviour:
+    # A servicer takes its requests from this iterator, or from the Rpc: each message is counted once.
+    async def messages(iterator: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for message in iterator:
+            counts.bytes_in += size_of(message)
+            yield message
+
+    async def counted(argument: Any, context: Context) -> Any:
+        counts.started += 1
+        began = time.perf_counter()
+        code = "OK"
+        if isinstance(argument, AsyncIterator):
+            argument = messages(argument)
+        else:
+            counts.bytes_in += size_of(argument)
+        try:
+            response = await behaviour(argument, context)
+            if response is not None:
+                counts.bytes_out += size_of(response)
+            return response
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code, reason = status.failure(context)
+            counts.by_reason[reason] = counts.by_reason.get(reason, 0) + 1
+            raise
+        finally:
+            counts.finish(code, time.perf_counter() - began)
+
+    return counted

@@ -1,0 +1,51 @@
+"""The gRPC server that the protocol is on: a port of its own, since its clients send messages of up to 2 GiB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tensorcompute.oip import inference_pb2 as oip
+from tserver.config import Config
+from tserver.front import listeners
+from tserver.front.binding import bind
+from tserver.front.health import Health
+from tserver.front.interceptor import Interceptor
+from tserver.front.oip.inference import MAX_MESSAGE_BYTES
+from tserver.front.oip.servicer import InferenceServicer
+
+if TYPE_CHECKING:
+    from tserver.engine.models import ModelDoor
+
+SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+# They read and write bytes: see `wire`.
+BY_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
+
+
+class OipListener:
+    """The listener of one server."""
+
+    def __init__(self, config: Config, door: ModelDoor, interceptor: Interceptor) -> None:
+        self._config = config
+        self._servicer = InferenceServicer(config, door)
+        self._server = grpc.aio.server(options=listeners.options(MAX_MESSAGE_BYTES), interceptors=[interceptor])
+        self._health = Health(self._server, [SERVICE.full_name])
+        self._server.add_generic_rpc_handlers((bind(SERVICE, self._servicer, BY_BYTES),))
+
+    async def start(self) -> str:
+        """Listen; the address. Raises: ValueError, OSError where that cannot be."""
+        server = self._server
+        address = listeners.listen(server, "--oip-listen", self._config.oip_listen, self._config)
+        await server.start()
+        await self._health.say_serving()
+        return address
+
+    async def drain(self) -> None:
+        """Say that no more requests are wanted; those that come are answered still."""
+        self._servicer.is_ready = False
+        await self._health.say_stopping()
+
+    async def stop(self, grace_s: float) -> None:
+        """End, once the requests under way are answered or the time is up."""
+        await self._server.stop(grace_s)
