@@ -104,9 +104,9 @@ format: $(INSTALLED) ## Format the code and repair what the linter can
 	ruff format .
 
 .PHONY: proto
-proto: $(INSTALLED) ## Generate the stubs and the operation table again
-	$(call generate_stubs,proto)
+proto: $(INSTALLED) ## Generate the operation table, the enums and the stubs again
 	$(PY) -m $(OPERATIONS)
+	$(call generate_stubs,proto)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure against the yardsticks
@@ -227,7 +227,7 @@ check-proto: $(INSTALLED)
 	cd proto && buf lint
 	@stubs=$$(mktemp -d); trap 'rm -rf "$$stubs"' EXIT; \
 	$(call generate_stubs,$$stubs); \
-	diff --recursive --brief --exclude=__pycache__ --exclude=wire --exclude='*.proto' --exclude=__init__.py --exclude=py.typed --exclude='*.json' \
+	diff --recursive --brief --exclude=__pycache__ --exclude=tables --exclude=wire --exclude='*.proto' --exclude=__init__.py --exclude=py.typed --exclude='*.json' \
 	  proto/tensorcompute "$$stubs"/tensorcompute || { echo 'the committed stubs are stale: run `make proto`' >&2; exit 1; }
 
 check-operations: $(INSTALLED)

@@ -1,6 +1,6 @@
 """dtypes, memory formats, layouts, finfo and iinfo: torch's constants, and their numbers on the wire and in numpy.
 
-They print as torch's do, so that texts are equal. Knows numpy and the contract's enums.
+They print as torch's do, so that texts are equal. Knows numpy, and the contract's enums and table of dtypes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorcompute.tables import dtypes as table
 from tensorcompute.v1 import tensor_pb2 as pb
 
 
@@ -34,8 +35,11 @@ class dtype:
         return bytes((0x48, self.code))
 
     def to_complex(self) -> dtype:
-        """The complex dtype of the same precision."""
-        return _TO_COMPLEX[self._name]
+        """The complex dtype of the same precision. Raises: RuntimeError where torch has none."""
+        row = _ROWS[self._name]
+        if not row.complex:
+            raise RuntimeError(f"Unknown Complex ScalarType for {row.scalar}")
+        return DTYPES[row.complex]
 
     def to_real(self) -> dtype:
         """The real dtype of the same precision."""
@@ -60,78 +64,29 @@ def _by_name(name: str) -> dtype:
     return DTYPES[name]
 
 
-def _make(name: str, code: int, kind: str, itemsize: int, numpy: str | None) -> dtype:
+def _make(row: table.DType) -> dtype:
     made = object.__new__(dtype)
-    made._name, made.code, made.itemsize = name, code, itemsize
-    made.is_floating_point = kind == "f"
-    made.is_complex = kind == "c"
-    made.is_signed = kind in "fci"
-    made.numpy = np.dtype(numpy) if numpy else None
+    made._name, made.code, made.itemsize = row.name, row.code, row.size
+    made.is_floating_point = row.kind == "f"
+    made.is_complex = row.kind == "c"
+    made.is_signed = row.kind in "fci"
+    made.numpy = np.dtype(row.numpy) if row.numpy else None
     return made
 
 
-DTYPES: dict[str, dtype] = {
-    row[0]: _make(*row)
-    for row in (
-        ("float32", pb.D_TYPE_FLOAT32, "f", 4, "<f4"),
-        ("float64", pb.D_TYPE_FLOAT64, "f", 8, "<f8"),
-        ("float16", pb.D_TYPE_FLOAT16, "f", 2, "<f2"),
-        ("bfloat16", pb.D_TYPE_BFLOAT16, "f", 2, None),
-        ("uint8", pb.D_TYPE_UINT8, "u", 1, "u1"),
-        ("int8", pb.D_TYPE_INT8, "i", 1, "i1"),
-        ("int16", pb.D_TYPE_INT16, "i", 2, "<i2"),
-        ("int32", pb.D_TYPE_INT32, "i", 4, "<i4"),
-        ("int64", pb.D_TYPE_INT64, "i", 8, "<i8"),
-        ("bool", pb.D_TYPE_BOOL, "b", 1, "?"),
-        ("complex64", pb.D_TYPE_COMPLEX64, "c", 8, "<c8"),
-        ("complex128", pb.D_TYPE_COMPLEX128, "c", 16, "<c16"),
-        ("complex32", pb.D_TYPE_COMPLEX32, "c", 4, None),
-        ("uint16", pb.D_TYPE_UINT16, "u", 2, "<u2"),
-        ("uint32", pb.D_TYPE_UINT32, "u", 4, "<u4"),
-        ("uint64", pb.D_TYPE_UINT64, "u", 8, "<u8"),
-        ("float8_e4m3fn", pb.D_TYPE_FLOAT8_E4M3FN, "f", 1, None),
-        ("float8_e5m2", pb.D_TYPE_FLOAT8_E5M2, "f", 1, None),
-    )
-}
+_ROWS = {row.name: row for row in table.DTYPES}
+DTYPES: dict[str, dtype] = {row.name: _make(row) for row in table.DTYPES}
 
 # torch's other names for the same dtypes.
-ALIASES = {
-    "float": "float32",
-    "double": "float64",
-    "half": "float16",
-    "short": "int16",
-    "int": "int32",
-    "long": "int64",
-    "cfloat": "complex64",
-    "cdouble": "complex128",
-    "chalf": "complex32",
-}
-
-# What torch's TypeErrors call them.
-SCALAR_TYPES = {
-    "bfloat16": "BFloat16",
-    "complex32": "ComplexHalf",
-    "float8_e4m3fn": "Float8_e4m3fn",
-    "float8_e5m2": "Float8_e5m2",
-}
+ALIASES = {row.alias: row.name for row in table.DTYPES if row.alias}
+# What torch's TypeErrors call them, and the first part of the names of its typed classes.
+SCALAR_TYPES = {row.name: row.scalar for row in table.DTYPES}
 
 BY_CODE: dict[int, dtype] = {each.code: each for each in DTYPES.values()}
 BY_NUMPY: dict[np.dtype[Any], dtype] = {each.numpy: each for each in DTYPES.values() if each.numpy is not None}
 
-_TO_COMPLEX = {
-    name: DTYPES[to]
-    for name, to in (
-        ("float16", "complex32"),
-        ("bfloat16", "complex64"),
-        ("float32", "complex64"),
-        ("float64", "complex128"),
-        ("complex32", "complex32"),
-        ("complex64", "complex64"),
-        ("complex128", "complex128"),
-        *((name, "complex64") for name in ("uint8", "int8", "int16", "int32", "int64", "bool")),
-    )
-}
-_TO_REAL = {"complex32": DTYPES["float16"], "complex64": DTYPES["float32"], "complex128": DTYPES["float64"]}
+# A complex number is two real ones. (bfloat16 becomes complex64, which does not become bfloat16.)
+_TO_REAL = {row.complex: DTYPES[row.name] for row in table.DTYPES if 2 * row.size == _ROWS.get(row.complex, row).size}
 
 
 class _Constant:
@@ -187,13 +142,6 @@ LAYOUTS: dict[int, layout] = {
 }
 LAYOUTS[int(pb.LAYOUT_UNSPECIFIED)] = LAYOUTS[int(pb.LAYOUT_STRIDED)]
 
-# eps, max, smallest_normal, resolution of the formats that numpy does not have.
-_FORMATS = {
-    "bfloat16": (2.0**-7, (2 - 2.0**-7) * 2.0**127, 2.0**-126, 0.01),
-    "float8_e4m3fn": (2.0**-3, 448.0, 2.0**-6, 1.0),
-    "float8_e5m2": (2.0**-2, 57344.0, 2.0**-14, 1.0),
-}
-
 
 class finfo:
     """The limits of a floating point dtype: bits, eps, max, min, tiny, smallest_normal, resolution, dtype."""
@@ -208,8 +156,9 @@ class finfo:
             )
         self.dtype = real._name
         self.bits = real.itemsize * 8
-        if real._name in _FORMATS:
-            self.eps, self.max, self.smallest_normal, self.resolution = _FORMATS[real._name]
+        limits = _ROWS[real._name].limits
+        if limits is not None:
+            self.eps, self.max, self.smallest_normal, self.resolution = limits
         else:
             assert real.numpy is not None
             info = np.finfo(real.numpy)

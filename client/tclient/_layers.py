@@ -11,31 +11,12 @@ from typing import Any
 from tclient._cell import cell_value
 from tclient._exceptions import make_error
 from tclient._tensor import Tensor
+from tensorcompute.tables.activations import ACTIVATIONS
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
 
-# The contract's activations, and the one option that each may have.
-_ACTIVATIONS: dict[str, tuple[rpc.ActivationKind, str]] = {
-    "identity": (rpc.ACTIVATION_KIND_IDENTITY, ""),
-    "step": (rpc.ACTIVATION_KIND_STEP, "threshold"),
-    "sign": (rpc.ACTIVATION_KIND_SIGN, "threshold"),
-    "sigmoid": (rpc.ACTIVATION_KIND_SIGMOID, ""),
-    "tanh": (rpc.ACTIVATION_KIND_TANH, ""),
-    "relu": (rpc.ACTIVATION_KIND_RELU, ""),
-    "leaky_relu": (rpc.ACTIVATION_KIND_LEAKY_RELU, "negative_slope"),
-    "elu": (rpc.ACTIVATION_KIND_ELU, "alpha"),
-    "gelu": (rpc.ACTIVATION_KIND_GELU, ""),
-    "silu": (rpc.ACTIVATION_KIND_SILU, ""),
-    "softplus": (rpc.ACTIVATION_KIND_SOFTPLUS, ""),
-    "softmax": (rpc.ACTIVATION_KIND_SOFTMAX, ""),
-}
-# Options that change nothing, because they say what the server does anyway.
-_AS_SERVED: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("gelu", "approximate"): ("none",),
-    ("softplus", "beta"): (1, 1.0),
-    ("softplus", "threshold"): (20, 20.0),
-    ("softmax", "dim"): (-1, 1),
-}
+# The rows of the table that served networks have, and their numbers.
+_SERVED = {row.name: (row.code, row) for row in ACTIVATIONS if row.code is not None}
 
 
 def layers_of(network: Any) -> Sequence[tuple[Any, Any, rpc.Activation]]:
@@ -78,16 +59,22 @@ def activation_of(activation: Any) -> rpc.Activation:
 
 
 def _kind(name: Any, options: Mapping[str, Any]) -> rpc.Activation:
-    if name not in _ACTIVATIONS:
-        raise make_error("TypeError", f"there is no served activation {name!r}; use one of {', '.join(_ACTIVATIONS)}")
-    kind, parameter = _ACTIVATIONS[name]
-    message = rpc.Activation(kind=kind)
+    if name not in _SERVED:
+        raise make_error("TypeError", f"there is no served activation {name!r}; use one of {', '.join(_SERVED)}")
+    code, row = _SERVED[name]
+    message = rpc.Activation(kind=rpc.ActivationKind.Name(rpc.ActivationKind.ValueType(code)))
     for option, value in options.items():
-        if option == parameter:
+        if option == row.parameter:
             message.parameter = value
-        elif value not in _AS_SERVED.get((name, option), (None,)):
+        elif not _is_as_served(value, row.defaults[option]):
             raise make_error("TypeError", f"{name} with {option}={value!r} cannot be served")
     return message
+
+
+def _is_as_served(value: Any, default: float | int | str) -> bool:
+    """Whether an option changes nothing, because the value says what the server does anyway."""
+    # Served networks have rows: the last dimension is also the second.
+    return value == default or (isinstance(default, int) and value == 1)
 
 
 def tensors_of(weight: Any, bias: Any) -> tuple[Tensor, Tensor | None]:

@@ -391,7 +391,7 @@ def _fetch(
 
 def _numpy_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if element.numpy is None:
-        raise TensorTypeError(f"Got unsupported ScalarType {SCALAR_TYPES.get(element._name, element._name)}")
+        raise TensorTypeError(f"Got unsupported ScalarType {SCALAR_TYPES[element._name]}")
     # A bytearray, because the caller may write into the array.
     array = np.frombuffer(bytearray(data) if isinstance(data, bytes) else data, element.numpy)
     return array if len(shape) == 1 else array.reshape(shape)

@@ -8,22 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from tclient import _wire
-from tclient._dtypes import DTYPES, dtype
+from tclient._dtypes import DTYPES, SCALAR_TYPES, dtype
 from tclient._tensor import Tensor, constructed
 from tclient._values import register
 
-_NAMES = {
-    "Float": "float32",
-    "Double": "float64",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Byte": "uint8",
-    "Char": "int8",
-    "Short": "int16",
-    "Int": "int32",
-    "Long": "int64",
-    "Bool": "bool",
-}
+# Dtypes that came to torch later have no such classes.
+_NAMES = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
 
 
 class tensortype(type):
@@ -51,7 +41,8 @@ def typed_classes(place: str) -> dict[str, tensortype]:
     """The classes for a kind of device, by name."""
     return {
         f"{name}Tensor": tensortype(f"{name}Tensor", (), {"dtype": DTYPES[element], "_place": place})
-        for name, element in _NAMES.items()
+        for element, name in SCALAR_TYPES.items()
+        if name in _NAMES
     }
 
 

@@ -187,10 +187,10 @@ class ServedModel:
     def _as_array(self, inputs: Any) -> np.ndarray[Any, Any]:
         if isinstance(inputs, np.ndarray):
             return inputs
-        name = repr(self.dtype).rpartition(".")[2]
-        if name == "bfloat16":
-            raise make_error("TypeError", f"{self.name} is bfloat16, which numpy does not have; give a tensor")
-        return np.asarray(inputs, name)
+        element = self.dtype
+        if element.numpy is None:
+            raise make_error("TypeError", f"{self.name} is {element._name}, which numpy does not have; give a tensor")
+        return np.asarray(inputs, element.numpy)
 
 
 def list() -> Sequence[ServedModel]:

@@ -14,6 +14,7 @@ from typing import Any
 from operations import stubs
 from operations.lists import words
 from operations.texts import written
+from tensorcompute.tables.dtypes import DTYPES
 
 CLIENT = Path(__file__).resolve().parent.parent.parent / "client" / "tclient"
 
@@ -208,7 +209,7 @@ def _root() -> str:
     lines.append("from tclient._stubs.functions import *\nfrom tclient._types import tensortype as _tensortype\n\n")
     lines.append("__version__: _builtins.str\nnewaxis: None\n")
     lines += [f"{name}: _builtins.float\n" for name in ("inf", "nan", "pi", "e")]
-    dtypes = [*_texts_of_rows("_dtypes.py", "DTYPES"), *_constants("_dtypes.py", "ALIASES")]
+    dtypes = [row.name for row in DTYPES] + [row.alias for row in DTYPES if row.alias]
     lines += [f"{name}: dtype\n" for name in dtypes]
     lines += [f"{name}: memory_format\n" for name in _texts_of_rows("_dtypes.py", "MEMORY_FORMATS")]
     lines += [f"{name}: layout\n" for name in _texts_of_rows("_dtypes.py", "LAYOUTS")]

@@ -113,6 +113,8 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
     ),
     "a size of floats": lambda m: m.Size([1.5]),
     "a dimension that is not there": lambda m: m.ones(2).size(5),
+    "a complex dtype of integers": lambda m: m.int32.to_complex(),
+    "a complex dtype of unsigned integers": lambda m: m.uint16.to_complex(),
     "dtypes": lambda m: (m.promote_types(m.int32, m.half), m.float.to_complex(), m.long.is_signed, m.double.itemsize),
     "devices": lambda m: (
         m.device("cuda:1"),

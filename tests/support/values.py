@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,24 +17,9 @@ from google.protobuf.empty_pb2 import Empty
 from tensorcompute.v1 import tensor_pb2 as pb
 
 DTYPES: dict[torch.dtype, pb.DType] = {
-    torch.float32: pb.D_TYPE_FLOAT32,
-    torch.float64: pb.D_TYPE_FLOAT64,
-    torch.float16: pb.D_TYPE_FLOAT16,
-    torch.bfloat16: pb.D_TYPE_BFLOAT16,
-    torch.uint8: pb.D_TYPE_UINT8,
-    torch.int8: pb.D_TYPE_INT8,
-    torch.int16: pb.D_TYPE_INT16,
-    torch.int32: pb.D_TYPE_INT32,
-    torch.int64: pb.D_TYPE_INT64,
-    torch.bool: pb.D_TYPE_BOOL,
-    torch.complex64: pb.D_TYPE_COMPLEX64,
-    torch.complex128: pb.D_TYPE_COMPLEX128,
-    torch.complex32: pb.D_TYPE_COMPLEX32,
-    torch.uint16: pb.D_TYPE_UINT16,
-    torch.uint32: pb.D_TYPE_UINT32,
-    torch.uint64: pb.D_TYPE_UINT64,
-    torch.float8_e4m3fn: pb.D_TYPE_FLOAT8_E4M3FN,
-    torch.float8_e5m2: pb.D_TYPE_FLOAT8_E5M2,
+    getattr(torch, name.removeprefix("D_TYPE_").lower()): cast(pb.DType, number)
+    for name, number in pb.DType.items()
+    if number
 }
 TORCH_DTYPES = {wire: dtype for dtype, wire in DTYPES.items()}
 

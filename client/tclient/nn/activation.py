@@ -13,6 +13,7 @@ from tclient.nn import functional as F
 from tclient.nn._core import Tensor
 from tclient.nn.module import Module
 from tclient.nn.parameter import parameter_from
+from tensorcompute.tables.activations import BY_NAME
 
 
 class Activation(Module):
@@ -22,7 +23,6 @@ class Activation(Module):
     """
 
     kind: ClassVar[str]
-    _option_names: ClassVar[tuple[str, ...]] = ()
 
     def forward(self, input: Tensor) -> Tensor:
         """The function of input."""
@@ -32,7 +32,7 @@ class Activation(Module):
         raise NotImplementedError
 
     def _describe(self) -> list[_network.LayerCall] | None:
-        options = tuple((name, self.__dict__[name]) for name in self._option_names)
+        options = tuple((name, self.__dict__[name]) for name in BY_NAME[self.kind].options)
         return [_network.LayerCall(self.kind, (), options, self.__dict__.get("inplace", False))]
 
 
@@ -52,7 +52,6 @@ class Step(Activation):
     """1 where input is not below threshold, else 0: the neuron of McCulloch and Pitts (1943)."""
 
     kind = "step"
-    _option_names = ("threshold",)
 
     def __init__(self, threshold: float = 0.0) -> None:
         super().__init__()
@@ -196,7 +195,6 @@ class Hardtanh(Activation):
     """x kept between min_val and max_val."""
 
     kind = "hardtanh"
-    _option_names = ("min_val", "max_val")
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -215,6 +213,8 @@ class Hardtanh(Activation):
 class ReLU6(Hardtanh):
     """x kept between 0 and 6."""
 
+    kind = "relu6"
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.0, 6.0, inplace)
 
@@ -226,7 +226,6 @@ class Threshold(Activation):
     """x where it is above threshold, else value."""
 
     kind = "threshold"
-    _option_names = ("threshold", "value")
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -245,7 +244,6 @@ class LeakyReLU(Activation):
     """x where positive, else negative_slope * x."""
 
     kind = "leaky_relu"
-    _option_names = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
         super().__init__()
@@ -263,7 +261,6 @@ class RReLU(Activation):
     """x where positive, else x times a slope drawn between lower and upper; their mean when not training."""
 
     kind = "rrelu"
-    _option_names = ("lower", "upper")
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()
@@ -285,7 +282,6 @@ class ELU(Activation):
     """x where positive, else alpha * (exp(x) - 1)."""
 
     kind = "elu"
-    _option_names = ("alpha",)
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -312,7 +308,6 @@ class GELU(Activation):
     """x times the cumulative normal distribution at x."""
 
     kind = "gelu"
-    _option_names = ("approximate",)
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -329,7 +324,6 @@ class Softplus(Activation):
     """log(1 + exp(beta * x)) / beta; x itself where beta * x is above threshold."""
 
     kind = "softplus"
-    _option_names = ("beta", "threshold")
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -347,7 +341,6 @@ class Softshrink(Activation):
     """x moved towards 0 by lambd, and 0 where it is nearer than that."""
 
     kind = "softshrink"
-    _option_names = ("lambd",)
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -371,8 +364,6 @@ class Hardshrink(Softshrink):
 
 class _AlongDim(Activation):
     """A function along one dimension."""
-
-    _option_names = ("dim",)
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
@@ -413,7 +404,6 @@ class GLU(Activation):
     """The first half times the sigmoid of the second half, along dim; halves that dimension."""
 
     kind = "glu"
-    _option_names = ("dim",)
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
@@ -421,6 +411,9 @@ class GLU(Activation):
 
     def _run(self, input: Tensor) -> Tensor:
         return F.glu(input, self.dim)
+
+    def _describe(self) -> list[_network.LayerCall] | None:
+        return [_network.LayerCall(self.kind, (), (("dim", self.dim),))]
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

@@ -18,31 +18,7 @@ from tclient.nn.init import kaiming_uniform_bound
 from tclient.nn.linear import Linear
 from tclient.nn.module import Module
 from tclient.nn.parameter import Parameter, parameter_from
-
-ACTIVATIONS: dict[str, type[Module]] = {
-    "identity": activations.Identity,
-    "linear": activations.Identity,
-    "step": activations.Step,
-    "sign": activations.Sign,
-    "sigmoid": activations.Sigmoid,
-    "tanh": activations.Tanh,
-    "relu": activations.ReLU,
-    "relu6": activations.ReLU6,
-    "leaky_relu": activations.LeakyReLU,
-    "elu": activations.ELU,
-    "celu": activations.CELU,
-    "selu": activations.SELU,
-    "gelu": activations.GELU,
-    "silu": activations.SiLU,
-    "mish": activations.Mish,
-    "softplus": activations.Softplus,
-    "softsign": activations.Softsign,
-    "logsigmoid": activations.LogSigmoid,
-    "hardtanh": activations.Hardtanh,
-    "hardsigmoid": activations.Hardsigmoid,
-    "hardswish": activations.Hardswish,
-}
-"""The activations that may be given by name. Softmax and its kin need a dimension: see `activation_of`."""
+from tensorcompute.tables.activations import BY_NAME
 
 
 def activation_of(activation: str | Module | None) -> Module:
@@ -56,14 +32,13 @@ def activation_of(activation: str | Module | None) -> Module:
         return activation
     if not isinstance(activation, str):
         raise TypeError(f"activation is a {type(activation).__name__}; give a name such as 'sigmoid', a module or None")
-    if activation == "softmax":
-        return activations.Softmax(dim=-1)
-    if activation == "log_softmax":
-        return activations.LogSoftmax(dim=-1)
-    if activation not in ACTIVATIONS:
-        names = ", ".join((*ACTIVATIONS, "softmax", "log_softmax"))
-        raise ValueError(f"there is no activation {activation!r}; give one of {names}, or a module")
-    return ACTIVATIONS[activation]()
+    row = BY_NAME.get("identity" if activation == "linear" else activation)
+    if row is None:
+        raise ValueError(
+            f"there is no activation {activation!r}; give one of {', '.join((*BY_NAME, 'linear'))}, or a module"
+        )
+    made: Module = activations.__dict__[row.module](**row.defaults)
+    return made
 
 
 class Neuron(Module):

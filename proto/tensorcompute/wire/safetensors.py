@@ -13,24 +13,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-# The dtypes of the format, with torch's name and the bytes of an element. complex128 and complex32 have no name in it.
+from tensorcompute.tables import dtypes
+
+# The dtypes of the format, with torch's name and the bytes of an element.
 DTYPES: dict[str, tuple[str, int]] = {
-    "BOOL": ("bool", 1),
-    "U8": ("uint8", 1),
-    "I8": ("int8", 1),
-    "F8_E5M2": ("float8_e5m2", 1),
-    "F8_E4M3": ("float8_e4m3fn", 1),
-    "I16": ("int16", 2),
-    "U16": ("uint16", 2),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "I32": ("int32", 4),
-    "U32": ("uint32", 4),
-    "F32": ("float32", 4),
-    "F64": ("float64", 8),
-    "I64": ("int64", 8),
-    "U64": ("uint64", 8),
-    "C64": ("complex64", 8),
+    row.safetensors: (row.name, row.size)
+    for row in sorted(dtypes.DTYPES, key=lambda row: (row.size, row.kind))
+    if row.safetensors
 }
 CODES = {name: code for code, (name, _) in DTYPES.items()}
 LENGTH_BYTES = 8
@@ -64,16 +53,15 @@ def header_of(
     """
     described: dict[str, Any] = {_METADATA: dict(metadata)}
     placed = []
-    tensors = [(name, dtype, shape, DTYPES[CODES[dtype]][1]) for name, dtype, shape in tensors]
+    sized = [(name, dtype, shape, DTYPES[CODES[dtype]][1]) for name, dtype, shape in tensors]
     position = 0
-    for name, dtype, shape, itemsize in sorted(tensors, key=lambda tensor: -tensor[3]):
+    for name, dtype, shape, itemsize in sorted(sized, key=lambda tensor: -tensor[3]):
         stop = position + math.prod(shape) * itemsize
         placed.append(Entry(name, dtype, shape, position, stop))
         position = stop
     offsets = {entry.name: (entry.start, entry.stop) for entry in placed}
     described |= {
-        name: {"dtype": CODES[dtype], "shape": shape, "data_offsets": offsets[name]}
-        for name, dtype, shape, _ in tensors
+        name: {"dtype": CODES[dtype], "shape": shape, "data_offsets": offsets[name]} for name, dtype, shape, _ in sized
     }
     text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % LENGTH_BYTES)

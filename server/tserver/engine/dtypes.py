@@ -1,32 +1,16 @@
-"""torch's names for the contract's enums, both ways. One table for each; nothing else knows the pairs."""
+"""torch's objects for the contract's enums, both ways. Dtypes come from the contract's table."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
+from tensorcompute.tables import dtypes
 from tensorcompute.v1 import tensor_pb2 as pb
 
-DTYPES: dict[pb.DType, torch.dtype] = {
-    pb.D_TYPE_FLOAT32: torch.float32,
-    pb.D_TYPE_FLOAT64: torch.float64,
-    pb.D_TYPE_FLOAT16: torch.float16,
-    pb.D_TYPE_BFLOAT16: torch.bfloat16,
-    pb.D_TYPE_UINT8: torch.uint8,
-    pb.D_TYPE_INT8: torch.int8,
-    pb.D_TYPE_INT16: torch.int16,
-    pb.D_TYPE_INT32: torch.int32,
-    pb.D_TYPE_INT64: torch.int64,
-    pb.D_TYPE_BOOL: torch.bool,
-    pb.D_TYPE_COMPLEX64: torch.complex64,
-    pb.D_TYPE_COMPLEX128: torch.complex128,
-    pb.D_TYPE_COMPLEX32: torch.complex32,
-    pb.D_TYPE_UINT16: torch.uint16,
-    pb.D_TYPE_UINT32: torch.uint32,
-    pb.D_TYPE_UINT64: torch.uint64,
-    pb.D_TYPE_FLOAT8_E4M3FN: torch.float8_e4m3fn,
-    pb.D_TYPE_FLOAT8_E5M2: torch.float8_e5m2,
-}
-DTYPE_CODES: dict[torch.dtype, pb.DType] = {dtype: code for code, dtype in DTYPES.items()}
+DTYPES: dict[int, torch.dtype] = {row.code: torch.__dict__[row.name] for row in dtypes.DTYPES}
+DTYPE_CODES: dict[torch.dtype, pb.DType] = {dtype: cast(pb.DType, code) for code, dtype in DTYPES.items()}
 
 MEMORY_FORMATS: dict[pb.MemoryFormat, torch.memory_format] = {
     pb.MEMORY_FORMAT_CONTIGUOUS: torch.contiguous_format,

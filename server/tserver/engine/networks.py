@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tensorcompute.tables import activations
 from tserver.engine.linear import Linear
 from tserver.engine.threads import all_cores, is_heavy
 
@@ -114,42 +115,33 @@ def _identity(input: Tensor) -> Tensor:
     return input
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(_identity),
-    "step": Activation(step, {"threshold": Option(0.0)}),
-    "sign": Activation(sign, {"threshold": Option(0.0)}),
-    "sigmoid": Activation(torch.sigmoid),
-    "tanh": Activation(torch.tanh),
-    "relu": Activation(torch.relu),
-    "relu6": Activation(F.relu6),
-    "leaky_relu": Activation(F.leaky_relu, {"negative_slope": Option(0.01)}),
-    "rrelu": Activation(F.rrelu, {"lower": Option(1.0 / 8), "upper": Option(1.0 / 3)}),
-    "elu": Activation(F.elu, {"alpha": Option(1.0)}),
-    "celu": Activation(F.celu, {"alpha": Option(1.0)}),
-    "selu": Activation(F.selu),
-    "gelu": Activation(F.gelu, {"approximate": Option("none", (str,), ("none", "tanh"))}),
-    "silu": Activation(F.silu),
-    "mish": Activation(F.mish),
-    "softplus": Activation(F.softplus, {"beta": Option(1.0), "threshold": Option(20.0)}),
-    "softsign": Activation(F.softsign),
-    "logsigmoid": Activation(F.logsigmoid),
-    "tanhshrink": Activation(F.tanhshrink),
-    "softshrink": Activation(F.softshrink, {"lambd": Option(0.5)}),
-    "hardshrink": Activation(F.hardshrink, {"lambd": Option(0.5)}),
-    "hardtanh": Activation(F.hardtanh, {"min_val": Option(-1.0), "max_val": Option(1.0)}),
-    "hardsigmoid": Activation(F.hardsigmoid),
-    "hardswish": Activation(F.hardswish),
-    "threshold": Activation(F.threshold, {"threshold": Option(0.0), "value": Option(0.0)}),
-    "softmax": Activation(F.softmax, {"dim": Option(-1, _DIM)}),
-    "softmin": Activation(F.softmin, {"dim": Option(-1, _DIM)}),
-    "log_softmax": Activation(F.log_softmax, {"dim": Option(-1, _DIM)}),
+def _function(name: str) -> Callable[..., Tensor]:
+    """The function behind a name. Where torch itself has it too, less is around that than around the functional one."""
+    own = {"identity": _identity, "step": step, "sign": sign}.get(name)
+    if own is not None:
+        return own
+    found = None if activations.BY_NAME[name].options else torch.__dict__.get(name)
+    function: Callable[..., Tensor] = F.__dict__[name] if found is None else found
+    return function
+
+
+def _option(default: activations.Default) -> Option:
+    if isinstance(default, tuple):
+        return Option(default[0], (str,), default)
+    return Option(default, _DIM if isinstance(default, int) else (int, float))
+
+
+_RESHAPING: dict[str, Activation] = {
     "glu": Activation(F.glu, {"dim": Option(-1, _INTEGER)}),
     "flatten": Activation(torch.flatten, {"start_dim": Option(1, _INTEGER), "end_dim": Option(-1, _INTEGER)}),
 }
-"""Every layer without weights. Dropout that is not training is the identity."""
+"""Layers behind which the number of features is not known before there is an input."""
 
-_RESHAPING = frozenset({"flatten", "glu"})
-"""Kinds behind which the number of features is not known before there is an input."""
+ACTIVATIONS: dict[str, Activation] = {
+    row.name: Activation(_function(row.name), {name: _option(default) for name, default in row.options.items()})
+    for row in activations.ACTIVATIONS
+} | _RESHAPING
+"""Every layer without weights. Dropout that is not training is the identity."""
 
 KINDS: tuple[str, ...] = ("linear", "neuron", "prelu", *ACTIVATIONS)
 

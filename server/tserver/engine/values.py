@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from tensorcompute.tables import dtypes
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import (
     DTYPE_CODES,
@@ -70,7 +71,7 @@ class Packed:
 def dtype_of(code: int) -> torch.dtype:
     """torch's dtype for the contract's; InvalidArgument if there is none."""
     try:
-        return DTYPES[code]  # type: ignore[index]
+        return DTYPES[code]
     except KeyError:
         raise InvalidArgument(f"dtype {code} is not known; use one of the values of DType") from None
 
@@ -177,7 +178,7 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
         return tensor if view is None else tensor.as_strided(view.shape[:], view.strides[:])
     if host.kind not in _NUMPY_KINDS:
         raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
-    if dtype not in _NUMPY_DTYPES:
+    if DTYPE_CODES[dtype] not in _NUMPY:
         raise InvalidArgument(f"an array of {dtype} is not a numpy array; send it as KIND_TENSOR")
     array = tensor.numpy()
     if host.kind == pb.HostArray.KIND_SEQUENCE:
@@ -207,7 +208,7 @@ def _check_view(view: pb.View, memory: torch.Tensor) -> None:
 
 def _number(data: pb.TensorData) -> np.generic:
     """One of numpy's scalars."""
-    dtype = _NUMBERS.get(data.dtype)
+    dtype = _NUMPY.get(data.dtype)
     if dtype is None or data.shape or len(data.data) != dtype.itemsize:
         raise InvalidArgument(
             f"{len(data.data)} bytes of dtype {data.dtype} and shape {list(data.shape)} are no number"
@@ -218,15 +219,7 @@ def _number(data: pb.TensorData) -> np.generic:
 
 _NUMPY_KINDS = frozenset({pb.HostArray.KIND_NDARRAY, pb.HostArray.KIND_SEQUENCE})
 
-_NUMPY_DTYPES = frozenset(DTYPE_CODES) - {
-    torch.bfloat16,
-    torch.complex32,
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-}
-
-
-_NUMBERS = {DTYPE_CODES[dtype]: torch.empty(0, dtype=dtype).numpy().dtype for dtype in _NUMPY_DTYPES}
+_NUMPY = {row.code: np.dtype(row.numpy) for row in dtypes.DTYPES if row.numpy}
 
 
 def _list(holder: Holder, value: pb.Value, depth: int) -> list[Any]:

@@ -1,14 +1,14 @@
 """What a network is made of: layers and activations as the contract describes them, checked, counted and printed.
 
-The one place that pairs the contract's activations with those of `networks`. Holds no tensors.
+Holds no tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tensorcompute.tables.activations import ACTIVATIONS, BY_NAME, Activation
 from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.errors import InvalidArgument
 
@@ -17,37 +17,12 @@ _MAX_WEIGHTS = 1 << 40
 _MAX_LAYERS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """An activation: its name in `networks`, its one parameter, and how torch prints it."""
-
-    name: str
-    parameter: str = ""
-    default: float = 0.0
-    prints: Callable[[float], str] = lambda value: ""
+_BY_CODE = {row.code: row for row in ACTIVATIONS if row.code is not None}
+_BY_CODE[ms.ACTIVATION_KIND_UNSPECIFIED] = BY_NAME["identity"]
 
 
-_ACTIVATIONS: dict[int, _Kind] = {
-    ms.ACTIVATION_KIND_UNSPECIFIED: _Kind("identity"),
-    ms.ACTIVATION_KIND_IDENTITY: _Kind("identity"),
-    ms.ACTIVATION_KIND_STEP: _Kind("step", "threshold", 0.0, lambda value: f"Step(threshold={value})"),
-    ms.ACTIVATION_KIND_SIGN: _Kind("sign", "threshold", 0.0, lambda value: f"Sign(threshold={value})"),
-    ms.ACTIVATION_KIND_SIGMOID: _Kind("sigmoid", prints=lambda value: "Sigmoid()"),
-    ms.ACTIVATION_KIND_TANH: _Kind("tanh", prints=lambda value: "Tanh()"),
-    ms.ACTIVATION_KIND_RELU: _Kind("relu", prints=lambda value: "ReLU()"),
-    ms.ACTIVATION_KIND_LEAKY_RELU: _Kind(
-        "leaky_relu", "negative_slope", 0.01, lambda value: f"LeakyReLU(negative_slope={value})"
-    ),
-    ms.ACTIVATION_KIND_ELU: _Kind("elu", "alpha", 1.0, lambda value: f"ELU(alpha={value})"),
-    ms.ACTIVATION_KIND_GELU: _Kind("gelu", prints=lambda value: "GELU(approximate='none')"),
-    ms.ACTIVATION_KIND_SILU: _Kind("silu", prints=lambda value: "SiLU()"),
-    ms.ACTIVATION_KIND_SOFTPLUS: _Kind("softplus", prints=lambda value: "Softplus(beta=1.0, threshold=20.0)"),
-    ms.ACTIVATION_KIND_SOFTMAX: _Kind("softmax", prints=lambda value: "Softmax(dim=-1)"),
-}
-
-
-def _kind(activation: ms.Activation) -> _Kind:
-    kind = _ACTIVATIONS.get(activation.kind)
+def _kind(activation: ms.Activation) -> Activation:
+    kind = _BY_CODE.get(activation.kind)
     if kind is None:
         raise InvalidArgument(f"activation kind {activation.kind} is not known; use one of ActivationKind")
     if activation.HasField("parameter") and not kind.parameter:
@@ -112,6 +87,14 @@ def positions(layers: Iterable[ms.LayerSummary]) -> list[int]:
     return found
 
 
+def _text(kind: Activation, given: ms.Activation) -> str:
+    values = kind.defaults
+    if given.HasField("parameter"):
+        values[kind.parameter] = given.parameter
+    shown = ", ".join(f"{value!r}" if kind.is_terse else f"{name}={value!r}" for name, value in values.items())
+    return f"{kind.module}({shown})"
+
+
 def text(layers: Iterable[ms.LayerSummary]) -> str:
     """What `print` shows of a torch.nn.Sequential of these layers."""
     lines: list[str] = []
@@ -121,6 +104,5 @@ def text(layers: Iterable[ms.LayerSummary]) -> str:
         )
         kind = _kind(layer.activation)
         if kind.name != "identity":
-            given = layer.activation.parameter if layer.activation.HasField("parameter") else kind.default
-            lines.append(kind.prints(given))
+            lines.append(_text(kind, layer.activation))
     return "\n".join(["Sequential(", *(f"  ({index}): {line}" for index, line in enumerate(lines)), ")"])

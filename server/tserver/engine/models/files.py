@@ -17,8 +17,10 @@ import torch
 from google.protobuf import json_format
 from safetensors.torch import save
 
+from tensorcompute.tables import dtypes
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire import safetensors
+from tserver.engine.dtypes import DTYPES
 from tserver.engine.models.description import positions, summarise
 from tserver.errors import InvalidArgument
 
@@ -27,7 +29,8 @@ _MAX_HEADER_BYTES = 16 << 20
 # The key of the file's metadata under which we describe the layers.
 LAYERS_KEY = "tensorcompute.layers"
 
-_DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What the weights of a network may be, by torch's names.
+_DTYPES = {row.name: DTYPES[row.code] for row in dtypes.DTYPES if row.kind == "f" and row.size > 1}
 _NAME = re.compile(r"(?:(?P<layer>.*)\.)?(?P<part>weight|bias)")
 
 Weights = list[tuple[torch.Tensor, torch.Tensor | None]]

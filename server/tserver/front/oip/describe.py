@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tensorcompute.oip import inference_pb2 as oip
-from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.tables import dtypes
 from tserver.engine.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "input", "output"
 PLATFORM = "tensorcompute"
 
-_DATATYPES: dict[pb.DType, tuple[str, oip.DataType]] = {
-    pb.D_TYPE_FLOAT16: ("FP16", oip.TYPE_FP16),
-    pb.D_TYPE_FLOAT32: ("FP32", oip.TYPE_FP32),
-    pb.D_TYPE_FLOAT64: ("FP64", oip.TYPE_FP64),
-    pb.D_TYPE_BFLOAT16: ("BF16", oip.TYPE_BF16),
-}
-_NAMES = {DTYPES[code]: name for code, (name, _) in _DATATYPES.items()}
-_CODES = {DTYPES[code]: number for code, (_, number) in _DATATYPES.items()}
+_NAMES = {DTYPES[row.code]: row.oip for row in dtypes.DTYPES if row.oip}
+_CODES = {dtype: oip.DataType.Value(f"TYPE_{name}") for dtype, name in _NAMES.items()}
 
 
 def datatype(served: Served) -> str:
