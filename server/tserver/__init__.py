@@ -1,7 +1,13 @@
 """The server of tensorcompute: tensors on a device, and torch run on them over gRPC.
 
-Rooms, each importing only the ones behind it: service (gRPC, no torch) -> session (order, ownership, limits) -> engine
-(torch, no gRPC). The supervisor and the command line know neither gRPC nor torch until they serve.
+Rooms, each importing only those behind it:
+
+    front      the address: gRPC services, the interceptor, listeners, metrics. No torch
+    engines    the port of an engine, and the forms it comes in
+    session    order, ownership, limits        models    networks that are kept and serve
+    engine     torch. The only room that imports it
+
+The supervisor and the command line stand beside them, and know neither gRPC nor torch until they serve.
 """
 
 __version__ = "0.1.0"

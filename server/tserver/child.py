@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 
 from tserver import logs
 from tserver.config import Config
@@ -21,13 +22,17 @@ def main() -> int:
     logs.set_up(config.log_level)
     # Only now: a mistake in the settings is told without waiting for torch.
     try:
+        from tserver.engines.in_process import InProcessEngine
         from tserver.front.server import serve
     except ModuleNotFoundError as error:
         print(told(error), file=sys.stderr)
         return 1
 
+    def make_engine(on_fatal: Callable[[str], None]) -> InProcessEngine:
+        return InProcessEngine(config, previous_end=previous_end, on_fatal=on_fatal, beats=beats)
+
     try:
-        return serve(config, previous_end=previous_end, cause_file=cause_file, beats=beats)
+        return serve(config, make_engine, cause_file=cause_file)
     except (ServerError, OSError, RuntimeError) as error:
         print(f"tserver: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import pytest
 
 from tclient import _bulk
 from tensorcompute.v1 import tensor_service_pb2 as pb
-from tserver.session.framing import chunk_frame, chunk_of
+from tserver.front.framing import chunk_frame, chunk_of
 
 SIZES = [pytest.param(size, id=f"{size} bytes") for size in (1, 127, 128, 16_383, 16_384, 1 << 20)]
 

@@ -312,9 +312,9 @@ from tserver.engine.engine import Engine
 causes = []
 engine = Engine(Config(device="cuda"), on_fatal=causes.append)
 engine.start()
-lane = engine.open_lane()
-lane.run(lambda space: torch._assert_async(torch.zeros(1, device="cuda"))).result(30.0)
-lane.run(lambda space: torch.cuda.synchronize())
+queue = engine.open_queue()
+queue.run(lambda store: torch._assert_async(torch.zeros(1, device="cuda"))).result(30.0)
+queue.run(lambda store: torch.cuda.synchronize())
 engine._thread.join(30.0)
 print(causes)
 """

@@ -1,4 +1,4 @@
-"""An engine in this process, whose lanes are run by hand."""
+"""An engine in this process, whose queues are run by hand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from tserver.config import Config
 from tserver.engine import streams, transfers
+from tserver.engine.builtin_operations import builtin_operations
 from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.engine import Engine
 from tserver.engine.operations import Operations
-from tserver.engine.own import own_operations
 from tserver.engine.reads import deferring
 
 from .apart import Device
@@ -26,7 +26,7 @@ def refuse(cause: str) -> None:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine that is not started: its lanes are run by hand. It leaves this process's limits and settings alone."""
+    """An engine that is not started: its queues are run by hand. It leaves this process's limits and settings alone."""
     monkeypatch.setattr(Engine, "_prepare", lambda self: None)
     return Engine(Config(device="cpu"), on_fatal=refuse)
 
@@ -44,7 +44,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 @pytest.fixture
 def apart(engine: Engine, device: Device) -> Iterator[Engine]:
     """An engine that runs, on such a device."""
-    own: Any = own_operations(single_owner=False, models=engine.models, has_gpu=True)
+    own: Any = builtin_operations(single_owner=False, find_model=engine.find_model, has_gpu=True)
     engine.operations = Operations(own, later=deferring, guard=guarded_on_device)
     engine.start()
     yield engine

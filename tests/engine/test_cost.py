@@ -15,8 +15,8 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import cost
 from tserver.engine.apply import apply_operation
 from tserver.engine.engine import Engine
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.programs import run_program
-from tserver.engine.space import Space
 from tserver.errors import InvalidArgument
 
 ENDLESS = 2**61
@@ -25,16 +25,16 @@ Call = tuple[str, Callable[[], tuple[Any, ...]]]
 
 
 @pytest.fixture
-def space(engine: Engine) -> Iterator[Space]:
+def store(engine: Engine) -> Iterator[ObjectStore]:
     """A session."""
-    lane = engine.open_lane()
-    yield lane.space
-    lane.close()
+    queue = engine.open_queue()
+    yield queue.store
+    queue.close()
 
 
-def run(space: Space, name: str, *args: Any, **kwargs: Any) -> Any:
+def run(store: ObjectStore, name: str, *args: Any, **kwargs: Any) -> Any:
     """The result of a call."""
-    return apply_operation(space, space.operation(name), list(args), kwargs)
+    return apply_operation(store, store.operation(name), list(args), kwargs)
 
 
 def long(shape: tuple[int, ...]) -> torch.Tensor:
@@ -92,63 +92,65 @@ ALLOWED: dict[str, Call] = {
 
 
 @pytest.mark.parametrize(("name", "arguments"), REFUSED.values(), ids=REFUSED)
-def test_what_would_take_for_ever_is_refused(space: Space, name: str, arguments: Callable[[], tuple[Any, ...]]) -> None:
+def test_what_would_take_for_ever_is_refused(
+    store: ObjectStore, name: str, arguments: Callable[[], tuple[Any, ...]]
+) -> None:
     with pytest.raises(RuntimeError, match=rf"^{name}: .*--max-call-elements"):
-        run(space, name, *arguments())
+        run(store, name, *arguments())
 
 
 @pytest.mark.parametrize(("name", "arguments"), ALLOWED.values(), ids=ALLOWED)
-def test_what_ends_is_what_torch_says(space: Space, name: str, arguments: Callable[[], tuple[Any, ...]]) -> None:
+def test_what_ends_is_what_torch_says(store: ObjectStore, name: str, arguments: Callable[[], tuple[Any, ...]]) -> None:
     function: Any = torch
     for part in name.split("."):
         function = getattr(function, part)
-    torch.testing.assert_close(run(space, name, *arguments()), function(*arguments()), equal_nan=True)
+    torch.testing.assert_close(run(store, name, *arguments()), function(*arguments()), equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ["Tensor.sum", "prod", "std", "Tensor.erfinv", "Tensor.sort", "Tensor.tolist"])
-def test_a_view_of_more_elements_than_there_are_may_be_held_and_not_gone_through(space: Space, name: str) -> None:
-    x = run(space, "Tensor.expand", ones(1), ENDLESS)
-    assert space.has_giants
+def test_a_view_of_more_elements_than_there_are_may_be_held_and_not_gone_through(store: ObjectStore, name: str) -> None:
+    x = run(store, "Tensor.expand", ones(1), ENDLESS)
+    assert store.has_giants
     with pytest.raises(Exception, match="elements"):
-        run(space, name, x)
-    assert run(space, "Tensor.view", x, 2, -1).shape == (2, ENDLESS // 2)
-    assert run(space, "Tensor.__getitem__", x, slice(3)).tolist() == [1, 1, 1]
-    assert run(space, "Tensor.__getitem__", x, torch.tensor([5, 10**15])).tolist() == [1, 1]
-    assert run(space, "Tensor.__repr__", x) == repr(ones(1).expand(ENDLESS))
+        run(store, name, x)
+    assert run(store, "Tensor.view", x, 2, -1).shape == (2, ENDLESS // 2)
+    assert run(store, "Tensor.__getitem__", x, slice(3)).tolist() == [1, 1, 1]
+    assert run(store, "Tensor.__getitem__", x, torch.tensor([5, 10**15])).tolist() == [1, 1]
+    assert run(store, "Tensor.__repr__", x) == repr(ones(1).expand(ENDLESS))
 
 
-def test_overlapping_windows_are_such_views_too(space: Space) -> None:
-    x = run(space, "Tensor.unfold", zeros(2**20), 0, 2**19, 1)
+def test_overlapping_windows_are_such_views_too(store: ObjectStore) -> None:
+    x = run(store, "Tensor.unfold", zeros(2**20), 0, 2**19, 1)
     with pytest.raises(RuntimeError, match="max-call-elements"):
-        run(space, "Tensor.sum", x)
+        run(store, "Tensor.sum", x)
 
 
-def test_an_operator_may_allow_more_or_less(space: Space) -> None:
-    x = run(space, "Tensor.expand", ones(1), 1000)
-    assert run(space, "Tensor.sum", x) == 1000
+def test_an_operator_may_allow_more_or_less(store: ObjectStore) -> None:
+    x = run(store, "Tensor.expand", ones(1), 1000)
+    assert run(store, "Tensor.sum", x) == 1000
     cost.set_up(100)
     try:
-        x = run(space, "Tensor.expand", ones(1), 1000)
+        x = run(store, "Tensor.expand", ones(1), 1000)
         with pytest.raises(RuntimeError, match="at most 100 elements"):
-            run(space, "Tensor.sum", x)
-        assert run(space, "Tensor.sum", ones(1000)) == 1000, "these are there"
+            run(store, "Tensor.sum", x)
+        assert run(store, "Tensor.sum", ones(1000)) == 1000, "these are there"
     finally:
         cost.set_up(0)
 
 
-def test_a_program_goes_through_no_such_view(space: Space) -> None:
-    space.define(["Tensor.expand", "Tensor.sum"], [])
+def test_a_program_goes_through_no_such_view(store: ObjectStore) -> None:
+    store.define(["Tensor.expand", "Tensor.sum"], [])
     program = pb.Program(inputs=1, result=pb.Value(result=3))
     program.calls.add(id=2, operation=0, args=[pb.Value(result=1), pb.Value(integer=ENDLESS)])
     program.calls.add(id=3, operation=1, args=[pb.Value(result=2)])
-    kept = run(space, "tc.program", program)
+    kept = run(store, "tc.program", program)
     with pytest.raises(RuntimeError, match=r"Tensor.sum: .*max-call-elements"):
-        run_program(space, kept, ones(1))
+        run_program(store, kept, ones(1))
 
 
-def test_a_program_cannot_run_programs(space: Space) -> None:
-    space.define(["tc.run"], [])
+def test_a_program_cannot_run_programs(store: ObjectStore) -> None:
+    store.define(["tc.run"], [])
     program = pb.Program(inputs=1, result=pb.Value(result=2))
     program.calls.add(id=2, operation=0, args=[pb.Value(result=1), pb.Value(result=1)])
     with pytest.raises(InvalidArgument, match=r"tc\.run cannot be a call of a program"):
-        run(space, "tc.program", program)
+        run(store, "tc.program", program)

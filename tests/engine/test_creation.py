@@ -125,8 +125,8 @@ def test_bytes_may_come_as_a_tensor() -> None:
 @pytest.mark.parametrize("arguments", [("3",), (2.5,), (), (0, 10)], ids=str)
 @pytest.mark.parametrize("name", ["ones", "randint"])
 def test_a_default_device_is_in_no_message(name: str, arguments: tuple[Any, ...], engine: Engine) -> None:
-    space = engine.open_lane().space
-    space.default_device = torch.device("meta")
+    store = engine.open_queue().store
+    store.default_device = torch.device("meta")
     operation = engine.operations.get(name)
     with torch.device("meta"):
         try:
@@ -134,7 +134,7 @@ def test_a_default_device_is_in_no_message(name: str, arguments: tuple[Any, ...]
         except TypeError as error:
             expected = str(error)
     try:
-        got: Any = apply_operation(space, operation, list(arguments), {})
+        got: Any = apply_operation(store, operation, list(arguments), {})
         assert got.is_meta
         got = got.shape
     except TypeError as error:

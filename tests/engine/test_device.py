@@ -10,8 +10,8 @@ from tserver.engine import device
 from tserver.engine.engine import Engine
 from tserver.engine.executor import BatchRun, Executor
 from tserver.engine.failures import DeviceFailure
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space
 from tserver.errors import InvalidArgument
 
 
@@ -58,19 +58,19 @@ def test_a_third_gpu_of_two_is_refused() -> None:
 
 
 @pytest.fixture
-def space(engine: Engine) -> Space:
-    """An empty space with all operations."""
-    return engine.open_lane().space
+def store(engine: Engine) -> ObjectStore:
+    """An empty store with all operations."""
+    return engine.open_queue().store
 
 
 @pytest.fixture
-def gpu_space(space: Space) -> Space:
-    """A space whose default device is not the CPU. The meta device stands in for a GPU: it is on every machine."""
-    space.default_device = torch.device("meta")
-    return space
+def gpu_store(store: ObjectStore) -> ObjectStore:
+    """A store whose default device is not the CPU. The meta device stands in for a GPU: it is on every machine."""
+    store.default_device = torch.device("meta")
+    return store
 
 
-def run(on: Space, executor: Executor, *calls: tuple[str, list[pb.Value], dict[str, pb.Value]]) -> pb.BatchReply:
+def run(on: ObjectStore, executor: Executor, *calls: tuple[str, list[pb.Value], dict[str, pb.Value]]) -> pb.BatchReply:
     """Run calls as a batch, with the ids 1, 2, …"""
     batch = pb.Batch(seq=1, define_operations=[name for name, _, _ in calls])
     on.define(batch.define_operations, batch.define_contexts)
@@ -87,19 +87,19 @@ SIZE = pb.Value(size=pb.Size(dims=[2, 3]))
 
 
 @pytest.mark.parametrize("name", ["ones", "zeros", "empty", "rand", "randn"])
-def test_new_tensors_go_to_the_default_device_of_the_server(gpu_space: Space, name: str) -> None:
-    reply = run(gpu_space, Executor(), (name, [SIZE], {}))
+def test_new_tensors_go_to_the_default_device_of_the_server(gpu_store: ObjectStore, name: str) -> None:
+    reply = run(gpu_store, Executor(), (name, [SIZE], {}))
     assert reply.results[0].value.tensor.device == "meta"
 
 
-def test_a_device_that_is_asked_for_is_taken_before_the_default(gpu_space: Space) -> None:
-    reply = run(gpu_space, Executor(), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
+def test_a_device_that_is_asked_for_is_taken_before_the_default(gpu_store: ObjectStore) -> None:
+    reply = run(gpu_store, Executor(), ("ones", [SIZE], {"device": pb.Value(device="cpu")}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
-def test_what_is_made_from_a_tensor_stays_where_that_is(gpu_space: Space) -> None:
-    gpu_space.objects[7] = torch.ones(2)
-    reply = run(gpu_space, Executor(), ("ones_like", [pb.Value(result=7)], {}))
+def test_what_is_made_from_a_tensor_stays_where_that_is(gpu_store: ObjectStore) -> None:
+    gpu_store.objects[7] = torch.ones(2)
+    reply = run(gpu_store, Executor(), ("ones_like", [pb.Value(result=7)], {}))
     assert reply.results[0].value.tensor.device == "cpu"
 
 
@@ -122,11 +122,11 @@ def failing(error: Exception) -> Operation:
     ],
     ids=["of the device", "of the host", "pinned", "of a library"],
 )
-def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Exception) -> None:
-    space.operations.append(failing(error))
+def test_memory_that_ran_out_is_an_error_of_the_call(store: ObjectStore, error: Exception) -> None:
+    store.operations.append(failing(error))
     batch = pb.Batch(seq=1, calls=[pb.Call(id=1)])
     under_way = BatchRun(batch)
-    assert Executor().run(space, under_way, float("inf"))
+    assert Executor().run(store, under_way, float("inf"))
     told = pb.BatchReply.FromString(under_way.encoded_reply()).results[0].error
     assert (told.reason, told.type, told.message) == ("OUT_OF_MEMORY", "OutOfMemoryError", str(error))
 
@@ -135,11 +135,11 @@ def test_memory_that_ran_out_is_an_error_of_the_call(space: Space, error: Except
     "message",
     ["CUDA error: device-side assert triggered", "CUDA error: an illegal memory access was encountered"],
 )
-def test_a_device_that_cannot_go_on_ends_the_process(space: Space, message: str) -> None:
-    space.operations.append(failing(RuntimeError(message)))
+def test_a_device_that_cannot_go_on_ends_the_process(store: ObjectStore, message: str) -> None:
+    store.operations.append(failing(RuntimeError(message)))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
     with pytest.raises(DeviceFailure, match=message):
-        Executor().run(space, under_way, float("inf"))
+        Executor().run(store, under_way, float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_a_device_that_cannot_go_on_ends_the_process(space: Space, message: str)
     ],
     ids=["a launch", "a library", "a caller's own text"],
 )
-def test_what_the_device_refuses_is_an_error_of_the_call(space: Space, message: str) -> None:
-    space.operations.append(failing(RuntimeError(message)))
+def test_what_the_device_refuses_is_an_error_of_the_call(store: ObjectStore, message: str) -> None:
+    store.operations.append(failing(RuntimeError(message)))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call(id=1)]))
-    assert Executor().run(space, under_way, float("inf"))
+    assert Executor().run(store, under_way, float("inf"))
     told = pb.BatchReply.FromString(under_way.encoded_reply()).results[0].error
     assert (told.reason, told.type, told.message) == ("OPERATION_FAILED", "RuntimeError", message)

@@ -22,7 +22,7 @@ from tests.operations.calls import Invocation, copied, from_torch, from_us, oper
 from tests.operations.samples import SAMPLES
 from tserver.engine.apply import apply_operation
 from tserver.engine.engine import Engine
-from tserver.engine.space import Space
+from tserver.engine.object_store import ObjectStore
 
 ROWS = 2**40
 # What is slow ends within this on a busy machine; what does not end would take hours.
@@ -79,20 +79,20 @@ def _cases(call: Invocation) -> Iterator[int | str | None]:
             yield place
 
 
-def _run(space: Space, call: Invocation, place: int | str | None, bend: Bend) -> None:
+def _run(store: ObjectStore, call: Invocation, place: int | str | None, bend: Bend) -> None:
     args, kwargs = list(copied(call.args)), copied(call.kwargs)
     if place is None:
         args, kwargs = _bent(args, bend), {name: _bent(value, bend) for name, value in kwargs.items()}
     else:
         holder: Any = args if isinstance(place, int) else kwargs
         holder[place] = bend(holder[place])
-    apply_operation(space, space.operation(call.entry["name"]), args, kwargs)
+    apply_operation(store, store.operation(call.entry["name"]), args, kwargs)
 
 
 @pytest.mark.parametrize("bend", [_many, _long, _without_elements], ids=["many rows", "long rows", "rows of nothing"])
 def test_every_call_ends(engine: Engine, calls: list[Invocation], bend: Bend) -> None:
-    lane = engine.open_lane()
-    lane.space.meet_giant()
+    queue = engine.open_queue()
+    queue.store.meet_giant()
     cases = [(call, place) for call in calls if call.entry["kind"] != "property" for place in _cases(call)]
     page = mmap.mmap(-1, mmap.PAGESIZE)
     troubles = []
@@ -101,7 +101,7 @@ def test_every_call_ends(engine: Engine, calls: list[Invocation], bend: Bend) ->
         page[:16] = struct.pack("qd", begin, time.monotonic())
         child = os.fork()
         if not child:
-            _be_the_child(lane.space, cases, begin, bend, page)
+            _be_the_child(queue.store, cases, begin, bend, page)
         status = _end_of(child, page)
         last = struct.unpack("qd", page[:16])[0]
         if status:
@@ -112,7 +112,7 @@ def test_every_call_ends(engine: Engine, calls: list[Invocation], bend: Bend) ->
     assert len(cases) > 1000
 
 
-def _be_the_child(space: Space, cases: list[Any], begin: int, bend: Bend, page: mmap.mmap) -> None:
+def _be_the_child(store: ObjectStore, cases: list[Any], begin: int, bend: Bend, page: mmap.mmap) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -123,7 +123,7 @@ def _be_the_child(space: Space, cases: list[Any], begin: int, bend: Bend, page: 
         page[:16] = struct.pack("qd", index, time.monotonic())
         with contextlib.suppress(Exception):
             call, place = cases[index]
-            _run(space, call, place, bend)
+            _run(store, call, place, bend)
     os._exit(0)
 
 

@@ -18,7 +18,7 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import inspect
 from tserver.engine.apply import apply_operation
 from tserver.engine.engine import Engine
-from tserver.engine.space import Space
+from tserver.engine.object_store import ObjectStore
 from tserver.errors import Exhausted
 
 QUOTA_BYTES = 1 << 20
@@ -47,41 +47,41 @@ def cost(function: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def space(engine: Engine) -> Iterator[Space]:
+def store(engine: Engine) -> Iterator[ObjectStore]:
     """A session without a quota."""
-    lane = engine.open_lane()
-    yield lane.space
-    lane.close()
+    queue = engine.open_queue()
+    yield queue.store
+    queue.close()
 
 
 @pytest.fixture
-def bounded(space: Space) -> Space:
+def bounded(store: ObjectStore) -> ObjectStore:
     """A session with one."""
-    space.max_bytes, space.watched = QUOTA_BYTES, True
-    return space
+    store.max_bytes, store.watched = QUOTA_BYTES, True
+    return store
 
 
-def run(space: Space, name: str, *args: Any, call_id: int = 0, **kwargs: Any) -> Any:
+def run(store: ObjectStore, name: str, *args: Any, call_id: int = 0, **kwargs: Any) -> Any:
     """Run an operation as a call of the session; its result is held if it has an id."""
-    result = apply_operation(space, space.operation(name), list(args), kwargs)
+    result = apply_operation(store, store.operation(name), list(args), kwargs)
     if call_id:
-        space.objects[call_id] = result
-        space.version += 1
+        store.objects[call_id] = result
+        store.version += 1
     return result
 
 
-def filled(space: Space, count: int) -> Space:
+def filled(store: ObjectStore, count: int) -> ObjectStore:
     """The session, holding so many tensors of 4 bytes more."""
-    first = len(space.objects) + 1
+    first = len(store.objects) + 1
     for call_id in range(first, first + count):
-        run(space, "ones", 1, call_id=call_id)
-    return space
+        run(store, "ones", 1, call_id=call_id)
+    return store
 
 
-def repeated(space: Space, size: int) -> None:
+def repeated(store: ObjectStore, size: int) -> None:
     """Fifty calls whose results are let go."""
     for _ in range(50):
-        run(space, "ones", size)
+        run(store, "ones", size)
 
 
 def finished(pieces: Any) -> Any:
@@ -95,7 +95,7 @@ def finished(pieces: Any) -> Any:
         yielded += 1
 
 
-def test_a_call_near_the_quota_costs_the_same_however_many_tensors_are_alive(bounded: Space) -> None:
+def test_a_call_near_the_quota_costs_the_same_however_many_tensors_are_alive(bounded: ObjectStore) -> None:
     def near() -> int:
         with contextlib.suppress(Exhausted):
             run(bounded, "ones", QUOTA_BYTES // 4)
@@ -110,7 +110,7 @@ def test_a_call_near_the_quota_costs_the_same_however_many_tensors_are_alive(bou
     assert near() <= few * 1.2
 
 
-def test_the_last_byte_of_the_quota_may_be_taken_and_is_there_again(bounded: Space) -> None:
+def test_the_last_byte_of_the_quota_may_be_taken_and_is_there_again(bounded: ObjectStore) -> None:
     run(bounded, "zeros", QUOTA_BYTES, dtype=torch.uint8, call_id=1)
     for _ in range(3):
         with pytest.raises(Exhausted, match=f"{QUOTA_BYTES + 1} bytes"):
@@ -123,7 +123,7 @@ def test_the_last_byte_of_the_quota_may_be_taken_and_is_there_again(bounded: Spa
     run(bounded, "zeros", QUOTA_BYTES, dtype=torch.uint8)
 
 
-def test_what_a_graph_keeps_counts_until_the_graph_is_gone(bounded: Space) -> None:
+def test_what_a_graph_keeps_counts_until_the_graph_is_gone(bounded: ObjectStore) -> None:
     third = QUOTA_BYTES // 12
     w = run(bounded, "ones", third, requires_grad=True, call_id=1)
     doubled = run(bounded, "Tensor.mul", w, 2.0, call_id=2)
@@ -136,7 +136,7 @@ def test_what_a_graph_keeps_counts_until_the_graph_is_gone(bounded: Space) -> No
     run(bounded, "zeros", 2 * third)
 
 
-def test_gradients_count(bounded: Space) -> None:
+def test_gradients_count(bounded: ObjectStore) -> None:
     w = run(bounded, "ones", QUOTA_BYTES // 16, requires_grad=True, call_id=1)
     loss = run(bounded, "Tensor.sum", w, call_id=2)
     run(bounded, "Tensor.backward", loss)
@@ -146,7 +146,7 @@ def test_gradients_count(bounded: Space) -> None:
     run(bounded, "zeros", QUOTA_BYTES // 16)
 
 
-def test_a_tensor_that_grows_in_place_counts_as_it_is(bounded: Space) -> None:
+def test_a_tensor_that_grows_in_place_counts_as_it_is(bounded: ObjectStore) -> None:
     x = run(bounded, "zeros", 1, call_id=1)
     run(bounded, "Tensor.resize_", x, QUOTA_BYTES // 8)
     with pytest.raises(Exhausted):
@@ -155,71 +155,71 @@ def test_a_tensor_that_grows_in_place_counts_as_it_is(bounded: Space) -> None:
         run(bounded, "Tensor.resize_", x, QUOTA_BYTES)
 
 
-def test_a_call_costs_the_same_beside_any_number_of_elements_that_wait_to_be_fetched(space: Space) -> None:
+def test_a_call_costs_the_same_beside_any_number_of_elements_that_wait_to_be_fetched(store: ObjectStore) -> None:
     def with_staged(count: int) -> int:
-        held = [inspect.stage(space, torch.ones(4)) for _ in range(count)]
-        assert space.watched
-        spent = cost(lambda: repeated(space, 4))
+        held = [inspect.stage(store, torch.ones(4)) for _ in range(count)]
+        assert store.watched
+        spent = cost(lambda: repeated(store, 4))
         del held
         return spent
 
     few = with_staged(2)
     assert with_staged(500) <= few * 1.2
-    run(space, "ones", 4)
-    assert not space.watched, "nothing is lent any more"
+    run(store, "ones", 4)
+    assert not store.watched, "nothing is lent any more"
 
 
 def test_what_a_session_holds_is_counted_in_pieces_and_not_again_while_nothing_changes(
-    engine: Engine, space: Space
+    engine: Engine, store: ObjectStore
 ) -> None:
-    filled(space, 2000)
-    view = run(space, "Tensor.view", space.objects[1], 1, call_id=9000)
+    filled(store, 2000)
+    view = run(store, "Tensor.view", store.objects[1], 1, call_id=9000)
     assert view is not None
     usage, yielded = finished(engine._usage())
     assert (usage.tensors, usage.tensor_bytes["cpu"]) == (2000, 8000)
     assert yielded >= 7
     assert cost(lambda: finished(engine._usage())) < 1000
-    space.free(pb.Ref(id=9000))
-    space.free(pb.Ref(id=1))
+    store.free(pb.Ref(id=9000))
+    store.free(pb.Ref(id=1))
     usage, _ = finished(engine._usage())
     assert (usage.tensors, usage.tensor_bytes["cpu"]) == (1999, 7996)
 
 
-def test_very_many_tensors_are_not_counted_again_for_every_caller(engine: Engine, space: Space) -> None:
+def test_very_many_tensors_are_not_counted_again_for_every_caller(engine: Engine, store: ObjectStore) -> None:
     one = torch.ones(1)
-    space.objects.update(dict.fromkeys(range(1, 30_000), one))
+    store.objects.update(dict.fromkeys(range(1, 30_000), one))
     _, yielded = finished(engine._usage())
     assert yielded > 100
-    space.version += 1
+    store.version += 1
     usage, yielded = finished(engine._usage())
     assert (usage.tensors, yielded) == (1, 0)
 
 
-def test_a_page_of_a_list_costs_the_same_however_many_tensors_there_are(space: Space) -> None:
+def test_a_page_of_a_list_costs_the_same_however_many_tensors_there_are(store: ObjectStore) -> None:
     def page(token: str = "") -> ts.ListTensorsResponse:
         request = ts.ListTensorsRequest(page_size=10, page_token=token)
-        response, _ = finished(inspect.list_tensors(space, request))
+        response, _ = finished(inspect.list_tensors(store, request))
         assert isinstance(response, ts.ListTensorsResponse)
         return response
 
-    filled(space, 100)
+    filled(store, 100)
     token = page().next_page_token
     few = cost(lambda: page(token))
-    filled(space, 3000)
+    filled(store, 3000)
     token = page().next_page_token
     assert cost(lambda: page(token)) <= few * 1.2
     assert [tensor.id.id for tensor in page("1500").tensors] == list(range(1501, 1511))
     assert (page("3095").total_tensors, len(page("3095").tensors), page("3095").next_page_token) == (3100, 5, "")
 
 
-def test_the_parts_of_a_result_are_listed_one_by_one(space: Space) -> None:
-    from tserver.engine.space import Parts
+def test_the_parts_of_a_result_are_listed_one_by_one(store: ObjectStore) -> None:
+    from tserver.engine.object_store import Parts
 
-    space.keep(3, Parts(run(space, "Tensor.split", torch.ones(6), 1)))
-    space.keep(7, torch.ones(1))
+    store.keep(3, Parts(run(store, "Tensor.split", torch.ones(6), 1)))
+    store.keep(7, torch.ones(1))
     seen, token = [], ""
     while True:
-        page, _ = finished(inspect.list_tensors(space, ts.ListTensorsRequest(page_size=2, page_token=token)))
+        page, _ = finished(inspect.list_tensors(store, ts.ListTensorsRequest(page_size=2, page_token=token)))
         seen += [(tensor.id.id, *tensor.id.path) for tensor in page.tensors]
         token = page.next_page_token
         if not token:
@@ -228,8 +228,8 @@ def test_the_parts_of_a_result_are_listed_one_by_one(space: Space) -> None:
     assert page.total_tensors == 7
 
 
-def test_a_session_ends_in_pieces(space: Space) -> None:
-    filled(space, 2000)
-    _, yielded = finished(space.clear())
-    assert not space.objects
+def test_a_session_ends_in_pieces(store: ObjectStore) -> None:
+    filled(store, 2000)
+    _, yielded = finished(store.clear())
+    assert not store.objects
     assert yielded >= 7

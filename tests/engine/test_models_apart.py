@@ -14,17 +14,18 @@ import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.engine.engine import Engine
-from tserver.engine.models import lane
-from tserver.engine.models.batching import BatchingConfig
+from tserver.engine.models import runner
 from tserver.engine.models.description import summarise
 from tserver.engine.models.model import Model
-from tserver.engine.models.requests import Request
+from tserver.models.batching import BatchingConfig
+from tserver.models.registry import Registry
+from tserver.models.requests import Request
 
 from .apart import Device
 
 
-class _Line:
-    """A line of the stand-in."""
+class _Pair:
+    """A pair of streams of the stand-in."""
 
     index = 7
 
@@ -38,11 +39,11 @@ class _Graphed:
 
 
 @pytest.fixture
-def served(apart: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine whose models work on a line of the stand-in."""
-    monkeypatch.setattr(lane, "take_line", lambda device: _Line())
-    monkeypatch.setattr(lane.ModelLane, "_graphed", lambda self, model, graphs, line: _Graphed(model))
-    return apart
+def served(apart: Engine, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Models that work on streams of the stand-in."""
+    monkeypatch.setattr(runner, "take_pair", lambda device: _Pair())
+    monkeypatch.setattr(runner.ModelRunner, "_graphed", lambda self, model, graphs, pair: _Graphed(model))
+    return Registry(apart)
 
 
 def _model() -> Model:
@@ -51,52 +52,52 @@ def _model() -> Model:
     return Model(layers, weights, torch.float32, torch.device("cpu"))
 
 
-def _ask(engine: Engine, name: str) -> tuple[Request, threading.Event]:
+def _ask(models: Registry, name: str) -> tuple[Request, threading.Event]:
     done = threading.Event()
     rows = torch.ones(1, 3).numpy().tobytes()
     request = Request(1, rows, settled=lambda _: done.set())
-    found = engine.models.find(name)
-    found.lane.queue.put(request)
-    found.lane.wake()
+    found = models.find(name)
+    found.batcher.queue.put(request)
+    found.batcher.wake()
     return request, done
 
 
-def test_a_model_that_was_deleted_is_let_go_with_its_outputs(served: Engine, device: Device) -> None:
+def test_a_model_that_was_deleted_is_let_go_with_its_outputs(apart: Engine, served: Registry, device: Device) -> None:
     device.is_quick = True
     model = _model()
     kept: list[weakref.ref[Any]] = [weakref.ref(model), *map(weakref.ref, model.network.parameters())]
-    added = served.models.add("m", 1, model, BatchingConfig())
+    added = served.add("m", 1, model, BatchingConfig())
     request, done = _ask(served, "m")
     assert done.wait(10.0)
     assert request.output is not None
     assert bytes(request.output) == torch.full((2,), 3.0).numpy().tobytes()
-    served.models.remove(added)
-    kept.append(weakref.ref(added.lane))
-    served.run(lambda: None).result(10.0)
+    served.remove(added)
+    kept.append(weakref.ref(added.batcher))
+    apart.run(lambda: None).result(10.0)
     del model, added, request
     gc.collect()
     assert [ref() for ref in kept if ref() is not None] == []
 
 
 def test_models_bring_no_threads_of_their_own_and_those_there_are_end_with_the_engine(
-    served: Engine, device: Device
+    apart: Engine, served: Registry, device: Device
 ) -> None:
     device.is_quick = True
     before = set(threading.enumerate())
     for number in range(5):
-        served.models.add(f"m{number}", 1, _model(), BatchingConfig())
+        served.add(f"m{number}", 1, _model(), BatchingConfig())
         _, done = _ask(served, f"m{number}")
         assert done.wait(10.0)
     made = set(threading.enumerate()) - before
     assert [thread.name for thread in made] == ["arrivals-7"]
-    served.completions.stop()
+    apart.completions.stop()
     assert not any(thread.is_alive() for thread in made)
 
 
-def test_a_batch_that_fails_on_its_way_fails_alone(served: Engine, device: Device) -> None:
-    served.models.add("m", 1, _model(), BatchingConfig())
+def test_a_batch_that_fails_on_its_way_fails_alone(apart: Engine, served: Registry, device: Device) -> None:
+    served.add("m", 1, _model(), BatchingConfig())
     request, done = _ask(served, "m")
-    served.run(lambda: None).result(10.0)
+    apart.run(lambda: None).result(10.0)
     event = device.events[-1]
     event.failure = RuntimeError("a transfer failed")
     event.passed.set()

@@ -17,9 +17,9 @@ from torch import Tensor
 from tests.operations.calls import copied, from_torch, from_us, operators, tensors
 from tests.operations.samples import SAMPLES
 from tserver.engine import new_memory
+from tserver.engine.builtin_operations import builtin_operations
 from tserver.engine.new_memory import fills
 from tserver.engine.operations import Operation, Operations
-from tserver.engine.own import own_operations
 
 _MARK = (0x7FEDBEEF).to_bytes(4, "little") * 2
 _SIZE = 4096
@@ -47,13 +47,16 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> Iterator[memoryview]:
     junk[0] = 0
 
 
-def _space() -> Any:
+def _store() -> Any:
     return SimpleNamespace(graphs_on_zeros=False)
 
 
+def no_model(name: str, version: int) -> Any:
+    raise LookupError(name)
+
+
 def _operations(*, single_owner: bool = False) -> Operations:
-    models: Any = None
-    return Operations(own_operations(single_owner=single_owner, models=models), single_owner=single_owner)
+    return Operations(builtin_operations(single_owner=single_owner, find_model=no_model), single_owner=single_owner)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_what_a_failed_call_has_grown_is_zeros(
     if by == "hand":
         monkeypatch.setattr(new_memory, "_switch", None)
     with pytest.raises((RuntimeError, IndexError)):
-        _FAILING[name](out := _empty(), lambda *args, **kwargs: operation.call(_space(), args, kwargs))
+        _FAILING[name](out := _empty(), lambda *args, **kwargs: operation.call(_store(), args, kwargs))
     if new_memory.nbytes(shown):
         assert _is_marked(shown) or shown.count_nonzero()
     assert not _is_marked(out)
@@ -109,7 +112,7 @@ def test_integers_that_are_divided_by_zero_leave_zeros(known: Operations, marks:
         operation = known.get(name)
         out = _empty(torch.int64)
         with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-            operation.call(_space(), (_ints(1), _ints(0)), {"out": out})
+            operation.call(_store(), (_ints(1), _ints(0)), {"out": out})
         assert not _is_marked(out)
         with pytest.raises(RuntimeError, match="ZeroDivisionError"):
             operation.function(_ints(1), _ints(0), out=(shown := _empty(torch.int64)))
@@ -124,18 +127,18 @@ def test_memory_that_torch_leaves_unwritten_is_zeros(known: Operations, marks: m
         ("empty_like", (torch.ones(_SIZE),)),
         ("Tensor.new_empty", (x, (_SIZE,))),
         ("Tensor.resize_", (x, _SIZE)),
-        ("Tensor.resize_", (known.get("Tensor.data.__get__").call(_space(), (torch.ones(2),), {}), _SIZE)),
+        ("Tensor.resize_", (known.get("Tensor.data.__get__").call(_store(), (torch.ones(2),), {}), _SIZE)),
         ("resize_as_", (torch.ones(3), torch.ones(_SIZE))),
     ):
-        assert not _is_marked(known.get(name).call(_space(), args, {})), name
+        assert not _is_marked(known.get(name).call(_store(), args, {})), name
     assert x[:2].tolist() == [1, 1]
 
 
 def test_a_single_owner_gets_memory_as_it_is(marks: memoryview) -> None:
     alone = _operations(single_owner=True)
-    assert _is_marked(alone.get("empty").call(_space(), (_SIZE,), {}))
+    assert _is_marked(alone.get("empty").call(_store(), (_SIZE,), {}))
     with pytest.raises((RuntimeError, IndexError)):
-        _FAILING["gather"](out := _empty(), lambda *args, **kwargs: alone.get("gather").call(_space(), args, kwargs))
+        _FAILING["gather"](out := _empty(), lambda *args, **kwargs: alone.get("gather").call(_store(), args, kwargs))
     assert _is_marked(out)
 
 
@@ -153,7 +156,7 @@ def test_operations_that_are_not_given_zeros_write_all_of_their_result(marks: me
     count = 0
     for operation, args, kwargs in _calls(fills):
         with contextlib.suppress(Exception):  # a sample that was made for another operation
-            result = operation.call(_space(), args, kwargs)
+            result = operation.call(_store(), args, kwargs)
             count += 1
             marked |= {operation.name for made in tensors(result) if _is_marked(made)}
     assert marked == set()
@@ -165,14 +168,14 @@ def test_a_backward_writes_all_of_its_gradients_or_has_zeros(marks: memoryview, 
     on_zeros = Counter[bool]()
     for operation, args, kwargs in _calls(lambda name: not name.startswith("tc.") and "backward" not in name):
         leaves = [tensor for tensor in tensors([list(args), kwargs]) if tensor.is_floating_point()]
-        space = _space()
+        store = _store()
         with contextlib.suppress(Exception):
             for leaf in leaves:
                 leaf.requires_grad_()
-            result = [made for made in tensors(operation.call(space, args, kwargs)) if made.requires_grad]
+            result = [made for made in tensors(operation.call(store, args, kwargs)) if made.requires_grad]
             gradients = [torch.ones_like(made) for made in result]
-            known.get("autograd.backward").call(space, (result, gradients), {})
-            on_zeros[space.graphs_on_zeros] += 1
+            known.get("autograd.backward").call(store, (result, gradients), {})
+            on_zeros[store.graphs_on_zeros] += 1
             marked |= {operation.name for leaf in leaves if leaf.grad is not None and _is_marked(leaf.grad)}
     assert marked == set()
     assert min(on_zeros[True], on_zeros[False]) > 200

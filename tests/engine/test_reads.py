@@ -13,9 +13,10 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import inspect
-from tserver.engine.engine import Engine, Lane
+from tserver.engine.engine import Engine
+from tserver.engine.object_store import ObjectStore, Staged
 from tserver.engine.programs import keep_program, run_program
-from tserver.engine.space import Space, Staged
+from tserver.engine.session_queue import SessionQueue
 
 from .apart import Device
 
@@ -23,26 +24,26 @@ HELD = torch.tensor([[1.5, -2.0], [0.0, 4.0]])
 
 
 class Caller:
-    """Sends batches to a lane and takes its replies."""
+    """Sends batches to a queue and takes its replies."""
 
     def __init__(self, engine: Engine) -> None:
-        self.lane: Lane = engine.open_lane()
+        self.queue: SessionQueue = engine.open_queue()
         self.replies: queue.SimpleQueue[pb.BatchReply] = queue.SimpleQueue()
         self._seq = 0
 
     def hold(self, call_id: int, tensor: torch.Tensor) -> None:
         """Put a tensor among what the session holds."""
-        self.lane.run(lambda space: space.objects.__setitem__(call_id, tensor)).result(10.0)
+        self.queue.run(lambda store: store.objects.__setitem__(call_id, tensor)).result(10.0)
 
     def send(self, *names: str, on: int = 1, args: list[pb.Value] | None = None) -> int:
         """Send a batch of calls on a tensor; its number."""
         self._seq += 1
         batch = pb.Batch(seq=self._seq, define_operations=names)
-        self.lane.run(lambda space: None).result(10.0)
-        first = len(self.lane.space.operations)
+        self.queue.run(lambda store: None).result(10.0)
+        first = len(self.queue.store.operations)
         for index in range(len(names)):
             batch.calls.add(operation=first + index, args=[pb.Value(result=on), *(args or [])])
-        self.lane.submit(batch, lambda reply: self.replies.put(pb.BatchReply.FromString(reply)))
+        self.queue.submit(batch, lambda reply: self.replies.put(pb.BatchReply.FromString(reply)))
         return self._seq
 
     def reply(self) -> pb.BatchReply:
@@ -51,7 +52,7 @@ class Caller:
 
     def has_none(self) -> bool:
         """Whether no reply came, though the engine has done all it was given."""
-        self.lane.run(lambda space: None).result(10.0)
+        self.queue.run(lambda store: None).result(10.0)
         time.sleep(0.02)
         return self.replies.empty()
 
@@ -102,7 +103,7 @@ def test_other_sessions_and_later_calls_go_on_while_one_waits(caller: Caller, ap
     caller.send("Tensor.add_", args=[pb.Value(integer=1)])
     assert other.send("Tensor.dim") == other.reply().seq
     assert caller.has_none()
-    assert caller.lane.run(lambda space: float(space.objects[1][0, 0])).result(10.0) == 2.5
+    assert caller.queue.run(lambda store: float(store.objects[1][0, 0])).result(10.0) == 2.5
 
 
 def test_a_failure_while_a_read_waits_ends_the_process(
@@ -227,7 +228,7 @@ def test_a_list_that_no_reply_can_take_is_refused(caller: Caller, device: Device
 
 
 def test_a_staged_copy_is_handed_out_when_it_is_there(caller: Caller, device: Device) -> None:
-    future = caller.lane.run(lambda space: inspect.staged(space, pb.Ref(id=1)))
+    future = caller.queue.run(lambda store: inspect.staged(store, pb.Ref(id=1)))
     assert caller.has_none()
     assert not future.done()
     device.events[0].passed.set()
@@ -238,12 +239,12 @@ def test_a_staged_copy_is_handed_out_when_it_is_there(caller: Caller, device: De
 def test_a_read_within_a_program_is_made_at_once(caller: Caller, device: Device) -> None:
     caller.send("Tensor.item")
 
-    def keep(space: Space) -> object:
+    def keep(store: ObjectStore) -> object:
         message = pb.Program(inputs=1, result=pb.Value(result=2))
         message.calls.add(id=2, args=[pb.Value(result=1)])
-        return run_program(space, keep_program(space, message), torch.tensor(2.5))
+        return run_program(store, keep_program(store, message), torch.tensor(2.5))
 
-    assert caller.lane.run(keep).result(10.0) == 2.5
+    assert caller.queue.run(keep).result(10.0) == 2.5
     assert not device.events
 
 

@@ -15,20 +15,20 @@ from tserver.engine.operations import Operation
 
 
 def test_a_long_batch_stops_at_the_deadline_and_goes_on_where_it_stopped(engine: Engine) -> None:
-    space = engine.open_lane().space
+    store = engine.open_queue().store
     ran: list[int] = []
-    space.operations.append(Operation("count", lambda: ran.append(len(ran))))
+    store.operations.append(Operation("count", lambda: ran.append(len(ran))))
     under_way = BatchRun(pb.Batch(seq=1, calls=[pb.Call() for _ in range(5)]))
     executor = Executor()
     turns = 0
-    while not executor.run(space, under_way, deadline=0.0):
+    while not executor.run(store, under_way, deadline=0.0):
         turns += 1
         assert len(ran) == turns
     assert ran == [0, 1, 2, 3, 4]
 
 
 def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(engine: Engine) -> None:
-    space = engine.open_lane().space
+    store = engine.open_queue().store
     made: list[weakref.ref[torch.Tensor]] = []
     alive: list[int] = []
 
@@ -40,10 +40,10 @@ def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(eng
     def count() -> None:
         alive.append(sum(reference() is not None for reference in made))
 
-    space.operations += [Operation("make", make), Operation("count", count)]
+    store.operations += [Operation("make", make), Operation("count", count)]
     calls = [pb.Call(id=1), pb.Call(operation=1), pb.Call(id=2, frees=[1]), pb.Call(operation=1)]
     under_way = BatchRun(pb.Batch(seq=1, calls=calls, frees=[2]))
-    assert Executor().run(space, under_way, float("inf"))
+    assert Executor().run(store, under_way, float("inf"))
     assert alive == [1, 1]
     assert sum(reference() is not None for reference in made) == 0
     assert not pb.BatchReply.FromString(under_way.encoded_reply()).results
@@ -51,7 +51,7 @@ def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(eng
 
 def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -> None:
     order: list[str] = []
-    long, short = engine.open_lane(), engine.open_lane()
+    long, short = engine.open_queue(), engine.open_queue()
     begun, both = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -59,7 +59,7 @@ def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -
         both.wait(10.0)
         torch.ones(300, 300) @ torch.ones(300, 300)
 
-    long.space.operations.append(Operation("slow", slow))
+    long.store.operations.append(Operation("slow", slow))
     done = threading.Semaphore(0)
 
     def finished(name: str) -> None:
@@ -69,7 +69,7 @@ def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -
     long.submit(pb.Batch(seq=1, calls=[pb.Call() for _ in range(2000)]), lambda reply: finished("long"))
     engine.start()
     assert begun.wait(10.0)
-    short.space.operations.append(Operation("quick", lambda: None))
+    short.store.operations.append(Operation("quick", lambda: None))
     short.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: finished("short"))
     both.set()
     assert done.acquire(timeout=60.0)
@@ -79,7 +79,7 @@ def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -
 
 
 def test_a_defect_of_ours_costs_one_batch_and_not_the_server(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    lane = engine.open_lane()
+    queue = engine.open_queue()
     told: list[pb.BatchReply] = []
     done = threading.Semaphore(0)
 
@@ -91,11 +91,11 @@ def test_a_defect_of_ours_costs_one_batch_and_not_the_server(engine: Engine, mon
         raise AssertionError("a defect")
 
     monkeypatch.setattr(Executor, "_tell_made", broken)
-    lane.submit(pb.Batch(seq=1), finished)
+    queue.submit(pb.Batch(seq=1), finished)
     engine.start()
     assert done.acquire(timeout=10.0)
     monkeypatch.undo()
-    lane.submit(pb.Batch(seq=2), finished)
+    queue.submit(pb.Batch(seq=2), finished)
     assert done.acquire(timeout=10.0)
     engine.stop()
     assert [result.error.reason for result in told[0].results] == ["INTERNAL"]

@@ -9,7 +9,6 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
 from tserver.engine.engine import Engine
-from tserver.front.transfers import begin_upload
 from tserver.session.session import Session
 
 HEADER = service_pb.UploadHeader(id=5, dtype=pb.D_TYPE_FLOAT32, shape=[1000])
@@ -18,11 +17,11 @@ HEADER = service_pb.UploadHeader(id=5, dtype=pb.D_TYPE_FLOAT32, shape=[1000])
 @pytest.mark.parametrize("gives_up", [True, False], ids=["goes away", "stays"])
 def test_a_caller_who_goes_away_before_its_turn_leaves_nothing(engine: Engine, gives_up: bool) -> None:
     # The engine is not started yet: everything waits for its turn.
-    lane = engine.open_lane()
+    queue = engine.open_queue()
 
     async def upload() -> None:
-        session = Session(b"secret", "me", lane, lease_s=60.0, max_unacked_bytes=1 << 20, window=4)
-        begun = asyncio.create_task(begin_upload(session, HEADER))
+        session = Session(b"secret", "me", queue, lease_s=60.0, max_unacked_bytes=1 << 20, window=4)
+        begun = asyncio.create_task(session.begin_upload(HEADER))
         await asyncio.sleep(0)
         if gives_up:
             begun.cancel()
@@ -33,5 +32,5 @@ def test_a_caller_who_goes_away_before_its_turn_leaves_nothing(engine: Engine, g
             assert len((await begun).data) == 4000
 
     asyncio.run(upload())
-    assert lane.run(lambda space: space.uploads.held_bytes).result() == (0 if gives_up else 4000)
+    assert queue.run(lambda store: store.uploads.held_bytes).result() == (0 if gives_up else 4000)
     engine.stop()

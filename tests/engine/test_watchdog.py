@@ -11,7 +11,7 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.operations import Operation
-from tserver.engine.watchdog import Watchdog
+from tserver.engines.watchdog import Watchdog
 
 HANG_S = 0.3
 LONG_S = 20.0
@@ -109,12 +109,12 @@ def test_an_engine_says_which_call_does_not_go_on(
     engine: Engine, told: tuple[list[str], list[bool], threading.Event]
 ) -> None:
     causes, _, hung = told
-    lane = engine.open_lane()
+    queue = engine.open_queue()
     done = threading.Event()
-    lane.space.operations.append(Operation("Tensor.slow", lambda: hung.wait(LONG_S) and None))
+    queue.store.operations.append(Operation("Tensor.slow", lambda: hung.wait(LONG_S) and None))
     engine.start()
     watchdog = watching(engine, told)
-    lane.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: done.set())
+    queue.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: done.set())
     assert done.wait(LONG_S)
     watchdog.stop()
     engine.stop()
@@ -122,16 +122,16 @@ def test_an_engine_says_which_call_does_not_go_on(
 
 
 def test_an_engine_that_is_within_a_call_does_not_keep_its_process_from_stopping(engine: Engine) -> None:
-    lane = engine.open_lane()
+    queue = engine.open_queue()
     begun, over = threading.Event(), threading.Event()
 
     def slow() -> None:
         begun.set()
         over.wait(LONG_S)
 
-    lane.space.operations.append(Operation("Tensor.slow", slow))
+    queue.store.operations.append(Operation("Tensor.slow", slow))
     engine.start()
-    lane.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: None)
+    queue.submit(pb.Batch(seq=1, calls=[pb.Call()]), lambda reply: None)
     assert begun.wait(LONG_S)
     assert not engine.stop(0.01)
     assert engine.at_work() == "Tensor.slow"

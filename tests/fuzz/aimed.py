@@ -1,6 +1,6 @@
 """Calls aimed at tensors that are there: views of views, writes in place, reads, gradients, our own operations.
 
-Knows torch and what a space holds; the strides, sizes and offsets it draws are near the truth or far beyond it.
+Knows torch and what a store holds; the strides, sizes and offsets it draws are near the truth or far beyond it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from operations.lists import words
 from tests.fuzz import damage
 from tests.support.values import Kept
 from tserver.engine.networks import KINDS
+from tserver.engine.object_store import Parts
 from tserver.engine.optimizers import KINDS as OPTIMIZERS
-from tserver.engine.space import Parts
 
 Live = list[tuple[Kept, torch.Tensor]]
 Aimed = tuple[str, list[Any]]

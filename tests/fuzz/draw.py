@@ -1,6 +1,6 @@
 """Sequences of calls, drawn one at a time from samples and from what the session holds by then.
 
-Knows the contract and what a space holds; does not run anything. The same seed draws the same calls as long as the
+Knows the contract and what a store holds; does not run anything. The same seed draws the same calls as long as the
 calls before had the same results.
 """
 

@@ -78,7 +78,7 @@ def main() -> None:
     call = pb.Call(id=5, operation=NAMES.index(_NAME), args=[encode(torch.ones(9))])
     print(f"nothing -> {watched.again([call]).partition(chr(10))[0]}")
     for fault, function in FAULTS.items():
-        initial.OWN_OPERATIONS[_NAME] = function
+        initial.BUILTIN_OPERATIONS[_NAME] = function
         print(f"{fault} -> {watched.again([call]).partition(chr(10))[0]}")
 
 

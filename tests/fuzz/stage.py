@@ -23,8 +23,8 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.config import Config
 from tserver.engine import values
 from tserver.engine.engine import Engine
+from tserver.engine.object_store import Parts
 from tserver.engine.operations import Operation
-from tserver.engine.space import Parts
 
 _M_PERTURB = -6
 _MEMORY_BYTES = 1 << 30
@@ -69,9 +69,9 @@ class Stage:
         self._fence = Fence()
         self._unfenced = values.tensor_from_bytes
         values.tensor_from_bytes = self._place
-        self._lane = self._engine.open_lane()
-        self.objects = self._lane.space.objects
-        self._victim = self._engine.open_lane()
+        self._queue = self._engine.open_queue()
+        self.objects = self._queue.store.objects
+        self._victim = self._engine.open_queue()
         self._marks = self._marks_of_bytes = _marks(MARKS[0], _RUN)
         self._kept: list[torch.Tensor] = []
         self._replies: list[bytes] = []
@@ -89,28 +89,28 @@ class Stage:
         self._libc.mallopt(_M_PERTURB, mark)
         self._marks = _marks(mark, _RUN)
         self._marks_of_bytes = _marks(mark, _RUN_OF_BYTES)
-        self._lane.close()
+        self._queue.close()
         self._turn()
-        self._lane = self._engine.open_lane()
-        self._lane.space.state.load()
-        self.objects = self._lane.space.objects
+        self._queue = self._engine.open_queue()
+        self._queue.store.state.load()
+        self.objects = self._queue.store.objects
         self._seq = 0
         self._kept.clear()
         self._furnish()
         if self._defined:
             # To define more than a thousand names by a batch takes as long as all the calls of a sequence.
-            self._lane.space.operations.extend(self._defined)
+            self._queue.store.operations.extend(self._defined)
             self._submit(pb.Batch(define_contexts=contexts))
         else:
             self._submit(pb.Batch(define_operations=operations, define_contexts=contexts))
-            self._defined = list(self._lane.space.operations)
+            self._defined = list(self._queue.store.operations)
 
     def _furnish(self) -> None:
         """The other session's tensors, with holes between them where freed ones were."""
         secret = torch.frombuffer(bytearray(SECRET * 512), dtype=torch.float32)
         held = [secret[: 2 << (index % 9)].clone() for index in range(54)]
         self._kept = held[::2]
-        self._victim.space.objects.update(enumerate(self._kept, 1))
+        self._victim.store.objects.update(enumerate(self._kept, 1))
 
     def run(self, call: pb.Call) -> pb.BatchReply:
         """Run one call in a batch of its own."""
@@ -119,7 +119,7 @@ class Stage:
     def _submit(self, batch: pb.Batch) -> pb.BatchReply:
         self._seq += 1
         batch.seq = self._seq
-        self._lane.submit(batch, self._replies.append)
+        self._queue.submit(batch, self._replies.append)
         self._turn()
         self._reply = self._replies.pop()
         return pb.BatchReply.FromString(self._reply)
@@ -127,7 +127,7 @@ class Stage:
     def _turn(self) -> None:
         self._engine.ready.get()
         executor = self._engine.executor
-        while self._lane.run_slice(executor, lambda: False):
+        while self._queue.run_slice(executor, lambda: False):
             pass
         executor.leave_mode()
 

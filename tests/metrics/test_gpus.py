@@ -35,7 +35,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpus_are_told_in_tritons_units() -> None:
     samples = {
         (sample.name, sample.labels["gpu_uuid"]): sample.value
-        for family in GpuCollector().collect()
+        for family in GpuCollector(gpu_status).collect()
         for sample in family.samples
     }
     assert samples == {
@@ -51,7 +51,7 @@ def test_gpus_are_told_in_tritons_units() -> None:
 def test_no_gpu_is_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_status() == []
-    assert list(GpuCollector().collect()) == []
+    assert list(GpuCollector(gpu_status).collect()) == []
 
 
 @pytest.mark.cuda

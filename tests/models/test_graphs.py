@@ -15,7 +15,7 @@ from tests.support.serving import ServerProcess
 from tserver.engine.models.description import summarise
 from tserver.engine.models.graphs import GraphedForward, captured_sizes
 from tserver.engine.models.model import Model
-from tserver.engine.streams import take_line
+from tserver.engine.streams import take_pair
 
 RELU = ms.Activation(kind=ms.ACTIVATION_KIND_RELU)
 
@@ -48,11 +48,11 @@ def test_a_graph_gives_what_the_network_gives(rows: int) -> None:
     first, last = linear_of(network), linear_of(network, 2)
     layers = [summarise(6, 5, RELU, has_bias=True), summarise(5, 3, ms.Activation(), has_bias=True)]
     model = Model(layers, [(first.weight, first.bias), (last.weight, last.bias)], torch.float32, device)
-    line = take_line(device)
-    assert line is not None
-    graphed = GraphedForward(model, 8, line)
-    with line.within():
-        line.work.wait_event(model.made)
+    pair = take_pair(device)
+    assert pair is not None
+    graphed = GraphedForward(model, 8, pair)
+    with pair.within():
+        pair.work.wait_event(model.made)
         for _ in range(6):
             inputs = torch.randn(rows, 6, device=device)
             torch.testing.assert_close(graphed(inputs), model.forward(inputs))

@@ -21,10 +21,10 @@ from tests.models.networks import create, forward, linear_of, relu_mlp, specs_of
 from tests.support.raw import Raw, path_of
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, wait_until
-from tserver.engine.models.batching import BatchingConfig
 from tserver.engine.models.description import summarise
-from tserver.engine.models.store import Store
 from tserver.errors import ModelNotReady
+from tserver.models.batching import BatchingConfig
+from tserver.models.store import Store
 
 Code = grpc.StatusCode
 ROWS = torch.linspace(-1, 1, 12).reshape(2, 6)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tensorcompute.v1 import model_service_pb2 as ms
-from tserver.engine.models import requests
-from tserver.engine.models.batching import BatchingConfig, QueuePolicy
-from tserver.engine.models.requests import Request, RequestQueue
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
+from tserver.models import requests
+from tserver.models.batching import BatchingConfig, QueuePolicy
+from tserver.models.requests import Request, RequestQueue
 
 LONG_US = 60_000_000
 

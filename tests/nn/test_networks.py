@@ -176,6 +176,6 @@ def test_a_wrong_description_is_refused_with_a_remedy(layers: Any, error: type[E
 
 def test_forward_refuses_what_is_no_network_or_tensor() -> None:
     with pytest.raises(TypeError, match="network is a int"):
-        networks.OWN_OPERATIONS["tc.forward"](3, torch.ones(1))
+        networks.BUILTIN_OPERATIONS["tc.forward"](3, torch.ones(1))
     with pytest.raises(TypeError, match="input is a list"):
-        networks.OWN_OPERATIONS["tc.forward"](networks.build([]), [1.0])
+        networks.BUILTIN_OPERATIONS["tc.forward"](networks.build([]), [1.0])

@@ -188,7 +188,7 @@ def test_lbfgs_is_refused_with_a_reason(tc: Any) -> None:
 def test_the_server_refuses_kinds_and_options_that_it_does_not_know() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     group = {"params": [parameter]}
-    make = optimizers.OWN_OPERATIONS["tc.optimizer"]
+    make = optimizers.BUILTIN_OPERATIONS["tc.optimizer"]
     with pytest.raises(ValueError, match="no optimiser 'Adm'; did you mean 'Adam'"):
         make("Adm", [group], {})
     with pytest.raises(TypeError, match="unexpected keyword argument 'differentiable'"):
@@ -198,9 +198,9 @@ def test_the_server_refuses_kinds_and_options_that_it_does_not_know() -> None:
     with pytest.raises(TypeError, match="kind is a int"):
         make(3, [group], {})
     with pytest.raises(TypeError, match=r"give what tc\.optimizer returned"):
-        optimizers.OWN_OPERATIONS["tc.optimizer_step"](parameter, [])
+        optimizers.BUILTIN_OPERATIONS["tc.optimizer_step"](parameter, [])
     with pytest.raises(ValueError, match="options for 2 groups, but there are 1"):
-        optimizers.OWN_OPERATIONS["tc.optimizer_step"](make("SGD", [group], {}), [{}, {}])
+        optimizers.BUILTIN_OPERATIONS["tc.optimizer_step"](make("SGD", [group], {}), [{}, {}])
 
 
 def _a_larger_parameter(parameter: Any, state: list[Any]) -> None:

@@ -9,52 +9,52 @@ import numpy as np
 from tserver.engine import cost
 from tserver.engine.extents import check_out, check_sizes_of
 from tserver.engine.memory import check_factory
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space
 
 
-def apply_operation(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def apply_operation(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The result of an operation. New tensors go to the default device, and are within memory and quota.
 
     Raises: whatever the function raises, torch.OutOfMemoryError, Exhausted.
     """
-    if operation.is_factory and space.default_device is not None and kwargs.get("device") is None:
+    if operation.is_factory and store.default_device is not None and kwargs.get("device") is None:
         try:
-            return _apply(space, operation, args, {**kwargs, "device": space.default_device})
+            return _apply(store, operation, args, {**kwargs, "device": store.default_device})
         except TypeError:
             # To quote the arguments that do not fit is torch's; the device is none of them.
-            operation.call(space, args, kwargs)
+            operation.call(store, args, kwargs)
             raise
-    return _apply(space, operation, args, kwargs)
+    return _apply(store, operation, args, kwargs)
 
 
-def _apply(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     if operation.allocates:
         check_factory(operation.name, operation.function, args, kwargs)
     out = kwargs.get("out")
     if out is not None:
         check_out(args, kwargs)
     writes = False
-    if space.watched:
+    if store.watched:
         # What the calls of a program write is not looked at one by one.
         writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
-        space.settle(writes=writes)
-    if space.has_giants:
+        store.settle(writes=writes)
+    if store.has_giants:
         cost.check(operation.name, args, kwargs)
-    if space.has_meta:
-        result = call_on_one_device(space, operation, args, kwargs)
+    if store.has_meta:
+        result = call_on_one_device(store, operation, args, kwargs)
     else:
-        result = operation.call(space, args, kwargs)
+        result = operation.call(store, args, kwargs)
     if out is not None:
         check_sizes_of(out)
     if result is NotImplemented:
         raise unsupported(operation.name, args)
-    if operation.stretches and not space.has_giants and cost.is_giant(result):
-        space.meet_giant()
-    if space.max_bytes:
+    if operation.stretches and not store.has_giants and cost.is_giant(result):
+        store.meet_giant()
+    if store.max_bytes:
         elsewhere = writes and (result is None or operation.name.startswith("tc.run"))
-        space.charge(operation.name, result, elsewhere=elsewhere)
+        store.charge(operation.name, result, elsewhere=elsewhere)
     return result
 
 

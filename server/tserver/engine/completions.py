@@ -1,6 +1,6 @@
 """Threads that wait for the device, so that the engine's thread need not.
 
-There is one for each line of the device (streams.py), started when it is first needed: what is on one line arrives in
+There is one for each pair of the device (streams.py), started when it is first needed: what is on one pair arrives in
 order, so whoever is behind waits for nothing that is not before it.
 """
 
@@ -28,19 +28,19 @@ _Entry = tuple[Sequence[Awaited], Callable[[], None]]
 
 
 class Completions:
-    """What is done when something has arrived, in the order given for each line."""
+    """What is done when something has arrived, in the order given for each pair."""
 
     def __init__(self, on_fatal: Callable[[str], None]) -> None:
         self._on_fatal = on_fatal
         self._queues: dict[int, queue.SimpleQueue[_Entry | None]] = {}
         self._threads: list[threading.Thread] = []
 
-    def put(self, line: int, awaited: Sequence[Awaited], finish: Callable[[], None]) -> None:
-        """Call `finish` when all is there, on the line's thread, behind what was put before. From the engine's."""
-        found = self._queues.get(line)
+    def put(self, pair: int, awaited: Sequence[Awaited], finish: Callable[[], None]) -> None:
+        """Call `finish` when all is there, on the pair's thread, behind what was put before. From the engine's."""
+        found = self._queues.get(pair)
         if found is None:
-            found = self._queues[line] = queue.SimpleQueue()
-            thread = threading.Thread(target=self._loop, args=(found,), name=f"arrivals-{line}", daemon=True)
+            found = self._queues[pair] = queue.SimpleQueue()
+            thread = threading.Thread(target=self._loop, args=(found,), name=f"arrivals-{pair}", daemon=True)
             self._threads.append(thread)
             thread.start()
         found.put((awaited, finish))

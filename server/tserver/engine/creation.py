@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tserver.engine import streams, transfers
-from tserver.engine.space import Space
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.values import Packed
 
 
@@ -45,7 +45,7 @@ def new_tensor(*args: Any, **kwargs: Any) -> Tensor:
     return create(*(argument.array if isinstance(argument, Packed) else argument for argument in args), **kwargs)
 
 
-def constructed(space: Space, name: str, *args: Any, **kwargs: Any) -> Tensor:
+def constructed(store: ObjectStore, name: str, *args: Any, **kwargs: Any) -> Tensor:
     """torch.Tensor, FloatTensor and their kin, called with these arguments; zeros where they leave memory as it is.
 
     torch.Tensor puts what it makes where the session's new tensors go.
@@ -63,7 +63,7 @@ def constructed(space: Space, name: str, *args: Any, **kwargs: Any) -> Tensor:
         made = make(*args, **kwargs)
         if not _is_data(given):
             made.zero_()
-    where = space.default_device
+    where = store.default_device
     return made if name != "Tensor" or where is None or kwargs.get("device") is not None else made.to(where)
 
 

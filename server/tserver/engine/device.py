@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import platform
 import resource
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.errors import InvalidArgument
+
+Device = torch.device
 
 # Memory that is never given to tensors, so that gRPC and the interpreter can still allocate when tensors cannot.
 RESERVE_BYTES = 512 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceStatus:
-    """A device and its memory, in bytes, at one moment."""
-
-    name: str
-    description: str
-    total_bytes: int
-    free_bytes: int
-    allocated_bytes: int
 
 
 def choose_device(wish: str) -> torch.device:
@@ -85,18 +76,24 @@ def free_bytes(device: torch.device) -> int:
     return max(0, _available_bytes() - RESERVE_BYTES)
 
 
-def device_status(host_allocated: int = 0) -> list[DeviceStatus]:
-    """Every device of the process, CUDA first; what tensors take on the host is for the caller to say."""
+def device_status(host_allocated: int = 0) -> list[ts.DeviceInfo]:
+    """Every device and its memory now, CUDA first; what tensors take on the host is for the caller to say."""
     found = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
-            found.append(DeviceStatus(f"cuda:{index}", name, total, free, torch.cuda.memory_allocated(index)))
+            found.append(_info(f"cuda:{index}", name, total, free, torch.cuda.memory_allocated(index)))
     total = _total_bytes()
     description = platform.processor() or platform.machine()
-    found.append(DeviceStatus("cpu", description, total, _available_bytes(), host_allocated))
+    found.append(_info("cpu", description, total, _available_bytes(), host_allocated))
     return found
+
+
+def _info(name: str, description: str, total: int, free: int, allocated: int) -> ts.DeviceInfo:
+    return ts.DeviceInfo(
+        name=name, description=description, total_bytes=total, free_bytes=free, allocated_bytes=allocated
+    )
 
 
 def _meminfo(field: str) -> int:

@@ -1,4 +1,4 @@
-"""Runs the calls of one batch on one space, in order, in slices.
+"""Runs the calls of one batch on one store, in order, in slices.
 
 A failed call poisons its result; calls that need it are skipped with the same root error; all others go on. Nothing
 here waits, and nothing here knows who asked.
@@ -19,9 +19,9 @@ from tserver.engine.extents import mend
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
+from tserver.engine.object_store import FIRST_SERVER_ID, Failed, ObjectStore, Parts
 from tserver.engine.operations import Operation, UnknownOperation
 from tserver.engine.reads import Deferred
-from tserver.engine.space import FIRST_SERVER_ID, Failed, Parts, Space
 from tserver.engine.values import Elements, Packed, decode, describe, encode
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, TooLarge, UnknownId
 
@@ -106,14 +106,16 @@ class Executor:
         self._mode: Mode | None = None
         # The run whose call is being executed, for warnings that torch gives meanwhile.
         self.current: BatchRun | None = None
+        # By which it is seen that work goes on: jobs, and parts of such.
+        self.steps = 0
         # For the metrics: read from any thread, only growing.
         self.batches = self.calls = 0
         self.failures: dict[str, int] = {}
 
-    def run(self, space: Space, run: BatchRun, deadline: float) -> bool:
+    def run(self, store: ObjectStore, run: BatchRun, deadline: float) -> bool:
         """Run calls until the batch ends or the deadline (time.perf_counter) passes; True if the batch ended."""
-        objects = space.objects
-        operations = space.operations if run.operations is None else run.operations
+        objects = store.objects
+        operations = store.operations if run.operations is None else run.operations
         clock = time.perf_counter
         self.current = run
         try:
@@ -125,8 +127,8 @@ class Executor:
                         objects.pop(call_id, None)
                 if parts := call.free_parts:
                     for ref in parts:
-                        space.free(ref)
-                self._call(space, run, call, operations)
+                        store.free(ref)
+                self._call(store, run, call, operations)
                 run.index += 1
                 if clock() > deadline and run.index < run.count:
                     return False
@@ -135,21 +137,21 @@ class Executor:
         for call_id in run.frees:
             objects.pop(call_id, None)
         for ref in run.parts:
-            space.free(ref)
-        self._tell_made(space, run)
+            store.free(ref)
+        self._tell_made(store, run)
         self.batches += 1
         self.calls += run.index
         return True
 
     def leave_mode(self) -> None:
-        """Back to the default modes, before another session's turn."""
+        """Back to the default modes, before another session's calls."""
         if self._mode is not None:
             self._mode.leave()
             self._mode = None
 
-    def _call(self, space: Space, run: BatchRun, call: pb.Call, operations: list[Operation]) -> None:
+    def _call(self, store: ObjectStore, run: BatchRun, call: pb.Call, operations: list[Operation]) -> None:
         call_id = call.id
-        objects = space.objects
+        objects = store.objects
         operation: Operation | None = None
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -166,15 +168,15 @@ class Executor:
                 if call_id >= FIRST_SERVER_ID and run.operations is None:
                     raise InvalidArgument(f"id {call_id} is not below 2^48; larger ids are made by the server")
             if call.context or self._mode is not None:
-                self._set_mode(space, call.context)
+                self._set_mode(store, call.context)
             direct = operation.is_direct
             for value in call.args[:]:
                 # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
                 if call_ref := value.result:
                     found = objects.get(call_ref)
-                    args.append(found if isinstance(found, Tensor) else space.whole(call_ref))
+                    args.append(found if isinstance(found, Tensor) else store.whole(call_ref))
                 else:
-                    argument = decode(space, value)
+                    argument = decode(store, value)
                     if argument.__class__ is Packed and not operation.takes_packed:
                         argument = argument.array.tolist()
                     args.append(argument)
@@ -182,19 +184,19 @@ class Executor:
                 for entry in entries:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
-                    kwargs[entry.name] = decode(space, entry.value)
-            if direct and not space.watched and (not kwargs or "out" not in kwargs):
+                    kwargs[entry.name] = decode(store, entry.value)
+            if direct and not store.watched and (not kwargs or "out" not in kwargs):
                 result = operation.function(*args, **kwargs) if kwargs else operation.function(*args)
                 if result is NotImplemented:
                     raise unsupported(operation.name, args)
             else:
-                result = apply_operation(space, operation, args, kwargs)
+                result = apply_operation(store, operation, args, kwargs)
         except CallFailed as skipped:
-            self._tell_error(space, run, call, operation, kwargs, skipped.error)
+            self._tell_error(store, run, call, operation, kwargs, skipped.error)
             return
         except Exception as error:
             mend(args, kwargs)
-            self._tell_error(space, run, call, operation, kwargs, _error(run, call, operation, error))
+            self._tell_error(store, run, call, operation, kwargs, _error(run, call, operation, error))
             return
         if isinstance(result, Tensor):
             if call_id:
@@ -204,28 +206,28 @@ class Executor:
                     if argument is result:
                         run.same[call_id] = call.args[_position(args, result)]
                         break
-                space.peak_results = max(space.peak_results, len(objects))
+                store.peak_results = max(store.peak_results, len(objects))
         elif result is not None or call_id:
-            self._tell_value(space, run, call, operation, result)
+            self._tell_value(store, run, call, operation, result)
 
-    def _set_mode(self, space: Space, context: int) -> None:
-        wanted = space.mode(context)
+    def _set_mode(self, store: ObjectStore, context: int) -> None:
+        wanted = store.mode(context)
         if wanted is not self._mode:
             self.leave_mode()
             if wanted is not None:
                 wanted.enter()
                 self._mode = wanted
 
-    def _tell_value(self, space: Space, run: BatchRun, call: pb.Call, operation: Operation, result: Any) -> None:
+    def _tell_value(self, store: ObjectStore, run: BatchRun, call: pb.Call, operation: Operation, result: Any) -> None:
         encoder = replies.BY_CLASS.get(result.__class__)
         if encoder is not None:
             value = encoder(result)
-            if len(value) <= space.reply_room:
-                space.reply_room -= len(value)
+            if len(value) <= store.reply_room:
+                store.reply_room -= len(value)
                 run.told.append(replies.result_field(run.index, value))
                 return
         elif result.__class__ is Deferred:
-            self._tell_later(space, run, call, operation, result)
+            self._tell_later(store, run, call, operation, result)
             return
         told = run.reply.results.add(call_index=run.index)
         try:
@@ -236,27 +238,29 @@ class Executor:
             kind = result.__class__
             if kind is not float and kind is not int and kind is not bool:
                 size = len(result.data) if kind is Elements else told.ByteSize()
-                if size > space.reply_room:
+                if size > store.reply_room:
                     raise _no_room(operation, size)
-                space.reply_room -= size
+                store.reply_room -= size
         except Exception as error:
             # What a call returned may be what no message can say: an error of that call, and not of the batch.
             del run.reply.results[-1]
-            self._tell_error(space, run, call, operation, {}, _error(run, call, operation, error))
+            self._tell_error(store, run, call, operation, {}, _error(run, call, operation, error))
             return
         if held:
             kept: Any = result
             if isinstance(result, (tuple, list, dict)):
                 kept = Parts(result)
-            space.objects[call.id] = kept
+            store.objects[call.id] = kept
 
-    def _tell_later(self, space: Space, run: BatchRun, call: pb.Call, operation: Operation, result: Deferred) -> None:
+    def _tell_later(
+        self, store: ObjectStore, run: BatchRun, call: pb.Call, operation: Operation, result: Deferred
+    ) -> None:
         """Take note of a call that is told of when its elements have arrived. Room in the reply is taken now."""
-        if result.size_bytes > space.reply_room:
+        if result.size_bytes > store.reply_room:
             refusal = _no_room(operation, result.size_bytes)
-            self._tell_error(space, run, call, operation, {}, _error(run, call, operation, refusal))
+            self._tell_error(store, run, call, operation, {}, _error(run, call, operation, refusal))
             return
-        space.reply_room -= result.size_bytes
+        store.reply_room -= result.size_bytes
         run.deferred.append((run.index, call.id, operation, result))
 
     def complete(self, run: BatchRun) -> None:
@@ -278,7 +282,7 @@ class Executor:
 
     def _tell_error(
         self,
-        space: Space,
+        store: ObjectStore,
         run: BatchRun,
         call: pb.Call,
         operation: Operation | None,
@@ -287,20 +291,20 @@ class Executor:
     ) -> None:
         """Tell of a failed or skipped call, and let those that need its result know."""
         self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
-        space.reply_room -= len(error.message)
-        if space.reply_room < 0:
+        store.reply_room -= len(error.message)
+        if store.reply_room < 0:
             error.message = error.message[:100]
         told = run.reply.results.add(call_index=run.index, error=error)
         if operation is not None:
             # An argument that could not be decoded is not among kwargs, but may be the very target.
             given = {entry.name: kwargs.get(entry.name, True) for entry in call.kwargs}
             told.lost_effect = operation.changes(given)
-        if call.id and error.reason != "DUPLICATE_ID" and call.id not in space.objects:
-            space.objects[call.id] = Failed(error)
+        if call.id and error.reason != "DUPLICATE_ID" and call.id not in store.objects:
+            store.objects[call.id] = Failed(error)
 
-    def _tell_made(self, space: Space, run: BatchRun) -> None:
+    def _tell_made(self, store: ObjectStore, run: BatchRun) -> None:
         """Describe every tensor of the batch that is still held."""
-        objects = space.objects
+        objects = store.objects
         for call_id, index in run.made.items():
             tensor = objects.get(call_id)
             if not isinstance(tensor, Tensor):

@@ -62,5 +62,5 @@ def trunc_normal_(
     return torch.nn.init.trunc_normal_(tensor, mean, std, a, b, generator)
 
 
-OWN_OPERATIONS: dict[str, Callable[..., Any]] = {"tc.trunc_normal_": trunc_normal_}
+BUILTIN_OPERATIONS: dict[str, Callable[..., Any]] = {"tc.trunc_normal_": trunc_normal_}
 """What the engine adds to torch's operations."""

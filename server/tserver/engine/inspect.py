@@ -12,9 +12,9 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import streams
 from tserver.engine.device import check_device
 from tserver.engine.dtypes import DTYPE_CODES
-from tserver.engine.memory import check_bytes
+from tserver.engine.memory import check_host_bytes
+from tserver.engine.object_store import ObjectStore, Staged
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space, Staged
 from tserver.engine.transfers import bring, send
 from tserver.engine.uploads import Upload
 from tserver.engine.values import bytes_of, checked_nbytes, describe, dtype_of, read, tensor_from_bytes
@@ -33,9 +33,9 @@ def read_inline(tensor: torch.Tensor) -> pb.TensorData:
     return pb.TensorData(dtype=DTYPE_CODES[tensor.dtype], shape=tensor.shape, data=read(tensor))
 
 
-def stage(space: Space, tensor: torch.Tensor) -> Staged:
+def stage(store: ObjectStore, tensor: torch.Tensor) -> Staged:
     """The elements of a tensor as they are now, on the host: copied there, or lent by a tensor that is there."""
-    check_bytes("the copy that is sent", tensor.numel() * tensor.itemsize, torch.device("cpu"))
+    check_host_bytes("the copy that is sent", tensor.numel() * tensor.itemsize)
     code, shape = DTYPE_CODES[tensor.dtype], list(tensor.shape)
     if streams.runs_apart(tensor):
         arrival = bring(tensor)
@@ -47,32 +47,34 @@ def stage(space: Space, tensor: torch.Tensor) -> Staged:
         # These have no version, by which an unexpected write would be noticed.
         return Staged(code, shape, data.copy())
     lent = Staged(code, shape, data, tensor.detach())
-    space.lend(lent)
+    store.lend(lent)
     return lent
 
 
-def staged(space: Space, ref: pb.Ref) -> Staged:
+def staged(store: ObjectStore, ref: pb.Ref) -> Staged:
     """What a download sends: a copy that was staged before, or one made now.
 
     Raises: UnknownId, CallFailed, InvalidArgument, Exhausted.
     """
-    found = space.part(ref)
+    found = store.part(ref)
     if isinstance(found, Staged):
         return found
     if not isinstance(found, torch.Tensor):
         raise InvalidArgument(f"id {ref.id} is not a tensor but a {type(found).__name__}")
     try:
-        return stage(space, found)
+        return stage(store, found)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
 
 
-def get_tensor(space: Space, request: ts.GetTensorRequest, max_data_bytes: int | None = None) -> ts.GetTensorResponse:
+def get_tensor(
+    store: ObjectStore, request: ts.GetTensorRequest, max_data_bytes: int | None = None
+) -> ts.GetTensorResponse:
     """Describe a tensor, with its elements and its text if asked for. Raises: TooLarge."""
-    tensor = space.tensor(request.tensor)
+    tensor = store.tensor(request.tensor)
     response = ts.GetTensorResponse(tensor=description(tensor, request.tensor))
     if request.include_data:
-        check_size(tensor, max_data_bytes or space.max_inline_bytes)
+        check_size(tensor, max_data_bytes or store.max_inline_bytes)
         response.data.CopyFrom(read_inline(tensor))
     if request.include_text:
         response.text = repr(tensor)
@@ -84,12 +86,12 @@ def bounded(operation: Operation, max_bytes: int, *, keep: bool) -> Operation:
     is those elements.
     """
 
-    def run(space: Space, *args: Any) -> torch.Tensor | pb.TensorData:
-        result = operation.call(space, args, {})
+    def run(store: ObjectStore, *args: Any) -> torch.Tensor | pb.TensorData:
+        result = operation.call(store, args, {})
         check_size(result, max_bytes)
         return result if keep else read_inline(result)
 
-    return Operation(operation.name, run, needs_space=True)
+    return Operation(operation.name, run, needs_store=True)
 
 
 def check_size(tensor: torch.Tensor, max_bytes: int) -> None:
@@ -99,17 +101,17 @@ def check_size(tensor: torch.Tensor, max_bytes: int) -> None:
         raise TooLarge(f"the tensor has {size} bytes, a message carries {max_bytes}; use Download for one that is kept")
 
 
-def list_tensors(space: Space, request: ts.ListTensorsRequest) -> Generator[None, None, ts.ListTensorsResponse]:
+def list_tensors(store: ObjectStore, request: ts.ListTensorsRequest) -> Generator[None, None, ts.ListTensorsResponse]:
     """One page of the tensors of a session, in pieces. The token is the name of the last tensor of the page before."""
     limit = min(request.page_size or 1000, 1000)
     after = _token(request.page_token)
-    totals = yield from space.count()
+    totals = yield from store.count()
     response = ts.ListTensorsResponse(
         total_tensors=totals.tensors,
-        total_bytes=totals.held_bytes + space.uploads.held_bytes,
-        peak_results=space.peak_results,
+        total_bytes=totals.held_bytes + store.uploads.held_bytes,
+        peak_results=store.peak_results,
     )
-    for ref, tensor in space.tensors(after):
+    for ref, tensor in store.tensors(after):
         if len(response.tensors) == limit:
             last = response.tensors[-1].id
             response.next_page_token = ".".join(map(str, (last.id, *last.path)))
@@ -125,16 +127,16 @@ def _token(token: str) -> tuple[int, ...]:
         raise InvalidArgument(f"page_token {token[:100]!r} was not given by this server; begin without one") from None
 
 
-def free_tensors(space: Space, request: ts.FreeTensorsRequest) -> ts.FreeTensorsResponse:
+def free_tensors(store: ObjectStore, request: ts.FreeTensorsRequest) -> ts.FreeTensorsResponse:
     """Let tensors go. Raises: UnknownId naming those that are not held, when the others are gone."""
-    unknown = [ref for ref in request.tensors if not space.free(ref)]
+    unknown = [ref for ref in request.tensors if not store.free(ref)]
     if unknown:
         names = ", ".join(str(ref.id) + (f" part {list(ref.path)}" if ref.path else "") for ref in unknown[:10])
         raise UnknownId(f"{len(unknown)} of {len(request.tensors)} tensors are not held by this session: id {names}")
     return ts.FreeTensorsResponse(freed=len(request.tensors))
 
 
-def begin_upload(space: Space, header: ts.UploadHeader) -> Upload:
+def begin_upload(store: ObjectStore, header: ts.UploadHeader) -> Upload:
     """Memory for an upload. From any thread, where the session has no quota.
 
     Raises: InvalidArgument, Exhausted before it is taken.
@@ -143,22 +145,24 @@ def begin_upload(space: Space, header: ts.UploadHeader) -> Upload:
     size = checked_nbytes(shape, dtype)
     what = f"an upload of shape {shape}"
     try:
-        check_bytes(what, size, torch.device("cpu"))
+        check_host_bytes(what, size)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
-    return space.begin_upload(what, header.id, dtype, shape, size)
+    return store.begin_upload(what, header.id, dtype, shape, size)
 
 
-def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default_device: str) -> pb.TensorMeta | None:
+def finish_upload(
+    store: ObjectStore, header: ts.UploadHeader, upload: Upload, default_device: str
+) -> pb.TensorMeta | None:
     """Keep an upload that is complete, or make a tensor of it at once and describe that.
 
     Raises: AlreadyExists, InvalidArgument, Exhausted.
     """
     if not header.create_tensor:
-        space.uploads.name(upload)
+        store.uploads.name(upload)
         upload.complete = True
         return None
-    space.uploads.drop(upload)
+    store.uploads.drop(upload)
     if header.device:
         check_device(header.device)
     try:
@@ -168,6 +172,6 @@ def finish_upload(space: Space, header: ts.UploadHeader, upload: Upload, default
         tensor = host.to(device) if apart is None else send(host, apart)
     except torch.OutOfMemoryError as error:
         raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
-    call_id = space.new_server_id()
-    space.keep(call_id, tensor)
+    call_id = store.new_server_id()
+    store.keep(call_id, tensor)
     return description(tensor, pb.Ref(id=call_id))

@@ -5,15 +5,17 @@ A factory is first run on torch's meta device, which computes shape and dtype an
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from tserver.engine.device import free_bytes
 from tserver.engine.failures import is_memory_refused
+from tserver.errors import Exhausted
 
 # Below this many elements a factory's result is small beside the reserve; it is not worth a dry run.
 _SMALL_ELEMENTS = 1 << 22
@@ -63,6 +65,22 @@ def check_bytes(what: str, wanted: int, device: torch.device) -> None:
         raise torch.OutOfMemoryError(
             f"{what} needs {wanted} bytes, but {device} has {free} bytes free; free tensors or ask for less"
         )
+
+
+def check_host_bytes(what: str, wanted: int) -> None:
+    """The same for the memory of the host."""
+    check_bytes(what, wanted, torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def telling_of_memory() -> Iterator[None]:
+    """What torch and Python say of memory that ran out, as what callers are told. Raises: Exhausted."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise Exhausted(str(error) or "the memory of the host is full", reason="OUT_OF_MEMORY") from error
+        raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import torch._tensor_str as tensor_str
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPES
-from tserver.engine.streams import Line, take_line
+from tserver.engine.streams import StreamPair, take_pair
 from tserver.errors import InvalidArgument
 
 
@@ -63,7 +63,7 @@ class ProcessState:
     the host.
     """
 
-    __slots__ = ("_cuda", "_device", "_dtype", "_print_options", "_random", "line")
+    __slots__ = ("_cuda", "_device", "_dtype", "_print_options", "_random", "pair")
 
     def __init__(self, device: torch.device) -> None:
         fresh = torch.Generator()
@@ -72,7 +72,7 @@ class ProcessState:
         self._cuda: list[torch.Tensor] | None = None
         self._device = device
         # Where the session's work runs; None before its first turn, and where work is done at once.
-        self.line: Line | None = None
+        self.pair: StreamPair | None = None
         self._dtype = torch.float32
         self._print_options = copy.copy(_DEFAULT_PRINT_OPTIONS)
 
@@ -80,10 +80,10 @@ class ProcessState:
         """Put this session's state in place."""
         torch.default_generator.set_state(self._random)
         if torch.cuda.is_initialized():
-            if self.line is None:
-                self.line = take_line(self._device)
-            if self.line is not None:
-                self.line.enter()
+            if self.pair is None:
+                self.pair = take_pair(self._device)
+            if self.pair is not None:
+                self.pair.enter()
             if self._cuda is None:
                 seed = torch.default_generator.initial_seed()
                 for generator in torch.cuda.default_generators:

@@ -321,5 +321,5 @@ def _tensor(kind: str, name: str, value: Any, shape: str) -> Tensor:
     return value
 
 
-OWN_OPERATIONS: dict[str, Callable[..., Any]] = {"tc.network": build, "tc.forward": forward}
+BUILTIN_OPERATIONS: dict[str, Callable[..., Any]] = {"tc.network": build, "tc.forward": forward}
 """What the engine adds to torch's operations."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from tserver.engine.extents import tensors_in
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
-from tserver.engine.space import Space
 
 # They look at shapes or types of the other operand, copy from one device to another, or take each tensor by itself.
 ANY_DEVICES = frozenset(
@@ -70,7 +70,7 @@ FROM_THE_HOST = frozenset(
 )
 
 
-def call_on_one_device(space: Space, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def call_on_one_device(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The result of an operation of a session that has met the meta device.
 
     Raises: RuntimeError in torch's words where operands are on it and on another.
@@ -78,18 +78,18 @@ def call_on_one_device(space: Space, operation: Operation, args: list[Any], kwar
     name = operation.name
     if name in ANY_DEVICES or operation.allocates or name.startswith(("tc.optimizer", "tc.network", "tc.run")):
         # A program looks at each of its calls.
-        return operation.call(space, args, kwargs)
+        return operation.call(store, args, kwargs)
     operands = list(tensors_in([args, kwargs]))
     for value in args:
         operands += getattr(value, "held_tensors", tuple)()
     without_elements = [tensor for tensor in operands if tensor.is_meta]
     if not without_elements:
-        return operation.call(space, args, kwargs)
-    models_device = space.default_device or torch.device("cpu")
+        return operation.call(store, args, kwargs)
+    models_device = store.default_device or torch.device("cpu")
     other = models_device if name == "tc.model_forward" else _other_device(operation, operands, args, kwargs)
     if other is not None:
         raise RuntimeError(_words(without_elements[0].device, other))
-    result = operation.call(space, args, kwargs)
+    result = operation.call(store, args, kwargs)
     for tensor in tensors_in(result):
         if not tensor.is_meta:
             raise RuntimeError(_words(without_elements[0].device, tensor.device))

@@ -47,8 +47,8 @@ class Operation:
     allocates: bool = False
     # Its result may be a view of many more elements than there are (cost.py).
     stretches: bool = False
-    # The session's space is the first argument.
-    needs_space: bool = False
+    # The session's store is the first argument.
+    needs_store: bool = False
     # A packed sequence is passed as it is, not as a list.
     takes_packed: bool = False
     # It may leave memory of its result unwritten, which is zeros then.
@@ -67,17 +67,17 @@ class Operation:
 
     def settle(self) -> None:
         """Work out what follows from the other fields."""
-        self.is_plain = not (self.is_factory or self.allocates or self.stretches or self.needs_space)
+        self.is_plain = not (self.is_factory or self.allocates or self.stretches or self.needs_store)
         self.is_direct = self.is_plain and not self.on_zeros
 
-    def call(self, space: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What the function returns; it is given the space where it needs one."""
-        if self.needs_space:
-            args = (space, *args)
-        if self.on_zeros and (space.graphs_on_zeros or self.name not in BACKWARD):
+    def call(self, store: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the function returns; it is given the store where it needs one."""
+        if self.needs_store:
+            args = (store, *args)
+        if self.on_zeros and (store.graphs_on_zeros or self.name not in BACKWARD):
             result = on_zeros(self.function, args, kwargs)
             if has_graph(result):
-                space.graphs_on_zeros = True
+                store.graphs_on_zeros = True
             return result
         if self.grows_on_zeros and kwargs.get("out") is not None:
             return on_zeros(self.function, args, kwargs)

@@ -209,7 +209,7 @@ def _optimizer(value: Any) -> Optimizer:
     return value
 
 
-OWN_OPERATIONS: dict[str, Callable[..., Any]] = {
+BUILTIN_OPERATIONS: dict[str, Callable[..., Any]] = {
     "tc.optimizer": make,
     "tc.optimizer_describe": lambda optimizer: _optimizer(optimizer).describe(),
     "tc.optimizer_step": lambda optimizer, updates: _optimizer(optimizer).step(updates),

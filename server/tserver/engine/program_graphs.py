@@ -1,6 +1,6 @@
-"""Programs on CUDA as graphs: run call by call a few times, then recorded, then replayed where that is faster.
+"""Programs on CUDA as graphs: run call by call a few times, then captured, then replayed where that is faster.
 
-Only what is known to be recordable is recorded (RECORDABLE): calls that make new tensors of what they read, draw no
+Only what is known to be capturable is captured (CAPTURABLE): calls that make new tensors of what they read, draw no
 numbers and look at no elements. A graph is kept for each form of the inputs: shapes, strides, dtypes and plain values.
 Small inputs are copied to where the graph reads; of large ones the very memory belongs to the form. Outputs are copied
 out. Where an output is a view of an input or of another output, or anybody wants gradients, or a quota counts memory,
@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tserver.engine import recording
+from tserver.engine import graph_capture
 from tserver.engine.failures import is_device_lost
-from tserver.engine.streams import Line
+from tserver.engine.streams import StreamPair
 
 log = logging.getLogger("tserver.engine")
 
@@ -44,14 +44,14 @@ std sub subtract sum t tanh tanhshrink transpose true_divide unsqueeze var view
 __abs__ __add__ __ge__ __gt__ __le__ __lt__ __matmul__ __mul__ __neg__ __pow__ __radd__ __rmatmul__ __rmul__
 __rpow__ __rsub__ __rtruediv__ __sub__ __truediv__ T.__get__ mT.__get__
 """
-RECORDABLE = frozenset(_NAMES.split())
+CAPTURABLE = frozenset(_NAMES.split())
 _PLAIN = (int, float, bool, str, type(None), torch.dtype)
 
 
-def is_recordable(name: str, constants: Sequence[Any]) -> bool:
-    """Whether calls of an operation can be recorded, with these constants among the arguments."""
+def is_capturable(name: str, constants: Sequence[Any]) -> bool:
+    """Whether calls of an operation can be captured, with these constants among the arguments."""
     bare = name.removeprefix("Tensor.").removeprefix("nn.functional.")
-    return bare in RECORDABLE and all(isinstance(value, _PLAIN) for value in constants)
+    return bare in CAPTURABLE and all(isinstance(value, _PLAIN) for value in constants)
 
 
 class _Timing:
@@ -88,14 +88,14 @@ class _Form:
     def __init__(self) -> None:
         self.runs = 0
         self.is_given_up = False
-        self.recorded: recording.Recorded | None = None
+        self.captured: graph_capture.CapturedGraph | None = None
         self.eager: list[_Timing] = []
         self.replays: list[_Timing] = []
         self.is_decided = False
 
     def give_up(self) -> None:
         """From now on call by call."""
-        self.is_given_up, self.recorded = True, None
+        self.is_given_up, self.captured = True, None
         self.eager, self.replays = [], []
 
     def decide(self, what: str) -> None:
@@ -121,9 +121,9 @@ class ProgramGraphs:
         self._what = what
         self._forms: dict[Any, _Form] = {}
 
-    def run(self, run: Run, inputs: Sequence[Any], line: Line) -> Any:
-        """The result for these inputs; `run` makes it call by call. With the line in force."""
-        key = _key(inputs, line.work.device)
+    def run(self, run: Run, inputs: Sequence[Any], pair: StreamPair) -> Any:
+        """The result for these inputs; `run` makes it call by call. With the pair in force."""
+        key = _key(inputs, pair.work.device)
         if key is None:
             return run(inputs)
         form = self._forms.get(key)
@@ -135,11 +135,11 @@ class ProgramGraphs:
             return run(inputs)
         if form.runs < _EAGER_RUNS:
             return _eager(form, run, inputs)
-        if form.recorded is None and not self._record(form, run, inputs, line):
+        if form.captured is None and not self._capture(form, run, inputs, pair):
             return run(inputs)
         return self._replay(form, inputs)
 
-    def _record(self, form: _Form, run: Run, inputs: Sequence[Any], line: Line) -> bool:
+    def _capture(self, form: _Form, run: Run, inputs: Sequence[Any], pair: StreamPair) -> bool:
         if len(_graphs) >= _MOST_GRAPHS:
             return False
         tensors = [value for value in inputs if isinstance(value, Tensor)]
@@ -147,32 +147,32 @@ class ProgramGraphs:
             with torch.inference_mode(mode=False):
                 read = [_own(tensor) if _is_copied(tensor) else tensor for tensor in tensors]
 
-            def recorded(*given: Tensor) -> Any:
+            def captured(*given: Tensor) -> Any:
                 found = iter(given)
                 return run([next(found) if isinstance(value, Tensor) else value for value in inputs])
 
-            made = recording.record(recorded, read, line, warm_up_runs=1)
+            made = graph_capture.capture(captured, read, pair, warm_up_runs=1)
         except Exception as error:
             if is_device_lost(error):
                 raise
-            log.info("a program is not recorded as a CUDA graph: %s", error, extra={"program": self._what})
+            log.info("a program is not captured as a CUDA graph: %s", error, extra={"program": self._what})
             form.give_up()
             return False
         # What the caller has brought is not kept.
         made.inputs = [tensor for tensor, brought in zip(read, tensors, strict=True) if tensor is not brought]
-        form.recorded = made
+        form.captured = made
         _graphs.add(form)
         return True
 
     def _replay(self, form: _Form, inputs: Sequence[Any]) -> Any:
-        recorded = form.recorded
-        assert recorded is not None
+        captured = form.captured
+        assert captured is not None
         timing = _Timing() if not form.is_decided and len(form.replays) < _TIMED_REPLAYS else None
         copied = [value for value in inputs if isinstance(value, Tensor) and _is_copied(value)]
-        for own, brought in zip(recorded.inputs, copied, strict=True):
+        for own, brought in zip(captured.inputs, copied, strict=True):
             own.copy_(brought, non_blocking=True)
-        recorded.replay()
-        result = _cloned(recorded.outputs)
+        captured.replay()
+        result = _cloned(captured.outputs)
         if timing is not None:
             timing.end()
             form.replays.append(timing)

@@ -16,9 +16,9 @@ from google.protobuf.message import DecodeError
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.apply import apply_operation
 from tserver.engine.modes import Mode
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
-from tserver.engine.program_graphs import ProgramGraphs, is_recordable
-from tserver.engine.space import Space
+from tserver.engine.program_graphs import ProgramGraphs, is_capturable
 from tserver.engine.values import bytes_of, decode
 from tserver.errors import InvalidArgument
 
@@ -35,11 +35,11 @@ Getter = Callable[[Slots], Any]
 
 
 class _Slots:
-    """Stands in for a session's space while the arguments of a program are decoded: what they name are slots."""
+    """Stands in for a session's store while the arguments of a program are decoded: what they name are slots."""
 
-    def __init__(self, space: Space, filled: set[int]) -> None:
-        self._space = space
-        self.max_nesting = space.max_nesting
+    def __init__(self, store: ObjectStore, filled: set[int]) -> None:
+        self._store = store
+        self.max_nesting = store.max_nesting
         # A program that is larger than a message is uploaded whole.
         self.max_inline_bytes = sys.maxsize
         self._filled = filled
@@ -58,7 +58,7 @@ class _Slots:
 
     def meet_meta(self) -> None:
         """The program names the meta device."""
-        self._space.meet_meta()
+        self._store.meet_meta()
 
     def _checked(self, slot: int) -> int:
         if slot not in self._filled:
@@ -81,7 +81,7 @@ class _Step:
         "constant_kwargs",
         "fills",
         "frees",
-        "is_recordable",
+        "is_capturable",
         "kwargs",
         "mode",
         "operation",
@@ -100,14 +100,14 @@ class _Step:
         self.fills = call.id
         self.frees = tuple(call.frees)
         self.mode: Mode | None = None
-        self.is_recordable = (
+        self.is_capturable = (
             (operation.is_plain or operation.stretches)
             and not operation.changes(dict.fromkeys(kwargs, False))
-            # What may be told to write is recorded where it is told by name not to, or not told at all.
+            # What may be told to write is captured where it is told by name not to, or not told at all.
             and (not operation.effect_flags or not any(value is True or _has_slot(value) for value in args[1:]))
             and not any(kwargs.get(flag) for flag, _ in operation.effect_flags)
             and "out" not in kwargs
-            and is_recordable(operation.name, [*_constants(args), *_constants(list(kwargs.values()))])
+            and is_capturable(operation.name, [*_constants(args), *_constants(list(kwargs.values()))])
         )
 
 
@@ -116,7 +116,7 @@ class Program:
 
     held_as: ClassVar[str] = "program"
 
-    def __init__(self, space: Space, message: pb.Program) -> None:
+    def __init__(self, store: ObjectStore, message: pb.Program) -> None:
         if len(message.calls) > MAX_CALLS:
             raise InvalidArgument(f"the program has {len(message.calls)} calls; at most {MAX_CALLS} are kept")
         if message.inputs > MAX_CALLS:
@@ -124,20 +124,20 @@ class Program:
         self._inputs = message.inputs
         self._size = 1 + self._inputs
         filled = set(range(1, self._inputs + 1))
-        slots = _Slots(space, filled)
-        self._steps = [self._step(space, slots, filled, call, message.context) for call in message.calls]
+        slots = _Slots(store, filled)
+        self._steps = [self._step(store, slots, filled, call, message.context) for call in message.calls]
         if not message.HasField("result"):
             raise InvalidArgument("the program has no result; set `none` for none")
         self._result = _getter(decode(slots, message.result))
-        # On a device that works by itself, and where every call can be recorded.
+        # On a device that works by itself, and where every call can be captured.
         self._graphs: ProgramGraphs | None = None
-        if space.state.line is not None and all(step.is_recordable and step.mode is None for step in self._steps):
+        if store.state.pair is not None and all(step.is_capturable and step.mode is None for step in self._steps):
             self._graphs = ProgramGraphs(f"{len(self._steps)} calls")
 
-    def _step(self, space: Space, slots: _Slots, filled: set[int], call: pb.Call, context: int) -> _Step:
-        if call.operation >= len(space.operations):
+    def _step(self, store: ObjectStore, slots: _Slots, filled: set[int], call: pb.Call, context: int) -> _Step:
+        if call.operation >= len(store.operations):
             raise InvalidArgument(f"operation index {call.operation} is not defined by the session")
-        operation = space.operations[call.operation]
+        operation = store.operations[call.operation]
         operation = operation.at_once or operation
         if operation.name in _NOT_WITHIN | _NOT_NESTED:
             raise InvalidArgument(f"{operation.name} cannot be a call of a program")
@@ -146,7 +146,7 @@ class Program:
         kwargs = {entry.name: decode(slots, entry.value) for entry in call.kwargs}
         step = _Step(operation, args, kwargs, call)
         if call.context != context:
-            step.mode = space.mode(call.context)
+            step.mode = store.mode(call.context)
         if call.id:
             if call.id in filled or call.id > self._inputs + MAX_CALLS:
                 raise InvalidArgument(f"slot {call.id} is filled already, or far beyond the number of calls")
@@ -154,40 +154,40 @@ class Program:
             self._size = max(self._size, call.id + 1)
         return step
 
-    def run(self, space: Space, inputs: Sequence[Any]) -> Any:
+    def run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
         """The result for these inputs. Raises: InvalidArgument, and whatever a call raises."""
         if len(inputs) != self._inputs:
             raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
-        line = space.state.line
-        if self._graphs is None or line is None or space.max_bytes:
-            return self._run(space, inputs)
-        return self._graphs.run(lambda given: self._run(space, given), inputs, line)
+        pair = store.state.pair
+        if self._graphs is None or pair is None or store.max_bytes:
+            return self._run(store, inputs)
+        return self._graphs.run(lambda given: self._run(store, given), inputs, pair)
 
-    def _run(self, space: Space, inputs: Sequence[Any]) -> Any:
+    def _run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
         slots: Slots = [_EMPTY] * self._size
         slots[1 : 1 + len(inputs)] = inputs
         for step in self._steps:
-            space.program_step = step
+            store.program_step = step
             for slot in step.frees:
                 if slot < len(slots):
                     slots[slot] = _EMPTY
             operation = step.operation
             try:
                 if step.mode is None:
-                    result = self._call(space, step, operation, slots)
+                    result = self._call(store, step, operation, slots)
                 else:
                     with step.mode:
-                        result = self._call(space, step, operation, slots)
+                        result = self._call(store, step, operation, slots)
             except Exception as error:
-                space.program_step = None
+                store.program_step = None
                 error.add_note(f"in `{operation.name}`, a call of the program")
                 raise
             if step.fills:
                 slots[step.fills] = result
-        space.program_step = None
+        store.program_step = None
         return self._result(slots)
 
-    def _call(self, space: Space, step: _Step, operation: Operation, slots: Slots) -> Any:
+    def _call(self, store: ObjectStore, step: _Step, operation: Operation, slots: Slots) -> Any:
         args: list[Any]
         if step.slots_only is not None:
             args = [slots[slot] for slot in step.slots_only]
@@ -196,12 +196,12 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        is_free = not (space.has_meta or space.has_giants)
+        is_free = not (store.has_meta or store.has_giants)
         if operation.is_direct and is_free and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        return apply_operation(space, operation, args, dict(kwargs))
+        return apply_operation(store, operation, args, dict(kwargs))
 
 
 def _has_slot(value: Any) -> bool:
@@ -254,7 +254,7 @@ def _getter(value: Any) -> Getter:
     return lambda slots: [get(slots) for get in items]
 
 
-def keep_program(space: Space, message: pb.Program | torch.Tensor) -> Program:
+def keep_program(store: ObjectStore, message: pb.Program | torch.Tensor) -> Program:
     """`tc.program`: keep a program. Raises: InvalidArgument."""
     if isinstance(message, torch.Tensor) and message.dtype is torch.uint8:
         data = bytes_of(message).tobytes()
@@ -264,11 +264,11 @@ def keep_program(space: Space, message: pb.Program | torch.Tensor) -> Program:
             raise InvalidArgument(f"tc.program: these {len(data)} bytes are not a program: {error}") from None
     if not isinstance(message, pb.Program):
         raise InvalidArgument(f"tc.program takes a program, not a {type(message).__name__}")
-    return Program(space, message)
+    return Program(store, message)
 
 
-def run_program(space: Space, program: Any, *inputs: Any) -> Any:
+def run_program(store: ObjectStore, program: Any, *inputs: Any) -> Any:
     """`tc.run`: run a program that is kept."""
     if not isinstance(program, Program):
         raise InvalidArgument(f"tc.run takes a program that is kept, not a {type(program).__name__}")
-    return program.run(space, inputs)
+    return program.run(store, inputs)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tserver.engine import streams
 from tserver.engine.inspect import stage
-from tserver.engine.space import Space
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.transfers import Arrival, bring
 from tserver.engine.values import Elements, read
 from tserver.errors import TooLarge
@@ -48,24 +48,24 @@ class Deferred:
         return self._make(self.arrival.host)
 
 
-def read_elements(space: Space, tensor: Tensor) -> Any:
+def read_elements(store: ObjectStore, tensor: Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
-    if _too_large(space, tensor):
-        return stage(space, tensor)
+    if _too_large(store, tensor):
+        return stage(store, tensor)
     return Elements(tensor, read(tensor))
 
 
-def numpy(space: Space, tensor: Tensor, *, force: bool = False) -> Any:
+def numpy(store: ObjectStore, tensor: Tensor, *, force: bool = False) -> Any:
     """The elements, refused where `Tensor.numpy` refuses, in its words; a tensor elsewhere is brought here first."""
     array = (tensor if tensor.is_cpu else tensor.cpu()).numpy(force=force)
-    if _too_large(space, tensor):
-        return stage(space, tensor)
+    if _too_large(store, tensor):
+        return stage(store, tensor)
     return Elements(tensor, array.tobytes())
 
 
-def tolist(space: Space, tensor: Tensor) -> Any:
+def tolist(store: ObjectStore, tensor: Tensor) -> Any:
     """A nested list, unless it would only be made to be refused: a list takes many times the memory of its elements."""
-    if tensor.numel() * 2 > space.reply_room:
+    if tensor.numel() * 2 > store.reply_room:
         raise TooLarge(
             f"Tensor.tolist: a list of {tensor.numel()} elements is too large for a reply; use numpy()",
             reason="REPLY_TOO_LARGE",
@@ -73,8 +73,8 @@ def tolist(space: Space, tensor: Tensor) -> Any:
     return tensor.tolist()
 
 
-def _too_large(space: Space, tensor: Tensor) -> bool:
-    return tensor.nbytes > min(space.max_inline_bytes, space.reply_room - _REPLY_MARGIN)
+def _too_large(store: ObjectStore, tensor: Tensor) -> bool:
+    return tensor.nbytes > min(store.max_inline_bytes, store.reply_room - _REPLY_MARGIN)
 
 
 # ---- the same, deferred ---------------------------------------------------------------------------------------------
@@ -82,28 +82,28 @@ def _too_large(space: Space, tensor: Tensor) -> bool:
 # Each is given the function and its arguments, and leaves to the function whatever is refused or needs no waiting.
 
 
-def _read_later(at_once: Callable[..., Any], space: Space, tensor: Any, *rest: Any, **named: Any) -> Any:
-    if not _is_apart(tensor) or rest or named or _too_large(space, tensor):
-        return at_once(space, tensor, *rest, **named)
+def _read_later(at_once: Callable[..., Any], store: ObjectStore, tensor: Any, *rest: Any, **named: Any) -> Any:
+    if not _is_apart(tensor) or rest or named or _too_large(store, tensor):
+        return at_once(store, tensor, *rest, **named)
     return _elements(tensor)
 
 
-def _numpy_later(at_once: Callable[..., Any], space: Space, tensor: Any, *, force: bool = False) -> Any:
+def _numpy_later(at_once: Callable[..., Any], store: ObjectStore, tensor: Any, *, force: bool = False) -> Any:
     if not _is_apart(tensor) or (not force and (tensor.requires_grad or tensor.is_conj() or tensor.is_neg())):
-        return at_once(space, tensor, force=force)
+        return at_once(store, tensor, force=force)
     # Refuses the dtypes that numpy does not have.
     torch.empty(0, dtype=tensor.dtype).numpy()
-    return stage(space, tensor) if _too_large(space, tensor) else _elements(tensor)
+    return stage(store, tensor) if _too_large(store, tensor) else _elements(tensor)
 
 
-def _tolist_later(at_once: Callable[..., Any], space: Space, tensor: Any, *rest: Any, **named: Any) -> Any:
+def _tolist_later(at_once: Callable[..., Any], store: ObjectStore, tensor: Any, *rest: Any, **named: Any) -> Any:
     if not _is_apart(tensor) or rest or named:
-        return at_once(space, tensor, *rest, **named)
+        return at_once(store, tensor, *rest, **named)
     size = tensor.numel() * _NUMBER_BYTES[tensor.is_complex()]
     if tensor.dim() > 1:
         size += tensor.numel() // max(1, tensor.shape[-1]) * tensor.dim() * _LIST_BYTES
-    if size > space.reply_room - _REPLY_MARGIN or not tensor.numel():
-        return at_once(space, tensor)
+    if size > store.reply_room - _REPLY_MARGIN or not tensor.numel():
+        return at_once(store, tensor)
     return Deferred(bring(tensor), Tensor.tolist, size + _SCALAR_BYTES)
 
 

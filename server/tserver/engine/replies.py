@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.varint import varint
 from tserver.engine.values import Elements, describe
 from tserver.errors import InvalidArgument
-from tserver.session.framing import varint
 
 # Descriptions are few, and made once each: a session has few shapes. Past this number they are made anew.
 _MAX_KEPT = 4096

@@ -1,7 +1,7 @@
 """CUDA streams: whose work runs on which, and how the work of one waits for that of another. Owns all of them.
 
-A session has a line of its own, and so has a model that serves; the device runs different lines at the same time, and
-what is on one line in the order given. Where a tensor crosses from one line to another, the line it comes from records
+A session has a pair of its own, and so has a model that serves; the device runs different pairs at the same time, and
+what is on one pair in the order given. Where a tensor crosses from one pair to another, the pair it comes from records
 an event, the other waits for it, and the allocator is told, so that freed memory is not handed on while it is in use.
 All of this happens on the device: no thread waits here. Elsewhere than on CUDA all of it is nothing.
 """
@@ -22,11 +22,11 @@ _STREAMS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StreamPair:
     """Two streams: the one that work runs on, and the one on which graphs for it are recorded.
 
     What is recorded on a stream uses the workspace that libraries keep for that stream, so two graphs from one stream
-    must never run at the same time: they are only replayed on the line that recorded them.
+    must never run at the same time: they are only replayed on the pair that recorded them.
     """
 
     index: int
@@ -43,7 +43,7 @@ class Line:
 
 
 _lock = threading.Lock()
-_lines: dict[torch.device, list[Line]] = {}
+_pairs: dict[torch.device, list[StreamPair]] = {}
 _taken: dict[torch.device, int] = {}
 
 
@@ -60,27 +60,27 @@ def apart(device: Any) -> torch.device | None:
     return found if found.type == "cuda" else None
 
 
-def take_line(device: torch.device) -> Line | None:
-    """The line that the next who asks is to use; None where work is done at once. From any thread."""
+def take_pair(device: torch.device) -> StreamPair | None:
+    """The pair that the next who asks is to use; None where work is done at once. From any thread."""
     if device.type != "cuda":
         return None
     with _lock:
-        lines = _lines.get(device)
-        if lines is None:
-            lines = _lines[device] = _made(device)
+        pairs = _pairs.get(device)
+        if pairs is None:
+            pairs = _pairs[device] = _made(device)
         number = _taken.get(device, 0)
         _taken[device] = number + 1
-    return lines[number % len(lines)]
+    return pairs[number % len(pairs)]
 
 
-def _made(device: torch.device) -> list[Line]:
+def _made(device: torch.device) -> list[StreamPair]:
     # torch hands its streams out in turn. Taken all at once, each is there exactly once.
     streams = list(
         {stream.cuda_stream: stream for stream in (torch.cuda.Stream(device) for _ in range(_STREAMS))}.values()
     )
     half = len(streams) // 2
     pairs = zip(streams[:half], streams[half:], strict=False)
-    return [Line(index, work, capture) for index, (work, capture) in enumerate(pairs)]
+    return [StreamPair(index, work, capture) for index, (work, capture) in enumerate(pairs)]
 
 
 def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:
@@ -96,9 +96,9 @@ def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:
 
 
 def adopt(tensor: torch.Tensor, made: Any = None) -> torch.Tensor:
-    """A tensor that was made on another line, for use on the one in force. `made` is its mark, if it may be under way.
+    """A tensor that was made on another pair, for use on the one in force. `made` is its mark, if it may be under way.
 
-    Its memory goes back to the line that it came from, but not before this line is done with it.
+    Its memory goes back to the pair that it came from, but not before this pair is done with it.
     """
     if runs_apart(tensor):
         stream = torch.cuda.current_stream(tensor.device)

@@ -1,6 +1,6 @@
 """The contract's values as Python's and torch's, and back.
 
-Decoding needs the session's space, because a value may name something that the space holds. It trusts no field:
+Decoding needs the session's store, because a value may name something that the store holds. It trusts no field:
 lengths, depths and enums are checked before memory is taken.
 """
 
@@ -41,7 +41,7 @@ class Uploaded(Protocol):
 
 
 class Holder(Protocol):
-    """What decoding needs of a session's space."""
+    """What decoding needs of a session's store."""
 
     max_nesting: int
     max_inline_bytes: int

@@ -1,6 +1,6 @@
 """One stream of forward passes: many requests and answers under way at once, several in a message.
 
-Requests that come in one message join the line together; answers of one batch leave in one message.
+Requests that come in one message join the queue together; answers of one batch leave in one message.
 """
 
 from __future__ import annotations
@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.engine.dtypes import DTYPE_CODES
-from tserver.engine.values import dtype_of
-from tserver.errors import Exhausted, InvalidArgument, ServerError, TooLarge
+from tserver.errors import Exhausted, InvalidArgument, ServerError
 from tserver.front.status import code_number
 
 if TYPE_CHECKING:
     from tserver.config import Config
-    from tserver.engine.models import ModelDoor, Served
-    from tserver.engine.models.requests import Request
+    from tserver.engines.port import ModelManager, ServedModel
     from tserver.front.rpc import Rpc
+    from tserver.models.requests import Request
 
 # Requests of one stream that may be under way, and the bytes of their outputs and of answers that the caller has not
 # taken yet; beyond either the stream is not read, and gRPC holds back the sender.
@@ -37,11 +35,11 @@ _MESSAGE_BYTES = 1 << 20
 class ForwardStream:
     """The requests of one stream."""
 
-    def __init__(self, door: ModelDoor, rpc: Rpc, config: Config) -> None:
-        self._door = door
+    def __init__(self, models: ModelManager, rpc: Rpc, config: Config) -> None:
+        self._models = models
         self._rpc = rpc
         self._config = config
-        self._under_way: dict[int, tuple[Served, Request]] = {}
+        self._under_way: dict[int, tuple[ServedModel, Request]] = {}
         # Answers that are to be sent, and what each takes of _MAX_BYTES.
         self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
         self._bytes = 0
@@ -58,7 +56,7 @@ class ForwardStream:
         finally:
             reading.cancel()
             for served, request in self._under_way.values():
-                self._door.take_back(served, request)
+                self._models.take_back(served, request)
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
@@ -103,16 +101,16 @@ class ForwardStream:
             data = call.inputs
             elements = data.data
             check_inputs(len(elements), self._config)
-            served = self._door.registry.find(call.name, call.version)
+            served = self._models.registry.find(call.name, call.version)
             shape = list(data.shape)
-            request = self._door.request(served, dtype_of(data.dtype), shape, elements)
+            request = self._models.request(served, data.dtype, shape, elements)
             request.priority, request.timeout_us = call.priority, call.timeout_us
             if call.deadline_us:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
             shape[-1] = served.out_features
-            room = _ANSWER_BYTES + check_outputs(served, request.rows, self._config)
+            room = _ANSWER_BYTES + served.check_outputs(request.rows, self._config.max_output_bytes)
             request.settled = lambda request: self._end(number, served, shape, request, room)
-            self._door.put(served, request)
+            self._models.put(served, request)
         except ServerError as error:
             answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))
             self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))
@@ -121,7 +119,7 @@ class ForwardStream:
         self._bytes += room
         self._under_way[number] = (served, request)
 
-    def _end(self, number: int, served: Served, shape: list[int], request: Request, room: int) -> None:
+    def _end(self, number: int, served: ServedModel, shape: list[int], request: Request, room: int) -> None:
         del self._under_way[number]
         self._room.set()
         answer = ms.MlpForwardAnswer(id=number, version=served.version)
@@ -129,7 +127,7 @@ class ForwardStream:
         if error is not None:
             answer.failure.CopyFrom(_failure(error))
         else:
-            data = pb.TensorData(dtype=DTYPE_CODES[served.dtype], shape=shape, data=bytes(request.output))
+            data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.output))
             answer.output.CopyFrom(data)
         self._tell(answer, room)
 
@@ -145,17 +143,6 @@ def check_inputs(size_bytes: int, config: Config) -> None:
             f"inputs of {size_bytes} bytes are too large for a message (limit {config.max_inline_bytes}); "
             "use Upload, or send fewer rows"
         )
-
-
-def check_outputs(served: Served, rows: int, config: Config) -> int:
-    """The size of the outputs, before anything is run. Raises: TooLarge if they do not fit into a message."""
-    size_bytes = rows * served.out_features * served.dtype.itemsize
-    if size_bytes > config.max_output_bytes:
-        raise TooLarge(
-            f"the outputs have {size_bytes} bytes, a message carries {config.max_output_bytes}; "
-            "send fewer rows, or have MlpForward keep them and use Download"
-        )
-    return size_bytes
 
 
 def _failure(error: ServerError) -> ms.ForwardFailure:

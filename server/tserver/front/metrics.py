@@ -18,16 +18,13 @@ from prometheus_client.registry import Collector
 
 from tserver import __version__
 from tserver.config import Config
-from tserver.engine.gpu import gpu_status
-from tserver.engine.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
 from tserver.front.http import serve
 from tserver.front.interceptor import Interceptor
 from tserver.front.rpc_counts import RpcCounts
+from tserver.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
 
 if TYPE_CHECKING:
-    from tserver.engine.engine import Engine, Usage
-    from tserver.engine.models import Served
-    from tserver.session.registry import Sessions
+    from tserver.engines.port import Engine, GpuStatus, ServedModel, Usage
 
 # How long a scrape waits for the engine, which may be in a long kernel; after that it tells what it knew before.
 _USAGE_TIMEOUT_S = 1.0
@@ -48,16 +45,14 @@ _TRITON_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], int]], ...] 
 class Metrics:
     """The metrics of one process, and the port they are on."""
 
-    def __init__(
-        self, config: Config, engine: Engine, sessions: Sessions, rpcs: RpcCounts, interceptor: Interceptor
-    ) -> None:
+    def __init__(self, config: Config, engine: Engine, rpcs: RpcCounts, interceptor: Interceptor) -> None:
         self._config = config
         self._interceptor = interceptor
         self._registry = CollectorRegistry()
-        self._registry.register(_ServerCollector(engine, sessions))
+        self._registry.register(_ServerCollector(engine))
         self._registry.register(_ModelCollector(engine))
         self._registry.register(_RpcCollector(rpcs))
-        self._registry.register(GpuCollector())
+        self._registry.register(GpuCollector(engine.gpus))
         ProcessCollector(registry=self._registry)
 
     def start(self) -> str:
@@ -69,9 +64,8 @@ class Metrics:
 class _ServerCollector(Collector):
     """Sessions, what they hold, and what they have run."""
 
-    def __init__(self, engine: Engine, sessions: Sessions) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._sessions = sessions
         self._asked: Future[Usage] | None = None
         self._known: Usage | None = None
 
@@ -81,14 +75,14 @@ class _ServerCollector(Collector):
         )
         info.add_metric((__version__, self._engine.torch_version), 1)
         yield info
-        yield GaugeMetricFamily("tensorcompute_sessions", "Sessions that are open", value=len(self._sessions))
-        executor = self._engine.executor
-        yield CounterMetricFamily("tensorcompute_batches", "Batches of calls that were run", value=executor.batches)
-        yield CounterMetricFamily("tensorcompute_calls", "Calls of sessions that were run", value=executor.calls)
+        yield GaugeMetricFamily("tensorcompute_sessions", "Sessions that are open", value=len(self._engine.sessions))
+        counts = self._engine.counts
+        yield CounterMetricFamily("tensorcompute_batches", "Batches of calls that were run", value=counts.batches)
+        yield CounterMetricFamily("tensorcompute_calls", "Calls of sessions that were run", value=counts.calls)
         failures = CounterMetricFamily(
             "tensorcompute_call_failures", "Calls of sessions that failed or were skipped", labels=("reason",)
         )
-        _add_all(failures, executor.failures)
+        _add_all(failures, counts.failures)
         yield failures
         usage = self._usage()
         if usage is not None:
@@ -123,12 +117,12 @@ def _usage_families(usage: Usage) -> Iterator[Metric]:
 
 
 class _ModelCollector(Collector):
-    """Forward passes of the models that are kept."""
+    """Forward passes of the models."""
 
     _LABELS = ("model", "version")
 
     def __init__(self, engine: Engine) -> None:
-        self._registry = engine.models
+        self._registry = engine.models.registry
 
     def collect(self) -> Iterator[Metric]:
         served = self._registry.index()
@@ -170,7 +164,7 @@ class _ModelCollector(Collector):
             cancelled.add_metric(labels, statistics.cancelled)
         yield from (waiting, memory, ready, latency, queue, batches, received, sent, cancelled)
 
-    def _triton_counters(self, served: list[Served]) -> Iterator[Metric]:
+    def _triton_counters(self, served: list[ServedModel]) -> Iterator[Metric]:
         failure = _triton("nv_inference_request_failure", "Requests that failed")
         families = [(_triton(name, text), value) for name, text, value in _TRITON_COUNTERS]
         for each in served:
@@ -209,8 +203,11 @@ class _RpcCollector(Collector):
 class GpuCollector(Collector):
     """GPUs, under Triton's names; nothing where there are none."""
 
+    def __init__(self, gpus: Callable[[], list[GpuStatus]]) -> None:
+        self._gpus = gpus
+
     def collect(self) -> Iterator[Metric]:
-        found = gpu_status()
+        found = self._gpus()
         if not found:
             return
         families = (
@@ -238,7 +235,7 @@ def _triton(name: str, text: str, kind: Literal["unknown", "gauge"] = "unknown")
     return Metric(name, text, kind)
 
 
-def _labels(served: Served) -> tuple[str, str]:
+def _labels(served: ServedModel) -> tuple[str, str]:
     return served.name, str(served.version)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 
-from tserver.engine.models.statistics import Histogram
 from tserver.front.rpc import Context, Rpc
+from tserver.models.statistics import Histogram
 
 
 @dataclass(slots=True)

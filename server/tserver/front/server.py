@@ -1,4 +1,4 @@
-"""The process that serves: engine, sessions and gRPC put together, started, drained and stopped."""
+"""The address: listeners and services before an engine, started, drained and stopped. One for each process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.config import Config
-from tserver.engine.engine import Engine
-from tserver.engine.models import ModelDoor
-from tserver.engine.models.door import restore
-from tserver.engine.models.store import Store
-from tserver.engine.watchdog import Watchdog
 from tserver.front import listeners
 from tserver.front.binding import bind
 from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.health import Health
 from tserver.front.interceptor import Interceptor
 from tserver.front.model_service import ModelServicer
+from tserver.front.oip.listener import OipListener
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.tensor_service import TensorServicer
-from tserver.session.registry import Sessions
+
+if TYPE_CHECKING:
+    from tserver.engines.port import Engine
 
 log = logging.getLogger("tserver")
 
@@ -41,10 +40,20 @@ _SERVICES = tuple(
 )
 
 
-def serve(config: Config, *, previous_end: str, cause_file: str, beats: int) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code."""
+def serve(config: Config, make_engine: Callable[[Callable[[str], None]], Engine], *, cause_file: str) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    The engine is made on the event loop, and given what to call with the cause when it cannot go on.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Process(config, previous_end, cause_file, beats).run())
+        return runner.run(_Process(config, make_engine, cause_file).run())
+
+
+def handlers(config: Config, engine: Engine) -> tuple[TensorServicer, tuple[grpc.GenericRpcHandler, ...]]:
+    """The RPCs of the main listener, and the servicer that is to be told of a data endpoint."""
+    tensors = TensorServicer(config, engine)
+    servicers = (tensors, ModelServicer(config, engine))
+    return tensors, tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -65,31 +74,20 @@ def _quiet_collector() -> None:
 
 
 class _Process:
-    def __init__(self, config: Config, previous_end: str, cause_file: str, beats: int) -> None:
+    def __init__(self, config: Config, make_engine: Callable[[Callable[[str], None]], Engine], cause_file: str) -> None:
         self._config = config
-        self._previous_end = previous_end
+        self._make_engine = make_engine
         self._cause_file = cause_file
-        self._beats = beats
 
     async def run(self) -> int:
         config = self._config
-        engine = Engine(config, on_fatal=self._fatal)
-        sessions = Sessions(config, engine, previous_end=self._previous_end)
-        disk = Store(Path(config.data_dir)) if config.data_dir else None
-        if disk is not None:
-            restore(engine.models, disk)
+        engine = self._make_engine(self._fatal)
+        sessions = engine.sessions
         rpcs = RpcCounts() if config.metrics_listen else None
         interceptor = Interceptor(rpcs)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
-        door = ModelDoor(engine, disk, config.model_dir)
-        tensors = TensorServicer(config, engine, sessions, engine.torch_version)
-        servicers = (
-            tensors,
-            ModelServicer(config, door, sessions),
-        )
-        server.add_generic_rpc_handlers(
-            tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
-        )
+        tensors, bound = handlers(config, engine)
+        server.add_generic_rpc_handlers(bound)
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         engine.start()
@@ -100,25 +98,17 @@ class _Process:
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen:
-            from tserver.front.oip.listener import OipListener
-
-            oip = OipListener(config, door, interceptor)
+            oip = OipListener(config, engine.models, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
         if rpcs is not None:
+            # A GPU host may lack prometheus_client, which nothing else needs.
             from tserver.front.metrics import Metrics
 
-            print(f"metrics listening on {Metrics(config, engine, sessions, rpcs, interceptor).start()}", flush=True)
+            print(f"metrics listening on {Metrics(config, engine, rpcs, interceptor).start()}", flush=True)
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
-        watchdog = Watchdog(
-            engine,
-            config.hang_s,
-            on_hang=self._fatal,
-            on_stall=lambda stalled: _tell(loop, health, stalled=stalled),
-            beats=self._beats,
-        )
-        watchdog.start()
+        engine.watch(lambda stalled: _tell(loop, health, stalled=stalled))
         _quiet_collector()
         print(f"listening on {address}", flush=True)
         log.info(
@@ -126,14 +116,14 @@ class _Process:
             extra={
                 "address": address,
                 "data": data.address if data else "",
-                "device": str(engine.device),
+                "device": engine.device,
                 "boot_id": sessions.boot_id,
             },
         )
         expiring = asyncio.create_task(sessions.expire())
         await _until_told_to_stop()
         stop_by = loop.time() + config.drain_s
-        watchdog.stop()
+        engine.stop_watching()
         log.info("stopping", extra={"sessions": len(sessions)})
         await health.say_stopping()
         if oip is not None:
@@ -143,9 +133,9 @@ class _Process:
         await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
         if data is not None:
             data.stop()
-        if not engine.stop(max(0.1, stop_by - loop.time())):
+        if under_way := engine.stop(max(0.1, stop_by - loop.time())):
             # A kernel cannot be interrupted, and Python does not end in an orderly way beside one.
-            log.warning("stopped within a call", extra={"call": engine.at_work()})
+            log.warning("stopped within a call", extra={"call": under_way})
             logging.shutdown()
             os._exit(0)
         log.info("stopped")

@@ -17,29 +17,16 @@ import grpc
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
-from tserver.engine import inspect
-from tserver.engine.device import DeviceStatus, device_status
 from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
-from tserver.front.calls import (
-    Callers,
-    Calls,
-    DeviceName,
-    Dims,
-    DTypeCode,
-    creation_kwargs,
-    require,
-    scalar,
-)
 from tserver.front.data_endpoint import DataEndpoint
+from tserver.front.framing import chunk_frame, chunk_of
 from tserver.front.rpc import Rpc
-from tserver.front.transfers import begin_upload, open_transfer
-from tserver.session.framing import chunk_frame, chunk_of
+from tserver.front.transfers import open_transfer
+from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
 
 if TYPE_CHECKING:
-    from tserver.engine.engine import Engine
-    from tserver.session.registry import Sessions
-    from tserver.session.session import Attachment, Session
+    from tserver.engines.port import Attachment, Engine, Session
 
 log = logging.getLogger("tserver.front")
 
@@ -50,12 +37,10 @@ _CHUNK_BYTES = 960 << 10
 class TensorServicer:
     """The RPCs of TensorService."""
 
-    def __init__(self, config: Config, engine: Engine, sessions: Sessions, torch_version: str) -> None:
+    def __init__(self, config: Config, engine: Engine) -> None:
         self._config = config
         self._engine = engine
-        self._sessions = sessions
-        self._callers = Callers(sessions)
-        self._torch_version = torch_version
+        self._sessions = engine.sessions
         self._started_at = time.monotonic()
         # Set before the first request comes, where there is one.
         self.data_endpoint: DataEndpoint | None = None
@@ -74,13 +59,13 @@ class TensorServicer:
             boot_id=self._sessions.boot_id,
             protocol=protocol,
             server_version=__version__,
-            torch_version=self._torch_version,
+            torch_version=self._engine.torch_version,
             limits=self._limits(),
             data_endpoint=data.named(self._config.listen) if data is not None else "",
             shared_memory=data.shared_memory if data is not None and is_local else "",
-            default_device=str(self._engine.device),
-            operations_digest=self._engine.operations.digest,
-            devices=_devices(device_status()),
+            default_device=self._engine.device,
+            operations_digest=self._engine.operations_digest,
+            devices=self._engine.devices(),
         )
 
     async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> ts.CloseSessionResponse:
@@ -114,6 +99,8 @@ class TensorServicer:
     async def CreateTensor(self, request: ts.CreateTensorRequest, rpc: Rpc) -> ts.CreateTensorResponse:
         """See the proto."""
         calls = self._calls(request, rpc)
+        if request.device:
+            self._engine.check_device(request.device)
         kwargs = creation_kwargs(request.dtype, request.device, request.requires_grad)
         shape = Dims(request.shape)
         source = request.WhichOneof("source")
@@ -178,6 +165,7 @@ class TensorServicer:
         """See the proto."""
         wishes: list[Any] = []
         if request.device:
+            self._engine.check_device(request.device)
             wishes.append(DeviceName(request.device))
         if request.dtype:
             wishes.append(DTypeCode(request.dtype))
@@ -190,17 +178,17 @@ class TensorServicer:
         """See the proto."""
         require(request, "tensor")
         session = self._session(request, rpc)
-        return await session.run(lambda space: inspect.get_tensor(space, request))
+        return await session.get_tensor(request)
 
     async def ListTensors(self, request: ts.ListTensorsRequest, rpc: Rpc) -> ts.ListTensorsResponse:
         """See the proto."""
         session = self._session(request, rpc)
-        return await session.run_in_pieces(lambda space: inspect.list_tensors(space, request))
+        return await session.list_tensors(request)
 
     async def FreeTensors(self, request: ts.FreeTensorsRequest, rpc: Rpc) -> ts.FreeTensorsResponse:
         """See the proto."""
         session = self._session(request, rpc)
-        return await session.run(lambda space: inspect.free_tensors(space, request))
+        return await session.free_tensors(request)
 
     # --- bulk ---
 
@@ -213,14 +201,13 @@ class TensorServicer:
             raise InvalidArgument("the first message of an upload is not its header; send that first")
         header = first.header
         session = self._session(header, rpc)
-        upload = await begin_upload(session, header)
+        upload = await session.begin_upload(header)
         try:
             received = await self._fill(upload.data, header, session, rpc)
         except BaseException:
-            session.lane.space.uploads.drop(upload)
+            session.drop_upload(upload)
             raise
-        device = str(self._engine.device)
-        tensor = await session.run(lambda space: inspect.finish_upload(space, header, upload, device))
+        tensor = await session.finish_upload(header, upload)
         return ts.UploadResponse(received_bytes=received, tensor=tensor)
 
     async def _fill(self, buffer: memoryview, header: ts.UploadHeader, session: Session, rpc: Rpc) -> int:
@@ -259,7 +246,7 @@ class TensorServicer:
         """See the proto."""
         ref = require(request, "tensor")
         session = self._session(request, rpc)
-        staged = await session.run(lambda space: inspect.staged(space, ref))
+        staged = await session.stage(ref)
         total = len(staged.data)
         header = ts.DownloadHeader(dtype=staged.dtype, shape=staged.shape, total_bytes=total)
         await rpc.write(ts.DownloadResponse(header=header).SerializeToString())
@@ -287,8 +274,8 @@ class TensorServicer:
         if kind is None:
             raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload, download or connection")
         named = request.connection if kind == "connection" else getattr(request, kind).context
-        session = self._callers.session(named.session, rpc)
-        return await open_transfer(self.data_endpoint, session, request, str(self._engine.device))
+        session = self._sessions.resolve(named.session, rpc.principal)
+        return await open_transfer(self.data_endpoint, session, request)
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
         """See the proto."""
@@ -296,18 +283,18 @@ class TensorServicer:
         return ts.GetServerInfoResponse(
             version=__version__,
             boot_id=self._sessions.boot_id,
-            torch_version=self._torch_version,
-            devices=_devices(usage.devices),
+            torch_version=self._engine.torch_version,
+            devices=usage.devices,
             limits=self._limits(),
             min_protocol=MIN_PROTOCOL,
             max_protocol=MAX_PROTOCOL,
             sessions=len(self._sessions),
-            operations_digest=self._engine.operations.digest,
+            operations_digest=self._engine.operations_digest,
             uptime_s=time.monotonic() - self._started_at,
         )
 
     def _session(self, request: Any, rpc: Rpc) -> Session:
-        return self._callers.session(request.context.session, rpc)
+        return self._sessions.resolve(request.context.session, rpc.principal)
 
     def _calls(self, request: Any, rpc: Rpc) -> Calls:
         return Calls(self._session(request, rpc), request.context.seq)
@@ -362,16 +349,3 @@ async def _send(attachment: Attachment, rpc: Rpc) -> None:
             closed = True
         else:
             raise reply
-
-
-def _devices(found: list[DeviceStatus]) -> list[ts.DeviceInfo]:
-    return [
-        ts.DeviceInfo(
-            name=status.name,
-            description=status.description,
-            total_bytes=status.total_bytes,
-            free_bytes=status.free_bytes,
-            allocated_bytes=status.allocated_bytes,
-        )
-        for status in found
-    ]

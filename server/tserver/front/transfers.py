@@ -5,46 +5,21 @@ Knows sessions and messages; does not know how bytes travel.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.engine import inspect
 from tserver.errors import Exhausted
 from tserver.front.binding import parse
-from tserver.front.calls import require
 from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Transfer, Transfers
+from tserver.session.calls import require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tserver.engine.space import Space, Staged
-    from tserver.engine.uploads import Upload
-    from tserver.session.session import Session
-
-
-async def begin_upload(session: Session, header: ts.UploadHeader) -> Upload:
-    """Memory for an upload, in its place among the calls. Cancelled, it leaves none behind.
-
-    Raises: InvalidArgument, Exhausted.
-    """
-    begun: list[Upload] = []
-
-    def drop(space: Space) -> None:
-        for upload in begun:
-            space.uploads.drop(upload)
-
-    try:
-        await session.run(lambda space: begun.append(inspect.begin_upload(space, header)))
-    except asyncio.CancelledError:
-        # It may still begin, before this.
-        session.forget(drop)
-        raise
-    return begun[0]
+    from tserver.engines.port import Session, Staged, Upload
 
 
 async def open_transfer(
-    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, device: str
+    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest
 ) -> ts.OpenTransferResponse:
     """A ticket for what the request asks for. Raises: what Upload and Download raise, and Exhausted."""
     answer = ts.OpenTransferResponse(expires_s=TICKET_S)
@@ -53,16 +28,16 @@ async def open_transfer(
         admitted = _Connection(session)
     elif request.HasField("upload"):
         header = request.upload
-        upload = await begin_upload(session, header)
+        upload = await session.begin_upload(header)
 
         def finish() -> None:
-            session.run_from_thread(lambda space: inspect.finish_upload(space, header, upload, device))
+            session.finish_upload_from_thread(header, upload)
 
         admitted = _into(session, upload, finish)
         answer.size_bytes = len(upload.data)
     else:
         ref = require(request.download, "tensor")
-        admitted = _out_of(session, await session.run(lambda space: inspect.staged(space, ref)), answer)
+        admitted = _out_of(session, await session.stage(ref), answer)
     try:
         answer.ticket, answer.key = endpoint.admit(admitted)
     except Exhausted:
@@ -85,22 +60,13 @@ class _Connection(Transfers):
         if request.HasField("download"):
             ref = require(request.download, "tensor")
             answer = ts.OpenTransferResponse()
-            staged = session.run_from_thread(lambda space: inspect.staged(space, ref), lambda: beat(False))
+            staged = session.stage_from_thread(ref, lambda: beat(False))
             return _out_of(session, staged, answer), answer.SerializeToString()
         header: ts.UploadHeader = require(request, "upload")
 
-        def begin(space: Space) -> Upload:
-            upload = inspect.begin_upload(space, header)
-            space.uploads.name(upload)
-            return upload
-
-        # Named from the beginning, so that nothing is left to do when the bytes are there. It waits for its turn among
-        # the calls only where they tell whether there is room; if it is refused, it is sent again in its turn.
-        space = session.lane.space
-        if space.max_bytes:
-            upload = session.run_from_thread(begin, lambda: beat(True))
-        else:
-            upload = session.run_here(begin)
+        # Named from the beginning, so that nothing is left to do when the bytes are there; if it is refused, it is sent
+        # again in its place among the calls.
+        upload = session.begin_upload_from_thread(header, lambda: beat(True))
 
         def finish() -> None:
             upload.complete = True
@@ -114,7 +80,7 @@ def _into(session: Session, upload: Upload, finish: Callable[[], None]) -> Trans
         session.touch,
         target=upload.data,
         finish=finish,
-        cancel=lambda: session.lane.space.uploads.drop(upload),
+        cancel=lambda: session.drop_upload(upload),
     )
 
 

@@ -81,6 +81,10 @@ class Sessions:
         except SessionLost:
             return None
 
+    def resolve(self, secret: bytes, principal: str) -> Session:
+        """The session with that secret, or without one, the session that the principal's callers share."""
+        return self.find(secret, principal) if secret else self.shared(principal)
+
     def shared(self, principal: str) -> Session:
         """The session of all callers of a principal who have none of their own."""
         session = self._shared.get(principal)
@@ -112,7 +116,7 @@ class Sessions:
         self._stopping = True
         began = time.monotonic()
         for session in list(self._by_secret.values()):
-            await session.settled(began + timeout_s - time.monotonic())
+            await session.idle(began + timeout_s - time.monotonic())
         if self._by_secret:
             # gRPC only cancels what comes while it stops; clients that are there should hear the reason.
             await asyncio.sleep(began + min(timeout_s, _REFUSING_S) - time.monotonic())
@@ -129,7 +133,7 @@ class Sessions:
         session = Session(
             secret,
             principal,
-            self._engine.open_lane(),
+            self._engine.open_queue(),
             lease_s=self._config.lease_s,
             max_unacked_bytes=self._config.max_unacked_bytes,
             window=self._config.max_batches_in_flight,

@@ -1,6 +1,7 @@
 """One session: its numbered batches, the replies it keeps, and the stream that is attached to it.
 
-Every method runs on the event loop's thread. The engine's thread hands a reply over with `call_soon_threadsafe`.
+Every method runs on the event loop's thread, but for those that say otherwise. The engine's thread hands a reply over
+with `call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tensorcompute.v1.tensor_service_pb2 import ExecuteResponse
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tensorcompute.wire.varint import varint
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
-from tserver.session.framing import varint
 
 if TYPE_CHECKING:
-    from tserver.engine.engine import Lane
+    from tserver.engine.object_store import ObjectStore, Staged
     from tserver.engine.operations import Operation
-    from tserver.engine.space import Space
+    from tserver.engine.session_queue import SessionQueue
+    from tserver.engine.uploads import Upload
 
 T = TypeVar("T")
 _MEANWHILE_S = 5.0
@@ -29,6 +32,19 @@ _MEANWHILE_S = 5.0
 def frame(reply: bytes) -> bytes:
     """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the BatchReply in it."""
     return b"\x0a" + varint(len(reply)) + reply
+
+
+async def _done(running: Future[T]) -> T:
+    # Shielded: a caller who goes away does not undo what was accepted.
+    return await asyncio.shield(asyncio.wrap_future(running))
+
+
+def _done_for_thread(running: Future[T], meanwhile: Callable[[], None]) -> T:
+    while not running.done():
+        with contextlib.suppress(TimeoutError):
+            return running.result(_MEANWHILE_S)
+        meanwhile()
+    return running.result()
 
 
 class Attachment:
@@ -95,11 +111,11 @@ class Session:
     """The order, the replies and the lease of one session."""
 
     def __init__(
-        self, secret: bytes, principal: str, lane: Lane, *, lease_s: float, max_unacked_bytes: int, window: int
+        self, secret: bytes, principal: str, queue: SessionQueue, *, lease_s: float, max_unacked_bytes: int, window: int
     ) -> None:
         self.secret = secret
         self.principal = principal
-        self.lane = lane
+        self.queue = queue
         self.lease_s = lease_s
         self._max_unacked_bytes = max_unacked_bytes
         self._window = window
@@ -111,7 +127,7 @@ class Session:
         self._running: dict[int, list[asyncio.Future[bytes]]] = {}
         self._unnumbered = 0
         # Set when nothing is under way any more; made by who waits for that.
-        self._settled: asyncio.Event | None = None
+        self._idle: asyncio.Event | None = None
         self._attachment: Attachment | None = None
         self._expires_at = time.monotonic() + lease_s
         self._lost: SessionLost | None = None
@@ -138,7 +154,7 @@ class Session:
         if self._attachment is not None:
             self._attachment.put(self._lost)
         self._kept.clear()
-        self.lane.close()
+        self.queue.close()
 
     # --- streams ---
 
@@ -156,13 +172,13 @@ class Session:
             self._attachment = None
             self.touch()
 
-    async def settled(self, timeout_s: float) -> None:
+    async def idle(self, timeout_s: float) -> None:
         """Wait until nothing is under way, or the time is up."""
         if timeout_s > 0 and (self._running or self._unnumbered):
-            self._settled = self._settled or asyncio.Event()
-            self._settled.clear()
+            self._idle = self._idle or asyncio.Event()
+            self._idle.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), timeout_s)
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     # --- batches ---
 
@@ -193,60 +209,90 @@ class Session:
         kept = self._accept(batch)
         return kept if kept is not None else await self._join(batch.seq)
 
-    async def call(self, batch: pb.Batch, operations: list[Operation]) -> pb.BatchReply:
+    async def call(self, batch: pb.Batch, operations: Sequence[Operation | str]) -> pb.BatchReply:
         """Run calls of a typed RPC. With a seq they take their place among the batches, and are applied once."""
         self.touch()
         if batch.seq:
             kept = self._accept(batch, operations)
             framed = kept if kept is not None else await self._join(batch.seq)
-            return ExecuteResponse.FromString(framed).reply
+            return ts.ExecuteResponse.FromString(framed).reply
         self._check_open()
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._unnumbered += 1
-        self.lane.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
+        self.queue.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
         # Shielded: a caller who goes away does not undo what was accepted.
         return pb.BatchReply.FromString(await asyncio.shield(answer))
 
-    async def run(self, function: Callable[[Space], T]) -> T:
-        """Run a function on the engine's thread, in its place among the session's calls."""
+    # --- tensors, in their place among the calls ---
+
+    async def get_tensor(self, request: ts.GetTensorRequest, max_data_bytes: int | None = None) -> ts.GetTensorResponse:
+        """Describe a tensor. Raises: what the engine raises, as do those below."""
+        return await _done(self._open_queue().get_tensor(request, max_data_bytes))
+
+    async def list_tensors(self, request: ts.ListTensorsRequest) -> ts.ListTensorsResponse:
+        """One page of the tensors."""
+        return await _done(self._open_queue().list_tensors(request))
+
+    async def free_tensors(self, request: ts.FreeTensorsRequest) -> ts.FreeTensorsResponse:
+        """Let tensors go."""
+        return await _done(self._open_queue().free_tensors(request))
+
+    async def run(self, function: Callable[[ObjectStore], T]) -> T:
+        """Run a function of the engine's on its thread."""
+        return await _done(self._open_queue().run(function))
+
+    # --- bulk ---
+
+    async def stage(self, ref: pb.Ref) -> Staged:
+        """The elements of a tensor, as they are at this place, to be sent."""
+        return await _done(self._open_queue().stage(ref))
+
+    async def begin_upload(self, header: ts.UploadHeader) -> Upload:
+        """Memory for an upload. Cancelled, it leaves none behind. Raises: InvalidArgument, Exhausted."""
+        begun = self._open_queue().begin_upload(header)
+        try:
+            return await _done(begun)
+        except asyncio.CancelledError:
+            # It may still begin.
+            begun.add_done_callback(self._drop_begun)
+            raise
+
+    async def finish_upload(self, header: ts.UploadHeader, upload: Upload) -> pb.TensorMeta | None:
+        """Keep an upload that is complete, or make a tensor of it and describe that."""
+        return await _done(self._open_queue().finish_upload(header, upload))
+
+    def drop_upload(self, upload: Upload) -> None:
+        """Let an upload go that failed. From any thread."""
+        self.queue.drop_upload(upload)
+
+    # From threads that are neither the event loop's nor the engine's; `meanwhile` is called every few seconds.
+
+    def stage_from_thread(self, ref: pb.Ref, meanwhile: Callable[[], None]) -> Staged:
+        """As `stage`."""
+        return _done_for_thread(self._open_queue().stage(ref), meanwhile)
+
+    def begin_upload_from_thread(self, header: ts.UploadHeader, meanwhile: Callable[[], None]) -> Upload:
+        """An upload that calls may name from now on, and that is complete as soon as it says so."""
+        return _done_for_thread(self._open_queue().begin_named_upload(header), meanwhile)
+
+    def finish_upload_from_thread(self, header: ts.UploadHeader, upload: Upload) -> None:
+        """As `finish_upload`."""
+        self._open_queue().finish_upload(header, upload).result()
+
+    def _drop_begun(self, begun: Future[Upload]) -> None:
+        if not begun.cancelled() and begun.exception() is None:
+            self.queue.drop_upload(begun.result())
+
+    def _open_queue(self) -> SessionQueue:
         self.touch()
         self._check_open()
-        # Shielded: a caller who goes away does not undo what was accepted.
-        return await asyncio.shield(asyncio.wrap_future(self.lane.run(function)))
-
-    async def run_in_pieces(self, function: Callable[[Space], Generator[None, None, T]]) -> T:
-        """As `run`, for what may take long: other sessions have their turns wherever the function yields."""
-        self.touch()
-        self._check_open()
-        return await asyncio.shield(asyncio.wrap_future(self.lane.run_in_pieces(function)))
-
-    def run_from_thread(self, function: Callable[[Space], T], meanwhile: Callable[[], None] | None = None) -> T:
-        """As `run`, for a thread that is neither the event loop's nor the engine's; `meanwhile` every few seconds."""
-        self.touch()
-        self._check_open()
-        running = self.lane.run(function)
-        if meanwhile is not None:
-            while not running.done():
-                with contextlib.suppress(TimeoutError):
-                    return running.result(_MEANWHILE_S)
-                meanwhile()
-        return running.result()
-
-    def run_here(self, function: Callable[[Space], T]) -> T:
-        """Run a function that may run on any thread, before the calls that wait."""
-        self.touch()
-        self._check_open()
-        return function(self.lane.space)
-
-    def forget(self, function: Callable[[Space], object]) -> None:
-        """Run a function that tidies up on the engine's thread; nobody waits for it."""
-        self.lane.run(function)
+        return self.queue
 
     def _check_open(self) -> None:
         if self._lost is not None:
             raise self._lost
 
-    def _accept(self, batch: pb.Batch, operations: list[Operation] | None = None) -> bytes | None:
+    def _accept(self, batch: pb.Batch, operations: Sequence[Operation | str] | None = None) -> bytes | None:
         """Start a new batch (None), find one that runs (None), or the kept reply of one that ran."""
         self._check_open()
         seq = batch.seq
@@ -273,9 +319,9 @@ class Session:
         self._received = seq
         self._running[seq] = []
         if operations is None:
-            self.lane.submit(batch, lambda reply: self._post(self._finish, seq, reply))
+            self.queue.submit(batch, lambda reply: self._post(self._finish, seq, reply))
         else:
-            self.lane.submit_typed(batch, operations, lambda reply: self._post(self._finish, seq, reply))
+            self.queue.submit_typed(batch, operations, lambda reply: self._post(self._finish, seq, reply))
         return None
 
     async def _join(self, seq: int) -> bytes:
@@ -300,7 +346,7 @@ class Session:
 
     def _finish(self, seq: int, reply: bytes) -> None:
         waiters = self._running.pop(seq, [])
-        self._check_settled()
+        self._note_idle()
         if self._lost is not None:
             return
         framed = frame(reply)
@@ -313,12 +359,12 @@ class Session:
         if self._attachment is not None:
             self._attachment.answer(seq, framed)
 
-    def _check_settled(self) -> None:
-        if self._settled is not None and not self._running and not self._unnumbered:
-            self._settled.set()
+    def _note_idle(self) -> None:
+        if self._idle is not None and not self._running and not self._unnumbered:
+            self._idle.set()
 
     def _answer(self, answer: asyncio.Future[bytes], reply: bytes) -> None:
         self._unnumbered -= 1
-        self._check_settled()
+        self._note_idle()
         if not answer.done():
             answer.set_result(reply)

@@ -33,6 +33,7 @@ LAYERS_KEY = "tensorcompute.layers"
 _DTYPES = {row.name: DTYPES[row.code] for row in dtypes.DTYPES if row.kind == "f" and row.size > 1}
 _NAME = re.compile(r"(?:(?P<layer>.*)\.)?(?P<part>weight|bias)")
 
+Dtype = torch.dtype
 Weights = list[tuple[torch.Tensor, torch.Tensor | None]]
 """The weight and the bias of each layer."""
 

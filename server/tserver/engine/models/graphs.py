@@ -1,7 +1,7 @@
-"""Forward passes on CUDA as graphs: recorded once for each size of batch and line, then launched as one.
+"""Forward passes on CUDA as graphs: captured once for each size of batch and pair, then launched as one.
 
-A batch is padded to the next size that is recorded; rows do not depend on each other, so what the padding holds is of
-no matter. A size that comes but once or twice is not worth a recording. Only the engine's thread uses this. Nothing
+A batch is padded to the next size that is captured; rows do not depend on each other, so what the padding holds is of
+no matter. A size that comes but once or twice is not worth a capture. Only the engine's thread uses this. Nothing
 here runs on a device other than CUDA.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from tserver.engine.failures import is_device_lost
+from tserver.engine.graph_capture import CapturedGraph, capture
 from tserver.engine.models.model import Model
-from tserver.engine.recording import Recorded, record
-from tserver.engine.streams import Line
+from tserver.engine.streams import StreamPair
 
 log = logging.getLogger("tserver.models")
 
@@ -36,13 +36,13 @@ def captured_sizes(max_batch_size: int, flops_per_row: int) -> list[int]:
 
 
 class GraphedForward:
-    """The forward pass of one model on one line, which is in force, by graphs of the sizes that come."""
+    """The forward pass of one model on one pair, which is in force, by graphs of the sizes that come."""
 
-    def __init__(self, model: Model, max_batch_size: int, line: Line) -> None:
+    def __init__(self, model: Model, max_batch_size: int, pair: StreamPair) -> None:
         self._model = model
-        self._line = line
+        self._pair = pair
         self._sizes = captured_sizes(max_batch_size, model.flops_per_row)
-        self._recorded: dict[int, Recorded] = {}
+        self._captured: dict[int, CapturedGraph] = {}
         self._runs: Counter[int] = Counter()
         # One pool for all sizes: they never run at the same time, and outputs are copied before the next one runs.
         self._pool: Any = None
@@ -64,18 +64,18 @@ class GraphedForward:
         if place == len(self._sizes):
             return None
         size = self._sizes[place]
-        recorded = self._recorded.get(size) or self._record(size)
-        if recorded is None:
+        captured = self._captured.get(size) or self._capture(size)
+        if captured is None:
             return None
-        inputs: torch.Tensor = recorded.inputs[0]
-        outputs: torch.Tensor = recorded.outputs
+        inputs: torch.Tensor = captured.inputs[0]
+        outputs: torch.Tensor = captured.outputs
         if count != size:
             inputs, outputs = inputs[:count], outputs[:count]
         inputs.copy_(rows, non_blocking=True)
-        recorded.replay()
+        captured.replay()
         return outputs
 
-    def _record(self, size: int) -> Recorded | None:
+    def _capture(self, size: int) -> CapturedGraph | None:
         self._runs[size] += 1
         if not self._works or self._runs[size] <= _EAGER_RUNS:
             return None
@@ -86,12 +86,12 @@ class GraphedForward:
                 inputs = torch.zeros(size, model.in_features, dtype=model.dtype, device=model.device)
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            made = record(model.forward, [inputs], self._line, warm_up_runs=_WARM_UP_RUNS, pool=self._pool)
+            made = capture(model.forward, [inputs], self._pair, warm_up_runs=_WARM_UP_RUNS, pool=self._pool)
         except RuntimeError as error:
             if is_device_lost(error):
                 raise
             self._works = False
-            log.warning("forward passes are not recorded as CUDA graphs: %s", error)
+            log.warning("forward passes are not captured as CUDA graphs: %s", error)
             return None
-        self._recorded[size] = made
+        self._captured[size] = made
         return made

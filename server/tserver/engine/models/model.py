@@ -1,4 +1,4 @@
-"""A network with its weights on the device, ready to run rows.
+"""A model: a described network with its weights on the device, ready to run rows.
 
 Knows torch; does not know names, versions, queues or disks. Never changed once it is made.
 """
@@ -12,10 +12,13 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import networks, streams
+from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.models.description import activation_layer, check_layers, flops_per_row, summarise, text
 from tserver.engine.models.files import Weights
+from tserver.engine.values import dtype_of
 from tserver.errors import InvalidArgument
 
 
@@ -34,7 +37,9 @@ class Model:
             raise InvalidArgument(f"weights are float32, float64, float16 or bfloat16, not {dtype}")
         self.layers = tuple(layers)
         self.dtype, self.device = dtype, device
+        self.dtype_code = DTYPE_CODES[dtype]
         self.in_features, self.out_features = layers[0].in_features, layers[-1].out_features
+        self.in_bytes, self.out_bytes = self.in_features * dtype.itemsize, self.out_features * dtype.itemsize
         self.parameters = sum(layer.parameters for layer in layers)
         self.parameter_bytes = self.parameters * dtype.itemsize
         self.flops_per_row = flops_per_row(layers)
@@ -51,19 +56,31 @@ class Model:
         self.non_finite_parameters = sum(
             int(tensor.isfinite().logical_not_().sum()) for tensor in self.network.parameters()
         )
-        # The weights were made on the line of whoever brought them; other lines wait for this before they use them.
+        # The weights were made on the streams of whoever brought them; others wait for this before they use them.
         self.made = next((streams.mark(weight) for weight, _ in self.weights), None)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """The outputs for rows: (n, in) -> (n, out). Weights and inputs want no gradients, so none are recorded."""
         return self.network.forward(rows)
 
-    def check(self, dtype: torch.dtype, shape: Sequence[int]) -> int:
+    def check(self, dtype: pb.DType, shape: Sequence[int]) -> int:
         """How many rows inputs of this dtype and shape are. Raises: InvalidArgument where they do not fit."""
-        if dtype != self.dtype:
-            raise InvalidArgument(
-                f"inputs are {_name(dtype)}, but the network's dtype is {_name(self.dtype)}; convert them"
-            )
+        if dtype != self.dtype_code:
+            raise self._misfit(dtype_of(dtype))
+        return self._rows(shape)
+
+    def check_tensor(self, tensor: torch.Tensor) -> int:
+        """The same for a tensor."""
+        if tensor.dtype != self.dtype:
+            raise self._misfit(tensor.dtype)
+        return self._rows(tensor.shape)
+
+    def _misfit(self, dtype: torch.dtype) -> InvalidArgument:
+        return InvalidArgument(
+            f"inputs are {_name(dtype)}, but the network's dtype is {_name(self.dtype)}; convert them"
+        )
+
+    def _rows(self, shape: Sequence[int]) -> int:
         if not shape or shape[-1] != self.in_features:
             raise InvalidArgument(
                 f"inputs have shape {_sizes(shape)}, but the network takes {self.in_features} inputs; "
@@ -86,6 +103,15 @@ class Model:
                 if tensor is not None:
                     streams.adopt(tensor, self.made)
         return [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
+
+    def on_host(self) -> Model:
+        """The same model in the memory of the host. On the engine's thread."""
+        cpu = torch.device("cpu")
+        return self if self.device == cpu else Model(self.layers, self.host_weights(), self.dtype, cpu)
+
+    def again(self, device: torch.device) -> Model:
+        """The same model on a device, made anew."""
+        return Model(self.layers, self.weights, self.dtype, device)
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
@@ -132,13 +158,6 @@ def specified(
             raise InvalidArgument(f"layer {index} has {rows} neurons, but its bias has shape {tuple(bias.shape)}")
         weights.append((weight, bias))
     return layers, weights
-
-
-def run_network(layers: list[dict[str, Any]], inputs: torch.Tensor) -> torch.Tensor:
-    """One forward pass of a network that is not kept. Raises: InvalidArgument where inputs have no rows."""
-    if inputs.dim() and 0 in inputs.shape[:-1]:
-        raise InvalidArgument(f"inputs of shape {list(inputs.shape)} have no rows; give at least one")
-    return networks.build(layers).forward(inputs)
 
 
 def _draw(*shape: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.engine.models import files
 from tserver.engine.models.model import Model, specified
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.values import dtype_of
 from tserver.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from tserver.engine.space import Space
 
 
 class SpecSource:
@@ -23,7 +20,7 @@ class SpecSource:
     def __init__(self, request: ms.CreateMlpRequest) -> None:
         self._request = request
 
-    def model(self, space: Space, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
+    def model(self, store: ObjectStore, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
         """The network; `given` are the weight and the bias of each layer. Raises: InvalidArgument, OutOfMemoryError."""
         dtype = dtype_of(self._request.dtype) if self._request.dtype else torch.float32
         layers, weights = specified(self._request.layers, given, dtype, device)
@@ -46,10 +43,10 @@ class FileSource:
         tensors, metadata = files.read(data)
         self._parsed = files.layers_of(tensors, metadata, self._request.layers)
 
-    def model(self, space: Space, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
+    def model(self, store: ObjectStore, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
         """The network. Raises: InvalidArgument, UnknownId, OutOfMemoryError."""
         if self._parsed is None:
-            self.parse(space.take_upload(self._request.file.upload).data)
+            self.parse(store.take_upload(self._request.file.upload).data)
         assert self._parsed is not None
         layers, weights = self._parsed
         if self._request.dtype:

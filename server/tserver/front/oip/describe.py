@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 from tensorcompute.oip import inference_pb2 as oip
 from tensorcompute.tables import dtypes
-from tserver.engine.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from tserver.engine.models import QueuePolicy, Served
-    from tserver.engine.models.statistics import Duration
+    from tserver.engines.port import ServedModel
+    from tserver.models.batching import QueuePolicy
+    from tserver.models.statistics import Duration
 
 # Networks have one of each.
 INPUT, OUTPUT = "input", "output"
 PLATFORM = "tensorcompute"
 
-_NAMES = {DTYPES[row.code]: row.oip for row in dtypes.DTYPES if row.oip}
-_CODES = {dtype: oip.DataType.Value(f"TYPE_{name}") for dtype, name in _NAMES.items()}
+_NAMES = {row.code: row.oip for row in dtypes.DTYPES if row.oip}
+_CODES = {code: oip.DataType.Value(f"TYPE_{name}") for code, name in _NAMES.items()}
 
 
-def datatype(served: Served) -> str:
+def datatype(served: ServedModel) -> str:
     """The protocol's name for the element type of a model."""
     return _NAMES[served.dtype]
 
 
-def metadata(served: Served, versions: Sequence[Served]) -> oip.ModelMetadataResponse:
+def metadata(served: ServedModel, versions: Sequence[ServedModel]) -> oip.ModelMetadataResponse:
     """The inputs and outputs of one version, among all versions."""
     response = oip.ModelMetadataResponse(
         name=served.name, versions=[str(each.version) for each in versions], platform=PLATFORM
@@ -36,7 +36,7 @@ def metadata(served: Served, versions: Sequence[Served]) -> oip.ModelMetadataRes
     return response
 
 
-def config(served: Served) -> oip.ModelConfig:
+def config(served: ServedModel) -> oip.ModelConfig:
     """How a version is served."""
     batching = served.batching
     code = _CODES[served.dtype]
@@ -61,7 +61,7 @@ def config(served: Served) -> oip.ModelConfig:
     return answer
 
 
-def statistics(served: Served) -> oip.ModelStatistics:
+def statistics(served: ServedModel) -> oip.ModelStatistics:
     """How often and how fast a version was run."""
     counted = served.statistics
     answer = oip.ModelStatistics(
@@ -94,7 +94,7 @@ def statistics(served: Served) -> oip.ModelStatistics:
     return answer
 
 
-def index(served: Sequence[Served], *, only_ready: bool) -> oip.RepositoryIndexResponse:
+def index(served: Sequence[ServedModel], *, only_ready: bool) -> oip.RepositoryIndexResponse:
     """The list of versions."""
     response = oip.RepositoryIndexResponse()
     for each in served:

@@ -21,7 +21,7 @@ from tserver.front.oip.regions import Region, Regions
 from tserver.front.oip.wire import split_request
 
 if TYPE_CHECKING:
-    from tserver.engine.models import ModelDoor, Served
+    from tserver.engines.port import ModelManager, ServedModel
 
 Parameters = Mapping[str, oip.InferParameter]
 
@@ -94,15 +94,15 @@ def version_of(text: str) -> int:
 class Inferences:
     """Runs requests on the models."""
 
-    def __init__(self, door: ModelDoor, regions: Regions | None) -> None:
+    def __init__(self, models: ModelManager, regions: Regions | None) -> None:
         """Without regions, shared memory is refused."""
-        self._door = door
+        self._models = models
         self._regions = regions
 
     async def run(self, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller) -> Answer:
         """The answer to a request. Cancelled, it leaves the queue. Raises: ServerError."""
         version = version_of(request.model_version)
-        served = self._door.registry.find(request.model_name, version)
+        served = self._models.registry.find(request.model_name, version)
         with ExitStack() as used:
             try:
                 priority, timeout_us = _scheduling(request.parameters)
@@ -117,26 +117,26 @@ class Inferences:
                 raise
             if isinstance(source, Range) and not version:
                 # The latest version may be another one by now, and this one gone.
-                served = self._door.registry.find(request.model_name)
+                served = self._models.registry.find(request.model_name)
                 _check_input(served, request.inputs[0])
-            order = self._door.request(served, served.dtype, request.inputs[0].shape, data)
+            order = self._models.request(served, served.dtype, request.inputs[0].shape, data)
             order.priority, order.timeout_us, order.deadline = priority, timeout_us, caller.deadline
-            await self._door.run(served, order)
+            await self._models.run(served, order)
             return await self._answer(served, request, order.output, target)
 
     def answer_bytes(self, request: oip.ModelInferRequest) -> int:
         """About how many bytes the answer will have, should the request be one that can be run."""
         try:
-            served = self._door.registry.find(request.model_name, version_of(request.model_version))
+            served = self._models.registry.find(request.model_name, version_of(request.model_version))
         except ServerError:
             return 0
         if any("shared_memory_region" in wanted.parameters for wanted in request.outputs):
             return 0
         rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
-        return max(0, min(rows, served.batching.max_batch_size)) * served.out_features * served.dtype.itemsize
+        return max(0, min(rows, served.batching.max_batch_size)) * served.out_bytes
 
     def _source(
-        self, served: Served, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller
+        self, served: ServedModel, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller
     ) -> memoryview | Range:
         """Where the elements of the input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
         names = [tensor.name for tensor in request.inputs]
@@ -156,7 +156,7 @@ class Inferences:
                     f"the input {tensor.name!r} is in the region {kept.region.name!r} of shared memory, but the "
                     "request has elements of it too; leave those out"
                 )
-            needed = tensor.shape[0] * served.in_features * served.dtype.itemsize
+            needed = tensor.shape[0] * served.in_bytes
             if kept.byte_size != needed:
                 # Before it is read: a region may be larger than the memory of the server.
                 raise InvalidArgument(
@@ -172,7 +172,7 @@ class Inferences:
             )
         return raw[0]
 
-    def _target(self, served: Served, request: oip.ModelInferRequest, caller: Caller) -> Range | None:
+    def _target(self, served: ServedModel, request: oip.ModelInferRequest, caller: Caller) -> Range | None:
         """Where the output is to be; None is in the response. Raises: as `_source`, ServerError if it does not fit."""
         names = [wanted.name for wanted in request.outputs]
         if names not in ([], [describe.OUTPUT]):
@@ -185,7 +185,7 @@ class Inferences:
             if _number(wanted.parameters, "classification"):
                 raise Unimplemented("the classification of outputs is not served; take the output itself")
             kept = self._range(wanted.parameters, caller)
-        needed = request.inputs[0].shape[0] * served.out_features * served.dtype.itemsize
+        needed = request.inputs[0].shape[0] * served.out_bytes
         if kept is not None:
             kept.check(needed)
         elif needed > MAX_MESSAGE_BYTES - _HEADER_BYTES:
@@ -221,7 +221,7 @@ class Inferences:
         return self._regions
 
     async def _answer(
-        self, served: Served, request: oip.ModelInferRequest, elements: bytes | memoryview, target: Range | None
+        self, served: ServedModel, request: oip.ModelInferRequest, elements: bytes | memoryview, target: Range | None
     ) -> Answer:
         response = oip.ModelInferResponse(model_name=served.name, model_version=str(served.version), id=request.id)
         output = response.outputs.add(
@@ -251,7 +251,7 @@ async def _read(source: memoryview | Range) -> bytes | memoryview:
     return source.region.read(source.offset, source.byte_size)
 
 
-def _check_input(served: Served, tensor: oip.ModelInferRequest.InferInputTensor) -> None:
+def _check_input(served: ServedModel, tensor: oip.ModelInferRequest.InferInputTensor) -> None:
     """Refuse an input that is none of the model's. Raises: InvalidArgument."""
     if tensor.datatype != describe.datatype(served):
         raise InvalidArgument(

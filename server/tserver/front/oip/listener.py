@@ -16,7 +16,7 @@ from tserver.front.oip.inference import MAX_MESSAGE_BYTES
 from tserver.front.oip.servicer import InferenceServicer
 
 if TYPE_CHECKING:
-    from tserver.engine.models import ModelDoor
+    from tserver.engines.port import ModelManager
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # They read and write bytes: see `wire`.
@@ -26,9 +26,9 @@ BY_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
 class OipListener:
     """The listener of one server."""
 
-    def __init__(self, config: Config, door: ModelDoor, interceptor: Interceptor) -> None:
+    def __init__(self, config: Config, models: ModelManager, interceptor: Interceptor) -> None:
         self._config = config
-        self._servicer = InferenceServicer(config, door)
+        self._servicer = InferenceServicer(config, models)
         self._server = grpc.aio.server(options=listeners.options(MAX_MESSAGE_BYTES), interceptors=[interceptor])
         self._health = Health(self._server, [SERVICE.full_name])
         self._server.add_generic_rpc_handlers((bind(SERVICE, self._servicer, BY_BYTES),))

@@ -22,7 +22,7 @@ from tserver.front.oip.wire import join_response, join_stream_response
 from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
-    from tserver.engine.models import ModelDoor, Served
+    from tserver.engines.port import ModelManager, ServedModel
 
 log = logging.getLogger("tserver.front")
 
@@ -33,11 +33,11 @@ _SHARED_MEMORY = "system_shared_memory"
 class InferenceServicer:
     """The RPCs of the service."""
 
-    def __init__(self, config: Config, door: ModelDoor) -> None:
+    def __init__(self, config: Config, models: ModelManager) -> None:
         self._config = config
-        self._door = door
-        self._registry = door.registry
-        self._inferences = Inferences(door, Regions() if config.oip_shared_memory else None)
+        self._models = models
+        self._registry = models.registry
+        self._inferences = Inferences(models, Regions() if config.oip_shared_memory else None)
         # Not any more once the server is told to stop.
         self.is_ready = True
 
@@ -139,7 +139,7 @@ class InferenceServicer:
                 f"loading with {', '.join(sorted(request.parameters))[:200]} is not served: create and configure "
                 "networks with tensorcompute.v1.ModelService"
             )
-        await self._door.load(request.model_name)
+        await self._models.load(request.model_name)
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
@@ -147,7 +147,7 @@ class InferenceServicer:
     ) -> oip.RepositoryModelUnloadResponse:
         """See the proto."""
         self._check_control("unload", request.repository_name)
-        await self._door.unload(request.model_name)
+        await self._models.unload(request.model_name)
         return oip.RepositoryModelUnloadResponse()
 
     # --- shared memory ---
@@ -185,7 +185,7 @@ class InferenceServicer:
 
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_cuda
 
-    def _find(self, name: str, version: str) -> Served:
+    def _find(self, name: str, version: str) -> ServedModel:
         return self._registry.find(name, version_of(version))
 
     def _regions(self, rpc: Rpc) -> Regions:

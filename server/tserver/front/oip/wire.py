@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tensorcompute.wire.varint import varint
 from tserver.errors import InvalidArgument
-from tserver.session.framing import varint
 
 _RAW_INPUT_CONTENTS = 7
 _RAW_OUTPUT_CONTENTS = 6

@@ -1,6 +1,6 @@
-"""CUDA graphs: what a function gives the device to do is recorded once, and done again by one launch.
+"""CUDA graphs: what a function gives the device to do is captured once, and done again by one launch.
 
-Knows a line (streams.py); does not know what is recorded, nor when that pays. Unlike torch.cuda.graph it neither waits
+Knows a pair (streams.py); does not know what is captured, nor when that pays. Unlike torch.cuda.graph it neither waits
 for the device nor empties the allocator's cache first: others go on meanwhile.
 """
 
@@ -14,48 +14,48 @@ from typing import Any
 
 import torch
 
-from tserver.engine.streams import Line
+from tserver.engine.streams import StreamPair
 
 
 @dataclass(slots=True)
-class Recorded:
-    """A graph, what it reads, and what it writes: the same memory each time, of the line that recorded it."""
+class CapturedGraph:
+    """A graph, what it reads, and what it writes: the same memory each time, of the pair that captured it."""
 
     graph: Any
     inputs: list[torch.Tensor]
     outputs: Any
 
     def replay(self) -> None:
-        """Have it done once more. With the line in force."""
+        """Have it done once more. With the pair in force."""
         self.graph.replay()
 
 
-def record(
-    function: Callable[..., Any], inputs: list[torch.Tensor], line: Line, *, warm_up_runs: int, pool: Any = None
-) -> Recorded:
-    """Record a function of inputs whose elements change and whose memory does not. With the line in force.
+def capture(
+    function: Callable[..., Any], inputs: list[torch.Tensor], pair: StreamPair, *, warm_up_runs: int, pool: Any = None
+) -> CapturedGraph:
+    """Record a function of inputs whose elements change and whose memory does not. With the pair in force.
 
-    Gradients, inference mode and autocast are off meanwhile: a recording is for everyone who comes later.
-    Raises: RuntimeError where the function does what cannot be recorded.
+    Gradients, inference mode and autocast are off meanwhile: a capture is for everyone who comes later.
+    Raises: RuntimeError where the function does what cannot be captured.
     """
-    device = line.work.device
+    device = pair.work.device
     pool = torch.cuda.graph_pool_handle() if pool is None else pool
     graph = torch.cuda.CUDAGraph()
-    line.capture.wait_stream(line.work)
+    pair.capture.wait_stream(pair.work)
     try:
         with (
             torch.inference_mode(mode=False),
             torch.no_grad(),
             torch.autocast("cuda", enabled=False),
-            torch.cuda.stream(line.capture),
+            torch.cuda.stream(pair.capture),
         ):
-            # Libraries set themselves up in their first runs, which a recording does not allow.
+            # Libraries set themselves up in their first runs, which a capture does not allow.
             for _ in range(warm_up_runs):
                 function(*inputs)
             outputs = _captured(graph, function, inputs, pool, device)
     finally:
-        line.work.wait_stream(line.capture)
-    return Recorded(graph, inputs, outputs)
+        pair.work.wait_stream(pair.capture)
+    return CapturedGraph(graph, inputs, outputs)
 
 
 def _captured(
@@ -65,7 +65,7 @@ def _captured(
     # What the collector would let go of may be a graph, or memory that other streams use: not now.
     gc.disable()
     try:
-        # Other threads may ask the driver about memory and events meanwhile; that is no part of the recording.
+        # Other threads may ask the driver about memory and events meanwhile; that is no part of the capture.
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:
             outputs = function(*inputs)
@@ -76,7 +76,7 @@ def _captured(
         graph.capture_end()
         return outputs
     except BaseException:
-        # Where the recording broke, the allocator may still believe in it; it then would not reuse memory any more.
+        # Where the capture broke, the allocator may still believe in it; it then would not reuse memory any more.
         with contextlib.suppress(RuntimeError, AttributeError):
             torch._C._cuda_endAllocateToPool(device.index or 0, pool)
         raise

@@ -15,33 +15,37 @@ import torch._tensor_str as tensor_str
 from tserver.engine import initial, networks, optimizers, reads
 from tserver.engine.creation import constructed, from_packed, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
-from tserver.engine.models.registry import Registry
+from tserver.engine.models.forwards import Find, forward
 from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
-from tserver.engine.space import Space
 
 
-def own_operations(*, single_owner: bool, models: Registry, has_gpu: bool = False) -> Iterator[Operation]:
+def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = False) -> Iterator[Operation]:
     """All of them. With a single owner, uninitialised memory is left as it is."""
 
-    def model_forward(space: Space, name: Any, version: Any, inputs: Any) -> torch.Tensor:
-        return models.forward(space.state.line, name, version, inputs)
+    def model_forward(store: ObjectStore, name: Any, version: Any, inputs: Any) -> torch.Tensor:
+        return forward(find_model, store.state.pair, name, version, inputs)
 
-    yield Operation("tc.model_forward", model_forward, needs_space=True)
-    yield Operation("tc.read", reads.read_elements, needs_space=True)
-    yield Operation("tc.numpy", reads.numpy, needs_space=True)
+    yield Operation("tc.model_forward", model_forward, needs_store=True)
+    yield Operation("tc.read", reads.read_elements, needs_store=True)
+    yield Operation("tc.numpy", reads.numpy, needs_store=True)
     yield Operation("tc.describe", description)
-    yield Operation("tc.program", keep_program, needs_space=True)
-    yield Operation("tc.run", run_program, needs_space=True)
-    yield Operation("tc.run_with_effects", run_program, needs_space=True)
-    for name, function in {**networks.OWN_OPERATIONS, **optimizers.OWN_OPERATIONS, **initial.OWN_OPERATIONS}.items():
+    yield Operation("tc.program", keep_program, needs_store=True)
+    yield Operation("tc.run", run_program, needs_store=True)
+    yield Operation("tc.run_with_effects", run_program, needs_store=True)
+    for name, function in {
+        **networks.BUILTIN_OPERATIONS,
+        **optimizers.BUILTIN_OPERATIONS,
+        **initial.BUILTIN_OPERATIONS,
+    }.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):
         create = from_packed(getattr(torch, name))
         yield Operation(name, sent(create) if has_gpu else create, takes_packed=True)
-    yield Operation("tc.constructed", constructed, needs_space=True, takes_packed=True)
-    yield Operation("Tensor.tolist", reads.tolist, needs_space=True)
+    yield Operation("tc.constructed", constructed, needs_store=True, takes_packed=True)
+    yield Operation("Tensor.tolist", reads.tolist, needs_store=True)
     yield Operation("Tensor.new_tensor", sent_anew(new_tensor) if has_gpu else new_tensor, takes_packed=True)
     yield Operation("set_printoptions", _set_printoptions)
     for name in ("__repr__", "__str__", "__format__"):

@@ -1,7 +1,7 @@
-"""The way in to the models, for whoever serves callers over a network: requests are awaited, changes are put in order.
+"""The models, for whoever serves callers over a network: requests are awaited, changes are put in order.
 
 One object for all listeners of a process; every method runs on the event loop's thread. Knows asyncio; knows neither
-gRPC nor sessions.
+gRPC nor sessions, and leaves tensors to the engine.
 """
 
 from __future__ import annotations
@@ -11,102 +11,69 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
-from tserver.engine.memory import is_out_of_memory
-from tserver.engine.models import files, store
-from tserver.engine.models.batching import BatchingConfig
-from tserver.engine.models.lane import ModelLane
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.memory import is_out_of_memory, telling_of_memory
+from tserver.engine.models import files
 from tserver.engine.models.model import Model
-from tserver.engine.models.registry import Registry, Served
-from tserver.engine.models.requests import Request
+from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
+from tserver.models import store
+from tserver.models.batcher import DynamicBatcher
+from tserver.models.batching import BatchingConfig
+from tserver.models.registry import Registry, ServedModel
+from tserver.models.requests import Request
+
+if TYPE_CHECKING:
+    from tserver.engine.engine import Engine
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.models")
 
 
-class Engine(Protocol):
-    """What the door needs of the engine."""
-
-    models: Registry
-
-    def run(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function on the engine's thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """The outputs of one request."""
-
-    version: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    # The elements, row-major: a view into the outputs of the whole batch.
-    data: memoryview
-
-
-class ModelDoor:
+class ModelManager:
     """Forward passes of models, and changes to them."""
 
-    def __init__(self, engine: Engine, stored: store.Store | None = None, model_dir: str = "") -> None:
-        self.registry = engine.models
+    def __init__(
+        self, engine: Engine, registry: Registry, stored: store.Store | None = None, model_dir: str = ""
+    ) -> None:
+        self.registry = registry
         self.registry.deliver = self._deliver
         self._engine = engine
         self._store = stored
         self._model_dir = model_dir
         self._loop = asyncio.get_running_loop()
-        self._to_wake: set[ModelLane] = set()
+        self._to_wake: set[DynamicBatcher] = set()
         # Changes to one name happen one after the other.
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._under_way: set[asyncio.Task[Any]] = set()
 
     # --- forward passes ---
 
-    async def infer(
-        self,
-        name: str,
-        version: int,
-        dtype: torch.dtype,
-        shape: Sequence[int],
-        data: bytes | memoryview,
-        *,
-        priority: int = 0,
-        timeout_us: int = 0,
-        deadline: float | None = None,
-    ) -> Inference:
-        """The outputs for inputs by value; together with the requests of others. Cancelled, it leaves the queue.
+    def request(self, served: ServedModel, dtype: pb.DType, shape: Sequence[int], data: bytes | memoryview) -> Request:
+        """A request by value, checked. `data` is row-major, and must not change until the request was run.
 
-        `data` is bytes, row-major, and must not change meanwhile; `deadline` is a moment of time.monotonic.
-        Raises: NotFound, ModelNotReady, InvalidArgument, Exhausted, DeadlineExceeded.
+        Raises: ModelNotReady, InvalidArgument.
         """
-        served = self.registry.find(name, version)
-        request = self.request(served, dtype, shape, data)
-        request.priority, request.timeout_us, request.deadline = priority, timeout_us, deadline
-        await self.run(served, request)
-        return Inference(served.version, dtype, (*shape[:-1], served.out_features), request.output)
-
-    def request(self, served: Served, dtype: torch.dtype, shape: Sequence[int], data: bytes | memoryview) -> Request:
-        """A request by value, checked. Raises: ModelNotReady, InvalidArgument."""
+        if dtype != served.dtype:
+            # What no dtype is, no model refuses.
+            dtype_of(dtype)
         try:
             model = served.ready()
             rows = model.check(dtype, shape)
-            wanted = rows * model.in_features * dtype.itemsize
+            wanted = rows * model.in_bytes
             if len(data) != wanted:
                 raise InvalidArgument(
-                    f"inputs have {len(data)} bytes, but shape {list(shape)} of {str(dtype)[6:]} needs {wanted}"
+                    f"inputs have {len(data)} bytes, but shape {list(shape)} of {str(model.dtype)[6:]} needs {wanted}"
                 )
         except ServerError as error:
             served.statistics.failed(error.reason)
             raise
         return Request(rows, data)
 
-    async def run(self, served: Served, request: Request) -> None:
-        """Put a request in line and wait until it was run. Raises: what became of it."""
+    async def run(self, served: ServedModel, request: Request) -> None:
+        """Queue a request and wait until it was run. Raises: what became of it."""
         future: asyncio.Future[None] = self._loop.create_future()
         request.settled = lambda _: None if future.done() else future.set_result(None)
         self.put(served, request)
@@ -118,10 +85,10 @@ class ModelDoor:
         if request.error is not None:
             raise request.error
 
-    def put(self, served: Served, request: Request) -> None:
-        """Put a request in line; `request.settled` is called when it was run. Raises: Exhausted if the line is full."""
+    def put(self, served: ServedModel, request: Request) -> None:
+        """Queue a request; `request.settled` is called when it was run. Raises: Exhausted if the queue is full."""
         try:
-            served.lane.queue.put(request)
+            served.batcher.queue.put(request)
         except ServerError as error:
             served.statistics.rejected += 1
             served.statistics.failed(error.reason)
@@ -129,17 +96,17 @@ class ModelDoor:
         if not self._to_wake:
             # Behind the requests that have come in with this one.
             self._loop.call_soon(self._wake)
-        self._to_wake.add(served.lane)
+        self._to_wake.add(served.batcher)
 
-    def take_back(self, served: Served, request: Request) -> None:
-        """Nobody waits for the request any more: it leaves the line, if it is still there."""
-        if served.lane.queue.remove(request):
+    def take_back(self, served: ServedModel, request: Request) -> None:
+        """Nobody waits for the request any more: it leaves the queue, if it is still there."""
+        if served.batcher.queue.remove(request):
             served.statistics.cancelled += 1
 
     def _wake(self) -> None:
-        lanes, self._to_wake = self._to_wake, set()
-        for lane in lanes:
-            lane.wake()
+        batchers, self._to_wake = self._to_wake, set()
+        for batcher in batchers:
+            batcher.wake()
 
     def _deliver(self, requests: list[Request]) -> None:
         """From the engine's thread: one hand-over for a whole batch. At the very end there may be no loop to tell."""
@@ -151,15 +118,34 @@ class ModelDoor:
 
     # --- changes ---
 
-    async def adopt(self, served: Served) -> None:
+    def restore(self) -> None:
+        """Let all models on disk serve. Damaged ones are set aside and reported in the log, and the others serve.
+
+        Before the engine is started.
+        """
+        disk = self._store
+        for name, version in list(disk.names()) if disk is not None else []:
+            assert disk is not None
+            try:
+                self.registry.check_free(name, version)
+                stored = disk.read(name, version)
+                self.registry.add(name, version, self._made(stored), stored.batching).is_persistent = True
+            except ServerError as error:
+                log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.error("a model is not served", extra={"model": name, "version": version, "cause": str(error)})
+
+    async def persist(self, served: ServedModel) -> None:
         """Bring a model that was added to disk, if there is one; where that fails, it is taken back.
 
         Raises: ServerError if it could not be written, NotFound if it is gone already.
         """
         if self._store is not None:
-            await self.whole(self._adopt(served, self._store))
+            await self.whole(self._persist(served, self._store))
 
-    async def update(self, name: str, version: int, batching: BatchingConfig) -> Served:
+    async def update(self, name: str, version: int, batching: BatchingConfig) -> ServedModel:
         """Change how requests are batched. Raises: NotFound, ModelNotReady if what is on disk is damaged."""
         return await self.whole(self._update(self.registry.find(name, version), batching))
 
@@ -167,7 +153,7 @@ class ModelDoor:
         """Take weights off the device once no request waits; version 0 is all. Raises: NotFound."""
         await self.whole(self._unload(name, self._named(name, version)))
 
-    async def load(self, name: str, version: int = 0) -> Served:
+    async def load(self, name: str, version: int = 0) -> ServedModel:
         """Bring weights to the device, anew where they are there already; version 0 is the highest.
 
         Raises: NotFound, ModelNotReady if what is on disk is damaged, Exhausted.
@@ -178,7 +164,7 @@ class ModelDoor:
         """Forget a model once no request waits, on disk too; version 0 is all. Raises: NotFound."""
         await self.whole(self._delete(name, self._named(name, version)))
 
-    async def export(self, served: Served) -> bytes:
+    async def export(self, served: ServedModel) -> bytes:
         """A model as a safetensors file. Raises: ModelNotReady."""
         model = served.ready()
         weights = await self.on_engine(model.host_weights)
@@ -190,15 +176,15 @@ class ModelDoor:
 
     async def on_engine(self, function: Callable[[], T]) -> T:
         """Run a function on the engine's thread. Raises: Exhausted where memory is short."""
-        with _telling_of_memory():
+        with telling_of_memory():
             return await asyncio.shield(asyncio.wrap_future(self._engine.run(function)))
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function that takes a while on a thread of its own. Raises: Exhausted where memory is short."""
-        with _telling_of_memory():
+        with telling_of_memory():
             return await asyncio.to_thread(function, *arguments)
 
-    def _named(self, name: str, version: int) -> list[Served]:
+    def _named(self, name: str, version: int) -> list[ServedModel]:
         return [self.registry.find(name, version)] if version else self.registry.versions(name)
 
     def _lock(self, name: str) -> asyncio.Lock:
@@ -214,12 +200,12 @@ class ModelDoor:
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _adopt(self, served: Served, disk: store.Store) -> None:
+    async def _persist(self, served: ServedModel, disk: store.Store) -> None:
         async with self._lock(served.name):
             if served.is_persistent:
                 return
             self._check_kept(served)
-            model = served.lane.model or served.unloaded
+            model = served.batcher.model or served.unloaded
             assert model is not None
             try:
                 weights = await self.on_engine(model.host_weights)
@@ -237,7 +223,7 @@ class ModelDoor:
                 raise
             served.is_persistent = True
 
-    async def _update(self, served: Served, batching: BatchingConfig) -> Served:
+    async def _update(self, served: ServedModel, batching: BatchingConfig) -> ServedModel:
         async with self._lock(served.name):
             self._check_kept(served)
             if self._store is not None and served.is_persistent:
@@ -246,25 +232,25 @@ class ModelDoor:
             served.configure(batching)
         return served
 
-    def _check_kept(self, served: Served) -> None:
+    def _check_kept(self, served: ServedModel) -> None:
         """Whether a version is still there, now that it is its turn. Raises: NotFound."""
         if self.registry.find(served.name, served.version) is not served:
             raise NotFound(f"version {served.version} of {served.name!r} was deleted meanwhile, and made anew")
 
-    async def _unload(self, name: str, targets: list[Served]) -> None:
+    async def _unload(self, name: str, targets: list[ServedModel]) -> None:
         async with self._lock(name):
             for served in targets:
-                model = served.lane.model
+                model = served.batcher.model
                 if served.state != "READY" or model is None:
                     continue
                 served.state = "UNLOADING"
                 await self._drained(served)
                 if not served.is_persistent:
-                    served.unloaded = await self.on_engine(lambda model=model: _on_host(model))  # type: ignore[misc]
-                served.lane.use(None)
+                    served.unloaded = await self.on_engine(model.on_host)
+                served.batcher.use(None)
                 served.state, served.reason = "UNAVAILABLE", "unloaded"
 
-    async def _load(self, name: str, version: int) -> Served:
+    async def _load(self, name: str, version: int) -> ServedModel:
         async with self._lock(name):
             try:
                 served = self.registry.find(name, version) if version else self.registry.versions(name)[-1]
@@ -274,18 +260,16 @@ class ModelDoor:
             if self._store is not None and served.is_persistent:
                 with _noting_damage(served):
                     stored = await self.in_thread(self._store.read, served.name, served.version)
-                model = await self.on_engine(
-                    lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device)
-                )
+                model = await self.on_engine(lambda: self._made(stored))
             elif (kept := served.unloaded) is not None:
-                model = await self.on_engine(lambda: Model(kept.layers, kept.weights, kept.dtype, self.registry.device))
+                model = await self.on_engine(lambda: kept.again(self._engine.device))
             if model is not None:
                 served.use(model)
                 served.unloaded = None
                 served.state, served.reason = "READY", ""
             return served
 
-    async def _load_new(self, name: str, version: int) -> Served:
+    async def _load_new(self, name: str, version: int) -> ServedModel:
         """A model that came to the disk by itself."""
         disk = self._store
         versions = [found for other, found in disk.names() if other == name] if disk is not None else []
@@ -295,12 +279,12 @@ class ModelDoor:
             raise NotFound(f"{which}; ListMlps tells which there are")
         self.registry.check_free(name, version)
         stored = await self.in_thread(disk.read, name, version)
-        model = await self.on_engine(lambda: Model(stored.layers, stored.weights, stored.dtype, self.registry.device))
+        model = await self.on_engine(lambda: self._made(stored))
         served = self.registry.add(name, version, model, stored.batching)
         served.is_persistent = True
         return served
 
-    async def _delete(self, name: str, targets: list[Served]) -> None:
+    async def _delete(self, name: str, targets: list[ServedModel]) -> None:
         async with self._lock(name):
             for served in targets:
                 self.registry.remove(served)
@@ -309,48 +293,24 @@ class ModelDoor:
                     await self._drained(served)
                 if self._store is not None:
                     await asyncio.to_thread(self._store.delete, served.name, served.version)
-                served.lane.use(None)
+                served.batcher.use(None)
                 served.state = "UNAVAILABLE"
 
-    async def _drained(self, served: Served) -> None:
+    def _made(self, stored: store.Stored) -> Model:
+        return Model(stored.layers, stored.weights, stored.dtype, self._engine.device)
+
+    async def _drained(self, served: ServedModel) -> None:
         drained: asyncio.Future[None] = self._loop.create_future()
 
         def tell() -> None:
             self._loop.call_soon_threadsafe(drained.set_result, None)
 
-        served.lane.when_drained(tell)
+        served.batcher.when_drained(tell)
         await drained
 
 
-def restore(registry: Registry, disk: store.Store) -> None:
-    """Let all models on disk serve. Damaged ones are set aside and reported in the log, and the others serve."""
-    for name, version in list(disk.names()):
-        try:
-            registry.check_free(name, version)
-            stored = disk.read(name, version)
-            model = Model(stored.layers, stored.weights, stored.dtype, registry.device)
-            registry.add(name, version, model, stored.batching).is_persistent = True
-        except ServerError as error:
-            log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            log.error("a model is not served", extra={"model": name, "version": version, "cause": str(error)})
-
-
 @contextlib.contextmanager
-def _telling_of_memory() -> Iterator[None]:
-    """What torch and Python say of memory that ran out, as what callers are told."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            raise Exhausted(str(error) or "the memory of the host is full", reason="OUT_OF_MEMORY") from error
-        raise
-
-
-@contextlib.contextmanager
-def _noting_damage(served: Served) -> Iterator[None]:
+def _noting_damage(served: ServedModel) -> Iterator[None]:
     """Know of a version that is not on disk any more, once it was set aside."""
     try:
         yield
@@ -360,11 +320,6 @@ def _noting_damage(served: Served) -> Iterator[None]:
             if served.state != "READY":
                 served.reason = error.message
         raise
-
-
-def _on_host(model: Model) -> Model:
-    cpu = torch.device("cpu")
-    return model if model.device == cpu else Model(model.layers, model.host_weights(), model.dtype, cpu)
 
 
 def _settle(requests: list[Request]) -> None:

@@ -1,7 +1,7 @@
 """All models of the server: names, versions and states. The whole server's: no caller has models of its own.
 
-Any thread may look; changes come from the thread that serves and from the engine's, under a lock. Knows torch; does not
-know gRPC, and leaves disks to `store`.
+Any thread may look; changes come from the thread that serves and from the engine's, under a lock. Leaves weights to the
+engine and disks to `store`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
-
 from tensorcompute.v1 import model_service_pb2 as ms
-from tserver.engine.dtypes import DTYPE_CODES
-from tserver.engine.models.batching import BatchingConfig
-from tserver.engine.models.lane import ModelLane, Scheduler
+from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.models.model import Model
-from tserver.engine.models.requests import Request
-from tserver.engine.models.statistics import ModelStatistics
-from tserver.engine.streams import Line
-from tserver.engine.transfers import send
-from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
+from tserver.engine.scheduling import Scheduler
+from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, TooLarge
+from tserver.models.batcher import DynamicBatcher
+from tserver.models.batching import BatchingConfig
+from tserver.models.requests import Request
+from tserver.models.statistics import ModelStatistics
 
 State = Literal["READY", "UNLOADING", "UNAVAILABLE"]
 
@@ -35,7 +32,7 @@ _STATES: dict[str, ms.MlpState] = {
 }
 
 
-class Served:
+class ServedModel:
     """One version of a model: what it is, how it is batched, and whether it serves."""
 
     def __init__(
@@ -56,17 +53,17 @@ class Served:
         # Where there is no disk to load it from again, an unloaded model waits in the memory of the host.
         self.unloaded: Model | None = None
         self._describe(model)
-        self.lane = ModelLane(model, batching, self.statistics, scheduler, deliver)
-        self.lane.version = version
+        self.batcher = DynamicBatcher(model, batching, self.statistics, scheduler, deliver)
+        self.batcher.version = version
 
     @property
     def waiting(self) -> int:
         """How many requests wait now."""
-        return len(self.lane.queue)
+        return len(self.batcher.queue)
 
     def ready(self) -> Model:
-        """The network. Raises: ModelNotReady."""
-        model = self.lane.model
+        """The weights. Raises: ModelNotReady."""
+        model = self.batcher.model
         if self.state != "READY" or model is None:
             raise ModelNotReady(
                 f"version {self.version} of {self.name!r} is not ready ({self.state.lower()}"
@@ -74,21 +71,27 @@ class Served:
             )
         return model
 
+    def run_now(self, rows: Any, pair: Any) -> Any:
+        """See DynamicBatcher.run_now."""
+        return self.batcher.run_now(rows, pair)
+
     def use(self, model: Model) -> None:
-        """Run the batches to come by this network. Raises: ModelNotReady if requests that wait would not fit it."""
-        has = (self.in_features, self.out_features, self.dtype)
+        """Run the batches to come by this model. Raises: ModelNotReady if requests that wait would not fit it."""
+        has = (self.in_features, self.out_features, self._dtype)
         if (brings := (model.in_features, model.out_features, model.dtype)) != has:
             raise ModelNotReady(
                 f"version {self.version} of {self.name!r} on disk has inputs, outputs and dtype {brings}, but the one "
                 f"that is served has {has}: it is another network. Delete this version, or give that one another"
             )
-        self.lane.use(model)
+        self.batcher.use(model)
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
         self.layers = model.layers
         self.in_features, self.out_features = model.in_features, model.out_features
-        self.dtype, self.device = model.dtype, str(model.device)
+        self.dtype, self._dtype, self.device = model.dtype_code, model.dtype, str(model.device)
+        # Of one row.
+        self.in_bytes, self.out_bytes = model.in_bytes, model.out_bytes
         self.parameters, self.parameter_bytes = model.parameters, model.parameter_bytes
         self.flops_per_row, self.text = model.flops_per_row, model.text
         self.non_finite_parameters = model.non_finite_parameters
@@ -96,7 +99,22 @@ class Served:
     def configure(self, batching: BatchingConfig) -> None:
         """Change how requests are batched."""
         self.batching = batching
-        self.lane.configure(batching)
+        self.batcher.configure(batching)
+
+    def check_outputs(self, rows: int, max_bytes: int) -> int:
+        """The size of the outputs, before anything is run. Raises: TooLarge if they do not fit into a message."""
+        size_bytes = rows * self.out_bytes
+        if size_bytes > max_bytes:
+            raise TooLarge(
+                f"the outputs have {size_bytes} bytes, a message carries {max_bytes}; "
+                "send fewer rows, or have MlpForward keep them and use Download"
+            )
+        return size_bytes
+
+    def response(self, shape: list[int], outputs: bytes | memoryview) -> ms.MlpForwardResponse:
+        """The response with outputs by value."""
+        elements = pb.TensorData(dtype=self.dtype, shape=shape, data=bytes(outputs))
+        return ms.MlpForwardResponse(output=ms.ForwardOutput(data=elements), version=self.version)
 
     def summary(self) -> ms.MlpSummary:
         """The description that callers get."""
@@ -104,7 +122,7 @@ class Served:
             name=self.name,
             version=self.version,
             layers=self.layers,
-            dtype=DTYPE_CODES[self.dtype],
+            dtype=self.dtype,
             device=self.device,
             parameters=self.parameters,
             parameter_bytes=self.parameter_bytes,
@@ -121,27 +139,26 @@ class Served:
 class Registry:
     """The models by name and version."""
 
-    def __init__(self, device: torch.device, scheduler: Scheduler) -> None:
-        self.device = device
-        # Takes finished requests, once a batch, on the engine's thread. Set by whoever put them in line.
+    def __init__(self, scheduler: Scheduler) -> None:
+        # Takes finished requests, once a batch, on the engine's thread. Set by whoever put them in the queue.
         self.deliver: Callable[[list[Request]], None] = _settle
         self._scheduler = scheduler
         self._lock = threading.Lock()
         # Replaced, not changed: who looks needs no lock.
-        self._versions: dict[str, dict[int, Served]] = {}
+        self._versions: dict[str, dict[int, ServedModel]] = {}
 
-    def index(self) -> list[Served]:
+    def index(self) -> list[ServedModel]:
         """Every version there is, in the order of names and versions."""
         return [versions[number] for _, versions in sorted(self._versions.items()) for number in sorted(versions)]
 
-    def versions(self, name: str) -> list[Served]:
+    def versions(self, name: str) -> list[ServedModel]:
         """The versions of one name in ascending order. Raises: NotFound."""
         versions = self._versions.get(name)
         if not versions:
             raise NotFound(f"no network is named {name[:200]!r}; ListMlps tells which there are")
         return [versions[number] for number in sorted(versions)]
 
-    def find(self, name: str, version: int = 0) -> Served:
+    def find(self, name: str, version: int = 0) -> ServedModel:
         """A version; 0 is the latest one that is ready, or where none is, the highest. Raises: NotFound."""
         versions = self._versions.get(name)
         if versions is not None:
@@ -177,15 +194,15 @@ class Registry:
             raise AlreadyExists(f"version {version} of {name!r} exists; delete it first, or give another version")
         return version or 1
 
-    def add(self, name: str, version: int, model: Model, batching: BatchingConfig) -> Served:
+    def add(self, name: str, version: int, model: Model, batching: BatchingConfig) -> ServedModel:
         """Let a model serve. Raises: as `check_free`."""
         with self._lock:
             version = self.check_free(name, version)
-            served = Served(name, version, model, batching, self._scheduler, self._deliver)
+            served = ServedModel(name, version, model, batching, self._scheduler, self._deliver)
             self._versions = {**self._versions, name: {**self._versions.get(name, {}), version: served}}
             return served
 
-    def remove(self, served: Served) -> None:
+    def remove(self, served: ServedModel) -> None:
         """Forget a version."""
         with self._lock:
             versions = {
@@ -193,25 +210,6 @@ class Registry:
             }
             rest = {name: each for name, each in self._versions.items() if name != served.name}
             self._versions = {**rest, served.name: versions} if versions else rest
-
-    def forward(self, line: Line | None, name: Any, version: Any, inputs: Any) -> torch.Tensor:
-        """One forward pass at once, on the engine's thread and the line that is in force there.
-
-        Raises: NotFound, ModelNotReady, InvalidArgument.
-        """
-        if not isinstance(name, str) or type(version) is not int or not isinstance(inputs, torch.Tensor):
-            raise TypeError("model_forward: give a name, a version and a tensor")
-        served = self.find(name, version)
-        model = served.ready()
-        model.check(inputs.dtype, inputs.shape)
-        if inputs.requires_grad:
-            inputs = inputs.detach()
-        if inputs.device != model.device:
-            inputs = send(inputs, model.device) if inputs.is_cpu else inputs.to(model.device)
-        if inputs.dim() == 2:
-            return served.lane.run_now(inputs, line)
-        outputs = served.lane.run_now(inputs.reshape(-1, model.in_features), line)
-        return outputs.reshape(*inputs.shape[:-1], model.out_features)
 
     def _deliver(self, requests: list[Request]) -> None:
         self.deliver(requests)

@@ -9,26 +9,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.engine.device import check_device
 from tserver.errors import CallFailed, InvalidArgument
-from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
     from tserver.engine.operations import Operation
-    from tserver.session.registry import Sessions
     from tserver.session.session import Session
 
 
-class Callers:
-    """Finds the session that a request speaks for."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-
-    def session(self, secret: bytes, rpc: Rpc) -> Session:
-        """The session with that secret, or without one, the session that the principal's callers share."""
-        principal = rpc.principal
-        return self._sessions.find(secret, principal) if secret else self._sessions.shared(principal)
+Operand = pb.Ref | pb.TensorData | None
 
 
 class Calls:
@@ -37,12 +25,10 @@ class Calls:
     def __init__(self, session: Session, seq: int = 0) -> None:
         self._session = session
         self._batch = pb.Batch(seq=seq)
-        self._operations: list[Operation] = []
+        self._operations: list[Operation | str] = []
 
     def add(self, operation: Operation | str, *args: Any, keep: bool = True, **kwargs: Any) -> Calls:
         """Append a call; a result that is a tensor is kept under an id that the server makes."""
-        if isinstance(operation, str):
-            operation = self._session.lane.space.operation(operation)
         call = self._batch.calls.add(id=1 if keep else 0, operation=len(self._operations))
         self._operations.append(operation)
         for argument in args:
@@ -69,8 +55,7 @@ class Calls:
 def fill(value: pb.Value, argument: Any) -> None:
     """Set a value from a message of the contract or a plain Python value."""
     if isinstance(argument, pb.Ref):
-        if not argument.id:
-            raise InvalidArgument("a tensor is not named: its id is 0 or the field is not set")
+        check_named(argument)
         value.ref.CopyFrom(argument)
     elif isinstance(argument, pb.Value):
         value.CopyFrom(argument)
@@ -113,10 +98,9 @@ class DTypeCode:
 
 
 class DeviceName:
-    """A device that the server has, by its name."""
+    """A device, by its name."""
 
     def __init__(self, name: str) -> None:
-        check_device(name)
         self.name = name
 
 
@@ -148,3 +132,21 @@ def scalar(message: Any, field: str) -> pb.Value:
             f"{message.DESCRIPTOR.name}.{field} is {kind or 'empty'}; it must be a number, bool or complex"
         )
     return value
+
+
+def operand(message: Any, field: str, *, optional: bool = False) -> Operand:
+    """A tensor of the session or one by value; None if it may be, and is, left out. Raises: InvalidArgument."""
+    if optional and not message.HasField(field):
+        return None
+    given = require(message, field)
+    source = given.WhichOneof("source")
+    if source is None:
+        raise InvalidArgument(f"{message.DESCRIPTOR.name}.{field} is empty; set tensor or data")
+    found: Operand = given.tensor if source == "tensor" else given.data
+    return found
+
+
+def check_named(ref: pb.Ref) -> None:
+    """Refuse a reference to nothing. Raises: InvalidArgument."""
+    if not ref.id:
+        raise InvalidArgument("a tensor is not named: its id is 0 or the field is not set")

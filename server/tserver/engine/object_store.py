@@ -1,6 +1,6 @@
 """What one session holds: results of calls by id, uploads, and the names and modes it has defined.
 
-Only the engine's thread touches a space, but for its uploads.
+Only the engine's thread touches a store, but for its uploads.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ def _behind(found: Any) -> Iterator[torch.Tensor]:
             yield from _behind(tensor)
 
 
-class Space:
-    """The name space of one session."""
+class ObjectStore:
+    """What one session holds."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class Space:
         self.watched = True
 
     def settle(self, *, writes: bool) -> None:
-        """Called before a call of a watched space: if it may write, what is lent gets memory of its own first."""
+        """Called before a call of a watched store: if it may write, what is lent gets memory of its own first."""
         if writes:
             for staged in list(self._lent):
                 staged.settle()

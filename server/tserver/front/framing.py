@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
+from tensorcompute.wire.varint import varint
+
 _CHUNK_FIELD = 2
-
-
-def varint(number: int) -> bytes:
-    """A number in protobuf's variable-length encoding."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def chunk_frame(chunk: memoryview) -> bytes:

@@ -23,15 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from google.protobuf import json_format
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire.safetensors import load_json
-from tserver.engine.memory import check_bytes, is_out_of_memory
+from tserver.engine.memory import check_host_bytes, is_out_of_memory
 from tserver.engine.models import files
-from tserver.engine.models.batching import BatchingConfig
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, ServerError
+from tserver.models.batching import BatchingConfig
 
 log = logging.getLogger("tserver.models")
 
@@ -49,7 +48,7 @@ class Stored:
 
     layers: list[ms.LayerSummary]
     weights: files.Weights
-    dtype: torch.dtype
+    dtype: files.Dtype
     batching: BatchingConfig
 
 
@@ -97,7 +96,7 @@ class Store:
         version: int,
         layers: Sequence[ms.LayerSummary],
         weights: files.Weights,
-        dtype: torch.dtype,
+        dtype: files.Dtype,
         batching: BatchingConfig,
     ) -> None:
         """Write a model. When this returns it is on disk; when it does not, there is nothing.
@@ -269,7 +268,7 @@ def read_within(directory: str, path: str) -> bytes:
         with found.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             files.check_header(file, size)
-            check_bytes(f"the file {told}", size, torch.device("cpu"))
+            check_host_bytes(f"the file {told}", size)
             file.seek(0)
             return file.read(size)
     except (OSError, RuntimeError) as error:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tserver.engine.models.batching import BatchingConfig, QueuePolicy
 from tserver.errors import DeadlineExceeded, Exhausted, ServerError
+from tserver.models.batching import BatchingConfig, QueuePolicy
 
 
 class Request:

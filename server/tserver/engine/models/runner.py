@@ -1,0 +1,269 @@
+"""The weights of a served model at work: one forward pass for many requests, on whatever device they are.
+
+Knows torch and what a request brings; does not know queues, statistics, names or versions. For the engine's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from tserver.engine import streams
+from tserver.engine.failures import DeviceFailure, is_device_lost
+from tserver.engine.memory import is_out_of_memory
+from tserver.engine.models.graphs import GraphedForward
+from tserver.engine.models.model import Model
+from tserver.engine.scheduling import Scheduler
+from tserver.engine.streams import StreamPair, take_pair
+from tserver.engine.transfers import bring
+from tserver.errors import Exhausted, ServerError
+
+log = logging.getLogger("tserver.models")
+
+# Less work than this is done by one thread on the CPU: more of them take longer to meet than to work, and take the
+# processor from the threads that serve.
+_SMALL_WORK_FLOPS = 50_000_000
+
+# A batch larger than this gets memory of its own, which is let go with it.
+_MAX_KEPT_STAGING = 64 << 20
+
+
+class Rows(Protocol):
+    """What a request brings, and where its output goes."""
+
+    rows: int
+    # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
+    data: bytes | memoryview | None
+    tensor: Any
+    # Where the tensor is made on other streams: what to wait for before it is used.
+    made: Any
+    # Whether the output is wanted as a tensor, on the device; else it is bytes.
+    as_tensor: bool
+    output: Any
+
+
+class Times(NamedTuple):
+    """When a batch was begun, gathered, run and handed out, by time.perf_counter_ns."""
+
+    began: int
+    gathered: int
+    inferred: int
+    finished: int
+
+
+Ended = Callable[[Times | ServerError], None]
+
+
+class ModelRunner:
+    """Runs batches by the model in use."""
+
+    def __init__(self, model: Model, max_batch_size: int, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._max_batch_size = max_batch_size
+        self._staging = torch.empty(0, dtype=torch.uint8)
+        self._threads = torch.get_num_threads()
+        # Where the batches run, on a device that works by itself.
+        self._pair = take_pair(model.device)
+        # Replaced as one: a batch sees both of the same model. Graphs are by the pair of streams that they are for.
+        self._in_use: tuple[Model | None, dict[int, GraphedForward]] = (None, {})
+        self.use(model)
+
+    # --- from any thread ---
+
+    @property
+    def model(self) -> Model | None:
+        """The model that batches are run by; None when it is unloaded."""
+        return self._in_use[0]
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether batches are run by a device that works by itself, so that they end later."""
+        return self._pair is not None
+
+    def use(self, model: Model | None) -> None:
+        """Run the batches to come by this model. A batch is run by one model, whenever this happens."""
+        self._in_use = (model, {})
+
+    def configure(self, max_batch_size: int) -> None:
+        """Batches have at most that many rows from now on."""
+        self._max_batch_size = max_batch_size
+        self.use(self.model)
+
+    # --- on the engine's thread ---
+
+    def run(self, batch: Sequence[Rows], ended: Ended) -> Times | None:
+        """Run a batch and hand out the outputs. None where it runs apart: `ended` is called when it has, on a thread
+        that waited for the device.
+
+        Raises: what torch raises; DeviceFailure.
+        """
+        try:
+            if self._pair is None:
+                return self._execute(batch)
+            with self._pair.within():
+                self._begin(batch, self._pair, ended)
+                return None
+        except Exception as error:
+            if is_device_lost(error):
+                raise DeviceFailure(str(error)) from error
+            raise
+
+    def run_now(self, rows: torch.Tensor, pair: StreamPair | None) -> tuple[torch.Tensor, int]:
+        """The outputs for rows, at once and alone, and the nanoseconds that took. `pair` is the one in force.
+
+        As in a batch with others, the caller's autocast is not applied.
+        """
+        if torch.is_autocast_enabled(rows.device.type):
+            with torch.autocast(rows.device.type, enabled=False):
+                return self.run_now(rows, pair)
+        model, graphs = self._in_use
+        if model is None:
+            raise ServerError("the model is unloaded")
+        began = time.perf_counter_ns()
+        if pair is None or self._pair is None:
+            output = self._forward(rows, model)
+        else:
+            output = self._graphed(model, graphs, pair)(rows)
+        return output, time.perf_counter_ns() - began
+
+    def _graphed(self, model: Model, graphs: dict[int, GraphedForward], pair: StreamPair) -> GraphedForward:
+        """The forward passes on the pair that is in force. One that is new waits for the weights, once."""
+        found = graphs.get(pair.index)
+        if found is None:
+            found = graphs[pair.index] = GraphedForward(model, self._max_batch_size, pair)
+            if model.made is not None:
+                pair.work.wait_event(model.made)
+            for tensor in model.network.parameters():
+                # When the model goes, its memory must not be handed on before the last batch is done with it.
+                tensor.record_stream(pair.work)
+        return found
+
+    def _execute(self, batch: Sequence[Rows]) -> Times:
+        model = self._in_use[0]
+        if model is None:
+            raise _unloaded()
+        began = time.perf_counter_ns()
+        inputs = self._gather(batch, model)
+        gathered = time.perf_counter_ns()
+        outputs = self._forward(inputs, model)
+        inferred = time.perf_counter_ns()
+        _hand_out(batch, outputs, outputs, model)
+        return Times(began, gathered, inferred, time.perf_counter_ns())
+
+    def _begin(self, batch: Sequence[Rows], pair: StreamPair, ended: Ended) -> None:
+        """Give the device a batch, and have the outputs brought to the host; another thread waits for them."""
+        model, graphs = self._in_use
+        if model is None:
+            raise _unloaded()
+        began = time.perf_counter_ns()
+        graphed = self._graphed(model, graphs, pair)
+        for request in batch:
+            if request.tensor is not None:
+                streams.adopt(request.tensor, request.made)
+        inputs = self._gather(batch, model)
+        gathered = time.perf_counter_ns()
+        outputs = graphed.lent(inputs)
+        row = 0
+        for request in batch:
+            if request.as_tensor:
+                request.output = outputs[row : row + request.rows].clone()
+            row += request.rows
+        arrival = bring(outputs)
+
+        def finish() -> None:
+            try:
+                arrival.wait()
+                inferred = time.perf_counter_ns()
+                _hand_out(batch, outputs, arrival.host, model)
+                end: Times | ServerError = Times(began, gathered, inferred, time.perf_counter_ns())
+            except RuntimeError as error:
+                if is_device_lost(error):
+                    raise
+                end = refusal(error)
+            ended(end)
+
+        # It waits itself: what fails for one batch is told to those whose batch it was.
+        self._scheduler.when_arrived(pair, (), finish)
+
+    def _forward(self, rows: torch.Tensor, model: Model) -> torch.Tensor:
+        if self._threads == 1 or rows.shape[0] * model.flops_per_row > _SMALL_WORK_FLOPS:
+            return model.forward(rows)
+        torch.set_num_threads(1)
+        try:
+            return model.forward(rows)
+        finally:
+            torch.set_num_threads(self._threads)
+
+    def _gather(self, batch: Sequence[Rows], model: Model) -> torch.Tensor:
+        """The rows of all requests, one below the other, on the device."""
+        width = model.in_features
+        if len(batch) == 1 and batch[0].tensor is not None:
+            alone: torch.Tensor = batch[0].tensor.reshape(-1, width)
+            return alone
+        is_cuda = model.device.type == "cuda"
+        staging = self._room(sum(len(request.data) for request in batch if request.data is not None), is_cuda)
+        view = staging.numpy().data
+        pieces: list[torch.Tensor] = []
+        begin = end = 0
+
+        def staged() -> torch.Tensor:
+            rows = staging[begin:end].view(model.dtype).view(-1, width)
+            return rows.to(model.device, non_blocking=True) if is_cuda else rows
+
+        for request in batch:
+            if request.data is not None:
+                size = len(request.data)
+                view[end : end + size] = request.data
+                end += size
+                continue
+            if end > begin:
+                pieces.append(staged())
+                begin = end
+            pieces.append(request.tensor.reshape(-1, width))
+        if end > begin:
+            pieces.append(staged())
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _room(self, size: int, is_cuda: bool) -> torch.Tensor:
+        """Host memory for the bytes of a batch."""
+        if is_cuda:
+            # torch keeps pinned memory back until the copy out of it has been made.
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        if size > _MAX_KEPT_STAGING:
+            return torch.empty(size, dtype=torch.uint8)
+        if size > self._staging.numel():
+            self._staging = torch.empty(1 << max(12, (size - 1).bit_length()), dtype=torch.uint8)
+        return self._staging
+
+
+def _hand_out(batch: Sequence[Rows], outputs: torch.Tensor, host: torch.Tensor, model: Model) -> None:
+    """Give each request its rows of the outputs."""
+    raw = host.reshape(-1).view(torch.uint8).numpy().data
+    row_bytes = model.out_bytes
+    row = 0
+    for request in batch:
+        end = row + request.rows
+        if not request.as_tensor:
+            request.output = raw[row * row_bytes : end * row_bytes]
+        elif request.output is None:
+            # A part of a batch must not keep the whole of it in memory.
+            request.output = outputs if len(batch) == 1 else outputs[row:end].clone()
+        row = end
+
+
+def _unloaded() -> ServerError:
+    return ServerError("the model was unloaded while a request waited for it")
+
+
+def refusal(error: Exception) -> ServerError:
+    """What callers are told of a forward pass that failed; what is not theirs is logged."""
+    if isinstance(error, ServerError):
+        return error
+    if is_out_of_memory(error):
+        return Exhausted(str(error), reason="OUT_OF_MEMORY")
+    log.error("a forward pass failed", exc_info=error)
+    return ServerError(f"the forward pass failed: {error}"[:2000])

@@ -1,0 +1,82 @@
+"""The engine that runs in this very process: the first form of the port, and the one without an extra hop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.config import Config
+from tserver.engine.device import check_device, device_status
+from tserver.engine.engine import Engine, Usage
+from tserver.engine.gpu import GpuStatus, gpu_status
+from tserver.engines.model_calls import ModelCalls
+from tserver.engines.watchdog import Watchdog
+from tserver.models.manager import ModelManager
+from tserver.models.registry import Registry
+from tserver.models.store import Store
+from tserver.session.registry import Sessions
+
+if TYPE_CHECKING:
+    from tserver.engines import port
+
+
+class InProcessEngine:
+    """Sessions, models and the thread that runs torch, put together. Made on the event loop that serves."""
+
+    def __init__(self, config: Config, *, previous_end: str, on_fatal: Callable[[str], None], beats: int) -> None:
+        """`previous_end` is why the run before this one ended; `on_fatal` is told why this one must. `beats` is a pipe
+        that is written to while this process goes on.
+        """
+        engine = self._engine = Engine(config, on_fatal=on_fatal)
+        self._hang_s, self._on_fatal, self._beats = config.hang_s, on_fatal, beats
+        self._watchdog: Watchdog | None = None
+        self.device = str(engine.device)
+        self.torch_version = engine.torch_version
+        self.operations_digest = engine.operations.digest
+        self.counts: port.Counts = engine.executor
+        self.sessions = Sessions(config, engine, previous_end=previous_end)
+        registry = Registry(engine)
+        engine.find_model = registry.find
+        stored = Store(Path(config.data_dir)) if config.data_dir else None
+        self.models = ModelManager(engine, registry, stored, config.model_dir)
+        self.models.restore()
+        self.model_calls = ModelCalls(self.sessions, self.models, engine.device, config.max_output_bytes)
+
+    def start(self) -> None:
+        """See the port."""
+        self._engine.start()
+
+    def watch(self, on_stall: Callable[[bool], None]) -> None:
+        """See the port."""
+        self._watchdog = Watchdog(
+            self._engine, self._hang_s, on_hang=self._on_fatal, on_stall=on_stall, beats=self._beats
+        )
+        self._watchdog.start()
+
+    def stop_watching(self) -> None:
+        """See the port."""
+        if self._watchdog is not None:
+            self._watchdog.stop()
+
+    def stop(self, timeout_s: float) -> str:
+        """See the port."""
+        return "" if self._engine.stop(timeout_s) else self._engine.at_work()
+
+    def devices(self) -> list[ts.DeviceInfo]:
+        """See the port."""
+        return device_status()
+
+    def gpus(self) -> list[GpuStatus]:
+        """See the port."""
+        return gpu_status()
+
+    def usage(self) -> Future[Usage]:
+        """See the port."""
+        return self._engine.usage()
+
+    def check_device(self, name: str) -> None:
+        """See the port."""
+        check_device(name)

@@ -1,0 +1,197 @@
+"""What a session and the models do together: forward passes on what a session holds, and models made of that.
+
+Each is a call of the session, and has its place among them. What is taken and given are messages; tensors stay with
+the engine. Knows sessions, models and the engine in this process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.engine import inspect, streams
+from tserver.engine.device import Device
+from tserver.engine.models import forwards
+from tserver.engine.models.sources import FileSource, SpecSource
+from tserver.engine.object_store import ObjectStore
+from tserver.engine.operations import Operation
+from tserver.engine.values import bytes_of
+from tserver.errors import InvalidArgument
+from tserver.models.batching import BatchingConfig
+from tserver.models.requests import Request
+from tserver.session.calls import Calls, Operand, check_named, operand
+
+if TYPE_CHECKING:
+    from tserver.models.manager import ModelManager
+    from tserver.models.registry import ServedModel
+    from tserver.session.registry import Sessions
+    from tserver.session.session import Session
+
+
+class ModelCalls:
+    """Requests of ModelService that need a session. A caller is named by the principal."""
+
+    def __init__(self, sessions: Sessions, models: ModelManager, device: Device, max_output_bytes: int) -> None:
+        """New models go to the device; outputs in a message have at most so many bytes."""
+        self._sessions = sessions
+        self._models = models
+        self._registry = models.registry
+        self._device = device
+        self._max_output_bytes = max_output_bytes
+
+    async def neuron(self, request: ms.NeuronForwardRequest, principal: str) -> ms.ForwardOutput:
+        """A forward pass of the neuron in the request. Raises: InvalidArgument, CallFailed, as do those below."""
+        operation = forwards.neuron_operation(request.activation)
+        return await self._run(operation, _of_neuron(request), request, principal)
+
+    async def perceptron(self, request: ms.PerceptronForwardRequest, principal: str) -> ms.ForwardOutput:
+        """The same of the perceptron in the request."""
+        return await self._run(forwards.perceptron_operation(), _of_neuron(request), request, principal)
+
+    async def layer(self, request: ms.LayerForwardRequest, principal: str) -> ms.ForwardOutput:
+        """The same of the layer in the request."""
+        operation = forwards.layer_operation(request.activation)
+        operands = [operand(request, "inputs"), operand(request, "weight"), operand(request, "bias", optional=True)]
+        return await self._run(operation, operands, request, principal)
+
+    async def forward_in_place(self, request: ms.MlpForwardRequest, principal: str) -> ms.MlpForwardResponse:
+        """A forward pass of a model, by a numbered request: applied once."""
+        served = self._registry.find(request.name, request.version)
+        operation = forwards.model_operation(self._registry.find, served.name, served.version)
+        output = await self._run(operation, [operand(request, "inputs")], request, principal)
+        return ms.MlpForwardResponse(output=output, version=served.version)
+
+    async def forward(
+        self, request: ms.MlpForwardRequest, session: Session, deadline: float | None
+    ) -> ms.MlpForwardResponse:
+        """A forward pass of a model on a tensor of the session, or with an output that stays there, among others."""
+        options = request.options
+        if request.inputs.HasField("data"):
+            data = request.inputs.data
+            served, shape = self._registry.find(request.name, request.version), list(data.shape)
+            wanted = self._models.request(served, data.dtype, shape, data.data)
+            if _wants_data(request):
+                served.check_outputs(wanted.rows, self._max_output_bytes)
+        else:
+            served, wanted, shape = await self._read(session, request)
+        wanted.as_tensor = options.keep
+        if wanted.output is None:
+            wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, deadline
+            await self._models.run(served, wanted)
+        shape = [*shape[:-1], served.out_features]
+        if wanted.as_tensor:
+            most = self._max_output_bytes if options.return_data else 0
+            output = await session.run(lambda store: forwards.keep(store, wanted.output, shape, most))
+            return ms.MlpForwardResponse(output=output, version=served.version)
+        outputs = wanted.output
+        if not isinstance(outputs, memoryview):
+            if streams.runs_apart(outputs):
+                # This thread must not wait for the device; what it gets here has arrived.
+                outputs = (await session.run(lambda store: inspect.stage(store, outputs))).data
+            else:
+                outputs = bytes_of(outputs).data
+        return served.response(shape, outputs)
+
+    async def create(self, request: ms.CreateMlpRequest, principal: str) -> ServedModel:
+        """Make a model of what the request gives, and keep it.
+
+        Raises: InvalidArgument, AlreadyExists, UnknownId, Exhausted, CallFailed.
+        """
+        session = self._sessions.resolve(request.context.session, principal)
+        batching = BatchingConfig.read(request.batching)
+        if not request.context.seq:
+            # Before an upload is used up for nothing. A repeat of a numbered request has made the name itself.
+            self._registry.check_free(request.name, request.version)
+        source: FileSource | SpecSource = SpecSource(request)
+        operands: list[Operand] = []
+        if request.HasField("file"):
+            source = await self._file(request, session)
+        else:
+            for spec in request.layers:
+                operands += [operand(spec, "weight", optional=True), operand(spec, "bias", optional=True)]
+        made: list[ServedModel] = []
+
+        def create(store: ObjectStore, *given: Any) -> None:
+            model = source.model(store, given, self._device)
+            made.append(self._registry.add(request.name, request.version, model, batching))
+
+        operation = Operation("CreateMlp", create, has_effect=True, needs_store=True)
+
+        async def make() -> ServedModel:
+            await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
+            # A repeat of a numbered request gets the kept reply, and runs nothing.
+            served = made[0] if made else self._registry.find(request.name, request.version)
+            await self._models.persist(served)
+            return served
+
+        # A caller who goes away does not take the call back: what it makes must come to the disk all the same.
+        return await self._models.whole(make())
+
+    async def _run(
+        self, operation: Operation, operands: list[Operand], request: Any, principal: str
+    ) -> ms.ForwardOutput:
+        """One call of the session."""
+        options = request.options
+        session = self._sessions.resolve(request.context.session, principal)
+        most = self._max_output_bytes
+        if not options.keep:
+            operation = inspect.bounded(operation, most, keep=False)
+            reply = await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
+            return ms.ForwardOutput(data=reply.results[0].value.data)
+        if options.return_data:
+            operation = inspect.bounded(operation, most, keep=True)
+        output = ms.ForwardOutput(tensor=await Calls(session, request.context.seq).add(operation, *operands).tensor())
+        if options.return_data:
+            wanted = ts.GetTensorRequest(tensor=output.tensor.id, include_data=True)
+            output.data.CopyFrom((await session.get_tensor(wanted, most)).data)
+        return output
+
+    async def _read(self, session: Session, request: ms.MlpForwardRequest) -> tuple[ServedModel, Request, list[int]]:
+        """The request for a tensor of the session, read in its place among the calls; who serves it, and its shape."""
+        ref = request.inputs.tensor
+        check_named(ref)
+
+        def read(store: ObjectStore) -> tuple[ServedModel, Request, Any]:
+            served = self._registry.find(request.name, request.version)
+            tensor = store.tensor(ref)
+            model = served.ready()
+            wanted = Request(model.check_tensor(tensor), None)
+            if _wants_data(request):
+                served.check_outputs(wanted.rows, self._max_output_bytes)
+            if wanted.rows >= served.batching.max_batch_size:
+                # Nobody could join it: it is run here and now, and not copied.
+                pair = store.state.pair
+                wanted.output = forwards.forward(self._registry.find, pair, served.name, served.version, tensor)
+            else:
+                # What the session writes into the tensor later must not be seen.
+                wanted.tensor, wanted.made = forwards.rows_of(model, tensor)
+            return served, wanted, tensor
+
+        served, wanted, tensor = await session.run(read)
+        if wanted.output is None:
+            # Meanwhile another version may have become the latest, and this one may be on its way out.
+            served = self._registry.find(request.name, request.version)
+            served.ready().check_tensor(tensor)
+        return served, wanted, list(tensor.shape)
+
+    async def _file(self, request: ms.CreateMlpRequest, session: Session) -> FileSource:
+        """The file that a model is to be made of. Only of a numbered request is an upload left to the call itself."""
+        kind = request.file.WhichOneof("source")
+        if kind is None:
+            raise InvalidArgument("WeightsFile is empty; set upload or path")
+        source = FileSource(request)
+        if kind == "path":
+            await self._models.in_thread(source.parse, await self._models.read_file(request.file.path))
+        elif not request.context.seq:
+            uploaded = await session.run(lambda store: store.take_upload(request.file.upload))
+            await self._models.in_thread(source.parse, uploaded.data)
+        return source
+
+
+def _of_neuron(request: Any) -> list[Operand]:
+    return [operand(request, "inputs"), operand(request, "weights"), operand(request, "bias", optional=True)]
+
+
+def _wants_data(request: ms.MlpForwardRequest) -> bool:
+    return request.options.return_data or not request.options.keep

@@ -1,0 +1,173 @@
+"""What the rooms of the house may know of each other, read from the code."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.serving import ROOT, server_environment
+
+SERVER = ROOT / "server" / "tserver"
+
+# Each room of the server, and those behind it, which it may import.
+BEHIND = {
+    "front": {"engines", "session", "models"},
+    "engines": {"session", "models", "engine"},
+    "session": {"engine"},
+    "models": {"engine"},
+    "engine": set[str](),
+}
+# They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
+BESIDE = {"", "config", "errors", "extras", "logs"}
+WAYS_IN = {
+    "__main__": {"cli"},
+    "cli": {"supervisor"},
+    "supervisor": set[str](),
+    "child": {"front", "engines"},
+}
+# Imports within functions, and why they are not at the top.
+LATE = {
+    ("tserver.__main__", "tserver.cli"): "without click, it is told what to install",
+    ("tserver.child", "tserver.engines.in_process"): "a mistake in the settings is told without waiting for torch",
+    ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
+    ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One module that another one imports, at the top, in a function, or for its types only."""
+
+    by: str
+    module: str
+    is_late: bool
+
+
+def modules_of(package: Path) -> dict[str, ast.Module]:
+    """The modules of a package, by their dotted names, parsed."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return found
+
+
+def imports_of(modules: dict[str, ast.Module]) -> list[Import]:
+    """All imports of these modules; `from package import module` counts as one of the module."""
+    return [found for name, tree in modules.items() for found in _imports(name, tree, modules)]
+
+
+def _imports(name: str, tree: ast.Module, modules: dict[str, ast.Module]) -> Iterator[Import]:
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    late = {id(inner) for function in functions for inner in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(name, alias.name, id(node) in late)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert not node.level, f"{name}: relative imports are not followed here"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield Import(name, inner if inner in modules else node.module, id(node) in late)
+
+
+def room_of(module: str) -> str:
+    """The room of a module of the server, or the module beside the rooms; empty is the package itself."""
+    return module.removeprefix("tserver").removeprefix(".").partition(".")[0]
+
+
+def circles_of(imports: list[Import]) -> list[list[str]]:
+    """Chains of modules that import each other in a circle."""
+    graph: dict[str, set[str]] = {}
+    for found in imports:
+        graph.setdefault(found.by, set()).add(found.module)
+    circles: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> None:
+        if module in path:
+            circles.append([*path[path.index(module) :], module])
+        elif module not in done:
+            for behind in sorted(graph.get(module, ())):
+                visit(behind, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+    return circles
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ast.Module]:
+    """The modules of the server."""
+    return modules_of(SERVER)
+
+
+@pytest.fixture(scope="module")
+def imports(modules: dict[str, ast.Module]) -> list[Import]:
+    """Their imports of each other, also those for types only."""
+    return [found for found in imports_of(modules) if found.module.partition(".")[0] == "tserver"]
+
+
+def test_every_module_is_in_a_room_or_stands_beside_them(modules: dict[str, ast.Module]) -> None:
+    assert {room_of(module) for module in modules} == {*BEHIND, *BESIDE, *WAYS_IN}
+
+
+def test_imports_go_downwards_only(imports: list[Import]) -> None:
+    allowed = {**BEHIND, **WAYS_IN, **{room: set[str]() for room in BESIDE}}
+    wrong = [
+        f"{found.by} imports {found.module}"
+        for found in imports
+        if room_of(found.module) not in {room_of(found.by), *allowed[room_of(found.by)], *BESIDE}
+    ]
+    assert wrong == []
+
+
+def test_nothing_is_imported_in_a_circle(imports: list[Import]) -> None:
+    assert circles_of(imports) == []
+
+
+def test_imports_within_functions_have_a_reason(imports: list[Import]) -> None:
+    assert {(found.by, found.module) for found in imports if found.is_late} == set(LATE)
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [("torch", {"engine"}), ("grpc", {"front", "cli"}), ("prometheus_client", {"front"}), ("asyncio", None)],
+    ids=["torch", "gRPC", "Prometheus", "asyncio"],
+)
+def test_a_library_is_imported_in_its_room_only(
+    modules: dict[str, ast.Module], library: str, rooms: set[str] | None
+) -> None:
+    found = {room_of(one.by) for one in imports_of(modules) if one.module.partition(".")[0] == library}
+    assert found == rooms if rooms is not None else "engine" not in found
+
+
+def test_status_codes_are_named_in_one_module(modules: dict[str, ast.Module]) -> None:
+    naming = {
+        name
+        for name, tree in modules.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "StatusCode"
+    }
+    assert naming == {"tserver.front.status"}
+
+
+def test_the_front_and_its_port_run_without_torch(modules: dict[str, ast.Module]) -> None:
+    named = [name for name in modules if room_of(name) in {"front", "session"}] + ["tserver.engines.port"]
+    program = f"import sys, {', '.join(named)}; sys.exit(', '.join({{'torch', 'tserver.engine.engine'}} & set(sys.modules)) or 0)"
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=server_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
