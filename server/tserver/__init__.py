@@ -4,7 +4,7 @@ Rooms, each importing only those behind it:
 
     front      the address: gRPC services, the interceptor, listeners, metrics. No torch
     engines    the port of an engine, and the forms it comes in
-    session    order, ownership, limits        models    networks that are kept and serve
+    session    order, ownership, limits        models    names, queues, disks
     engine     torch. The only room that imports it
 
 The supervisor and the command line stand beside them, and know neither gRPC nor torch until they serve.

@@ -55,7 +55,7 @@ def _model() -> Model:
 def _ask(models: Registry, name: str) -> tuple[Request, threading.Event]:
     done = threading.Event()
     rows = torch.ones(1, 3).numpy().tobytes()
-    request = Request(1, rows, settled=lambda _: done.set())
+    request = Request(1, rows, on_done=lambda _: done.set())
     found = models.find(name)
     found.batcher.queue.put(request)
     found.batcher.wake()

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from tensorcompute.oip import inference_pb2 as oip_pb
@@ -203,6 +204,16 @@ def test_bytes_of_streams_are_counted_both_ways(measured: ServerProcess, raw: Ra
     labels = {"service": TENSORS, "method": "Download"}
     assert 200_000 <= after.value("tensorcompute_rpc_sent_bytes_total", **labels) < 201_000
     assert after.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
+
+
+def test_health_checks_are_counted_as_other_rpcs_are(measured: ServerProcess, raw: Raw) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(raw.channel)
+    stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+    assert status_of(lambda: stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)) is Code.NOT_FOUND
+    told = scrape(measured)
+    labels = {"service": "grpc.health.v1.Health", "method": "Check"}
+    assert told.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
+    assert told.value("tensorcompute_rpcs_total", code="NOT_FOUND", **labels) == 1
 
 
 def test_methods_that_are_not_there_fill_no_table(measured: ServerProcess, raw: Raw) -> None:

@@ -75,11 +75,17 @@ class Raw:
 
     secret = b""
 
-    def __init__(self, address: str, compression: grpc.Compression = grpc.Compression.NoCompression) -> None:
+    def __init__(
+        self,
+        address: str,
+        compression: grpc.Compression = grpc.Compression.NoCompression,
+        channel: grpc.Channel | None = None,
+    ) -> None:
+        """Connect to the address, or take a channel that is there."""
         self.address = address
         # A connection of its own: grpc shares subchannels of one address within a process.
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 << 20)]
-        self.channel: Any = grpc.insecure_channel(address, options=options, compression=compression)
+        self.channel: Any = channel or grpc.insecure_channel(address, options=options, compression=compression)
 
     def context(self, seq: int = 0) -> service_pb.SessionContext:
         """In whose name a request comes."""

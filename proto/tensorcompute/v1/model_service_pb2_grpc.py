@@ -28,11 +28,11 @@ if _version_not_supported:
 class ModelServiceStub:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.
@@ -119,11 +119,11 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.
@@ -164,16 +164,16 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MlpForward(self, request, context):
-        """MlpForward returns the outputs of a network that is kept. Requests that wait for the same network are run together,
+        """MlpForward returns the outputs of a model. Requests that wait for the same model are run together,
         as its BatchingConfig says; the outputs are those of a run alone, but for rounding in the last places. Inputs that are
         a tensor of the session are read in the request's place among the session's calls. With a seq the request is applied
         once, and runs alone in that place.
 
         Errors:
-        NOT_FOUND           no network has that name and version, or a tensor is unknown; create it.
+        NOT_FOUND           no model has that name and version, or a tensor is unknown; create it.
         INVALID_ARGUMENT    inputs do not fit the first layer in width or dtype, or have no row; fix the request.
         FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it, or ask for another.
-        RESOURCE_EXHAUSTED  the queue of the network is full; retry after the delay in RetryInfo.
+        RESOURCE_EXHAUSTED  the queue of the model is full; retry after the delay in RetryInfo.
         DEADLINE_EXCEEDED   the deadline, or with reason QUEUE_TIMEOUT the time allowed in the queue, passed before the
         request was run: nothing was done. Retry with more time.
         """
@@ -192,7 +192,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateMlp(self, request, context):
-        """CreateMlp keeps a network under a name and version. The weights are copied: later changes to the tensors do not reach
+        """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
         it. With a data directory it is on disk when this is answered. A new version serves all requests that come in from
         then on and name none; those that wait already are run by the version that was the latest when they came.
 
@@ -201,17 +201,17 @@ class ModelServiceServicer:
         INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
         name is not usable; fix the request.
         NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
-        RESOURCE_EXHAUSTED  device memory is full; delete or unload networks or free tensors, then retry.
+        RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMlp(self, request, context):
-        """UpdateMlp changes how requests for a network are batched. Requests that wait stay in line.
+        """UpdateMlp changes how requests for a model are batched. Requests that wait stay in line.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         INVALID_ARGUMENT    the settings contradict each other; fix the request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -219,64 +219,64 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DescribeMlp(self, request, context):
-        """DescribeMlp describes a network that is kept.
+        """DescribeMlp describes a model.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMlps(self, request, context):
-        """ListMlps describes all networks that are kept, in the order of their names and versions.
+        """ListMlps describes all models, in the order of their names and versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadMlp(self, request, context):
-        """UnloadMlp takes the weights of a network off the device and keeps the network on record. Requests that wait are run
+        """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
         first; this is answered when they are.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadMlp(self, request, context):
-        """LoadMlp brings the weights of a network to the device again, from the data directory where there is one, and checks
-        them. A network that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
+        """LoadMlp brings the weights of a model to the device again, from the data directory where there is one, and checks
+        them. A model that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
         either the old weights or the new ones.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         FAILED_PRECONDITION reason MODEL_CORRUPT: what is on disk is damaged; it was set aside and is not served.
-        RESOURCE_EXHAUSTED  device memory is full; unload networks or free tensors, then retry.
+        RESOURCE_EXHAUSTED  device memory is full; unload models or free tensors, then retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteMlp(self, request, context):
-        """DeleteMlp lets go of a network, also on disk. Requests that wait are run first.
+        """DeleteMlp lets go of a model, also on disk. Requests that wait are run first.
 
         Errors:
-        NOT_FOUND           no network has that name and version; nothing was deleted.
+        NOT_FOUND           no model has that name and version; nothing was deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadMlp(self, request, context):
-        """DownloadMlp sends a network as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
+        """DownloadMlp sends a model as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
         torch.nn.Sequential of the same layers names them, and the file's metadata describes the layers, so that CreateMlp can
         take it back as it is.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -284,10 +284,10 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMlpStatistics(self, request, context):
-        """GetMlpStatistics tells how often and how fast a network was run, since it came to this run of the server.
+        """GetMlpStatistics tells how often and how fast a model was run, since it came to this run of the server.
 
         Errors:
-        NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+        NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -377,11 +377,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.

@@ -29,11 +29,11 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.
@@ -66,16 +66,16 @@ class ModelServiceStub:
       INVALID_ARGUMENT    the last dimension of inputs is not the number of weights; fix the request.
     """
     MlpForward: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.MlpForwardRequest, _model_service_pb2.MlpForwardResponse]
-    """MlpForward returns the outputs of a network that is kept. Requests that wait for the same network are run together,
+    """MlpForward returns the outputs of a model. Requests that wait for the same model are run together,
     as its BatchingConfig says; the outputs are those of a run alone, but for rounding in the last places. Inputs that are
     a tensor of the session are read in the request's place among the session's calls. With a seq the request is applied
     once, and runs alone in that place.
 
     Errors:
-      NOT_FOUND           no network has that name and version, or a tensor is unknown; create it.
+      NOT_FOUND           no model has that name and version, or a tensor is unknown; create it.
       INVALID_ARGUMENT    inputs do not fit the first layer in width or dtype, or have no row; fix the request.
       FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it, or ask for another.
-      RESOURCE_EXHAUSTED  the queue of the network is full; retry after the delay in RetryInfo.
+      RESOURCE_EXHAUSTED  the queue of the model is full; retry after the delay in RetryInfo.
       DEADLINE_EXCEEDED   the deadline, or with reason QUEUE_TIMEOUT the time allowed in the queue, passed before the
                           request was run: nothing was done. Retry with more time.
     """
@@ -86,7 +86,7 @@ class ModelServiceStub:
     Errors of single requests are in their answers. The stream itself fails only for what is no request.
     """
     CreateMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CreateMlpRequest, _model_service_pb2.CreateMlpResponse]
-    """CreateMlp keeps a network under a name and version. The weights are copied: later changes to the tensors do not reach
+    """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
     it. With a data directory it is on disk when this is answered. A new version serves all requests that come in from
     then on and name none; those that wait already are run by the version that was the latest when they came.
 
@@ -95,71 +95,71 @@ class ModelServiceStub:
       INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
                           name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
-      RESOURCE_EXHAUSTED  device memory is full; delete or unload networks or free tensors, then retry.
+      RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
     UpdateMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateMlpRequest, _model_service_pb2.UpdateMlpResponse]
-    """UpdateMlp changes how requests for a network are batched. Requests that wait stay in line.
+    """UpdateMlp changes how requests for a model are batched. Requests that wait stay in line.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       INVALID_ARGUMENT    the settings contradict each other; fix the request.
     """
     DescribeMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DescribeMlpRequest, _model_service_pb2.DescribeMlpResponse]
-    """DescribeMlp describes a network that is kept.
+    """DescribeMlp describes a model.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     ListMlps: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListMlpsRequest, _model_service_pb2.ListMlpsResponse]
-    """ListMlps describes all networks that are kept, in the order of their names and versions."""
+    """ListMlps describes all models, in the order of their names and versions."""
     UnloadMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadMlpRequest, _model_service_pb2.UnloadMlpResponse]
-    """UnloadMlp takes the weights of a network off the device and keeps the network on record. Requests that wait are run
+    """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
     first; this is answered when they are.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     LoadMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.LoadMlpRequest, _model_service_pb2.LoadMlpResponse]
-    """LoadMlp brings the weights of a network to the device again, from the data directory where there is one, and checks
-    them. A network that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
+    """LoadMlp brings the weights of a model to the device again, from the data directory where there is one, and checks
+    them. A model that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
     either the old weights or the new ones.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       FAILED_PRECONDITION reason MODEL_CORRUPT: what is on disk is damaged; it was set aside and is not served.
-      RESOURCE_EXHAUSTED  device memory is full; unload networks or free tensors, then retry.
+      RESOURCE_EXHAUSTED  device memory is full; unload models or free tensors, then retry.
     """
     DeleteMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.DeleteMlpRequest, _model_service_pb2.DeleteMlpResponse]
-    """DeleteMlp lets go of a network, also on disk. Requests that wait are run first.
+    """DeleteMlp lets go of a model, also on disk. Requests that wait are run first.
 
     Errors:
-      NOT_FOUND           no network has that name and version; nothing was deleted.
+      NOT_FOUND           no model has that name and version; nothing was deleted.
     """
     DownloadMlp: _grpc.UnaryStreamMultiCallable[_model_service_pb2.DownloadMlpRequest, _model_service_pb2.DownloadMlpResponse]
-    """DownloadMlp sends a network as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
+    """DownloadMlp sends a model as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
     torch.nn.Sequential of the same layers names them, and the file's metadata describes the layers, so that CreateMlp can
     take it back as it is.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it.
     """
     GetMlpStatistics: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetMlpStatisticsRequest, _model_service_pb2.GetMlpStatisticsResponse]
-    """GetMlpStatistics tells how often and how fast a network was run, since it came to this run of the server.
+    """GetMlpStatistics tells how often and how fast a model was run, since it came to this run of the server.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.
@@ -189,16 +189,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
       INVALID_ARGUMENT    the last dimension of inputs is not the number of weights; fix the request.
     """
     MlpForward: _aio.UnaryUnaryMultiCallable[_model_service_pb2.MlpForwardRequest, _model_service_pb2.MlpForwardResponse]  # type: ignore[assignment]
-    """MlpForward returns the outputs of a network that is kept. Requests that wait for the same network are run together,
+    """MlpForward returns the outputs of a model. Requests that wait for the same model are run together,
     as its BatchingConfig says; the outputs are those of a run alone, but for rounding in the last places. Inputs that are
     a tensor of the session are read in the request's place among the session's calls. With a seq the request is applied
     once, and runs alone in that place.
 
     Errors:
-      NOT_FOUND           no network has that name and version, or a tensor is unknown; create it.
+      NOT_FOUND           no model has that name and version, or a tensor is unknown; create it.
       INVALID_ARGUMENT    inputs do not fit the first layer in width or dtype, or have no row; fix the request.
       FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it, or ask for another.
-      RESOURCE_EXHAUSTED  the queue of the network is full; retry after the delay in RetryInfo.
+      RESOURCE_EXHAUSTED  the queue of the model is full; retry after the delay in RetryInfo.
       DEADLINE_EXCEEDED   the deadline, or with reason QUEUE_TIMEOUT the time allowed in the queue, passed before the
                           request was run: nothing was done. Retry with more time.
     """
@@ -209,7 +209,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors of single requests are in their answers. The stream itself fails only for what is no request.
     """
     CreateMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CreateMlpRequest, _model_service_pb2.CreateMlpResponse]  # type: ignore[assignment]
-    """CreateMlp keeps a network under a name and version. The weights are copied: later changes to the tensors do not reach
+    """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
     it. With a data directory it is on disk when this is answered. A new version serves all requests that come in from
     then on and name none; those that wait already are run by the version that was the latest when they came.
 
@@ -218,70 +218,70 @@ class ModelServiceAsyncStub(ModelServiceStub):
       INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
                           name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
-      RESOURCE_EXHAUSTED  device memory is full; delete or unload networks or free tensors, then retry.
+      RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
     UpdateMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateMlpRequest, _model_service_pb2.UpdateMlpResponse]  # type: ignore[assignment]
-    """UpdateMlp changes how requests for a network are batched. Requests that wait stay in line.
+    """UpdateMlp changes how requests for a model are batched. Requests that wait stay in line.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       INVALID_ARGUMENT    the settings contradict each other; fix the request.
     """
     DescribeMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DescribeMlpRequest, _model_service_pb2.DescribeMlpResponse]  # type: ignore[assignment]
-    """DescribeMlp describes a network that is kept.
+    """DescribeMlp describes a model.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     ListMlps: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListMlpsRequest, _model_service_pb2.ListMlpsResponse]  # type: ignore[assignment]
-    """ListMlps describes all networks that are kept, in the order of their names and versions."""
+    """ListMlps describes all models, in the order of their names and versions."""
     UnloadMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadMlpRequest, _model_service_pb2.UnloadMlpResponse]  # type: ignore[assignment]
-    """UnloadMlp takes the weights of a network off the device and keeps the network on record. Requests that wait are run
+    """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
     first; this is answered when they are.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     LoadMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.LoadMlpRequest, _model_service_pb2.LoadMlpResponse]  # type: ignore[assignment]
-    """LoadMlp brings the weights of a network to the device again, from the data directory where there is one, and checks
-    them. A network that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
+    """LoadMlp brings the weights of a model to the device again, from the data directory where there is one, and checks
+    them. A model that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
     either the old weights or the new ones.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       FAILED_PRECONDITION reason MODEL_CORRUPT: what is on disk is damaged; it was set aside and is not served.
-      RESOURCE_EXHAUSTED  device memory is full; unload networks or free tensors, then retry.
+      RESOURCE_EXHAUSTED  device memory is full; unload models or free tensors, then retry.
     """
     DeleteMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.DeleteMlpRequest, _model_service_pb2.DeleteMlpResponse]  # type: ignore[assignment]
-    """DeleteMlp lets go of a network, also on disk. Requests that wait are run first.
+    """DeleteMlp lets go of a model, also on disk. Requests that wait are run first.
 
     Errors:
-      NOT_FOUND           no network has that name and version; nothing was deleted.
+      NOT_FOUND           no model has that name and version; nothing was deleted.
     """
     DownloadMlp: _aio.UnaryStreamMultiCallable[_model_service_pb2.DownloadMlpRequest, _model_service_pb2.DownloadMlpResponse]  # type: ignore[assignment]
-    """DownloadMlp sends a network as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
+    """DownloadMlp sends a model as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
     torch.nn.Sequential of the same layers names them, and the file's metadata describes the layers, so that CreateMlp can
     take it back as it is.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
       FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it.
     """
     GetMlpStatistics: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetMlpStatisticsRequest, _model_service_pb2.GetMlpStatisticsResponse]  # type: ignore[assignment]
-    """GetMlpStatistics tells how often and how fast a network was run, since it came to this run of the server.
+    """GetMlpStatistics tells how often and how fast a model was run, since it came to this run of the server.
 
     Errors:
-      NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+      NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A network that is kept (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
+    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
     sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, networks outlive the server. Statuses are those of TensorService.
+    directory, models outlive the server. Statuses are those of TensorService.
 
-    No forward pass takes inputs without a row, and none records gradients through a network that is kept. Outputs by value
+    No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
     with RESOURCE_EXHAUSTED, reason TOO_LARGE_FOR_A_MESSAGE: do not retry, but keep the outputs and use Download, or ask for
     fewer rows.
@@ -333,16 +333,16 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.MlpForwardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.MlpForwardResponse, _abc.Awaitable[_model_service_pb2.MlpForwardResponse]]:
-        """MlpForward returns the outputs of a network that is kept. Requests that wait for the same network are run together,
+        """MlpForward returns the outputs of a model. Requests that wait for the same model are run together,
         as its BatchingConfig says; the outputs are those of a run alone, but for rounding in the last places. Inputs that are
         a tensor of the session are read in the request's place among the session's calls. With a seq the request is applied
         once, and runs alone in that place.
 
         Errors:
-          NOT_FOUND           no network has that name and version, or a tensor is unknown; create it.
+          NOT_FOUND           no model has that name and version, or a tensor is unknown; create it.
           INVALID_ARGUMENT    inputs do not fit the first layer in width or dtype, or have no row; fix the request.
           FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it, or ask for another.
-          RESOURCE_EXHAUSTED  the queue of the network is full; retry after the delay in RetryInfo.
+          RESOURCE_EXHAUSTED  the queue of the model is full; retry after the delay in RetryInfo.
           DEADLINE_EXCEEDED   the deadline, or with reason QUEUE_TIMEOUT the time allowed in the queue, passed before the
                               request was run: nothing was done. Retry with more time.
         """
@@ -365,7 +365,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.CreateMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.CreateMlpResponse, _abc.Awaitable[_model_service_pb2.CreateMlpResponse]]:
-        """CreateMlp keeps a network under a name and version. The weights are copied: later changes to the tensors do not reach
+        """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
         it. With a data directory it is on disk when this is answered. A new version serves all requests that come in from
         then on and name none; those that wait already are run by the version that was the latest when they came.
 
@@ -374,7 +374,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
                               name is not usable; fix the request.
           NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
-          RESOURCE_EXHAUSTED  device memory is full; delete or unload networks or free tensors, then retry.
+          RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """
 
     @_abc_1.abstractmethod
@@ -383,10 +383,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.UpdateMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.UpdateMlpResponse, _abc.Awaitable[_model_service_pb2.UpdateMlpResponse]]:
-        """UpdateMlp changes how requests for a network are batched. Requests that wait stay in line.
+        """UpdateMlp changes how requests for a model are batched. Requests that wait stay in line.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
           INVALID_ARGUMENT    the settings contradict each other; fix the request.
         """
 
@@ -396,10 +396,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DescribeMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.DescribeMlpResponse, _abc.Awaitable[_model_service_pb2.DescribeMlpResponse]]:
-        """DescribeMlp describes a network that is kept.
+        """DescribeMlp describes a model.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
 
     @_abc_1.abstractmethod
@@ -408,7 +408,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListMlpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListMlpsResponse, _abc.Awaitable[_model_service_pb2.ListMlpsResponse]]:
-        """ListMlps describes all networks that are kept, in the order of their names and versions."""
+        """ListMlps describes all models, in the order of their names and versions."""
 
     @_abc_1.abstractmethod
     def UnloadMlp(
@@ -416,11 +416,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.UnloadMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.UnloadMlpResponse, _abc.Awaitable[_model_service_pb2.UnloadMlpResponse]]:
-        """UnloadMlp takes the weights of a network off the device and keeps the network on record. Requests that wait are run
+        """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
         first; this is answered when they are.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
 
     @_abc_1.abstractmethod
@@ -429,14 +429,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.LoadMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.LoadMlpResponse, _abc.Awaitable[_model_service_pb2.LoadMlpResponse]]:
-        """LoadMlp brings the weights of a network to the device again, from the data directory where there is one, and checks
-        them. A network that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
+        """LoadMlp brings the weights of a model to the device again, from the data directory where there is one, and checks
+        them. A model that is loaded already is loaded anew and answers all the while: no request fails, and each is run by
         either the old weights or the new ones.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
           FAILED_PRECONDITION reason MODEL_CORRUPT: what is on disk is damaged; it was set aside and is not served.
-          RESOURCE_EXHAUSTED  device memory is full; unload networks or free tensors, then retry.
+          RESOURCE_EXHAUSTED  device memory is full; unload models or free tensors, then retry.
         """
 
     @_abc_1.abstractmethod
@@ -445,10 +445,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DeleteMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.DeleteMlpResponse, _abc.Awaitable[_model_service_pb2.DeleteMlpResponse]]:
-        """DeleteMlp lets go of a network, also on disk. Requests that wait are run first.
+        """DeleteMlp lets go of a model, also on disk. Requests that wait are run first.
 
         Errors:
-          NOT_FOUND           no network has that name and version; nothing was deleted.
+          NOT_FOUND           no model has that name and version; nothing was deleted.
         """
 
     @_abc_1.abstractmethod
@@ -457,12 +457,12 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.DownloadMlpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_model_service_pb2.DownloadMlpResponse], _abc.AsyncIterator[_model_service_pb2.DownloadMlpResponse]]:
-        """DownloadMlp sends a network as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
+        """DownloadMlp sends a model as a safetensors file: a header, chunks in order, a trailer. The weights are named as a
         torch.nn.Sequential of the same layers names them, and the file's metadata describes the layers, so that CreateMlp can
         take it back as it is.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
           FAILED_PRECONDITION reason MODEL_NOT_READY: that version is unloaded; load it.
         """
 
@@ -472,10 +472,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetMlpStatisticsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetMlpStatisticsResponse, _abc.Awaitable[_model_service_pb2.GetMlpStatisticsResponse]]:
-        """GetMlpStatistics tells how often and how fast a network was run, since it came to this run of the server.
+        """GetMlpStatistics tells how often and how fast a model was run, since it came to this run of the server.
 
         Errors:
-          NOT_FOUND           no network has that name and version; ListMlps tells which there are.
+          NOT_FOUND           no model has that name and version; ListMlps tells which there are.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

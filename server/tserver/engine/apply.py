@@ -39,7 +39,7 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
     if store.watched:
         # What the calls of a program write is not looked at one by one.
         writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
-        store.settle(writes=writes)
+        store.before_call(writes=writes)
     if store.has_giants:
         cost.check(operation.name, args, kwargs)
     if store.has_meta:

@@ -1,6 +1,6 @@
 """Threads that wait for the device, so that the engine's thread need not.
 
-There is one for each pair of the device (streams.py), started when it is first needed: what is on one pair arrives in
+There is one for each pair of streams (streams.py), started when it is first needed: what is on one pair arrives in
 order, so whoever is behind waits for nothing that is not before it.
 """
 

@@ -1,6 +1,6 @@
 """CUDA graphs: what a function gives the device to do is captured once, and done again by one launch.
 
-Knows a pair (streams.py); does not know what is captured, nor when that pays. Unlike torch.cuda.graph it neither waits
+Knows a pair of streams; does not know what is captured, nor when that pays. Unlike torch.cuda.graph it neither waits
 for the device nor empties the allocator's cache first: others go on meanwhile.
 """
 
@@ -26,14 +26,14 @@ class CapturedGraph:
     outputs: Any
 
     def replay(self) -> None:
-        """Have it done once more. With the pair in force."""
+        """Have it done once more. The pair's work stream is the current one."""
         self.graph.replay()
 
 
 def capture(
     function: Callable[..., Any], inputs: list[torch.Tensor], pair: StreamPair, *, warm_up_runs: int, pool: Any = None
 ) -> CapturedGraph:
-    """Record a function of inputs whose elements change and whose memory does not. With the pair in force.
+    """Capture a function of inputs whose elements change and whose memory does not. The work stream is the current one.
 
     Gradients, inference mode and autocast are off meanwhile: a capture is for everyone who comes later.
     Raises: RuntimeError where the function does what cannot be captured.

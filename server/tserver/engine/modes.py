@@ -71,7 +71,7 @@ class ProcessState:
         self._random = fresh.get_state()
         self._cuda: list[torch.Tensor] | None = None
         self._device = device
-        # Where the session's work runs; None before its first turn, and where work is done at once.
+        # Where the session's work runs; None before it first runs, and where work is done at once.
         self.pair: StreamPair | None = None
         self._dtype = torch.float32
         self._print_options = copy.copy(_DEFAULT_PRINT_OPTIONS)

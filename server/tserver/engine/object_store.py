@@ -1,6 +1,8 @@
 """What one session holds: results of calls by id, uploads, and the names and modes it has defined.
 
-Only the engine's thread touches a store, but for its uploads.
+The engine's thread alone changes it, but for the uploads, which any thread may begin (where there is no quota), fill
+and let go. Any thread may look up an operation by its name, and which step of a program is being run. Of elements that
+are staged for a download, Staged says who may do what.
 """
 
 from __future__ import annotations
@@ -73,14 +75,14 @@ class Staged:
     ) -> None:
         self.dtype, self.shape, self.data = dtype, shape, data
         # Set where the elements come from a device: they are not in `data` before it is over. Whoever gets this from
-        # the engine by way of Lane.run gets it when it is.
+        # the engine by way of SessionQueue.run gets it when it is.
         self.arrival = arrival
         self.lock = threading.Lock()
         # Shares memory and version with the tensor that lends.
         self._lender = lender
         self._version = 0 if lender is None else lender._version
 
-    def settle(self) -> None:
+    def copy_out(self) -> None:
         """Move lent elements into memory of their own. From any thread."""
         lender = self._lender
         if lender is not None:
@@ -320,11 +322,11 @@ class ObjectStore:
         self._lent.add(staged)
         self.watched = True
 
-    def settle(self, *, writes: bool) -> None:
+    def before_call(self, *, writes: bool) -> None:
         """Called before a call of a watched store: if it may write, what is lent gets memory of its own first."""
         if writes:
             for staged in list(self._lent):
-                staged.settle()
+                staged.copy_out()
             self._lent.clear()
         if not self._lent:
             self.watched = bool(self.max_bytes or self.has_meta or self.has_giants)

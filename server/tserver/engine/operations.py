@@ -63,9 +63,9 @@ class Operation:
     is_direct: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self.settle()
+        self.derive()
 
-    def settle(self) -> None:
+    def derive(self) -> None:
         """Work out what follows from the other fields."""
         self.is_plain = not (self.is_factory or self.allocates or self.stretches or self.needs_store)
         self.is_direct = self.is_plain and not self.on_zeros
@@ -144,12 +144,12 @@ class Operations:
                 operation.is_factory = known is not None and known.is_factory
                 # Data is there already, and a list of it is no shape.
                 operation.allocates = known is not None and known.allocates and not operation.takes_packed
-                operation.settle()
+                operation.derive()
                 self._by_name[operation.name] = operation
         if not single_owner:
             for name, operation in self._by_name.items():
                 operation.on_zeros, operation.grows_on_zeros = not fills(name), True
-                operation.settle()
+                operation.derive()
         for entry in table["operations"]:
             if entry["name"] in self._by_name:
                 operation = self._by_name[entry["name"]]

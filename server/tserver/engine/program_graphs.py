@@ -122,7 +122,7 @@ class ProgramGraphs:
         self._forms: dict[Any, _Form] = {}
 
     def run(self, run: Run, inputs: Sequence[Any], pair: StreamPair) -> Any:
-        """The result for these inputs; `run` makes it call by call. With the pair in force."""
+        """The result for these inputs; `run` makes it call by call. The pair's work stream is the current one."""
         key = _key(inputs, pair.work.device)
         if key is None:
             return run(inputs)

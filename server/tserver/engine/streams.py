@@ -1,9 +1,9 @@
 """CUDA streams: whose work runs on which, and how the work of one waits for that of another. Owns all of them.
 
-A session has a pair of its own, and so has a model that serves; the device runs different pairs at the same time, and
-what is on one pair in the order given. Where a tensor crosses from one pair to another, the pair it comes from records
-an event, the other waits for it, and the allocator is told, so that freed memory is not handed on while it is in use.
-All of this happens on the device: no thread waits here. Elsewhere than on CUDA all of it is nothing.
+A session has a pair of streams of its own, and so has a model that serves; the device runs different streams at the
+same time, and what is on one in the order given. Where a tensor crosses from one stream to another, the one it comes
+from records an event, the other waits for it, and the allocator is told, so that freed memory is not handed on while it
+is in use. All of this happens on the device: no thread waits here. Elsewhere than on CUDA all of it is nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 import torch
 
-# Of the 32 streams that torch keeps for each device, half do the work and half record graphs. cuBLAS keeps up to
-# 32 MiB for each stream that it is used on, so more of them would cost memory and overlap no better. Lines beyond
+# Of the 32 streams that torch keeps for each device, half do the work and half capture graphs. cuBLAS keeps up to
+# 32 MiB for each stream that it is used on, so more of them would cost memory and overlap no better. Pairs beyond
 # share: that costs them overlap, and nothing else.
 _STREAMS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPair:
-    """Two streams: the one that work runs on, and the one on which graphs for it are recorded.
+    """Two streams: the one that work runs on, and the one on which graphs for it are captured.
 
-    What is recorded on a stream uses the workspace that libraries keep for that stream, so two graphs from one stream
-    must never run at the same time: they are only replayed on the pair that recorded them.
+    What is captured on a stream uses the workspace that libraries keep for that stream, so two graphs from one stream
+    must never run at the same time: they are only replayed on the pair that captured them.
     """
 
     index: int
@@ -96,9 +96,9 @@ def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:
 
 
 def adopt(tensor: torch.Tensor, made: Any = None) -> torch.Tensor:
-    """A tensor that was made on another pair, for use on the one in force. `made` is its mark, if it may be under way.
+    """A tensor that was made on another stream, for use on the current one. `made` is its mark, if it may be under way.
 
-    Its memory goes back to the pair that it came from, but not before this pair is done with it.
+    Its memory goes back to the stream that it came from, but not before this one is done with it.
     """
     if runs_apart(tensor):
         stream = torch.cuda.current_stream(tensor.device)

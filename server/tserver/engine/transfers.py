@@ -39,7 +39,7 @@ class Arrival:
 
 
 def bring(tensor: torch.Tensor) -> Arrival:
-    """Begin to copy the elements of a tensor to the host, dense, as they are at this place in the line."""
+    """Begin to copy the elements of a tensor to the host, dense, as they are at this place in the stream."""
     dense = plain(tensor)
     if not dense.is_contiguous():
         dense = dense.contiguous()

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 class InProcessEngine:
     """Sessions, models and the thread that runs torch, put together. Made on the event loop that serves."""
 
-    def __init__(self, config: Config, *, previous_end: str, on_fatal: Callable[[str], None], beats: int) -> None:
-        """`previous_end` is why the run before this one ended; `on_fatal` is told why this one must. `beats` is a pipe
-        that is written to while this process goes on.
+    def __init__(
+        self, config: Config, *, previous_end: str, on_fatal: Callable[[str], None], beats: int | None
+    ) -> None:
+        """`previous_end` is why the run before this one ended; `on_fatal` is told why this one must. `beats`, if
+        given, is a pipe that is written to while this process goes on.
         """
         engine = self._engine = Engine(config, on_fatal=on_fatal)
         self._hang_s, self._on_fatal, self._beats = config.hang_s, on_fatal, beats

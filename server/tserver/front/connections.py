@@ -35,12 +35,12 @@ _SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Source(Protocol):
-    """What a download sends. The memory may be changed after `settle`, and whenever the lock is not held."""
+    """What a download sends. The memory may be changed after `copy_out`, and whenever the lock is not held."""
 
     data: Any
     lock: threading.Lock
 
-    def settle(self) -> None:
+    def copy_out(self) -> None:
         """Move the bytes into memory of their own."""
 
     def intact(self) -> bool:
@@ -91,11 +91,11 @@ class Pace:
             self._lag = None
 
 
-class Wire:
-    """A connection; what is small goes over its socket in any case. All methods raise OSError, TimeoutError."""
+class Connection:
+    """One peer; what is small goes over the socket in any case. All methods raise OSError, TimeoutError."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
 
     def begin(self) -> None:
         """Make ready for transfers, once the peer has proved itself."""
@@ -105,8 +105,8 @@ class Wire:
         deadline = time.monotonic() + within_s
         found = b""
         while len(found) < count:
-            self.connection.settimeout(max(0.001, deadline - time.monotonic()))
-            received = self.connection.recv(count - len(found))
+            self.socket.settimeout(max(0.001, deadline - time.monotonic()))
+            received = self.socket.recv(count - len(found))
             if not received:
                 if found:
                     raise ConnectionError("the peer left in the middle of a message")
@@ -116,13 +116,13 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         """Send these bytes."""
-        self.connection.settimeout(STALL_S)
-        self.connection.sendall(data)
+        self.socket.settimeout(STALL_S)
+        self.socket.sendall(data)
 
     def beat(self, word: bytes) -> None:
         """Tell the peer, which waits, that we are there; as far as it listens."""
         with contextlib.suppress(OSError):
-            self.connection.send(word)
+            self.socket.send(word)
 
     def receive(self, into: memoryview, pace: Pace) -> bool:
         """Fill memory with what comes; False if the peer leaves before."""
@@ -146,27 +146,27 @@ class Wire:
 
     def _be_patient(self) -> None:
         """Set how long one call of `_take` may wait."""
-        self.connection.settimeout(BEAT_S)
+        self.socket.settimeout(BEAT_S)
 
     def _take(self, piece: memoryview) -> int:
         """Put what has come into a piece of memory; how much that is."""
-        return self.connection.recv_into(piece)
+        return self.socket.recv_into(piece)
 
 
-class TcpWire(Wire):
+class TcpConnection(Connection):
     """A plain TCP connection: straight into memory and out of it."""
 
     def send(self, source: Source, pace: Pace) -> None:
-        """See Wire."""
+        """See Connection."""
         size, position = len(source.data), 0
-        self.connection.setblocking(False)
+        self.socket.setblocking(False)
         poll = select.poll()
-        poll.register(self.connection, select.POLLOUT)
+        poll.register(self.socket, select.POLLOUT)
         while position < size:
             try:
                 # Not longer than it takes to fill the socket's buffer: who wants to change the memory waits meanwhile.
                 with source.lock:
-                    position += self.connection.send(memoryview(source.data)[position : position + _PIECE_BYTES])
+                    position += self.socket.send(memoryview(source.data)[position : position + _PIECE_BYTES])
             except BlockingIOError:
                 if not poll.poll(int(BEAT_S * 1000)):
                     pace.waited()
@@ -174,28 +174,28 @@ class TcpWire(Wire):
             pace.moved()
 
     def _be_patient(self) -> None:
-        _limit_in_kernel(self.connection)
+        _limit_in_kernel(self.socket)
 
     def _take(self, piece: memoryview) -> int:
-        return self.connection.recv_into(piece, 0, socket.MSG_WAITALL)
+        return self.socket.recv_into(piece, 0, socket.MSG_WAITALL)
 
 
-class TlsWire(Wire):
+class TlsConnection(Connection):
     """A TLS connection."""
 
     def send(self, source: Source, pace: Pace) -> None:
-        """See Wire."""
+        """See Connection."""
         # What is given to TLS must stay as it is until it is taken.
-        source.settle()
+        source.copy_out()
         data = memoryview(source.data)
-        self.connection.settimeout(STALL_S)
+        self.socket.settimeout(STALL_S)
         position = 0
         while position < len(data):
-            position += self.connection.send(data[position : position + _TLS_PIECE_BYTES])
+            position += self.socket.send(data[position : position + _TLS_PIECE_BYTES])
             pace.moved()
 
 
-class SharedWire(Wire):
+class SharedMemoryConnection(Connection):
     """Memory that both sides have, and a Unix socket on which each byte says that one slot was filled, or emptied.
 
     The memory is made and sealed here, so that it cannot shrink under a reader. What a peer writes into it is copied
@@ -203,27 +203,27 @@ class SharedWire(Wire):
     """
 
     def begin(self) -> None:
-        """See Wire. Sends the memory."""
+        """See Connection. Sends the memory."""
         descriptor = os.memfd_create("tensorcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, SLOTS * SLOT_BYTES)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
             self._memory = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
-            socket.send_fds(self.connection, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
+            socket.send_fds(self.socket, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
         finally:
             os.close(descriptor)
         whole = np.frombuffer(self._memory, np.uint8)
         self._slots = [whole[at * SLOT_BYTES : (at + 1) * SLOT_BYTES] for at in range(SLOTS)]
 
     def receive(self, into: memoryview, pace: Pace) -> bool:
-        """See Wire."""
-        _limit_in_kernel(self.connection)
+        """See Connection."""
+        _limit_in_kernel(self.socket)
         target = np.frombuffer(into, np.uint8)
         position = filled = number = 0
         while position < len(into):
             if not filled:
                 try:
-                    filled = len(self.connection.recv(SLOTS))
+                    filled = len(self.socket.recv(SLOTS))
                 except BlockingIOError:
                     pace.waited()
                     continue
@@ -234,13 +234,13 @@ class SharedWire(Wire):
             position, filled, number = position + len(piece), filled - 1, number + 1
             if position < len(into):
                 # The last slot is answered by the status of the whole.
-                self.connection.sendall(b"\0")
+                self.socket.sendall(b"\0")
             pace.moved()
         return True
 
     def send(self, source: Source, pace: Pace) -> None:
-        """See Wire."""
-        _limit_in_kernel(self.connection)
+        """See Connection."""
+        _limit_in_kernel(self.socket)
         size, position, number, free = len(source.data), 0, 0, SLOTS
         while position < size:
             if not free:
@@ -248,7 +248,7 @@ class SharedWire(Wire):
             with source.lock:
                 data = memoryview(source.data)[position : position + SLOT_BYTES]
                 np.copyto(self._slots[number % SLOTS][: len(data)], np.frombuffer(data, np.uint8))
-            self.connection.sendall(b"\0")
+            self.socket.sendall(b"\0")
             position, free, number = position + len(data), free - 1, number + 1
             pace.moved()
         while free < SLOTS:
@@ -258,7 +258,7 @@ class SharedWire(Wire):
         """How many slots the peer has emptied since it was asked last; one at least."""
         while True:
             try:
-                count = len(self.connection.recv(SLOTS))
+                count = len(self.socket.recv(SLOTS))
             except BlockingIOError:
                 pace.waited()
                 continue
@@ -267,8 +267,8 @@ class SharedWire(Wire):
             return count
 
 
-def _limit_in_kernel(connection: socket.socket) -> None:
+def _limit_in_kernel(connected: socket.socket) -> None:
     """A blocking socket with a limit in the kernel: one call does all there is to do, however many packets bring it."""
-    connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(BEAT_S), 0))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL_S), 0))
+    connected.settimeout(None)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(BEAT_S), 0))
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(STALL_S), 0))

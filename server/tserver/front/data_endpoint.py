@@ -33,7 +33,15 @@ from typing import Protocol
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
-from tserver.front.connections import STALL_S, Pace, SharedWire, Source, TcpWire, TlsWire, Wire
+from tserver.front.connections import (
+    STALL_S,
+    Connection,
+    Pace,
+    SharedMemoryConnection,
+    Source,
+    TcpConnection,
+    TlsConnection,
+)
 
 log = logging.getLogger("tserver.data")
 
@@ -113,7 +121,7 @@ class DataEndpoint:
         if address:
             listener = _listener(address)
             self.address = f"{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
-            self._start(listener, self._over_tls if self._tls is not None else TcpWire)
+            self._start(listener, self._over_tls if self._tls is not None else TcpConnection)
         # The name of the Unix socket, which is nowhere in the file system; empty without shared memory.
         self.shared_memory = ""
         if config.shared_memory:
@@ -121,7 +129,7 @@ class DataEndpoint:
             local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             local.bind(f"\0{self.shared_memory}")
             local.listen(128)
-            self._start(local, SharedWire)
+            self._start(local, SharedMemoryConnection)
 
     def named(self, listen: str) -> str:
         """How clients are told of it: without its host, where that is the one that they know already."""
@@ -153,9 +161,9 @@ class DataEndpoint:
         for listener in self._listeners:
             listener.close()
 
-    def _start(self, listener: socket.socket, wire: Callable[[socket.socket], Wire]) -> None:
+    def _start(self, listener: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
         self._listeners.append(listener)
-        threading.Thread(target=self._accept, args=(listener, wire), name="data", daemon=True).start()
+        threading.Thread(target=self._accept, args=(listener, connect), name="data", daemon=True).start()
 
     def _expire(self, ticket: bytes) -> None:
         _, admitted = self._tickets.pop(ticket, (b"", None))
@@ -163,19 +171,19 @@ class DataEndpoint:
 
     # --- threads of their own ---
 
-    def _accept(self, listener: socket.socket, wire: Callable[[socket.socket], Wire]) -> None:
+    def _accept(self, listener: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
         while not self._stopping:
             try:
-                connection, _ = listener.accept()
+                accepted, _ = listener.accept()
             except OSError:
                 # Out of descriptors, or a peer that left at once; the listener itself ends only when told to.
                 time.sleep(0.01)
                 continue
             if not self._free.acquire(blocking=False) and not self._make_room():
-                connection.close()
+                accepted.close()
                 continue
-            self._open.add(connection)
-            threading.Thread(target=self._serve, args=(connection, wire), name="data transfer", daemon=True).start()
+            self._open.add(accepted)
+            threading.Thread(target=self._serve, args=(accepted, connect), name="data transfer", daemon=True).start()
 
     def _make_room(self) -> bool:
         """End the connection that has rested longest, and take its place; False if none rests."""
@@ -187,78 +195,80 @@ class DataEndpoint:
             rested.shutdown(socket.SHUT_RDWR)
         return self._free.acquire(timeout=1.0)
 
-    def _over_tls(self, connection: socket.socket) -> Wire:
+    def _over_tls(self, accepted: socket.socket) -> Connection:
         assert self._tls is not None
-        return TlsWire(self._tls.wrap_socket(connection, server_side=True))
+        return TlsConnection(self._tls.wrap_socket(accepted, server_side=True))
 
-    def _serve(self, connection: socket.socket, make_wire: Callable[[socket.socket], Wire]) -> None:
-        speaking = connection
+    def _serve(self, accepted: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
+        speaking = accepted
         try:
             with contextlib.suppress(OSError, ValueError, ServerError):
-                if connection.family != socket.AF_UNIX:
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.settimeout(_OPENING_S)
-                wire = make_wire(connection)
-                speaking = wire.connection
-                admitted = self._prove(wire)
+                if accepted.family != socket.AF_UNIX:
+                    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                accepted.settimeout(_OPENING_S)
+                connection = connect(accepted)
+                speaking = connection.socket
+                admitted = self._prove(connection)
                 if admitted is None:
                     return
-                wire.begin()
+                connection.begin()
 
                 def lag() -> None:
-                    self._resting[connection] = None
+                    self._resting[accepted] = None
 
                 if isinstance(admitted, Transfer):
-                    _move(wire, admitted, lag)
+                    _move(connection, admitted, lag)
                 else:
-                    self._follow(wire, connection, admitted, lag)
+                    self._follow(connection, accepted, admitted, lag)
         except Exception:
             log.exception("a transfer failed")
         finally:
-            self._open.discard(connection)
-            self._resting.pop(connection, None)
+            self._open.discard(accepted)
+            self._resting.pop(accepted, None)
             with contextlib.suppress(OSError):
                 speaking.close()
             self._free.release()
 
-    def _prove(self, wire: Wire) -> Admitted | None:
+    def _prove(self, connection: Connection) -> Admitted | None:
         """What a peer is admitted for that has proved itself, and to whom we have; None without. Raises: OSError."""
-        if wire.read(len(_OPENING), _OPENING_S) != _OPENING:
+        if connection.read(len(_OPENING), _OPENING_S) != _OPENING:
             return None
-        opening = wire.read(TICKET_BYTES + _NONCE_BYTES, _OPENING_S) or b""
+        opening = connection.read(TICKET_BYTES + _NONCE_BYTES, _OPENING_S) or b""
         ticket, theirs = opening[:TICKET_BYTES], opening[TICKET_BYTES:]
         key, admitted = self._tickets.pop(ticket, (b"", None))
         if admitted is None:
             return None
         try:
             nonces = theirs + secrets.token_bytes(_NONCE_BYTES)
-            wire.write(_OPENING + nonces[_NONCE_BYTES:] + hmac.digest(key, b"server" + nonces, "sha256"))
+            connection.write(_OPENING + nonces[_NONCE_BYTES:] + hmac.digest(key, b"server" + nonces, "sha256"))
             proof = hmac.digest(key, b"client" + nonces, "sha256")
-            if hmac.compare_digest(wire.read(len(proof), STALL_S) or b"", proof):
+            if hmac.compare_digest(connection.read(len(proof), STALL_S) or b"", proof):
                 return admitted
         except OSError:
             pass
         _let_go(admitted)
         return None
 
-    def _follow(self, wire: Wire, connection: socket.socket, transfers: Transfers, lag: Callable[[], None]) -> None:
+    def _follow(
+        self, connection: Connection, accepted: socket.socket, transfers: Transfers, lag: Callable[[], None]
+    ) -> None:
         """Transfer after transfer, until the client leaves, rests for too long, or one fails."""
         while not self._stopping:
-            self._resting[connection] = None
-            head = wire.read(_LENGTH.size, STALL_S)
-            self._resting.pop(connection, None)
+            self._resting[accepted] = None
+            head = connection.read(_LENGTH.size, STALL_S)
+            self._resting.pop(accepted, None)
             if head is None:
                 return
             (length,) = _LENGTH.unpack(head)
-            message = wire.read(length, STALL_S) if 0 < length <= _MAX_REQUEST_BYTES else None
+            message = connection.read(length, STALL_S) if 0 < length <= _MAX_REQUEST_BYTES else None
             if message is None:
                 return
             transfer, answer = transfers.next(
-                message, lambda is_upload: wire.beat(_WAIT if is_upload else _NO_ANSWER_YET)
+                message, lambda is_upload: connection.beat(_WAIT if is_upload else _NO_ANSWER_YET)
             )
             if transfer.source is not None:
-                wire.write(_LENGTH.pack(len(answer)) + answer)
-            if not _move(wire, transfer, lag):
+                connection.write(_LENGTH.pack(len(answer)) + answer)
+            if not _move(connection, transfer, lag):
                 return
 
 
@@ -267,20 +277,20 @@ def _let_go(admitted: Admitted | None) -> None:
         admitted.cancel()
 
 
-def _move(wire: Wire, transfer: Transfer, lag: Callable[[], None]) -> bool:
+def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -> bool:
     """Move the bytes; whether all is well. Raises: OSError."""
-    beat = None if transfer.source is not None else lambda: wire.beat(_WAIT)
+    beat = None if transfer.source is not None else lambda: connection.beat(_WAIT)
     pace = Pace(transfer.size_bytes, transfer.touch, beat, lag)
     if transfer.source is not None:
-        wire.send(transfer.source, pace)
+        connection.send(transfer.source, pace)
         whole = transfer.source.intact()
-        wire.write(_DONE if whole else _FAILED)
+        connection.write(_DONE if whole else _FAILED)
         return whole
     assert transfer.target is not None
     assert transfer.finish is not None
     assert transfer.cancel is not None
     try:
-        whole = wire.receive(transfer.target, pace)
+        whole = connection.receive(transfer.target, pace)
     except OSError:
         whole = False
     if not whole:
@@ -290,9 +300,9 @@ def _move(wire: Wire, transfer: Transfer, lag: Callable[[], None]) -> bool:
         transfer.finish()
     except Exception as error:
         log.debug("an upload was not kept: %s", error)
-        wire.write(_FAILED)
+        connection.write(_FAILED)
         return False
-    wire.write(_DONE)
+    connection.write(_DONE)
     return True
 
 

@@ -109,7 +109,7 @@ class ForwardStream:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
             shape[-1] = served.out_features
             room = _ANSWER_BYTES + served.check_outputs(request.rows, self._config.max_output_bytes)
-            request.settled = lambda request: self._end(number, served, shape, request, room)
+            request.on_done = lambda request: self._end(number, served, shape, request, room)
             self._models.put(served, request)
         except ServerError as error:
             answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))

@@ -1,4 +1,4 @@
-"""The models that are kept under a name and version, and serve forward passes to all callers.
+"""Models: networks with a name and a version, which serve forward passes to all callers.
 
     batching      the settings of a model's queue
     requests      requests, and the queue in which they wait

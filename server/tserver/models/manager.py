@@ -23,7 +23,7 @@ from tserver.models import store
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import Registry, ServedModel
-from tserver.models.requests import Request
+from tserver.models.requests import Request, notify
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine
@@ -75,7 +75,7 @@ class ModelManager:
     async def run(self, served: ServedModel, request: Request) -> None:
         """Queue a request and wait until it was run. Raises: what became of it."""
         future: asyncio.Future[None] = self._loop.create_future()
-        request.settled = lambda _: None if future.done() else future.set_result(None)
+        request.on_done = lambda _: None if future.done() else future.set_result(None)
         self.put(served, request)
         try:
             await future
@@ -86,7 +86,7 @@ class ModelManager:
             raise request.error
 
     def put(self, served: ServedModel, request: Request) -> None:
-        """Queue a request; `request.settled` is called when it was run. Raises: Exhausted if the queue is full."""
+        """Queue a request; `request.on_done` is called when it was run. Raises: Exhausted if the queue is full."""
         try:
             served.batcher.queue.put(request)
         except ServerError as error:
@@ -111,7 +111,7 @@ class ModelManager:
     def _deliver(self, requests: list[Request]) -> None:
         """From the engine's thread: one hand-over for a whole batch. At the very end there may be no loop to tell."""
         try:
-            self._loop.call_soon_threadsafe(_settle, requests)
+            self._loop.call_soon_threadsafe(notify, requests)
         except RuntimeError:
             if not self._loop.is_closed():
                 raise
@@ -233,7 +233,7 @@ class ModelManager:
         return served
 
     def _check_kept(self, served: ServedModel) -> None:
-        """Whether a version is still there, now that it is its turn. Raises: NotFound."""
+        """Whether a version is still there, now that it can be changed. Raises: NotFound."""
         if self.registry.find(served.name, served.version) is not served:
             raise NotFound(f"version {served.version} of {served.name!r} was deleted meanwhile, and made anew")
 
@@ -320,9 +320,3 @@ def _noting_damage(served: ServedModel) -> Iterator[None]:
             if served.state != "READY":
                 served.reason = error.message
         raise
-
-
-def _settle(requests: list[Request]) -> None:
-    for request in requests:
-        if request.settled is not None:
-            request.settled(request)

@@ -18,7 +18,7 @@ from tserver.engine.scheduling import Scheduler
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, TooLarge
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
-from tserver.models.requests import Request
+from tserver.models.requests import Request, notify
 from tserver.models.statistics import ModelStatistics
 
 State = Literal["READY", "UNLOADING", "UNAVAILABLE"]
@@ -141,7 +141,7 @@ class Registry:
 
     def __init__(self, scheduler: Scheduler) -> None:
         # Takes finished requests, once a batch, on the engine's thread. Set by whoever put them in the queue.
-        self.deliver: Callable[[list[Request]], None] = _settle
+        self.deliver: Callable[[list[Request]], None] = notify
         self._scheduler = scheduler
         self._lock = threading.Lock()
         # Replaced, not changed: who looks needs no lock.
@@ -213,9 +213,3 @@ class Registry:
 
     def _deliver(self, requests: list[Request]) -> None:
         self.deliver(requests)
-
-
-def _settle(requests: list[Request]) -> None:
-    for request in requests:
-        if request.settled is not None:
-            request.settled(request)

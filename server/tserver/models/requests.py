@@ -1,4 +1,4 @@
-"""Requests for one model, and the line in which they wait. Knows no torch, and nothing of how a batch is run.
+"""Requests for one model, and the queue in which they wait. Knows no torch, and nothing of how a batch is run.
 
 Any thread may put and remove; one thread takes. Times are of `time.monotonic`, in seconds.
 """
@@ -28,10 +28,10 @@ class Request:
         "is_delayed",
         "level",
         "made",
+        "on_done",
         "output",
         "priority",
         "rows",
-        "settled",
         "tensor",
         "timeout_at",
         "timeout_us",
@@ -48,17 +48,17 @@ class Request:
         priority: int = 0,
         timeout_us: int = 0,
         deadline: float | None = None,
-        settled: Callable[[Request], None] | None = None,
+        on_done: Callable[[Request], None] | None = None,
     ) -> None:
         # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
         self.rows, self.data, self.tensor = rows, data, tensor
-        # Where the tensor is made on another line of the device: what to wait for before it is used.
+        # Where the tensor is made on other streams of the device: what to wait for before it is used.
         self.made: Any = None
         # Whether the output is wanted as a tensor, on the device.
         self.as_tensor = as_tensor
         self.priority, self.timeout_us, self.deadline = priority, timeout_us, deadline
         # Called by whoever takes what has been delivered, once there is an output or an error.
-        self.settled = settled
+        self.on_done = on_done
         self.level = 0
         self.is_delayed = False
         self.arrived = 0.0
@@ -69,9 +69,16 @@ class Request:
         self.version = 0
 
 
+def notify(requests: list[Request]) -> None:
+    """Tell those who wait for these that they were run."""
+    for request in requests:
+        if request.on_done is not None:
+            request.on_done(request)
+
+
 @dataclass(slots=True)
 class Taken:
-    """What came out of a line: requests to run together, requests that are too late, and when to look again."""
+    """What came out of a queue: requests to run together, requests that are too late, and when to look again."""
 
     batch: list[Request] = field(default_factory=list)
     expired: list[Request] = field(default_factory=list)
@@ -98,7 +105,7 @@ class _Level:
 
 
 class RequestQueue:
-    """The line of one model."""
+    """What waits for one model."""
 
     def __init__(self, config: BatchingConfig) -> None:
         self._lock = threading.Lock()
@@ -121,7 +128,7 @@ class RequestQueue:
                 self._place(request)
 
     def put(self, request: Request) -> None:
-        """Join the line. Raises: Exhausted if it is full."""
+        """Join the queue. Raises: Exhausted if it is full."""
         with self._lock:
             config = self._config
             level = config.level(request.priority)
@@ -148,7 +155,7 @@ class RequestQueue:
             self._place(request)
 
     def remove(self, request: Request) -> bool:
-        """Leave the line; False if it is not there any more."""
+        """Leave the queue; False if it is not there any more."""
         with self._lock:
             level = self._levels.get(request.level)
             if level is None:
@@ -192,27 +199,27 @@ class RequestQueue:
         rows = best = 0
         batch = taken.batch
         for level in self._ordered():
-            for line in (level.waiting, level.delayed):
-                while line:
-                    request = line[0]
+            for waiting in (level.waiting, level.delayed):
+                while waiting:
+                    request = waiting[0]
                     if self._is_late(request, level, now, taken):
                         continue
                     if batch and rows + request.rows > largest:
                         return True, best
-                    batch.append(line.popleft())
+                    batch.append(waiting.popleft())
                     rows += request.rows
                     if rows in preferred:
                         best = len(batch)
         return rows >= largest, best
 
     def _is_late(self, request: Request, level: _Level, now: float, taken: Taken) -> bool:
-        """Take the first of a line out of it if its time is up."""
-        line = level.delayed if request.is_delayed else level.waiting
+        """Take the first that waits out of the queue if its time is up."""
+        waiting = level.delayed if request.is_delayed else level.waiting
         if request.deadline is not None and request.deadline <= now:
             request.error = DeadlineExceeded("the deadline passed before the request was run; allow more time")
         elif request.timeout_at is not None and request.timeout_at <= now:
             if level.policy.timeout_action == "DELAY":
-                line.popleft()
+                waiting.popleft()
                 request.timeout_at, request.is_delayed = None, True
                 level.delayed.append(request)
                 return True
@@ -223,7 +230,7 @@ class RequestQueue:
             )
         else:
             return False
-        taken.expired.append(line.popleft())
+        taken.expired.append(waiting.popleft())
         return True
 
     def _give_back(self, batch: list[Request], keep: int) -> None:

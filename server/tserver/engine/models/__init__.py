@@ -1,4 +1,4 @@
-"""What touches tensors of the models that are kept under a name and version: weights and forward passes.
+"""What touches tensors of models: weights and forward passes.
 
     description   what a network is made of, checked, counted and printed
     files         the safetensors format

@@ -30,7 +30,7 @@ class Servable(Protocol):
         """The weights. Raises: ModelNotReady."""
 
     def run_now(self, rows: torch.Tensor, pair: StreamPair | None) -> torch.Tensor:
-        """The outputs for rows, at once and alone, on the pair that is in force."""
+        """The outputs for rows, at once and alone, on the pair that has the current stream."""
 
 
 Find = Callable[[str, int], Servable]
@@ -38,7 +38,10 @@ Find = Callable[[str, int], Servable]
 
 
 def forward(find: Find, pair: StreamPair | None, name: Any, version: Any, inputs: Any) -> torch.Tensor:
-    """One forward pass on the pair that is in force. Raises: NotFound, ModelNotReady, InvalidArgument, TypeError."""
+    """One forward pass; `pair` has the current stream.
+
+    Raises: NotFound, ModelNotReady, InvalidArgument, TypeError.
+    """
     if not isinstance(name, str) or type(version) is not int or not isinstance(inputs, torch.Tensor):
         raise TypeError("model_forward: give a name, a version and a tensor")
     served = find(name, version)

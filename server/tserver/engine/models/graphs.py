@@ -1,4 +1,4 @@
-"""Forward passes on CUDA as graphs: captured once for each size of batch and pair, then launched as one.
+"""Forward passes on CUDA as graphs: captured once for each size of batch and pair of streams, then launched as one.
 
 A batch is padded to the next size that is captured; rows do not depend on each other, so what the padding holds is of
 no matter. A size that comes but once or twice is not worth a capture. Only the engine's thread uses this. Nothing
@@ -36,7 +36,7 @@ def captured_sizes(max_batch_size: int, flops_per_row: int) -> list[int]:
 
 
 class GraphedForward:
-    """The forward pass of one model on one pair, which is in force, by graphs of the sizes that come."""
+    """The forward pass of one model on one pair of streams, whose work stream is current, by graphs of some sizes."""
 
     def __init__(self, model: Model, max_batch_size: int, pair: StreamPair) -> None:
         self._model = model

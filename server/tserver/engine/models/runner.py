@@ -113,7 +113,7 @@ class ModelRunner:
             raise
 
     def run_now(self, rows: torch.Tensor, pair: StreamPair | None) -> tuple[torch.Tensor, int]:
-        """The outputs for rows, at once and alone, and the nanoseconds that took. `pair` is the one in force.
+        """The outputs for rows, at once and alone, and the nanoseconds that took. `pair` has the current stream.
 
         As in a batch with others, the caller's autocast is not applied.
         """
@@ -131,7 +131,7 @@ class ModelRunner:
         return output, time.perf_counter_ns() - began
 
     def _graphed(self, model: Model, graphs: dict[int, GraphedForward], pair: StreamPair) -> GraphedForward:
-        """The forward passes on the pair that is in force. One that is new waits for the weights, once."""
+        """The forward passes on the pair that has the current stream. One that is new waits for the weights, once."""
         found = graphs.get(pair.index)
         if found is None:
             found = graphs[pair.index] = GraphedForward(model, self._max_batch_size, pair)

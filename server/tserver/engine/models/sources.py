@@ -28,7 +28,7 @@ class SpecSource:
 
 
 class FileSource:
-    """A file, parsed beforehand off the engine's thread, or taken from the session's uploads when its turn comes."""
+    """A file, parsed beforehand off the engine's thread, or taken from the session's uploads in its place."""
 
     def __init__(self, request: ms.CreateMlpRequest) -> None:
         """Raises: InvalidArgument if the layers bring weights of their own."""

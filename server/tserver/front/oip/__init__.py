@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: the models that are kept, for clients of Triton and KServe. A listener of its own.
+"""The Open Inference Protocol: the models, for clients of Triton and KServe. A listener of its own.
 
     wire        requests and responses as bytes: elements never pass through protobuf
     regions     system shared memory
