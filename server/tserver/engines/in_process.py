@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.config import Config
@@ -13,14 +12,12 @@ from tserver.engine.device import check_device, device_status
 from tserver.engine.engine import Engine, Usage
 from tserver.engine.gpu import GpuStatus, gpu_status
 from tserver.engines.model_calls import ModelCalls
+from tserver.engines.port import Counts
 from tserver.engines.watchdog import Watchdog
 from tserver.models.manager import ModelManager
 from tserver.models.registry import Registry
 from tserver.models.store import Store
 from tserver.session.registry import Sessions
-
-if TYPE_CHECKING:
-    from tserver.engines import port
 
 
 class InProcessEngine:
@@ -38,7 +35,7 @@ class InProcessEngine:
         self.device = str(engine.device)
         self.torch_version = engine.torch_version
         self.operations_digest = engine.operations.digest
-        self.counts: port.Counts = engine.executor
+        self.counts: Counts = engine.executor
         self.sessions = Sessions(config, engine, previous_end=previous_end)
         registry = Registry(engine)
         engine.find_model = registry.find

@@ -6,7 +6,7 @@ the engine. Knows sessions, models and the engine in this process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_service_pb2 as ts
@@ -19,14 +19,12 @@ from tserver.engine.operations import Operation
 from tserver.engine.values import bytes_of
 from tserver.errors import InvalidArgument
 from tserver.models.batching import BatchingConfig
+from tserver.models.manager import ModelManager
+from tserver.models.registry import ServedModel
 from tserver.models.requests import Request
 from tserver.session.calls import Calls, Operand, check_named, operand
-
-if TYPE_CHECKING:
-    from tserver.models.manager import ModelManager
-    from tserver.models.registry import ServedModel
-    from tserver.session.registry import Sessions
-    from tserver.session.session import Session
+from tserver.session.registry import Sessions
+from tserver.session.session import Session
 
 
 class ModelCalls:

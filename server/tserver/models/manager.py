@@ -11,9 +11,10 @@ import contextlib
 import logging
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.engine import Engine
 from tserver.engine.memory import is_out_of_memory, telling_of_memory
 from tserver.engine.models import files
 from tserver.engine.models.model import Model
@@ -24,9 +25,6 @@ from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import Registry, ServedModel
 from tserver.models.requests import Request, notify
-
-if TYPE_CHECKING:
-    from tserver.engine.engine import Engine
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.models")
