@@ -79,10 +79,9 @@ class Context:
         """How the RPC ended, where it was not cancelled."""
         return self._end or _End(grpc.StatusCode.OK)
 
-    def code(self) -> int:
-        """The number of the status, as grpc.aio gives it."""
-        number: int = self.end().code.value[0]
-        return number
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+        return self.end().code
 
     def trailing_metadata(self) -> Metadata:
         """What is sent behind the last response."""

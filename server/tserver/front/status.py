@@ -126,8 +126,9 @@ def failure(context: Any) -> tuple[str, str]:
                 # The first is the ErrorInfo: see `trailers`.
                 info = status_pb2.ErrorInfo.FromString(status.details[0].value)
                 return _NAMES.get(status.code, "UNKNOWN"), info.reason
-    # One of gRPC's own services, whose code is its number here.
-    name = _NAMES.get(context.code(), "UNKNOWN")
+    # One of gRPC's own services.
+    code = context.code()
+    name = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
     return name, name
 
 
