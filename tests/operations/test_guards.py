@@ -72,6 +72,16 @@ _REFUSED = [
     ("embedding_bag", (torch.ones(4, 2), torch.tensor([1, 2]), torch.tensor([])), {}, "begin with 0"),
     ("nn.functional.embedding_bag", (torch.tensor([1, 2]), torch.ones(4, 2), torch.tensor([])), {}, "begin with 0"),
     ("nn.functional.embedding_bag", (torch.ones(4, 2), torch.tensor([1, 2]), torch.tensor([])), {}, "begin with 0"),
+    ("nn.functional.embedding_bag", (torch.tensor([1, 2]), torch.ones(4, 2), torch.tensor([0, -9])), {}, "not fall"),
+    ("embedding_bag", (torch.ones(4, 2), torch.tensor([1, 2]), torch.tensor([0, 2, 1])), {}, "not fall"),
+    ("embedding_bag", (torch.ones(4, 2), torch.tensor([1, 2]), torch.tensor([0, 3, 2])), {}, "got \\[0, 3, 2\\]"),
+    *(
+        (name, (one, other, torch.tensor([0])), {"include_last_offset": True}, "the end of the 2 indices")
+        for name, one, other in (
+            ("embedding_bag", torch.ones(4, 2), torch.tensor([1, 2])),
+            ("nn.functional.embedding_bag", torch.tensor([1, 2]), torch.ones(4, 2)),
+        )
+    ),
     ("nn.functional.lp_pool1d", (torch.ones(1, 1, 4), 2.0, 2**62), {}, "below 2"),
     ("binomial", (torch.full((2,), torch.nan), torch.ones(2)), {}, "finite"),
     ("nn.functional.max_pool1d", (torch.ones(1, 1, 4),), {"kernel_size": 2**40}, "below 2"),

@@ -22,6 +22,8 @@ Guard = Callable[..., str | None]
 # torch's argument parser also takes numpy's names.
 _NUMPY_NAMES = {"axis": "dim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
 _MAX_DEGREE = 1_000_000
+# Numbers that an error names one by one.
+_FEW = 16
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 _LSTM_GATES = 4
@@ -218,14 +220,30 @@ def _window_has_elements(input: Tensor, kernel_size: Any, *_: Any, **__: Any) ->
     return None
 
 
-def _bags_begin(*args: Any, offsets: Tensor | None = None, **named: Any) -> str | None:
-    # Torch has it as (weight, indices) and as (input, weight), and takes the latter in either order.
-    two = [*args[:2], *(named[name] for name in ("input", "weight", "indices") if name in named)]
-    indices = next(tensor for tensor in two if not tensor.is_floating_point())
-    offsets = args[2] if len(args) > 2 else offsets
-    if indices.dim() == 1 and indices.numel() and offsets is not None and offsets.numel() == 0:
-        return "embedding_bag: offsets must begin with 0 for the first bag; got none"
-    return None
+def _bags_lie_within(place: int) -> Guard:
+    """Guard of an operation on bags, whose argument `include_last_offset` stands there."""
+
+    def check(*args: Any, offsets: Tensor | None = None, **named: Any) -> str | None:
+        # Torch has it as (weight, indices) and as (input, weight), and takes the latter in either order.
+        two = [*args[:2], *(named[name] for name in ("input", "weight", "indices") if name in named)]
+        indices = next(tensor for tensor in two if not tensor.is_floating_point())
+        offsets = args[2] if len(args) > 2 else offsets
+        if indices.dim() != 1 or offsets is None:
+            return None
+        count = indices.numel()
+        if offsets.numel() == 0:
+            return "embedding_bag: offsets must begin with 0 for the first bag; got none" if count else None
+        # Torch looks at the first and the last one only; the kernels take all of them for places in the indices, and
+        # an index behind the last bag for one of a bag that is not there.
+        wide = offsets.to(torch.int64)
+        given = wide.tolist() if wide.numel() <= _FEW else f"others among {wide.numel()}"
+        if bool(wide.min() < 0) or bool(wide.max() > count) or bool((wide[1:] < wide[:-1]).any()):
+            return f"embedding_bag: offsets must not fall, and be places in the {count} indices; got {given}"
+        if named.get("include_last_offset", len(args) > place and args[place]) and int(wide[-1]) != count:
+            return f"embedding_bag: the last offset must be the end of the {count} indices; got {given}"
+        return None
+
+    return check
 
 
 def _lies_within(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> str | None:
@@ -399,8 +417,8 @@ GUARDS: dict[str, Guard] = {
     **dict.fromkeys(("as_strided_", "Tensor.as_strided_"), _lies_within),
     "embedding": _gradient_is_dense("sparse", 4),
     "nn.functional.embedding": _gradient_is_dense("sparse", 6),
-    "embedding_bag": _each(_bags_begin, _gradient_is_dense("sparse", 5)),
-    "nn.functional.embedding_bag": _each(_bags_begin, _gradient_is_dense("sparse", 7)),
+    "embedding_bag": _each(_bags_lie_within(7), _gradient_is_dense("sparse", 5)),
+    "nn.functional.embedding_bag": _each(_bags_lie_within(9), _gradient_is_dense("sparse", 7)),
     **dict.fromkeys(("gather", "Tensor.gather"), _gradient_is_dense("sparse_grad")),
     **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), _samples_by_a_known_mode),
     "nn.functional.pad": _wraps_once,
