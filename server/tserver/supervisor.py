@@ -23,11 +23,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tensorcompute.wire import polling
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 
@@ -63,10 +63,6 @@ _ENVIRONMENT = {
     # segments of fixed sizes would in the end hold much memory that fits none of them.
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
-# gRPC without threads that wait for all sockets and wake those who wait for a message: the latter look themselves,
-# which is one switch of threads less each way. A version that lacks the choice would complain: see tclient._polling.
-_POLLING = {"GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener"}
-_POLLING_UNKNOWN_FROM = (1, 86)
 # torch's older name for it. Both at once contradict each other.
 _ALLOCATOR_WAS = "PYTORCH_CUDA_ALLOC_CONF"
 
@@ -74,8 +70,9 @@ _ALLOCATOR_WAS = "PYTORCH_CUDA_ALLOC_CONF"
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """What the server's process is given: all that this one was given, and what nobody has set."""
     own = dict(_ENVIRONMENT)
-    if tuple(map(int, version("grpcio").split(".")[:2])) < _POLLING_UNKNOWN_FROM:
-        own |= _POLLING
+    waiting = polling.choice()
+    if waiting is not None:
+        own[polling.VARIABLE] = waiting
     if _ALLOCATOR_WAS in given:
         del own["PYTORCH_ALLOC_CONF"]
     return {**own, **given}
