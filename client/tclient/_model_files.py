@@ -15,6 +15,7 @@ from typing import Any
 from tclient import _bulk
 from tclient._exceptions import ServerFailed, make_error
 from tclient._limits import moved, transferring
+from tclient._progress import bar
 from tclient._session import Session
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -36,20 +37,13 @@ def upload(session: Session, path: Path, progress: bool) -> int:
                 shape=[size],
                 crc32=zlib.crc32(view),
             )
-            with transferring(session, "upload"), _bar(path.name, size, progress) as bar:
+            with transferring(session, "upload"), bar(path.name, size, is_wanted=progress, stays=True) as shown:
                 tell = moved()
-                _bulk.over_grpc(session, header, view, lambda done: (bar.update(done - bar.n), tell()))
+                _bulk.over_grpc(session, header, view, lambda done: (shown.update(done - shown.n), tell()))
         finally:
             view.release()
     session.stats.uploads += 1
     return number
-
-
-def _bar(name: str, size: int, progress: bool) -> Any:
-    # Not needed before a file is sent, and not free to import.
-    from tqdm import tqdm
-
-    return tqdm(total=size, desc=name, unit="B", unit_scale=True, delay=1.0, disable=None if progress else True)
 
 
 def save(messages: Iterable[rpc.DownloadMlpResponse], target: Path, progress: bool) -> None:
@@ -66,24 +60,24 @@ def save(messages: Iterable[rpc.DownloadMlpResponse], target: Path, progress: bo
 def _receive(messages: Iterable[rpc.DownloadMlpResponse], file: Any, name: str, progress: bool) -> None:
     total = received = checksum = 0
     expected: int | None = None
-    bar: Any = None
+    shown: Any = None
     tell = moved()
     try:
         for message in messages:
             part = message.WhichOneof("part")
             if part == "header":
                 total = message.header.total_bytes
-                bar = _bar(name, total, progress)
+                shown = bar(name, total, is_wanted=progress, stays=True)
             elif part == "chunk":
                 tell()
                 file.write(message.chunk)
                 received += len(message.chunk)
                 checksum = zlib.crc32(message.chunk, checksum)
-                bar.update(len(message.chunk))
+                shown.update(len(message.chunk))
             elif part == "trailer":
                 expected = message.trailer.crc32
     finally:
-        if bar is not None:
-            bar.close()
+        if shown is not None:
+            shown.close()
     if received != total or checksum != expected:
         raise ServerFailed(f"export: {received} of {total} bytes came, or their checksum differs; try again")

@@ -12,6 +12,25 @@ from tclient._session import Session
 _BAR_AFTER_S = 1.0
 
 
+def bar(
+    name: str, total: int, *, done: int = 0, after_s: float = _BAR_AFTER_S, is_wanted: bool = True, stays: bool = False
+) -> Any:
+    """A bar of `total` bytes on a terminal, from a second on; it stays there when all is done, or goes."""
+    # Not needed before something takes long, and not free to import.
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=name,
+        unit="B",
+        unit_scale=True,
+        delay=after_s,
+        leave=stays,
+        disable=None if is_wanted else True,
+    )
+
+
 class Progress:
     """One transfer of `total` bytes. A context manager; `reach` is called with what is done, now and then.
 
@@ -35,12 +54,7 @@ class Progress:
         elif self._bar is not None:
             self._bar.update(done - self._bar.n)
         elif self._may_show and done < self._total and time.monotonic() - self._began > _BAR_AFTER_S:
-            # Not needed before something takes long, and not free to import.
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=self._total, initial=done, desc=self._what, unit="B", unit_scale=True, leave=False, disable=None
-            )
+            self._bar = bar(self._what, self._total, done=done, after_s=0.0)
 
     def __enter__(self) -> Progress:
         return self

@@ -24,6 +24,7 @@ from tclient._dtypes import DTYPES, dtype
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import catch_up, dispatch, prepare
 from tclient._operations import TABLE
+from tclient._progress import bar
 from tclient._session import Session
 from tclient._tensor import _READ, Tensor, _fetch
 from tclient._wire import FREE
@@ -41,7 +42,6 @@ _MAX_DEPTH = 64
 _ALONE = "tensor"
 # Reads under way at once: the server holds a copy of what is read.
 _AHEAD_BYTES = 16 << 20
-_BAR_DELAY_S = 1.0
 
 
 def save(obj: Any, f: File) -> None:
@@ -174,12 +174,12 @@ def _rebuilt(said: Any, tensors: dict[str, Tensor]) -> Any:
 def _write(file: BinaryIO, header: bytes, entries: list[Entry], tensors: dict[str, Tensor], name: str) -> None:
     file.write(header)
     total = sum(entry.stop - entry.start for entry in entries)
-    with _bar(name, total) as bar, closing(_elements([tensors[entry.name] for entry in entries])) as elements:
+    with bar(name, total) as shown, closing(_elements([tensors[entry.name] for entry in entries])) as elements:
         for entry, data in zip(entries, elements, strict=True):
             if memoryview(data).nbytes != entry.stop - entry.start:
                 raise ServerFailed(f"save: {entry.name!r} came with {memoryview(data).nbytes} bytes")
             file.write(data)
-            bar.update(entry.stop - entry.start)
+            shown.update(entry.stop - entry.start)
 
 
 def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
@@ -219,13 +219,13 @@ def _read(content: memoryview, source: str, where: Any) -> Any:
     except Damaged as error:
         raise TensorValueError(f"load: {source} is no safetensors file, or is damaged: {error}") from None
     tensors: dict[str, Tensor] = {}
-    with _bar(Path(source).name, sum(entry.stop - entry.start for entry in entries)) as bar:
+    with bar(Path(source).name, sum(entry.stop - entry.start for entry in entries)) as shown:
         for entry in entries:
             data = np.frombuffer(content[entry.start : entry.stop], np.uint8)
             if entry.dtype == "bool" and data.size and data.max() > 1:
                 raise TensorValueError(f"load: {source} is damaged: {entry.name!r} has bools that are neither 0 nor 1")
             tensors[entry.name] = _tensor(DTYPES[entry.dtype], entry.shape, data, where)
-            bar.update(data.size)
+            shown.update(data.size)
     if _STRUCTURE not in metadata:
         return tensors
     try:
@@ -260,9 +260,3 @@ def _encode(value: _HostTensor, session: Session) -> bytes:
 
 
 _values.register(_HostTensor, _encode)
-
-
-def _bar(name: str, size: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=size, desc=name, unit="B", unit_scale=True, delay=_BAR_DELAY_S, disable=None, leave=False)
