@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -21,11 +20,10 @@ from tclient._limits import check, may_end
 from tclient._progress import Progress
 from tclient._session import Session
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.data_endpoint import DONE, LENGTH, WAIT, sized
 
 log = logging.getLogger("tclient")
 
-_LENGTH = struct.Struct(">I")
-_DONE, _WAIT = b"\0", b"\2"
 _MAX_RESTING = 4
 # What each step of opening a connection may take beside two round trips.
 _PATIENCE_S = 1.5
@@ -45,9 +43,9 @@ def send(session: Session, header: rpc.UploadHeader, view: memoryview) -> bool:
         with Progress(session, "upload", len(view)) as progress:
             line.send(view, progress)
         # The server takes an upload when the engine has a moment for it, which may be a while.
-        while (status := line.read(1)) == _WAIT:
+        while (status := line.read(1)) == WAIT:
             pass
-        return status == _DONE or None
+        return status == DONE or None
 
     return _over_a_line(session, "upload", move) is not None
 
@@ -58,13 +56,13 @@ def receive(session: Session, request: rpc.DownloadRequest, memory: Memory) -> r
 
     def move(line: Line) -> rpc.OpenTransferResponse | None:
         line.write(head)
-        while not (length := _LENGTH.unpack(line.read(_LENGTH.size))[0]):
+        while not (length := LENGTH.unpack(line.read(LENGTH.size))[0]):
             pass
         answer = rpc.OpenTransferResponse.FromString(line.read(length))
         view = memory(answer)
         with Progress(session, "download", len(view)) as progress:
             line.receive(view, progress)
-        return answer if line.read(1) == _DONE else None
+        return answer if line.read(1) == DONE else None
 
     return _over_a_line(session, "download", move)
 
@@ -109,8 +107,7 @@ def _end_resting(session: Session) -> None:
 
 
 def _message(request: rpc.OpenTransferRequest) -> bytes:
-    encoded = request.SerializeToString()
-    return _LENGTH.pack(len(encoded)) + encoded
+    return sized(request.SerializeToString())
 
 
 def _lines(session: Session) -> Iterator[Line]:

@@ -8,7 +8,6 @@ is moved.
 from __future__ import annotations
 
 import functools
-import hmac
 import mmap
 import os
 import secrets
@@ -23,18 +22,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tclient._progress import Progress
+from tensorcompute.wire.data_endpoint import (
+    NONCE_BYTES,
+    OPENING,
+    PROOF_BYTES,
+    SHAPE,
+    SLOT,
+    STALL_S,
+    proof,
+    proves,
+)
 
 if TYPE_CHECKING:
     from tclient._session import Session
 
-# A server that neither sends nor takes anything for so long has gone: one that is busy says so every few seconds.
-STALL_S = 20.0
 _PIECE_BYTES = 8 << 20
 # Elsewhere these options do not exist, or are written in another way.
 _HAS_LIMITS = sys.platform == "linux" and hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "MSG_WAITALL")
-# How both sides begin; the framing is described at OpenTransfer in the contract.
-_OPENING = b"tdt2"
-_NONCE_BYTES = 16
 
 
 class NotProved(OSError):
@@ -80,14 +84,13 @@ class Line:
 
     def prove(self, ticket: bytes, key: bytes, within_s: float) -> None:
         """Show that we have the key, once the other side has shown it."""
-        ours = secrets.token_bytes(_NONCE_BYTES)
-        self.write(_OPENING + ticket + ours)
+        ours = secrets.token_bytes(NONCE_BYTES)
+        self.write(OPENING + ticket + ours)
         deadline = time.monotonic() + within_s
-        if self.read(len(_OPENING), within_s) == _OPENING:
-            nonces = ours + self.read(_NONCE_BYTES, deadline - time.monotonic())
-            proof = hmac.digest(key, b"server" + nonces, "sha256")
-            if hmac.compare_digest(self.read(len(proof), deadline - time.monotonic()), proof):
-                self.write(hmac.digest(key, b"client" + nonces, "sha256"))
+        if self.read(len(OPENING), within_s) == OPENING:
+            nonces = ours + self.read(NONCE_BYTES, deadline - time.monotonic())
+            if proves(self.read(PROOF_BYTES, deadline - time.monotonic()), key, "server", nonces):
+                self.write(proof(key, "client", nonces))
                 self._begin()
                 return
         raise NotProved("another program answers there")
@@ -174,11 +177,11 @@ class SharedLine(Line):
 
     def _begin(self) -> None:
         self._limit(STALL_S)
-        head, descriptors, _, _ = socket.recv_fds(self._socket, 8, 1)
+        head, descriptors, _, _ = socket.recv_fds(self._socket, SHAPE.size, 1)
         try:
-            if len(head) != 8 or not descriptors:
+            if len(head) != SHAPE.size or not descriptors:
                 raise ConnectionError("the server gave no memory")
-            count, self._size = struct.unpack(">II", head)
+            count, self._size = SHAPE.unpack(head)
             whole = np.frombuffer(mmap.mmap(descriptors[0], count * self._size), np.uint8)
         except ValueError as error:
             raise ConnectionError(f"the server's memory cannot be mapped: {error}") from None
@@ -197,7 +200,7 @@ class SharedLine(Line):
                 free = self._answered()
             piece = source[position : position + self._size]
             np.copyto(self._slots[number % len(self._slots)][: len(piece)], piece)
-            self._socket.sendall(b"\0")
+            self._socket.sendall(SLOT)
             free -= 1
             progress.reach(position + len(piece))
         # The last slot is answered by the status of the whole.
@@ -215,7 +218,7 @@ class SharedLine(Line):
                 filled = self._answered()
             piece = target[position : position + self._size]
             np.copyto(piece, self._slots[number % len(self._slots)][: len(piece)])
-            self._socket.sendall(b"\0")
+            self._socket.sendall(SLOT)
             filled -= 1
             progress.reach(position + len(piece))
 

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-# A peer that neither sends nor takes anything for so long has gone.
-STALL_S = 20.0
+from tensorcompute.wire.data_endpoint import SHAPE, SLOT, STALL_S
+
 # How often a peer that waits for us is told that we are there.
 BEAT_S = 5.0
 # Slower than this, a transfer gives its place to another that wants it.
@@ -209,7 +209,7 @@ class SharedMemoryConnection(Connection):
             os.ftruncate(descriptor, SLOTS * SLOT_BYTES)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALED)
             self._memory = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
-            socket.send_fds(self.socket, [struct.pack(">II", SLOTS, SLOT_BYTES)], [descriptor])
+            socket.send_fds(self.socket, [SHAPE.pack(SLOTS, SLOT_BYTES)], [descriptor])
         finally:
             os.close(descriptor)
         whole = np.frombuffer(self._memory, np.uint8)
@@ -234,7 +234,7 @@ class SharedMemoryConnection(Connection):
             position, filled, number = position + len(piece), filled - 1, number + 1
             if position < len(into):
                 # The last slot is answered by the status of the whole.
-                self.socket.sendall(b"\0")
+                self.socket.sendall(SLOT)
             pace.moved()
         return True
 
@@ -248,7 +248,7 @@ class SharedMemoryConnection(Connection):
             with source.lock:
                 data = memoryview(source.data)[position : position + SLOT_BYTES]
                 np.copyto(self._slots[number % SLOTS][: len(data)], np.frombuffer(data, np.uint8))
-            self.socket.sendall(b"\0")
+            self.socket.sendall(SLOT)
             position, free, number = position + len(data), free - 1, number + 1
             pace.moved()
         while free < SLOTS:

@@ -1,14 +1,9 @@
 """The data endpoint: a TCP (or TLS) listener that moves bytes straight into and out of memory, and nothing else.
 
-Who comes names a ticket of 16 bytes, which was given over gRPC (OpenTransfer) and is good for one connection, and both
-prove that they have its key, before anything else is said. It stands for one transfer, or for all those that the
-connection will ask for. A transfer is
-
-    upload     client: bytes                  server: one status byte, when the upload is complete
-    download   server: bytes, one status byte
-
-The status is 0 if all is well; a client that waits for one is sent 2 now and then. Whatever goes wrong ends the
-connection: the client falls back to gRPC, which says why. Each connection has a thread, which spends its time in the
+Who comes names a ticket, which was given over gRPC (OpenTransfer) and is good for one connection, and both prove that
+they have its key, before anything else is said. It stands for one transfer, or for all those that the connection will
+ask for. What is said is in tensorcompute.wire.data_endpoint. Whatever goes wrong ends the connection: the client falls
+back to gRPC, which says why. Each connection has a thread, which spends its time in the
 kernel; there is a bound on them, and beyond it the one that has rested longest is ended. On a machine's own clients a
 second listener, a Unix socket, does the same through memory that both have. Knows sockets and tickets; does not know
 what a tensor is.
@@ -18,23 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import secrets
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from tensorcompute.wire import data_endpoint as said
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
 from tserver.front.connections import (
-    STALL_S,
     Connection,
     Pace,
     SharedMemoryConnection,
@@ -45,19 +38,13 @@ from tserver.front.connections import (
 
 log = logging.getLogger("tserver.data")
 
-TICKET_BYTES = 16
 TICKET_S = 30.0
-_OPENING = b"tdt2"
 _KEY_BYTES = 32
-_NONCE_BYTES = 16
 _MAX_TICKETS = 1024
 _MAX_CONNECTIONS = 32
 _MAX_REQUEST_BYTES = 64 << 10
 # The first word must come within this time.
 _OPENING_S = 5.0
-_DONE, _FAILED, _WAIT = b"\0", b"\1", b"\2"
-_NO_ANSWER_YET = bytes(4)
-_LENGTH = struct.Struct(">I")
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +133,7 @@ class DataEndpoint:
                 f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC",
                 retry_after_s="1",
             )
-        ticket, key = secrets.token_bytes(TICKET_BYTES), secrets.token_bytes(_KEY_BYTES)
+        ticket, key = secrets.token_bytes(said.TICKET_BYTES), secrets.token_bytes(_KEY_BYTES)
         self._tickets[ticket] = key, admitted
         self._loop.call_later(TICKET_S, self._expire, ticket)
         return ticket, key
@@ -231,18 +218,17 @@ class DataEndpoint:
 
     def _prove(self, connection: Connection) -> Admitted | None:
         """What a peer is admitted for that has proved itself, and to whom we have; None without. Raises: OSError."""
-        if connection.read(len(_OPENING), _OPENING_S) != _OPENING:
+        if connection.read(len(said.OPENING), _OPENING_S) != said.OPENING:
             return None
-        opening = connection.read(TICKET_BYTES + _NONCE_BYTES, _OPENING_S) or b""
-        ticket, theirs = opening[:TICKET_BYTES], opening[TICKET_BYTES:]
+        opening = connection.read(said.TICKET_BYTES + said.NONCE_BYTES, _OPENING_S) or b""
+        ticket, theirs = opening[: said.TICKET_BYTES], opening[said.TICKET_BYTES :]
         key, admitted = self._tickets.pop(ticket, (b"", None))
         if admitted is None:
             return None
         try:
-            nonces = theirs + secrets.token_bytes(_NONCE_BYTES)
-            connection.write(_OPENING + nonces[_NONCE_BYTES:] + hmac.digest(key, b"server" + nonces, "sha256"))
-            proof = hmac.digest(key, b"client" + nonces, "sha256")
-            if hmac.compare_digest(connection.read(len(proof), STALL_S) or b"", proof):
+            nonces = theirs + secrets.token_bytes(said.NONCE_BYTES)
+            connection.write(said.OPENING + nonces[said.NONCE_BYTES :] + said.proof(key, "server", nonces))
+            if said.proves(connection.read(said.PROOF_BYTES, said.STALL_S) or b"", key, "client", nonces):
                 return admitted
         except OSError:
             pass
@@ -255,19 +241,19 @@ class DataEndpoint:
         """Transfer after transfer, until the client leaves, rests for too long, or one fails."""
         while not self._stopping:
             self._resting[accepted] = None
-            head = connection.read(_LENGTH.size, STALL_S)
+            head = connection.read(said.LENGTH.size, said.STALL_S)
             self._resting.pop(accepted, None)
             if head is None:
                 return
-            (length,) = _LENGTH.unpack(head)
-            message = connection.read(length, STALL_S) if 0 < length <= _MAX_REQUEST_BYTES else None
+            (length,) = said.LENGTH.unpack(head)
+            message = connection.read(length, said.STALL_S) if 0 < length <= _MAX_REQUEST_BYTES else None
             if message is None:
                 return
             transfer, answer = transfers.next(
-                message, lambda is_upload: connection.beat(_WAIT if is_upload else _NO_ANSWER_YET)
+                message, lambda is_upload: connection.beat(said.WAIT if is_upload else said.NO_ANSWER_YET)
             )
             if transfer.source is not None:
-                connection.write(_LENGTH.pack(len(answer)) + answer)
+                connection.write(said.sized(answer))
             if not _move(connection, transfer, lag):
                 return
 
@@ -279,12 +265,12 @@ def _let_go(admitted: Admitted | None) -> None:
 
 def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -> bool:
     """Move the bytes; whether all is well. Raises: OSError."""
-    beat = None if transfer.source is not None else lambda: connection.beat(_WAIT)
+    beat = None if transfer.source is not None else lambda: connection.beat(said.WAIT)
     pace = Pace(transfer.size_bytes, transfer.touch, beat, lag)
     if transfer.source is not None:
         connection.send(transfer.source, pace)
         whole = transfer.source.intact()
-        connection.write(_DONE if whole else _FAILED)
+        connection.write(said.DONE if whole else said.FAILED)
         return whole
     assert transfer.target is not None
     assert transfer.finish is not None
@@ -300,9 +286,9 @@ def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -
         transfer.finish()
     except Exception as error:
         log.debug("an upload was not kept: %s", error)
-        connection.write(_FAILED)
+        connection.write(said.FAILED)
         return False
-    connection.write(_DONE)
+    connection.write(said.DONE)
     return True
 
 
