@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from tclient import _data_endpoint, _wire
 from tclient._connection import again, message_limit
@@ -25,6 +26,7 @@ from tclient._progress import Progress
 from tclient._session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.chunks import chunk_message, chunk_of
 
 # Of 512 KiB to 2 MiB this is the fastest, by a fifth and more: from 1 MiB on, with what frames it, a message is larger
 # than gRPC takes in one go.
@@ -106,9 +108,7 @@ def chunk_bytes(session: Session) -> int:
 def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[bytes]:
     yield opening
     for start in range(0, len(view), chunk_bytes):
-        piece = view[start : start + chunk_bytes]
-        # UploadRequest.chunk
-        yield b"".join((b"\x12", _wire.varint(len(piece)), piece))
+        yield chunk_message(view[start : start + chunk_bytes])
 
 
 def _counted(messages: Iterator[bytes], reach: Callable[[int], object], view: memoryview) -> Iterator[bytes]:
@@ -186,19 +186,17 @@ def _receive(session: Session, messages: Any, out: Array | None) -> Fetched:
     progress = Progress(session, "download", 0)
     try:
         for message in messages:
-            if message[:1] == b"\x12" and header is not None:
-                # DownloadResponse.chunk
-                start, length = _frame(message)
-                if position + length > len(view):
+            chunk = chunk_of(message)
+            if chunk is not None and header is not None:
+                if position + len(chunk) > len(view):
                     raise ServerFailed(f"download: more bytes came than the {len(view)} announced")
-                piece = memoryview(message)[start : start + length]
-                view[position : position + length] = piece
+                view[position : position + len(chunk)] = chunk
                 if session.checksums:
-                    checksum = zlib.crc32(piece, checksum)
-                position += length
+                    checksum = zlib.crc32(chunk, checksum)
+                position += len(chunk)
                 progress.reach(position)
                 continue
-            response = rpc.DownloadResponse.FromString(message)
+            response = _parsed(message)
             if response.HasField("header"):
                 header = response.header
                 buffer = _memory(header.dtype, header.shape, header.total_bytes, out)
@@ -220,17 +218,12 @@ def _receive(session: Session, messages: Any, out: Array | None) -> Fetched:
     return header.dtype, tuple(header.shape), buffer
 
 
-def _frame(message: bytes) -> tuple[int, int]:
-    """Where the content of a length-delimited field begins, and its length."""
-    length = shift = 0
-    position = 1
-    while True:
-        byte = message[position]
-        position += 1
-        length |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    if position + length != len(message):
+def _parsed(message: bytes) -> rpc.DownloadResponse:
+    """A message that is not a chunk alone. Raises: ServerFailed."""
+    try:
+        response = rpc.DownloadResponse.FromString(message)
+    except DecodeError:
+        raise ServerFailed("download: a message is not framed as the contract says") from None
+    if response.HasField("chunk"):
         raise ServerFailed("download: a message is not framed as the contract says")
-    return position, length
+    return response

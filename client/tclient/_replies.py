@@ -6,6 +6,8 @@ someone does. Knows the wire format of a reply; what is not in its usual form is
 
 from __future__ import annotations
 
+from tensorcompute.wire.varint import read_varint
+
 # Beyond this the generated parser is quicker.
 SMALL_BYTES = 512
 
@@ -18,43 +20,27 @@ def values_of(raw: bytes) -> tuple[int, list[tuple[int, bytes]]] | None:
     try:
         if raw[0] != 0x0A:
             return None
-        size, at = _varint(raw, 1)
+        size, at = read_varint(raw, 1)
         end = at + size
         if end != len(raw) or raw[at] != 0x08:
             return None
-        seq, at = _varint(raw, at + 1)
+        seq, at = read_varint(raw, at + 1)
         values = []
         while at < end:
             if raw[at] != 0x12:
                 return None
-            size, at = _varint(raw, at + 1)
+            size, at = read_varint(raw, at + 1)
             stop = at + size
             index = 0
             if raw[at] == 0x08:
-                index, at = _varint(raw, at + 1)
+                index, at = read_varint(raw, at + 1)
             if raw[at] != 0x12:
                 return None
-            size, at = _varint(raw, at + 1)
+            size, at = read_varint(raw, at + 1)
             if at + size != stop:
                 return None
             values.append((index, raw[at:stop]))
             at = stop
-    except IndexError:
+    except (IndexError, ValueError):
         return None
     return (seq, values) if at == end else None
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    """A number, and where the next field begins."""
-    number = raw[at]
-    if number < 0x80:
-        return number, at + 1
-    number &= 0x7F
-    shift = 7
-    while True:
-        at += 1
-        byte = raw[at]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at + 1
-        shift += 7

@@ -9,22 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
+# The client writes the whole format by way of this module.
+from tensorcompute.wire.varint import field as field  # noqa: PLC0414
+from tensorcompute.wire.varint import varint as varint  # noqa: PLC0414
+
 # Ids start here, so that all of them have at least three bytes as varints and the two low ones come from a table.
 FIRST_ID = 1 << 14
 
 _LOW = [bytes((i & 0x7F | 0x80, i >> 7 | 0x80)) for i in range(1 << 14)]
-
-
-def varint(number: int) -> bytes:
-    """An unsigned number."""
-    if number < 0x80:
-        return bytes((number,))
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 class _High(dict[int, bytes]):
@@ -51,11 +43,6 @@ def zigzag(number: int) -> bytes:
 def signed(number: int) -> bytes:
     """A signed number of 64 bits, as int64."""
     return varint(number & 0xFFFF_FFFF_FFFF_FFFF)
-
-
-def field(tag: bytes, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return tag + varint(len(content)) + content
 
 
 _pack_double = struct.Struct("<d").pack

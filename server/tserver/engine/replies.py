@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tensorcompute.wire.varint import varint
+from tensorcompute.wire.varint import field, varint
 from tserver.engine.values import Elements, describe
 from tserver.errors import InvalidArgument
 
 # Descriptions are few, and made once each: a session has few shapes. Past this number they are made anew.
 _MAX_KEPT = 4096
-_SHORT = [bytes((number,)) for number in range(128)]
 _pack_double = struct.Struct("<d").pack
 
 _descriptions: dict[tuple[Any, ...], bytes] = {}
@@ -33,10 +32,10 @@ def seq_field(seq: int) -> bytes:
 
 def result_field(call_index: int, value: bytes) -> bytes:
     """One of BatchReply.results, with an encoded Value."""
-    body = _sized(b"\x12", value)
+    body = field(b"\x12", value)
     if call_index:
         body = b"\x08" + varint(call_index) + body
-    return _sized(b"\x12", body)
+    return field(b"\x12", body)
 
 
 def description(tensor: torch.Tensor) -> bytes | None:
@@ -63,18 +62,9 @@ def _elements(result: Elements) -> bytes:
             _heads.clear()
         head = _heads[key] = pb.TensorData(dtype=result.dtype, shape=result.shape).SerializeToString()
     data = result.data
-    length = _length(len(data))
+    length = varint(len(data))
     # Joined once: the data may be long.
-    return b"".join((b"\xb2\x01", _length(len(head) + 1 + len(length) + len(data)), head, b"\x1a", length, data))
-
-
-def _length(length: int) -> bytes:
-    return _SHORT[length] if length < 128 else varint(length)
-
-
-def _sized(tag: bytes, content: bytes) -> bytes:
-    length = len(content)
-    return tag + (_SHORT[length] if length < 128 else varint(length)) + content
+    return b"".join((b"\xb2\x01", varint(len(head) + 1 + len(length) + len(data)), head, b"\x1a", length, data))
 
 
 # Encoders of Values, by the exact class of what a call returned.

@@ -4,7 +4,7 @@ rpc               one RPC under way: who calls, until when
 status            errors as statuses
 rpc_counts        counts of RPCs
 interceptor       the one way in, for all of the listeners
-binding, framing  requests and responses as bytes
+binding           requests and responses as bytes
 data_endpoint     bulk bytes on a socket of their own: over `connections`, into what `transfers` names
 tensor_service, model_service, forward_stream, health    the services
 oip               the Open Inference Protocol, on a listener of its own

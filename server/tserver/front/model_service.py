@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
+from tensorcompute.wire.chunks import chunk_message
 from tserver.config import Config
 from tserver.front.forward_stream import ForwardStream, check_inputs
-from tserver.front.framing import chunk_frame
 from tserver.front.rpc import Rpc
 from tserver.models.batching import BatchingConfig
 from tserver.session.calls import operand
@@ -118,7 +118,7 @@ class ModelServicer:
         await rpc.write(ms.DownloadMlpResponse(header=header).SerializeToString())
         size = self._config.max_chunk_bytes
         for start in range(0, len(data), size):
-            await rpc.write(chunk_frame(data[start : start + size]))
+            await rpc.write(chunk_message(data[start : start + size]))
         trailer = ts.DownloadTrailer(crc32=zlib.crc32(data))
         await rpc.write(ms.DownloadMlpResponse(trailer=trailer).SerializeToString())
 

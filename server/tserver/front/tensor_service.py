@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
+from tensorcompute.wire.chunks import chunk_message, chunk_of
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import DataEndpoint
-from tserver.front.framing import chunk_frame, chunk_of
 from tserver.front.rpc import Rpc
 from tserver.front.transfers import open_transfer
 from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
@@ -257,7 +257,7 @@ class TensorServicer:
                 chunk = memoryview(staged.data)[start : start + size]
                 if not request.without_crc32:
                     checksum = zlib.crc32(chunk, checksum)
-                framed = chunk_frame(chunk)
+                framed = chunk_message(chunk)
             await rpc.write(framed)
             # A download may last longer than the lease; it is a sign of life.
             session.touch()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tensorcompute.wire.varint import varint
+from tensorcompute.wire.varint import field
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _MEANWHILE_S = 5.0
 
 def frame(reply: bytes) -> bytes:
     """An ExecuteResponse, or an ExecuteStreamResponse: they are the same bytes, field 1 with the BatchReply in it."""
-    return b"\x0a" + varint(len(reply)) + reply
+    return field(b"\x0a", reply)
 
 
 async def _done(running: Future[T]) -> T:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensorcompute.wire.varint import varint
+from tensorcompute.wire.varint import read_varint, varint
 from tserver.errors import InvalidArgument
 
 _RAW_INPUT_CONTENTS = 7
@@ -18,7 +18,7 @@ _RAW_OUTPUT_CONTENTS = 6
 _INFER_RESPONSE = 2
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _MAX_NUMBER = (1 << 29) - 1
-_MAX_VARINT_BYTES, _MAX_TAG_BYTES = 10, 5
+_MAX_TAG_BYTES = 5
 # Fields of no bytes are cheap to send and take a millionth of a second each to look at, while nobody else is served.
 _MAX_FIELDS = 16_384
 
@@ -112,16 +112,11 @@ def _skip(data: bytes, began: int, number: int, kind: int, position: int) -> int
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number in protobuf's variable-length encoding, and where it ends. Raises: InvalidArgument."""
-    number = shift = 0
-    for index in range(position, min(position + _MAX_VARINT_BYTES, len(data))):
-        byte = data[index]
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            # More than 64 bits: what is above them is lost in protobuf too.
-            return number & 0xFFFF_FFFF_FFFF_FFFF, index + 1
-        shift += 7
-    raise _malformed(data, position, "a number without an end")
+    """A number, and where it ends. Raises: InvalidArgument."""
+    try:
+        return read_varint(data, position)
+    except ValueError as error:
+        raise _malformed(data, position, str(error)) from None
 
 
 def _malformed(data: bytes, position: int, what: str) -> InvalidArgument:

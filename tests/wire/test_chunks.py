@@ -6,7 +6,7 @@ import pytest
 
 from tclient import _bulk
 from tensorcompute.v1 import tensor_service_pb2 as pb
-from tserver.front.framing import chunk_frame, chunk_of
+from tensorcompute.wire.chunks import chunk_message, chunk_of
 
 SIZES = [pytest.param(size, id=f"{size} bytes") for size in (1, 127, 128, 16_383, 16_384, 1 << 20)]
 
@@ -21,12 +21,12 @@ def test_the_chunks_of_an_upload_are_messages_of_the_contract(size: int) -> None
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_server_finds_the_chunk_of_a_message(size: int) -> None:
+def test_the_chunk_of_a_message_is_found(size: int) -> None:
     message = pb.UploadRequest(chunk=b"x" * size).SerializeToString()
     found = chunk_of(message)
     assert found is not None
     assert bytes(found) == b"x" * size
-    assert chunk_frame(memoryview(found)) == pb.DownloadResponse(chunk=bytes(found)).SerializeToString() == message
+    assert chunk_message(memoryview(found)) == pb.DownloadResponse(chunk=bytes(found)).SerializeToString() == message
 
 
 @pytest.mark.parametrize(
