@@ -291,7 +291,10 @@ class Drawer:
             return
         outputs = outputs[:_MOST_OUTPUTS]
         seeds = [self._prepare("ones_like", [kept]) for kept in outputs]
-        live = [*results[:_MOST_OUTPUTS], *aimed.held({kept.id: self._objects.get(kept.id) for kept in [*targets, *aliases]})]
+        live = [
+            *results[:_MOST_OUTPUTS],
+            *aimed.held({kept.id: self._objects.get(kept.id) for kept in [*targets, *aliases]}),
+        ]
         for _ in range(chance.choice([1, 1, 2, 3])):
             for name, args in aimed.tamper(chance, live):
                 self._id += 1
