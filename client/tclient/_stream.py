@@ -366,6 +366,10 @@ class Stream:
                 message = rpc.ExecuteStreamRequest.FromString(batch.message).batch
                 for call, content in zip(batch.calls, message.calls, strict=True):
                     call.data = _wire.call([content.SerializeToString()])
+                if batch.heavy:
+                    # protobuf does not write a call in as many bytes as we do; what is held for it follows.
+                    sizes = [len(call.data) for call in batch.calls]
+                    session.settle_heavy(batch.heavy - sum(size for size in sizes if size > HEAVY_BYTES))
                 calls += batch.calls
                 session.drops.extend(frees_of(message))
             session.pending[:0] = calls

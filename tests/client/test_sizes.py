@@ -157,6 +157,19 @@ def test_behind_a_proxy_that_takes_less_than_the_server_only_the_calls_that_are_
         assert session.heavy == 0
 
 
+def test_a_large_call_that_was_under_way_when_it_was_refused_is_counted_no_more(
+    small: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with told(monkeypatch, 4 << 20), tclient.connect(small.address) as session:
+        dropped = [tclient.zeros(1) for _ in range(9)]
+        assert dropped[-1].tolist() == [0.0]
+        # They are let go of with the next call, in another way than protobuf would write it.
+        del dropped
+        with pytest.raises(tclient.RequestRefused, match="tensor: the call takes 32"):
+            (tclient.tensor(np.arange(4000.0)) + 1).tolist()
+        assert session.heavy == 0
+
+
 def test_an_effect_of_a_call_that_a_proxy_refused_is_told(
     small: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
