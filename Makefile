@@ -56,7 +56,7 @@ NODE_INSTALLED := tests/node/node_modules/.installed
 OPERATIONS := operations.generate
 PROTOS := $(sort $(patsubst proto/%,%,$(shell find proto -name '*.proto')))
 IMAGE_NAME := tensor-compute-server
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' proto/tensorcompute/__init__.py)
 
 # Plugins of protoc, node and the linters are found in the environment first.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

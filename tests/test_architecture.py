@@ -14,6 +14,7 @@ import pytest
 from tests.support.serving import ROOT, server_environment
 
 SERVER = ROOT / "server" / "tserver"
+CLIENT = ROOT / "client" / "tclient"
 
 # Each room of the server, and those behind it, which it may import.
 BEHIND = {
@@ -38,6 +39,17 @@ LATE = {
     ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
 }
+
+# The packages of the client's core, and those below each. What else is in tclient is torch's own names.
+CORE = {
+    "_session": {"_transfer", "_transport", "_codec"},
+    "_transfer": {"_transport", "_codec"},
+    "_transport": set[str](),
+    "_codec": set[str](),
+}
+BESIDE_CORE = {"_exceptions", "_caller"}
+# What begins an RPC on a channel of gRPC.
+RPC_KINDS = {"unary_unary", "unary_stream", "stream_unary", "stream_stream", "segregated_call"}
 
 
 @dataclass(frozen=True)
@@ -172,3 +184,58 @@ def test_the_front_and_its_port_run_without_torch(modules: dict[str, ast.Module]
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def client() -> dict[str, ast.Module]:
+    """The modules of the client."""
+    return modules_of(CLIENT)
+
+
+def _core_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_imports_of_the_client_s_core_go_downwards_only(client: dict[str, ast.Module]) -> None:
+    core = [found for found in imports_of(client) if _core_of(found.by) in CORE and found.module.startswith("tclient")]
+    wrong = [
+        f"{found.by} imports {found.module}"
+        for found in core
+        if _core_of(found.module) not in {_core_of(found.by), *CORE[_core_of(found.by)], *BESIDE_CORE}
+    ]
+    assert wrong == []
+    assert circles_of(core) == []
+    assert [f"{found.by} imports {found.module} late" for found in core if found.is_late] == []
+
+
+def test_the_client_s_core_says_what_each_package_is_for(client: dict[str, ast.Module]) -> None:
+    assert [name for name in CORE if not ast.get_docstring(client[f"tclient.{name}"])] == []
+
+
+def test_the_codec_is_pure(client: dict[str, ast.Module]) -> None:
+    used = {found.module.partition(".")[0] for found in imports_of(client) if _core_of(found.by) == "_codec"}
+    assert used.isdisjoint({"grpc", "socket", "ssl", "queue", "selectors"})
+
+
+def test_every_rpc_of_the_client_goes_through_one_gate(client: dict[str, ast.Module]) -> None:
+    begun = {
+        name
+        for name, tree in client.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in RPC_KINDS
+    }
+    assert begun == {"tclient._transport.channel", "tclient._transport.duplex"}
+
+
+def test_the_client_names_status_codes_in_one_module(client: dict[str, ast.Module]) -> None:
+    naming = {
+        name
+        for name, tree in client.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "StatusCode"
+    }
+    assert naming == {"tclient._transport.statuses"}
+
+
+def test_the_client_never_imports_torch_or_the_server(client: dict[str, ast.Module]) -> None:
+    assert {found.module.partition(".")[0] for found in imports_of(client)}.isdisjoint({"torch", "tserver"})

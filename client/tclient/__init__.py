@@ -15,53 +15,30 @@ import math as _math
 from typing import Any as _Any
 
 from tclient import _polling as _polling  # isort: skip
-from tclient import _namespace, _state, _types
-from tclient._compile import (
-    compile as compile,
-)
-from tclient._context import (
-    autocast as autocast,
-)
-from tclient._context import (
-    enable_grad as enable_grad,
-)
-from tclient._context import (
-    inference_mode as inference_mode,
-)
-from tclient._context import (
-    is_autocast_enabled as is_autocast_enabled,
-)
-from tclient._context import (
-    is_grad_enabled as is_grad_enabled,
-)
-from tclient._context import (
-    is_inference_mode_enabled as is_inference_mode_enabled,
-)
-from tclient._context import (
-    no_grad as no_grad,
-)
-from tclient._context import (
-    set_grad_enabled as set_grad_enabled,
-)
-from tclient._device import device as device
-from tclient._dtypes import ALIASES as _ALIASES
-from tclient._dtypes import DTYPES as _DTYPES
-from tclient._dtypes import LAYOUTS as _LAYOUTS
-from tclient._dtypes import MEMORY_FORMATS as _MEMORY_FORMATS
-from tclient._dtypes import (
+from tclient import _namespace, _types
+from tclient._codec.device import device as device
+from tclient._codec.dtypes import ALIASES as _ALIASES
+from tclient._codec.dtypes import DTYPES as _DTYPES
+from tclient._codec.dtypes import LAYOUTS as _LAYOUTS
+from tclient._codec.dtypes import MEMORY_FORMATS as _MEMORY_FORMATS
+from tclient._codec.dtypes import (
     dtype as dtype,
 )
-from tclient._dtypes import (
+from tclient._codec.dtypes import (
     finfo as finfo,
 )
-from tclient._dtypes import (
+from tclient._codec.dtypes import (
     iinfo as iinfo,
 )
-from tclient._dtypes import (
+from tclient._codec.dtypes import (
     layout as layout,
 )
-from tclient._dtypes import (
+from tclient._codec.dtypes import (
     memory_format as memory_format,
+)
+from tclient._codec.size import Size as Size
+from tclient._compile import (
+    compile as compile,
 )
 from tclient._exceptions import (
     ConnectFailed as ConnectFailed,
@@ -151,24 +128,47 @@ from tclient._info import (
     server_info as server_info,
 )
 from tclient._namespace import Generator as Generator
-from tclient._session import Session as Session
-from tclient._size import Size as Size
-from tclient._state import (
+from tclient._session.current import (
     connect as connect,
 )
-from tclient._state import (
+from tclient._session.current import (
     disconnect as disconnect,
 )
-from tclient._state import (
+from tclient._session.current import install as _install
+from tclient._session.current import (
     synchronous as synchronous,
 )
+from tclient._session.modes import (
+    autocast as autocast,
+)
+from tclient._session.modes import (
+    enable_grad as enable_grad,
+)
+from tclient._session.modes import (
+    inference_mode as inference_mode,
+)
+from tclient._session.modes import (
+    is_autocast_enabled as is_autocast_enabled,
+)
+from tclient._session.modes import (
+    is_grad_enabled as is_grad_enabled,
+)
+from tclient._session.modes import (
+    is_inference_mode_enabled as is_inference_mode_enabled,
+)
+from tclient._session.modes import (
+    no_grad as no_grad,
+)
+from tclient._session.modes import (
+    set_grad_enabled as set_grad_enabled,
+)
+from tclient._session.session import Session as Session
 from tclient._tensor import Tensor as Tensor
 from tclient.random import default_generator as default_generator
 from tclient.random import manual_seed as manual_seed
 from tclient.serialization import load as load
 from tclient.serialization import save as save
-
-__version__ = "0.1.0"
+from tensorcompute import __version__ as __version__
 
 inf = _math.inf
 nan = _math.nan
@@ -185,7 +185,7 @@ globals().update(_types.typed_classes("cpu"))
 globals().update({alias: _DTYPES[name] for alias, name in _ALIASES.items()})
 globals().update({repr(each).removeprefix("torch."): each for each in _MEMORY_FORMATS.values()})
 globals().update({repr(each).removeprefix("torch."): each for each in _LAYOUTS.values()})
-_state.install()
+_install()
 
 # They are built of what is above.
 from tclient import autograd as autograd  # noqa: E402

@@ -4,21 +4,14 @@
 import builtins as _builtins
 
 from tclient import _polling as _polling
+from tclient._codec.device import device as device
+from tclient._codec.dtypes import dtype as dtype
+from tclient._codec.dtypes import finfo as finfo
+from tclient._codec.dtypes import iinfo as iinfo
+from tclient._codec.dtypes import layout as layout
+from tclient._codec.dtypes import memory_format as memory_format
+from tclient._codec.size import Size as Size
 from tclient._compile import compile as compile
-from tclient._context import autocast as autocast
-from tclient._context import enable_grad as enable_grad
-from tclient._context import inference_mode as inference_mode
-from tclient._context import is_autocast_enabled as is_autocast_enabled
-from tclient._context import is_grad_enabled as is_grad_enabled
-from tclient._context import is_inference_mode_enabled as is_inference_mode_enabled
-from tclient._context import no_grad as no_grad
-from tclient._context import set_grad_enabled as set_grad_enabled
-from tclient._device import device as device
-from tclient._dtypes import dtype as dtype
-from tclient._dtypes import finfo as finfo
-from tclient._dtypes import iinfo as iinfo
-from tclient._dtypes import layout as layout
-from tclient._dtypes import memory_format as memory_format
 from tclient._exceptions import ConnectFailed as ConnectFailed
 from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError
@@ -49,16 +42,24 @@ from tclient._info import DeviceInfo as DeviceInfo
 from tclient._info import ServerInfo as ServerInfo
 from tclient._info import server_info as server_info
 from tclient._namespace import Generator as Generator
-from tclient._session import Session as Session
-from tclient._size import Size as Size
-from tclient._state import connect as connect
-from tclient._state import disconnect as disconnect
-from tclient._state import synchronous as synchronous
+from tclient._session.current import connect as connect
+from tclient._session.current import disconnect as disconnect
+from tclient._session.current import synchronous as synchronous
+from tclient._session.modes import autocast as autocast
+from tclient._session.modes import enable_grad as enable_grad
+from tclient._session.modes import inference_mode as inference_mode
+from tclient._session.modes import is_autocast_enabled as is_autocast_enabled
+from tclient._session.modes import is_grad_enabled as is_grad_enabled
+from tclient._session.modes import is_inference_mode_enabled as is_inference_mode_enabled
+from tclient._session.modes import no_grad as no_grad
+from tclient._session.modes import set_grad_enabled as set_grad_enabled
+from tclient._session.session import Session as Session
 from tclient._tensor import Tensor as Tensor
 from tclient.random import default_generator as default_generator
 from tclient.random import manual_seed as manual_seed
 from tclient.serialization import load as load
 from tclient.serialization import save as save
+from tensorcompute import __version__ as __version__
 from tclient import autograd as autograd
 from tclient import cuda as cuda
 from tclient import fft as fft
@@ -74,7 +75,6 @@ from tclient import utils as utils
 from tclient._stubs.functions import *
 from tclient._types import tensortype as _tensortype
 
-__version__: _builtins.str
 newaxis: None
 inf: _builtins.float
 nan: _builtins.float

@@ -13,15 +13,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-from tclient import _issue, _state
-from tclient._cell import Cell, Meta
-from tclient._context import MODES
+from tclient import _issue
+from tclient._codec.operations import USED, Operation
+from tclient._codec.values import register
 from tclient._exceptions import TensorError, TensorRuntimeError
-from tclient._handle import Handle
-from tclient._operations import USED, Operation
-from tclient._session import Session
+from tclient._session.current import current
+from tclient._session.handles import Handle
+from tclient._session.modes import MODES
+from tclient._session.refs import Meta, RemoteRef
+from tclient._session.session import Session
 from tclient._tensor import Tensor
-from tclient._values import register
 from tensorcompute.v1 import tensor_pb2 as pb
 
 P = ParamSpec("P")
@@ -67,7 +68,7 @@ class _Recorder:
         # Names stay taken while the recording lasts: a thing that was dropped must not lend its name to another.
         self._alive: list[Any] = []
         for number, handle in enumerate(inputs, 1):
-            self._put(_name(handle._cell), number)
+            self._put(_name(handle._ref), number)
 
     def dispatch(self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
         """Run a call as it is, and record it."""
@@ -83,7 +84,7 @@ class _Recorder:
             raise self.refused(operation.name, "reads a value")
         for handle in _handles([args, kwargs or {}]):
             self.input_number(handle)
-        made = next((made for made, _ in map(_name, _cells(result)) if self._is_new(made)), None)
+        made = next((made for made, _ in map(_name, _refs_of(result)) if self._is_new(made)), None)
         if made is not None:
             self._made.add(made)
         self._calls.append((pb.Call.FromString(encoded), made))
@@ -103,7 +104,7 @@ class _Recorder:
 
     def input_number(self, handle: Handle) -> int | None:
         """Which input a thing is; what was taken from the outside becomes one. None if it was made within."""
-        name = _name(handle._cell)
+        name = _name(handle._ref)
         if name not in self._slots and name[0] not in self._made:
             self.inputs.append(handle)
             self._put(name, len(self.inputs))
@@ -129,7 +130,7 @@ class _Recorder:
         self.program.inputs = len(self.inputs)
         results = [pb.Value() for _ in outputs]
         for value, handle in zip(results, outputs, strict=True):
-            name = _name(handle._cell)
+            name = _name(handle._ref)
             value.ref.id, value.ref.path[:] = name[0], list(name[1])
             self._rename(value, inside)
         if len(results) == 1:
@@ -180,7 +181,7 @@ class _Recording:
         self._metas: list[Meta | None] = [None] * len(outputs)
         self._latest = [weakref.ref(output) for output in outputs]
         with recorder.session.use():
-            self._program = _issue.own("tc.program", _Message(recorder.program))
+            self._program = _issue.call_builtin("tc.program", _Message(recorder.program))
         name = "tc.run_with_effects" if recorder.changes else "tc.run"
         returns: Any = "none" if not outputs else "tensor" if len(outputs) == 1 else {"count": len(outputs)}
         self._operation = Operation(
@@ -211,11 +212,11 @@ class _Recording:
         for position, output in enumerate(outputs):
             if self._metas[position] is None:
                 before = self._latest[position]()
-                self._metas[position] = before._cell.meta if before is not None else None
+                self._metas[position] = before._ref.meta if before is not None else None
                 self._latest[position] = weakref.ref(output)
-            cell = output._cell
-            if cell.meta is None and self._metas[position] is not None:
-                cell.meta, cell.epoch = self._metas[position], cell.session.epoch
+            ref = output._ref
+            if ref.meta is None and ref.call is not None and self._metas[position] is not None:
+                ref.meta, ref.epoch = self._metas[position], ref.call.epoch
 
 
 class Compiled:
@@ -236,7 +237,7 @@ class Compiled:
             return self._function(*args, **kwargs)
         tensors: list[Handle] = []
         kind = (MODES.stamp, self._surroundings(), _key((args, kwargs), tensors))
-        session = tensors[0]._cell.session if tensors else _state.current()
+        session = tensors[0]._ref.session if tensors else current()
         recordings = self._recordings.setdefault(session, {})
         found = recordings.get(kind)
         if found is not None:
@@ -309,7 +310,7 @@ def _key(value: Any, tensors: list[Handle]) -> Any:
     """What kind of argument it is; tensors are collected, each once."""
     if isinstance(value, Tensor):
         for position, known in enumerate(tensors):
-            if known._cell is value._cell:
+            if known._ref is value._ref:
                 return position
         tensors.append(value)
         meta = value._meta(grad=True)
@@ -333,10 +334,10 @@ def _key(value: Any, tensors: list[Handle]) -> Any:
 def _identity(seen: Any) -> _Key:
     """Tensors and modules by identity; of a module, its parameters, buffers and modes too."""
     if isinstance(seen, Handle):
-        return (id(seen._cell),)
+        return (id(seen._ref),)
     if hasattr(seen, "named_parameters") and hasattr(seen, "modules") and not isinstance(seen, type):
         tensors = itertools.chain(seen.parameters(), seen.buffers())
-        return (id(seen), *(id(one._cell) for one in tensors), *(module.training for module in seen.modules()))
+        return (id(seen), *(id(one._ref) for one in tensors), *(module.training for module in seen.modules()))
     return ()
 
 
@@ -384,15 +385,15 @@ class _Message:
         self.value = pb.Value(program=program).SerializeToString()
 
 
-register(_Message, lambda message, session: message.value)
+register(_Message, lambda message, scope: message.value)
 
 
 def _context(stamp: bytes) -> int:
     return pb.Call.FromString(stamp).context if stamp else 0
 
 
-def _name(cell: Cell) -> _Name:
-    return pb.Call.FromString(b"\x08" + cell.id).id, cell.path
+def _name(ref: RemoteRef) -> _Name:
+    return pb.Call.FromString(b"\x08" + ref.id).id, ref.path
 
 
 def _handles(value: Any) -> Iterator[Handle]:
@@ -408,8 +409,8 @@ def _handles(value: Any) -> Iterator[Handle]:
         yield from _handles([value.start, value.stop, value.step])
 
 
-def _cells(result: Any) -> list[Cell]:
-    return [handle._cell for handle in _handles(result)]
+def _refs_of(result: Any) -> list[RemoteRef]:
+    return [handle._ref for handle in _handles(result)]
 
 
 def _values(call: pb.Call) -> Iterator[pb.Value]:

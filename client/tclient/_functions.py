@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tclient import _state
-from tclient._data import is_torch_array, refuse_foreign, warn_if_read_only
-from tclient._device import device
-from tclient._dtypes import DTYPES, dtype
-from tclient._foreign import class_name
+from tclient._codec.data import is_torch_array, refuse_foreign, warn_if_read_only
+from tclient._codec.device import device
+from tclient._codec.dtypes import DTYPES, dtype
+from tclient._codec.foreign import class_name
+from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
-from tclient._operations import TABLE
+from tclient._session.current import current
+from tclient._session.session import connected
 from tclient._tensor import Tensor
 
 
@@ -79,13 +80,13 @@ def numel(input: Any) -> int:
 
 def set_default_dtype(d: dtype) -> None:
     """Set the floating point dtype that this session gives to new tensors."""
-    _state.current().default_dtype_known = False
+    current().default_dtype_known = False
     dispatch(TABLE["set_default_dtype"], (d,), None)
 
 
 def get_default_dtype() -> dtype:
     """The floating point dtype that this session gives to new tensors; waits only if it was ever set."""
-    session = _state.connected()
+    session = connected()
     if session is None or session.default_dtype_known:
         return DTYPES["float32"]
     found: dtype = dispatch(TABLE["get_default_dtype"], (), None)
@@ -94,17 +95,17 @@ def get_default_dtype() -> dtype:
 
 def get_default_device() -> device:
     """Where the server puts new tensors."""
-    return device(_state.current().opened.default_device or "cpu")
+    return device(current().opened.default_device or "cpu")
 
 
 def synchronize() -> None:
     """Wait until everything that was issued has run. Raises the first failed effect that was not raised yet."""
-    _state.current().synchronize()
+    current().synchronize()
 
 
 async def synchronize_async() -> None:
     """As `synchronize`, without holding up the event loop."""
-    await _state.current().synchronize_async()
+    await current().synchronize_async()
 
 
 def typename(obj: Any) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorcompute.v1
-from tclient._operations import Operation
+from tclient._codec.operations import Operation
 
 _DOCS = "https://docs.pytorch.org/docs/stable/"
 # Namespaces whose functions torch describes together, on one page.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tclient import _state
-from tclient._limits import transferring
+from tclient._session.current import current
+from tclient._transport.channel import TENSOR_SERVICE
+from tclient._transport.limits import transferring
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 
@@ -37,10 +38,10 @@ class ServerInfo:
 
 def server_info() -> ServerInfo:
     """Ask the server of the current session what it is and has. Raises NotConnectedError, ServerError."""
-    session = _state.current()
-    with transferring(session, "server_info"):
-        told: rpc.GetServerInfoResponse = session.connection.call(
-            "GetServerInfo", rpc.GetServerInfoRequest(), rpc.GetServerInfoResponse
+    session = current()
+    with transferring(session.channel, "server_info"):
+        told: rpc.GetServerInfoResponse = session.channel.call(
+            TENSOR_SERVICE + "GetServerInfo", rpc.GetServerInfoRequest(), rpc.GetServerInfoResponse
         )
     return ServerInfo(
         version=told.version,

@@ -1,38 +1,37 @@
 """Issuing calls: the way from a Python call to bytes in the session's queue. The hot path of the client.
 
-Everything here is counted in nanoseconds: cached bytes are joined, nothing is looked up twice, and no lock is taken.
+Everything here is counted in nanoseconds: cached bytes are joined, and nothing is looked up twice.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tclient import _state
-from tclient._cell import Call, Cell, whole
-from tclient._context import MODES
-from tclient._data import buffer_of, encode_data, has_memory, refuse_foreign, warn_if_read_only
-from tclient._dtypes import DTYPES
-from tclient._exceptions import TensorError, TensorTypeError, attribute
-from tclient._handle import Handle, wrap_object
-from tclient._operations import TABLE, Operation
-from tclient._overloads import resolve, written
-from tclient._results import Decoder, return_type, unanswered
-from tclient._session import Session
-from tclient._values import ASKING, OddArgument, encode, mixed
-from tclient._wire import CALL_ID, FREE, SHORT_ARG, arg, field, id_varint, named_value
-from tclient._wire import call as call_field
+from tclient._caller import HERE, caller
+from tclient._codec.data import buffer_of, encode_data, has_memory, refuse_foreign, warn_if_read_only
+from tclient._codec.dtypes import DTYPES
+from tclient._codec.operations import TABLE, Operation
+from tclient._codec.overloads import Returns, resolve, written
+from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
+from tclient._codec.wire import CALL_ID, FREE, SHORT_ARG, arg, field, id_varint, named_value
+from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
+from tclient._session.call_queue import Writes
+from tclient._session.calls import Call
+from tclient._session.current import current
+from tclient._session.handles import Handle, wrap_object
+from tclient._session.modes import MODES
+from tclient._session.refs import RemoteRef, ref_value, whole
+from tclient._session.results import Decoder, return_type, unanswered
+from tclient._session.session import Session
 
-HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _get_frame = sys._getframe
 _new_call = Call
-_new_cell = Cell
+_new_ref = RemoteRef
 
 # Operations whose first data argument becomes a tensor.
 _DATA_OPERATIONS = {"tensor": 0, "as_tensor": 0, "asarray": 0, "Tensor.new_tensor": 1}
@@ -53,10 +52,32 @@ class TensorBase(Handle):
 TENSOR_CLASS: type[TensorBase] = TensorBase
 
 
-def make_tensor(cell: Cell) -> TensorBase:
-    """The object for a cell."""
+class MixedSessions(TensorValueError):
+    """Tensors of two sessions in one call."""
+
+
+def _mixed(one: str, other: str) -> MixedSessions:
+    return MixedSessions(
+        f"a call takes tensors of one session, but got tensors of two ({one} and {other}); "
+        "bring one over with other.tensor(x.numpy())"
+    )
+
+
+def _encode_handle(value: Handle, scope: Scope) -> bytes:
+    """Something that the session holds: a tensor, a generator, a model."""
+    ref = value._ref
+    if ref.session.queue is not scope.owner:
+        raise _mixed(ref.session.address, scope.owner.address)
+    return ref_value(ref)
+
+
+register(Handle, _encode_handle, derived=True)
+
+
+def make_tensor(ref: RemoteRef) -> TensorBase:
+    """The object for a reference."""
     tensor = object.__new__(TENSOR_CLASS)
-    tensor._cell = cell
+    tensor._ref = ref
     return tensor
 
 
@@ -75,7 +96,7 @@ def find_session(values: Iterable[Any], kwargs: Mapping[str, Any] | None, depth:
     """
     for value in values:
         if isinstance(value, Handle):
-            return value._cell.session
+            return value._ref.session
         if isinstance(value, (list, tuple, dict)) and depth < _SEARCH_DEPTH:
             inner = value.values() if isinstance(value, dict) else value
             found = find_session(itertools.islice(inner, _SEARCH_WIDTH), None, depth + 1)
@@ -91,40 +112,49 @@ def catch_up(values: Iterable[Any]) -> None:
         session.catch_up()
 
 
-def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+def dispatch(
+    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *, may_be_odd: bool = False
+) -> Any:
     """Issue one call and return what it returns, waiting only where that cannot be told.
 
-    Raises: NotConnectedError; what torch raises for host data it does not take; if it waits, whatever torch raises.
+    `may_be_odd` lets arguments pass that torch hardly takes: the caller waits for the refusal. Raises:
+    NotConnectedError; what torch raises for host data it does not take; if it waits, whatever torch raises.
     """
     if MODES.recorder is not None:
         return MODES.recorder.dispatch(operation, args, kwargs)
     # -- encode
-    prefix = operation.prefix
-    if prefix is None:
-        prefix = operation.intern()
-    parts = [prefix]
+    parts = [operation.prefix or operation.intern()]
     tensor_class = TENSOR_CLASS
     if args and args[0].__class__ is tensor_class:
-        session = args[0]._cell.session
+        session = args[0]._ref.session
     else:
-        session = find_session(args, kwargs) or _state.current()
+        session = find_session(args, kwargs) or current()
+    queue = session.queue
+    scope = None
     try:
         if operation.name in _DATA_OPERATIONS:
-            _encode_with_data(operation, session, args, kwargs, parts)
+            scope = Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
+            _encode_with_data(operation, session, scope, args, kwargs, parts)
         else:
             for value in args:
                 if value.__class__ is tensor_class:
-                    cell = value._cell
-                    if cell.session is not session:
-                        raise mixed(cell.session, session)
-                    parts.append(cell.arg)
+                    ref = value._ref
+                    if ref.session is not session:
+                        raise _mixed(ref.session.address, session.address)
+                    parts.append(ref.arg)
                 else:
-                    encoded = encode(value, session)
+                    if scope is None:
+                        scope = Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
+                    encoded = encode(value, scope)
                     length = len(encoded)
                     parts.append(SHORT_ARG[length] + encoded if length < 128 else arg(encoded))
             if kwargs:
+                scope = scope or Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
                 for name, value in kwargs.items():
-                    parts.append(field(b"\x22", named_value(name, encode(value, session))))
+                    parts.append(field(b"\x22", named_value(name, encode(value, scope))))
+        if scope is not None and scope.apart:
+            for each in scope.apart:
+                session.transfers.upload(*each)
     except OddArgument:
         return _ask(operation, session, args, kwargs)
     except TensorError as error:
@@ -132,22 +162,17 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     stamp = MODES.stamp
     if stamp:
         parts.append(stamp)
-    drops = session.drops
-    if drops:
-        _drain(session, drops, parts)
 
-    # -- what will it return?
+    # -- what will it return, and what does it change?
     returns = operation.returns
+    writes = Writes.NOTHING
     if kwargs and not _NUMPY_KEYWORDS.isdisjoint(kwargs) and _is_for_numpy(operation, kwargs):
         returns = "wait"
     elif kwargs and kwargs.get("out") is not None:
-        session.epoch += 1
-        session.meta_epoch = session.epoch
+        writes = Writes.METADATA
         returns = "out"
     elif operation.writes or (operation.writes_if and written(operation.entry, args, kwargs or {})):
-        session.epoch += 1
-        if operation.meta_change:
-            session.meta_epoch = session.epoch
+        writes = Writes.METADATA if operation.meta_change else Writes.ELEMENTS
     if returns == "by_signature":
         returns = resolve(operation.entry, args, kwargs or {}, is_tensor_argument)
 
@@ -156,7 +181,6 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     call.operation = operation
     call.done = False
     call.result = call.failure = None
-    call.epoch = session.epoch
     frame = _get_frame(1)
     while frame.f_code.co_filename.startswith(HERE):
         outer = frame.f_back
@@ -167,40 +191,29 @@ def dispatch(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     call.lasti = frame.f_lasti
 
     if returns == "tensor":
-        id_bytes = id_varint(session.next_id())
+        id_bytes = id_varint(queue.next_id())
         named = CALL_ID + id_bytes
         parts.append(named)
-        cell = _new_cell()
-        cell.session = session
-        cell.id = id_bytes
-        cell.path = ()
-        cell.arg = SHORT_ARG[len(named)] + named
-        cell.drop = FREE + id_bytes
-        cell.call = call
-        cell.meta = None
-        cell.epoch = -1
+        ref = _new_ref()
+        ref.session = session
+        ref.id = id_bytes
+        ref.path = ()
+        ref.arg = SHORT_ARG[len(named)] + named
+        ref.drop = FREE + id_bytes
+        ref.call = call
+        ref.meta = None
+        ref.epoch = -1
         result: Any = object.__new__(tensor_class)
-        result._cell = cell
-        call.data = call_field(parts)
+        result._ref = ref
     elif returns == "self":
         result = args[0] if args else next(iter((kwargs or {}).values()))
-        call.data = call_field(parts)
     elif returns == "none":
         result = None
-        call.data = call_field(parts)
     elif returns == "out":
         result = _out_result(operation, args, kwargs or {})
-        call.data = call_field(parts)
     else:
-        return _dispatch_other(operation, returns, session, call, parts)
-    if len(call.data) > session.max_light:
-        session.hold_heavy(call)
-    pending = session.pending
-    pending.append(call)
-    if session.attention:
-        session.attend(call)
-    elif len(pending) > session.relief:
-        session.relieve()
+        return _dispatch_other(operation, returns, session, call, parts, writes)
+    queue.put(call, parts, writes)
     return result
 
 
@@ -215,50 +228,31 @@ def _is_for_numpy(operation: Operation, kwargs: dict[str, Any]) -> bool:
 def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bytes:
     """A call as `dispatch` encodes it, without an id: for what is recorded besides being issued."""
     parts = [operation.intern()]
+    scope = Scope(session.queue, WHOLE)
     if operation.name in _DATA_OPERATIONS:
-        _encode_with_data(operation, session, args, kwargs, parts)
+        _encode_with_data(operation, session, scope, args, kwargs, parts)
     else:
-        parts += [arg(encode(value, session)) for value in args]
-        parts += [field(b"\x22", named_value(name, encode(value, session))) for name, value in (kwargs or {}).items()]
+        parts += [arg(encode(value, scope)) for value in args]
+        parts += [field(b"\x22", named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
     return b"".join([*parts, MODES.stamp])
 
 
-def _dispatch_other(operation: Operation, returns: Any, session: Session, call: Call, parts: list[bytes]) -> Any:
+def _dispatch_other(
+    operation: Operation, returns: Returns, session: Session, call: Call, parts: list[bytes], writes: Writes
+) -> Any:
     """Results that are not one tensor: several, an object, or whatever the answer will say."""
-    id_bytes = id_varint(session.next_id())
+    id_bytes = id_varint(session.queue.next_id())
     parts.append(CALL_ID + id_bytes)
-    call.data = call_field(parts)
-    result: Any = None
-    if returns == "object":
+    if isinstance(returns, dict):
+        result: Any = unanswered(returns, session, id_bytes, call, make_tensor)
+    elif returns == "object":
         # "Generator.clone_state" makes a Generator, "tc.network" a network.
         result = wrap_object(operation.name.removeprefix("tc.").partition(".")[0], whole(session, id_bytes, call))
-    elif returns != "wait":
-        result = unanswered(returns, session, id_bytes, call, make_tensor)
-    if returns == "wait":
-        session.expect(call)
+    else:
+        session.queue.put(call, parts, writes, is_awaited=True)
         return finish(session, call, id_bytes)
-    submit(session, call)
+    session.queue.put(call, parts, writes)
     return result
-
-
-def _drain(session: Session, drops: deque[bytes], parts: list[bytes]) -> None:
-    """Results dropped by now are let go before the call: their place in the sequence keeps memory low."""
-    for _ in range(min(len(drops), session.max_drain)):
-        try:
-            parts.append(drops.popleft())
-        except IndexError:  # another thread was quicker
-            return
-
-
-def submit(session: Session, call: Call) -> None:
-    """Put an encoded call on its way."""
-    if len(call.data) > session.max_light:
-        session.hold_heavy(call)
-    session.pending.append(call)
-    if session.attention:
-        session.attend(call)
-    elif len(session.pending) > session.relief:
-        session.relieve()
 
 
 def finish(session: Session, call: Call, id_bytes: bytes) -> Any:
@@ -267,40 +261,34 @@ def finish(session: Session, call: Call, id_bytes: bytes) -> Any:
         value = session.wait(call)
     except BaseException:
         # Whatever the call may have left under its id is of no use to anyone.
-        session.drops.append(FREE + id_bytes)
+        session.queue.drops.append(FREE + id_bytes)
         raise
     if value is None:
         return None
     return Decoder(session, id_bytes, call.epoch, make_tensor).decode(value)
 
 
-def prepare(operation: Operation, cell: Cell, kwargs: bytes = b"") -> tuple[Call, bytes]:
+def prepare(operation: Operation, ref: RemoteRef, kwargs: bytes = b"") -> tuple[Call, bytes]:
     """A call on one tensor, with encoded keyword arguments; for callers that wait for its answer in their own way."""
-    session = cell.session
-    id_bytes = id_varint(session.next_id())
-    parts = [operation.prefix or operation.intern(), CALL_ID + id_bytes, cell.arg]
+    queue = ref.session.queue
+    id_bytes = id_varint(queue.next_id())
+    parts = [operation.prefix or operation.intern(), CALL_ID + id_bytes, ref.arg]
     if kwargs:
         parts.append(kwargs)
     if MODES.stamp:
         parts.append(MODES.stamp)
-    if session.drops:
-        _drain(session, session.drops, parts)
-    call = _caller()
-    call.operation = operation
-    call.done = False
-    call.result = call.failure = None
-    call.epoch = session.epoch
-    call.data = call_field(parts)
-    session.expect(call)
+    call = _call_of(operation)
+    queue.put(call, parts, is_awaited=True)
     return call, id_bytes
 
 
-def _caller() -> Call:
-    """A call that knows only the caller's line."""
-    frame = _get_frame(1)
-    while frame.f_code.co_filename.startswith(HERE) and frame.f_back is not None:
-        frame = frame.f_back
+def _call_of(operation: Operation) -> Call:
+    """A call of an operation, from the caller's line."""
+    frame = caller()
     call = _new_call()
+    call.operation = operation
+    call.done = False
+    call.result = call.failure = None
     call.code = frame.f_code
     call.lasti = frame.f_lasti
     return call
@@ -308,28 +296,30 @@ def _caller() -> Call:
 
 def _refused(error: TensorError, operation: Operation) -> TensorError:
     """An argument that does not travel: the error says where it was given."""
-    return error if error.operation else attribute(error, operation=operation.name, site=_caller().site())
+    return error if error.operation else attribute(error, operation=operation.name, site=_call_of(operation).site())
 
 
 def _ask(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
     """Issue a call with an argument that torch hardly takes, and wait for it: it is refused here, and not later."""
-    ASKING.waits = True
     try:
-        result = dispatch(operation, args, kwargs)
-        if isinstance(result, TensorBase) and result._cell.call is not None:
-            session.wait(result._cell.call)
+        result = dispatch(operation, args, kwargs, may_be_odd=True)
+        if isinstance(result, TensorBase) and result._ref.call is not None:
+            session.wait(result._ref.call)
         session.synchronize()
     except TensorError as refusal:
         if any(map(callable, (*args, *(kwargs or {}).values()))):
             refusal.add_note("a callable cannot be sent to the server: no code of a caller runs there")
         raise
-    finally:
-        ASKING.waits = False
     return result
 
 
 def _encode_with_data(
-    operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None, parts: list[bytes]
+    operation: Operation,
+    session: Session,
+    scope: Scope,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    parts: list[bytes],
 ) -> None:
     position = _DATA_OPERATIONS[operation.name]
     wanted: Any = kwargs.get("dtype") if kwargs else None
@@ -351,14 +341,14 @@ def _encode_with_data(
             if (kwargs or {}).get("copy") is False and not has_memory(value):
                 # Whatever it holds: torch says that it has no memory.
                 value = []
-        encoded, inferred = encode_data(value, session, wanted, lambda: _default_dtype(session))
+        encoded, inferred = encode_data(value, scope, wanted, lambda: _default_dtype(session))
         return encoded
 
     for index, value in enumerate(args):
-        parts.append(arg(data(value) if index == position else encode(value, session)))
+        parts.append(arg(data(value) if index == position else encode(value, scope)))
     for name, value in (kwargs or {}).items():
         if inferred is None or name != "dtype":
-            encoded = data(value) if name in _DATA_NAMES else encode(value, session)
+            encoded = data(value) if name in _DATA_NAMES else encode(value, scope)
             parts.append(field(b"\x22", named_value(name, encoded)))
     if inferred is not None:
         parts.append(field(b"\x22", named_value("dtype", inferred.value)))
@@ -388,24 +378,18 @@ def operation_named(name: str) -> Operation:
     """The operation of the table; our own ones also where the table does not list them."""
     found = TABLE.get(name)
     if found is None:
-        found = TABLE[name] = Operation({"name": name, "kind": "own", "returns": "wait"})
+        found = TABLE[name] = Operation({"name": name, "kind": "builtin", "returns": "wait"})
     return found
 
 
 def issue_effect(operation: Operation, args: tuple[Any, ...]) -> None:
     """Issue a call for its effect alone; whatever it returns is not kept."""
-    session = find_session(args, None) or _state.current()
-    parts = [operation.prefix or operation.intern(), *[arg(encode(value, session)) for value in args]]
-    call = _caller()
-    call.operation = operation
-    call.done = False
-    call.result = call.failure = None
-    session.epoch += 1
-    call.epoch = session.epoch
-    call.data = call_field(parts)
-    submit(session, call)
+    session = find_session(args, None) or current()
+    scope = Scope(session.queue, WHOLE)
+    parts = [operation.prefix or operation.intern(), *[arg(encode(value, scope)) for value in args]]
+    session.queue.put(_call_of(operation), parts, Writes.ELEMENTS)
 
 
-def own(name: str, *args: Any, **kwargs: Any) -> Any:
-    """Issue one of the operations of the table by its name: own("tc.forward", network, x)."""
+def call_builtin(name: str, *args: Any, **kwargs: Any) -> Any:
+    """Issue one of the operations of the table by its name: call_builtin("tc.forward", network, x)."""
     return dispatch(operation_named(name), args, kwargs)

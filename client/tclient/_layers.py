@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tclient._cell import cell_value
 from tclient._exceptions import make_error
+from tclient._session.refs import ref_value
 from tclient._tensor import Tensor
 from tensorcompute.tables.activations import ACTIVATIONS
 from tensorcompute.v1 import model_service_pb2 as rpc
@@ -105,5 +105,5 @@ def spec_of(tensors: tuple[Tensor, Tensor | None], activation: rpc.Activation) -
 
 
 def _operand(tensor: Tensor) -> rpc.Operand:
-    value = pb.Value.FromString(cell_value(tensor._cell))
+    value = pb.Value.FromString(ref_value(tensor._ref))
     return rpc.Operand(tensor=pb.Ref(id=value.result) if value.result else value.ref)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tclient import _left_out
-from tclient._dtypes import BY_NUMPY
-from tclient._handle import WRAPPERS, RemoteObject
+from tclient._codec.dtypes import BY_NUMPY
+from tclient._codec.operations import TABLE, Operation
 from tclient._help import Declaration, documentation
 from tclient._issue import dispatch
-from tclient._operations import TABLE, Operation
+from tclient._session.handles import WRAPPERS, RemoteObject
 from tclient._tensor import Tensor
 
 # What torch's binary operators take on the right, beside tensors. To anything else they answer NotImplemented, and
@@ -192,7 +192,7 @@ class Generator(_GeneratorBase):
         return dispatch(TABLE["Generator"], (), None if device is None else {"device": device})
 
     def __repr__(self) -> str:
-        return f"<tclient.Generator on {self._cell.session.address}>"
+        return f"<tclient.Generator on {self._ref.session.address}>"
 
 
 fill(Tensor, "Tensor.")

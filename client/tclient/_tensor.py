@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
-from tclient import _device, _dtypes, _issue, _left_out
-from tclient._cell import Meta
-from tclient._context import MODES, no_grad
-from tclient._data import refuse_foreign
-from tclient._dtypes import BY_CODE, SCALAR_TYPES
+from tclient import _issue, _left_out
+from tclient._codec import device as _device
+from tclient._codec import dtypes as _dtypes
+from tclient._codec.data import refuse_foreign
+from tclient._codec.dtypes import BY_CODE, SCALAR_TYPES
+from tclient._codec.operations import TABLE, Operation
+from tclient._codec.size import Size
+from tclient._codec.wire import FREE, KWARG, TRUE, field, named_value
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
-from tclient._operations import TABLE, Operation
-from tclient._results import meta_at
-from tclient._session import Session
-from tclient._size import Size
-from tclient._values import handle_value, register
-from tclient._wire import FREE, KWARG, TRUE, field, named_value
+from tclient._session.modes import MODES, no_grad
+from tclient._session.refs import Meta
+from tclient._session.results import meta_at
+from tclient._session.session import Session
+from tclient._transfer.arrays import check_out
 from tensorcompute.v1 import tensor_pb2 as pb
 
 _DESCRIBE = operation_named("tc.describe")
@@ -59,35 +61,36 @@ class Tensor(_Base):
     def _alias(self, cls: builtins.type[Any]) -> Any:
         """An object of a subclass that stands for the same tensor. The tensor lives as long as one of them does."""
         made = object.__new__(cls)
-        made._cell = self._cell
+        made._ref = self._ref
         return made
 
     # ---- metadata ------------------------------------------------------------------------------------------------
 
     def _meta(self, *, grad: bool = False) -> Meta:
         """What is known of the tensor; waits if its description is on its way, asks if it may have changed."""
-        cell = self._cell
-        session = cell.session
-        meta = cell.meta
-        if meta is not None and (cell.epoch == session.epoch or (cell.epoch >= session.meta_epoch and not grad)):
+        ref = self._ref
+        session = ref.session
+        queue = session.queue
+        meta = ref.meta
+        if meta is not None and (ref.epoch == queue.epoch or (ref.epoch >= queue.meta_epoch and not grad)):
             return meta
-        call = cell.call
+        call = ref.call
         if call is not None:
             value = session.wait(call)
-            told = meta_at(value, cell.path) if value is not None else None
-            cell.call = None
+            told = meta_at(value, ref.path) if value is not None else None
+            ref.call = None
             if told is not None:
-                meta = cell.meta = Meta(told)
-                cell.epoch = call.epoch
-                if cell.epoch == session.epoch or (cell.epoch >= session.meta_epoch and not grad):
+                meta = ref.meta = Meta(told)
+                ref.epoch = call.epoch
+                if ref.epoch == queue.epoch or (ref.epoch >= queue.meta_epoch and not grad):
                     return meta
-        call, id_bytes = prepare(_DESCRIBE, cell)
-        session.drops.append(FREE + id_bytes)
+        call, id_bytes = prepare(_DESCRIBE, ref)
+        queue.drops.append(FREE + id_bytes)
         value = session.wait(call)
         if value is None:
             raise ServerFailed("describe: the server did not describe the tensor")
-        meta = cell.meta = Meta(value.tensor)
-        cell.epoch = call.epoch
+        meta = ref.meta = Meta(value.tensor)
+        ref.epoch = call.epoch
         return meta
 
     @property
@@ -208,19 +211,19 @@ class Tensor(_Base):
         """The elements, as the server answers a read; in the memory of `out` if they are many and it can take them."""
         if MODES.recorder is not None:
             raise MODES.recorder.refused("numpy", "reads a value")
-        cell = self._cell
-        call, id_bytes = prepare(operation, cell, kwargs)
-        value = cell.session.wait(call)
+        ref = self._ref
+        call, id_bytes = prepare(operation, ref, kwargs)
+        value = ref.session.wait(call)
         if value is not None and value.HasField("data"):
             data = value.data
             return BY_CODE[data.dtype], data.shape, data.data
-        return _fetch(value, cell.session, id_bytes, out)
+        return _fetch(value, ref.session, id_bytes, out)
 
     async def _read_async(self, operation: Operation) -> Elements:
         import asyncio
 
-        session = self._cell.session
-        call, id_bytes = prepare(operation, self._cell)
+        session = self._ref.session
+        call, id_bytes = prepare(operation, self._ref)
         value = await session.wait_async(call)
         if value is not None and value.HasField("data"):
             data = value.data
@@ -257,9 +260,9 @@ class Tensor(_Base):
 
     async def item_async(self) -> Any:
         """As `item`, without holding up the event loop."""
-        call, id_bytes = prepare(TABLE["Tensor.item"], self._cell)
-        await self._cell.session.wait_async(call)
-        return finish(self._cell.session, call, id_bytes)
+        call, id_bytes = prepare(TABLE["Tensor.item"], self._ref)
+        await self._ref.session.wait_async(call)
+        return finish(self._ref.session, call, id_bytes)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if copy is False:
@@ -380,12 +383,10 @@ def _fetch(
     kind = value.WhichOneof("kind") if value is not None else None
     if kind != "object":
         raise ServerFailed(f"a read was answered with {kind}, not with elements")
-    from tclient._bulk import download
-
     try:
-        code, shape, buffer = download(session, id_bytes, out)
+        code, shape, buffer = session.transfers.download(id_bytes, out)
     finally:
-        session.drops.append(FREE + id_bytes)
+        session.queue.drops.append(FREE + id_bytes)
     return BY_CODE[code], shape, buffer
 
 
@@ -400,8 +401,6 @@ def _numpy_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.nda
 def _numpy_into(
     out: np.ndarray[Any, Any], element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndarray[Any, Any]
 ) -> np.ndarray[Any, Any]:
-    from tclient._bulk import check_out
-
     check_out(out, element.code, shape)
     if isinstance(data, bytes) or not np.may_share_memory(data, out):
         out[...] = _numpy_of(element, shape, data)
@@ -424,4 +423,3 @@ def is_tensor(value: Any) -> bool:
 
 
 _issue.TENSOR_CLASS = Tensor
-register(Tensor, handle_value)

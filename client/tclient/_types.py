@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tclient import _wire
-from tclient._dtypes import DTYPES, SCALAR_TYPES, dtype
+from tclient._codec import wire
+from tclient._codec.dtypes import DTYPES, SCALAR_TYPES, dtype
+from tclient._codec.values import register
 from tclient._tensor import Tensor, constructed
-from tclient._values import register
 
 # Dtypes that came to torch later have no such classes.
 _NAMES = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
@@ -46,4 +46,4 @@ def typed_classes(place: str) -> dict[str, tensortype]:
     }
 
 
-register(tensortype, lambda kind, session: _wire.text_value(kind.torch_name()))
+register(tensortype, lambda kind, scope: wire.text_value(kind.torch_name()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tclient._context import enable_grad, inference_mode, no_grad, set_grad_enabled
 from tclient._namespace import functions, missing
+from tclient._session.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 
 globals().update(functions("autograd."))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tclient import _state
-from tclient._device import device as _device
+from tclient._codec.device import device as _device
 from tclient._exceptions import TensorRuntimeError
 from tclient._info import server_info
 from tclient._namespace import missing
+from tclient._session import current as _state
 from tclient._types import typed_classes
 from tclient.random import manual_seed as _manual_seed
 

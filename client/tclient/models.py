@@ -1,4 +1,4 @@
-"""Networks that the server keeps under a name and version, and runs for all its callers.
+"""Models: networks that the server keeps under a name and version, and runs for all its callers.
 
     mlp = tclient.nn.MLP([784, 256, 10])
     served = tclient.models.create("digits", mlp)
@@ -11,9 +11,7 @@ Knows the contract's messages; what a network computes is the server's.
 from __future__ import annotations
 
 import os
-import threading
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,34 +19,29 @@ from typing import Any
 import grpc
 import numpy as np
 
-from tclient import _state
-from tclient._connection import ANSWER_S, again, is_broken, translate
-from tclient._dtypes import BY_CODE, dtype
+from tclient._codec.dtypes import BY_CODE, dtype
+from tclient._codec.values import array_of
 from tclient._exceptions import BY_REASON, RequestRefused, ServerBusy, TensorError, TensorValueError, make_error
-from tclient._forks import GATE
-from tclient._forwards import Forwards
-from tclient._issue import own
+from tclient._issue import call_builtin
 from tclient._layers import activation_of, layers_of, spec_of, tensors_of
-from tclient._limits import may_end, transferring
-from tclient._model_files import save, upload
-from tclient._session import Session
+from tclient._session.current import current
+from tclient._session.session import Session
 from tclient._tensor import Tensor
-from tclient._values import array_of
+from tclient._transfer.model_files import save, upload
+from tclient._transport.channel import ANSWER_S, MODEL_SERVICE, Channel
+from tclient._transport.limits import transferring
+from tclient._transport.statuses import is_broken, name_of, status_of, translate
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as session_rpc
 
 __all__ = ["ServedModel", "create", "get", "list", "load"]
 
-_SERVICE = "/tensorcompute.v1.ModelService/"
-_forwards: weakref.WeakKeyDictionary[Session, Forwards] = weakref.WeakKeyDictionary()
-_forwards_lock = threading.Lock()
 
 # What may be applied twice is asked again where the connection breaks.
 _REPEATABLE = {"DescribeMlp", "GetMlpStatistics", "ListMlps", "LoadMlp", "UnloadMlp", "UpdateMlp"}
 # What a reason or status of the model service is to a Python program.
 _RAISED = {"INVALID_ARGUMENT": "ValueError", "NOT_FOUND": "KeyError", "ALREADY_EXISTS": "ValueError"}
-_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 class ServedModel:
@@ -70,13 +63,13 @@ class ServedModel:
     def __call__(
         self, inputs: Any, *, priority: int = 0, timeout_s: float | None = None, queue_timeout_us: int = 0
     ) -> Any:
-        """The outputs for inputs. timeout_s is for the answer, queue_timeout_us for the wait before the network is run.
+        """The outputs for inputs. timeout_s is for the answer, queue_timeout_us for the wait before the model is run.
 
-        A tensor is not queued, nor is an array that, or whose outputs, are too large for a message: the network is run
+        A tensor is not queued, nor is an array that, or whose outputs, are too large for a message: the model is run
         in its place among the calls of the session. priority and the two times are for what is queued.
 
         Raises: ValueError for inputs that do not fit, and for a priority or a time where there is no queue; KeyError if
-        the network is gone; ServerBusy if its queue is full or the time is up.
+        the model is gone; ServerBusy if its queue is full or the time is up.
         """
         for_the_queue = priority or queue_timeout_us or timeout_s is not None
         if isinstance(inputs, Tensor):
@@ -85,9 +78,9 @@ class ServedModel:
                     f"{self.name}: a tensor is not queued, so it has no priority, timeout_s or queue_timeout_us; "
                     "leave them out, or give a numpy array"
                 )
-            return own("tc.model_forward", self.name, self.version or 0, inputs)
+            return call_builtin("tc.model_forward", self.name, self.version or 0, inputs)
         array, element = array_of(self._as_array(inputs))
-        if array.nbytes <= self._session.max_inline:
+        if array.nbytes <= self._session.channel.max_inline:
             call = rpc.MlpForwardCall(
                 name=self.name,
                 version=self.version or 0,
@@ -97,10 +90,10 @@ class ServedModel:
                 deadline_us=0 if timeout_s is None else max(1, int(timeout_s * 1e6)),
             )
             try:
-                answer = _stream_of(self._session).run(self._session, call, timeout_s)
+                answer = self._session.forwards.run(call, timeout_s)
                 if answer.WhichOneof("outcome") == "failure":
                     failure = answer.failure
-                    raise _raised(_CODES.get(failure.code, "UNKNOWN"), failure.reason, failure.message)
+                    raise _raised(name_of(failure.code), failure.reason, failure.message)
                 output = answer.output
                 return np.frombuffer(bytearray(output.data), array.dtype).reshape(tuple(output.shape))
             except RequestRefused as refusal:
@@ -159,18 +152,12 @@ class ServedModel:
         The file is there whole or not at all.
         """
         request = rpc.DownloadMlpRequest(name=self.name, version=self.version or 0)
-        method: Any = self._session.connection.channel.unary_stream(
-            _SERVICE + "DownloadMlp",
-            request_serializer=rpc.DownloadMlpRequest.SerializeToString,
-            response_deserializer=rpc.DownloadMlpResponse.FromString,
-        )
-        with transferring(self._session, "export"):
-            messages = GATE.begin(lambda: method(request))
-            may_end(messages.cancel)
+        channel = self._session.channel
+        with transferring(channel, "export"):
             try:
-                save(messages, Path(path), progress)
+                save(channel.server_stream(MODEL_SERVICE + "DownloadMlp", request), Path(path), progress)
             except grpc.RpcError as error:
-                raise _translated(error, self._session) from None
+                raise _translated(error, channel) from None
 
     @property
     def dtype(self) -> dtype:
@@ -194,15 +181,15 @@ class ServedModel:
 
 
 def list() -> Sequence[ServedModel]:
-    """All versions of all networks that the server keeps, in the order of their names."""
-    session = _state.current()
+    """All versions of all models of the server, in the order of their names."""
+    session = current()
     answer: rpc.ListMlpsResponse = _ask(session, "ListMlps", rpc.ListMlpsRequest(), rpc.ListMlpsResponse)
     return [ServedModel(session, summary, summary.version) for summary in answer.mlps]
 
 
 def get(name: str, version: int | None = None) -> ServedModel:
-    """A network by its name; without a version always the latest one. Raises: KeyError if there is none."""
-    session = _state.current()
+    """A model by its name; without a version always the latest one. Raises: KeyError if there is none."""
+    session = current()
     request = rpc.DescribeMlpRequest(name=name, version=version or 0)
     answer: rpc.DescribeMlpResponse = _ask(session, "DescribeMlp", request, rpc.DescribeMlpResponse)
     return ServedModel(session, answer.mlp, version)
@@ -211,7 +198,7 @@ def get(name: str, version: int | None = None) -> ServedModel:
 def create(
     name: str, network: Any, *, version: int | None = None, dtype: dtype | None = None, **batching: Any
 ) -> ServedModel:
-    """Keep a network on the server: a module of tclient.nn, or a sequence of (weight, bias, activation).
+    """Make a model of a network: a module of tclient.nn, or a sequence of (weight, bias, activation).
 
     A module is one of Linear layers, Neurons and activations, in a row; its weights are copied as they are now. Weights
     are tensors or arrays of shape (out, in), biases (out) or None, activations a name or None. A Neuron is served as a
@@ -221,7 +208,7 @@ def create(
     max_queue_delay_us and so on.
     Raises: ValueError if the name and version are taken, or the layers do not fit; TypeError for what cannot be served.
     """
-    session = _state.current()
+    session = current()
     layers = layers_of(network)
     held: Any = [tensors_of(weight, bias) for weight, bias, _ in layers]
     request = rpc.CreateMlpRequest(
@@ -249,19 +236,21 @@ def load(
     progress: bool = True,
     **batching: Any,
 ) -> ServedModel:
-    """Keep the network of a safetensors file: NAME.weight and NAME.bias of each layer, in order.
+    """Make a model of a safetensors file: NAME.weight and NAME.bias of each layer, in order.
 
     activations is one name, module or None a layer; it may be left out for files that `ServedModel.export` wrote. With
     on_server, path is a file in the server's model directory; else the file is uploaded, with a progress bar if that
     takes over a second.
     Raises: ValueError if the file is damaged or does not fit, or the name and version are taken.
     """
-    session = _state.current()
+    session = current()
     specs = [rpc.LayerSpec(activation=activation_of(activation)) for activation in activations or ()]
     if on_server:
         file = rpc.WeightsFile(path=os.fspath(path))
     else:
-        file = rpc.WeightsFile(upload=upload(session, Path(path), progress))
+        number = session.queue.next_id()
+        upload(session.transfers, number, Path(path), progress)
+        file = rpc.WeightsFile(upload=number)
     request = rpc.CreateMlpRequest(
         context=session_rpc.SessionContext(session=session.secret),
         name=name,
@@ -291,38 +280,28 @@ def _set_fields(message: rpc.BatchingConfig) -> dict[str, Any]:
     return {field.name: value for field, value in message.ListFields()}
 
 
-def _stream_of(session: Session) -> Forwards:
-    found = _forwards.get(session)
-    if found is None:
-        with _forwards_lock:
-            found = _forwards.get(session)
-            if found is None:
-                found = _forwards[session] = Forwards()
-    return found
-
-
 def _ask(session: Session, method: str, request: Any, response: Any, *, timeout_s: float | None = ANSWER_S) -> Any:
+    channel = session.channel
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def attempt() -> Any:
-        if session.dead is not None:
-            raise session.dead
+        channel.check_alive()
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return session.connection.unary(_SERVICE + method, request, response, timeout_s=left_s)
+            return channel.unary(MODEL_SERVICE + method, request, response, timeout_s=left_s)
         except grpc.RpcError as error:
             if method in _REPEATABLE and is_broken(error):
                 raise
-            raise _translated(error, session) from None
+            raise _translated(error, channel) from None
 
-    with transferring(session, method):
-        return again(attempt, session.address, ANSWER_S)
+    with transferring(channel, method):
+        return channel.again(attempt, ANSWER_S)
 
 
-def _translated(error: grpc.RpcError, session: Session) -> TensorError:
-    failure = translate(error, session.address)
+def _translated(error: grpc.RpcError, channel: Channel) -> TensorError:
+    failure = translate(error, channel.address)
     if isinstance(failure, RequestRefused):
-        return _raised(error.code().name, failure.reason, str(failure))
+        return _raised(status_of(error), failure.reason, str(failure))
     return failure
 
 

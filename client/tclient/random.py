@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tclient import _wire
-from tclient._device import device
+from tclient._codec import wire
+from tclient._codec.device import device
+from tclient._codec.operations import TABLE
+from tclient._codec.values import register
 from tclient._issue import dispatch, issue_effect
 from tclient._namespace import missing
-from tclient._operations import TABLE
-from tclient._values import register
 
 
 class Generator:
@@ -52,7 +52,7 @@ class Generator:
 
 default_generator = Generator()
 # To torch, no generator is this generator.
-register(Generator, lambda value, session: _wire.NONE)
+register(Generator, lambda value, scope: wire.NONE)
 
 
 def manual_seed(seed: int) -> Generator:

@@ -19,15 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tclient import _functions, _values
-from tclient._dtypes import DTYPES, dtype
+from tclient import _functions
+from tclient._codec.dtypes import DTYPES, dtype
+from tclient._codec.operations import TABLE
+from tclient._codec.values import Scope, host_array, register
+from tclient._codec.wire import FREE
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import catch_up, dispatch, prepare
-from tclient._operations import TABLE
-from tclient._progress import bar
-from tclient._session import Session
+from tclient._session.session import Session
 from tclient._tensor import _READ, Tensor, _fetch
-from tclient._wire import FREE
+from tclient._transfer.progress import bar
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
 
@@ -191,7 +192,7 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
     try:
         while tensor is not None or asked:
             while tensor is not None and (not asked or under_way < _AHEAD_BYTES):
-                asked.append((tensor._cell.session, *prepare(_READ, tensor._cell), tensor.nbytes))
+                asked.append((tensor._ref.session, *prepare(_READ, tensor._ref), tensor.nbytes))
                 under_way += tensor.nbytes
                 tensor = next(waiting, None)
             session, call, id_bytes, size = asked[0]
@@ -204,7 +205,7 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
     finally:
         # What was asked for and is not wanted any more must not stay on the server.
         for session, _, id_bytes, _ in asked:
-            session.drops.append(FREE + id_bytes)
+            session.queue.drops.append(FREE + id_bytes)
 
 
 def _read(content: memoryview, source: str, where: Any) -> Any:
@@ -255,8 +256,8 @@ class _HostTensor:
         self.element, self.shape, self.data = element, shape, data
 
 
-def _encode(value: _HostTensor, session: Session) -> bytes:
-    return _values.host_array(session, pb.HostArray.KIND_TENSOR, value.element, value.shape, value.data)
+def _encode(value: _HostTensor, scope: Scope) -> bytes:
+    return host_array(scope, pb.HostArray.KIND_TENSOR, value.element, value.shape, value.data)
 
 
-_values.register(_HostTensor, _encode)
+register(_HostTensor, _encode)

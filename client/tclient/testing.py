@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 import tclient
-from tclient._dtypes import DTYPES, LAYOUTS, dtype
+from tclient._codec.dtypes import DTYPES, LAYOUTS, dtype
 from tclient._issue import catch_up
 from tclient._tensor import Tensor
 

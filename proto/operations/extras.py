@@ -52,7 +52,7 @@ PRIVATE_BUT_KNOWN = words("Tensor._version.__get__ Tensor._is_view")
 EXTRAS = [*FACTORIES, *FUNCTIONS, *PROMOTION, *SESSION, *SETTERS, *PRIVATE_BUT_KNOWN]
 
 # Our own operations, which are no path of torch.
-OWN: dict[str, dict[str, Any]] = {
+BUILTIN: dict[str, dict[str, Any]] = {
     "tc.read": {"returns": "wait"},
     "tc.numpy": {"returns": "wait"},
     "tc.describe": {"returns": "wait"},

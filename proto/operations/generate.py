@@ -177,7 +177,7 @@ def build() -> tuple[dict[str, Any], dict[str, list[str]]]:
         signatures = texts.signatures(candidate, kind)
         if signatures:
             found[candidate.name] = signatures
-    entries.extend({"name": name, "kind": "own", **own} for name, own in extras.OWN.items())
+    entries.extend({"name": name, "kind": "builtin", **builtin} for name, builtin in extras.BUILTIN.items())
     canonical = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:16]
     version = torch.__version__.partition("+")[0]
@@ -247,7 +247,8 @@ def report() -> str:
     lines = [
         f"torch {torch.__version__}: {found.overridable} overridable functions, methods and properties, "
         f"{found.factories} factories",
-        f"in the table: {len(candidates()) + len(extras.OWN)} operations (with in-place functions, setters, our own)",
+        f"in the table: {len(candidates()) + len(extras.BUILTIN)} operations "
+        "(with in-place functions, setters, built-in ones)",
         f"left out: {found.left_out} of {found.total} ({100 * found.left_out / found.total:.1f} %)",
     ]
     for reason, count in Counter(found.left.values()).most_common():

@@ -203,16 +203,17 @@ def _root() -> str:
         _reexports(body),
     ]
     # Importing from a module makes it an attribute, too.
-    used = {node.module.rpartition(".")[2] for node in body if isinstance(node, ast.ImportFrom) and node.module}
+    imported = [node.module.split(".") for node in body if isinstance(node, ast.ImportFrom) and node.module]
+    used = {path[-1] for path in imported if path[0] == "tclient" and len(path) < 3}
     modules = sorted({*_constants("__init__.py", "_LAZY"), *(name for name in used if name[0] != "_")} - {"tclient"})
     lines.append("".join(f"from tclient import {name} as {name}\n" for name in modules if name != "typing"))
     lines.append("from tclient._stubs.functions import *\nfrom tclient._types import tensortype as _tensortype\n\n")
-    lines.append("__version__: _builtins.str\nnewaxis: None\n")
+    lines.append("newaxis: None\n")
     lines += [f"{name}: _builtins.float\n" for name in ("inf", "nan", "pi", "e")]
     dtypes = [row.name for row in DTYPES] + [row.alias for row in DTYPES if row.alias]
     lines += [f"{name}: dtype\n" for name in dtypes]
-    lines += [f"{name}: memory_format\n" for name in _texts_of_rows("_dtypes.py", "MEMORY_FORMATS")]
-    lines += [f"{name}: layout\n" for name in _texts_of_rows("_dtypes.py", "LAYOUTS")]
+    lines += [f"{name}: memory_format\n" for name in _texts_of_rows("_codec/dtypes.py", "MEMORY_FORMATS")]
+    lines += [f"{name}: layout\n" for name in _texts_of_rows("_codec/dtypes.py", "LAYOUTS")]
     lines += [f"{name}Tensor: _tensortype\n" for name in _constants("_types.py", "_NAMES")]
     return "".join(lines)
 
@@ -236,7 +237,7 @@ def _methods(table: dict[str, Any], texts: _Typed) -> str:
     tensor = {n: t for n, t in _under(table, texts, "Tensor.", "method").items() if n not in written_by_hand}
     by_hand = _class_names("_namespace.py", "Generator")
     generator = {n: t for n, t in _under(table, texts, "Generator.", "method").items() if n not in by_hand}
-    bases = "from tclient._handle import RemoteObject\nfrom tclient._issue import TensorBase\n"
+    bases = "from tclient._session.handles import RemoteObject\nfrom tclient._issue import TensorBase\n"
     return (
         f"{_HEAD}{bases}{_GENERATOR}{_TENSOR}\nclass TensorMethods(TensorBase):\n"
         f"{_properties(table, 'Tensor.', written_by_hand)}{_functions(tensor, '    ')}"

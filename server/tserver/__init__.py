@@ -10,4 +10,4 @@ Rooms, each importing only those behind it:
 The supervisor and the command line stand beside them, and know neither gRPC nor torch until they serve.
 """
 
-__version__ = "0.1.0"
+from tensorcompute import __version__ as __version__

@@ -82,7 +82,7 @@ def with_tclient(options: Options) -> Iterator[Run]:
     import tclient
 
     with tclient.connect(options.address) as session:
-        assert session.data_endpoint, "the server has no data endpoint"
+        assert session.transfers.endpoint.address, "the server has no data endpoint"
         yield from _with_session()
 
 
@@ -92,7 +92,7 @@ def with_grpc(options: Options) -> Iterator[Run]:
     import tclient
 
     with tclient.connect(options.address) as session:
-        session.data_endpoint = ""
+        session.transfers.endpoint.address = ""
         yield from _with_session()
 
 
@@ -102,7 +102,7 @@ def with_shared_memory(options: Options) -> Iterator[Run]:
     import tclient
 
     with tclient.connect(options.address, shared_memory=True) as session:
-        assert session.shared_memory, "the server shares no memory"
+        assert session.transfers.endpoint.shared_memory, "the server shares no memory"
         yield from _with_session()
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import tclient
-from tclient import _data_lines
-from tclient._state import current
+from tclient._session.current import current
+from tclient._transfer import connections
 from tests.support.serving import HasAddress, serving, wait_until
 
 NUMBERS = np.full((2, 1 << 20), 7.0, np.float32)
@@ -134,7 +134,7 @@ def there_and_back_three_times() -> float:
 def test_an_impostor_gets_no_bytes_and_is_tried_once(tc: ModuleType, behave: Any) -> None:
     session = current()
     with impostor(socket.create_server(("127.0.0.1", 0)), behave) as other:
-        session.data_endpoint = f":{other.listener.getsockname()[1]}"
+        session.transfers.endpoint.address = f":{other.listener.getsockname()[1]}"
         assert there_and_back_three_times() < 10.0
         assert other.accepted == 1
         assert len(other.heard) <= OPENING_BYTES
@@ -145,7 +145,7 @@ def test_an_impostor_gets_no_bytes_and_is_tried_once(tc: ModuleType, behave: Any
 def test_threads_meet_an_impostor_together(tc: ModuleType) -> None:
     session = current()
     with impostor(socket.create_server(("127.0.0.1", 0)), reads_and_says_nothing) as other:
-        session.data_endpoint = f":{other.listener.getsockname()[1]}"
+        session.transfers.endpoint.address = f":{other.listener.getsockname()[1]}"
         began = time.monotonic()
 
         def move() -> None:
@@ -176,27 +176,28 @@ def test_an_impostor_on_this_machine_gets_no_bytes(tc: ModuleType, behave: Any) 
     listener.bind(f"\0{name}")
     listener.listen()
     with impostor(listener, behave) as other:
-        session.shared_memory = name
+        session.transfers.endpoint.shared_memory = name
         assert there_and_back_three_times() < 10.0
-        assert session.shared_memory == ""
+        assert session.transfers.endpoint.shared_memory == ""
         assert other.accepted == 1
         assert len(other.heard) <= OPENING_BYTES
-        assert session.lines[0].where == session.data_endpoint, "the server's own"
+        assert session.transfers.endpoint.resting[0].where == session.transfers.endpoint.address, "the server's own"
 
 
 def test_a_server_of_earlier_days_that_gives_no_key_is_used_over_grpc(tc: ModuleType) -> None:
     session = current()
-    call = session.connection.call
+    call = session.channel.call
     asked = []
 
-    def keyless(method: str, *args: Any, **kwargs: Any) -> Any:
-        answer = call(method, *args, **kwargs)
+    def keyless(path: str, *args: Any, **kwargs: Any) -> Any:
+        answer = call(path, *args, **kwargs)
+        method = path.rpartition("/")[2]
         if method == "OpenTransfer":
             asked.append(method)
             answer.ClearField("key")
         return answer
 
-    session.connection.call = keyless  # type: ignore[method-assign]
+    session.channel.call = keyless  # type: ignore[method-assign]
     there_and_back_three_times()
     assert asked == ["OpenTransfer"]
 
@@ -211,17 +212,19 @@ def crowded() -> Iterator[HasAddress]:
 def test_a_server_without_a_place_is_not_taken_for_an_impostor(
     crowded: HasAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tclient._data_endpoint._REST_S", 1.0)
+    monkeypatch.setattr("tclient._transfer.data_endpoint.REST_S", 1.0)
     with tclient.connect(crowded.address) as session, contextlib.ExitStack() as stack:
-        address = ("127.0.0.1", int(session.data_endpoint[1:]))
+        address = ("127.0.0.1", int(session.transfers.endpoint.address[1:]))
         for _ in range(32):
             stack.enter_context(socket.create_connection(address))
         there_and_back_three_times()
-        assert not session.lines
-        assert session.data_endpoint, "it will be tried again"
+        assert not session.transfers.endpoint.resting
+        assert session.transfers.endpoint.address, "it will be tried again"
         stack.close()
-        wait_until(lambda: time.monotonic() > session.data_rests_until, 5.0, "the end of the rest")
-        wait_until(lambda: there_and_back_three_times() > 0 and bool(session.lines), 10.0, "a connection")
+        wait_until(lambda: time.monotonic() > session.transfers.endpoint.rests_until, 5.0, "the end of the rest")
+        wait_until(
+            lambda: there_and_back_three_times() > 0 and bool(session.transfers.endpoint.resting), 10.0, "a connection"
+        )
 
 
 def test_an_upload_to_a_server_that_stops_answering_ends_with_the_session(
@@ -230,10 +233,10 @@ def test_an_upload_to_a_server_that_stops_answering_ends_with_the_session(
     """The endpoint proves itself, takes all bytes, and never says a word."""
     session = current()
 
-    def prove(line: _data_lines.Line, ticket: bytes, key: bytes, within_s: float) -> None:
+    def prove(line: connections.Connection, ticket: bytes, key: bytes, within_s: float) -> None:
         pass
 
-    monkeypatch.setattr(_data_lines.Line, "prove", prove)
+    monkeypatch.setattr(connections.Connection, "prove", prove)
     raised: list[BaseException] = []
 
     def send() -> None:
@@ -244,7 +247,7 @@ def test_an_upload_to_a_server_that_stops_answering_ends_with_the_session(
                 raised.append(error)
 
     with impostor(socket.create_server(("127.0.0.1", 0)), reads_and_says_nothing) as other:
-        session.data_endpoint = f":{other.listener.getsockname()[1]}"
+        session.transfers.endpoint.address = f":{other.listener.getsockname()[1]}"
         sender = threading.Thread(target=send)
         sender.start()
         wait_until(lambda: len(other.heard) > NUMBERS.nbytes, 10.0, "all bytes are there")
@@ -258,13 +261,13 @@ def test_an_upload_to_a_server_that_stops_answering_ends_with_the_session(
 def test_a_transfer_that_gets_nowhere_goes_on_over_grpc(
     tc: ModuleType, monkeypatch: pytest.MonkeyPatch, direction: str
 ) -> None:
-    monkeypatch.setattr(_data_lines.Line, "prove", lambda *_: None)
-    monkeypatch.setattr(_data_lines, "STALL_S", 1.0)
-    monkeypatch.setattr(_data_lines.Line.read, "__defaults__", (1.0,))
+    monkeypatch.setattr(connections.Connection, "prove", lambda *_: None)
+    monkeypatch.setattr(connections, "STALL_S", 1.0)
+    monkeypatch.setattr(connections.Connection.read, "__defaults__", (1.0,))
     session = current()
     x = tc.ones(2, 1 << 20) if direction == "download" else None
     with impostor(socket.create_server(("127.0.0.1", 0)), reads_and_says_nothing) as other:
-        session.data_endpoint = f":{other.listener.getsockname()[1]}"
+        session.transfers.endpoint.address = f":{other.listener.getsockname()[1]}"
         if x is not None:
             assert x.numpy().all()
         else:
@@ -275,15 +278,15 @@ def test_a_transfer_that_gets_nowhere_goes_on_over_grpc(
 @pytest.mark.slow
 def test_what_waits_for_its_turn_is_told_that_the_server_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than a server may be silent; the engine is busy with calls before it."""
-    monkeypatch.setattr(_data_lines.Line.read, "__defaults__", (6.5,))
+    monkeypatch.setattr(connections.Connection.read, "__defaults__", (6.5,))
     with serving("--max-session-bytes", str(1 << 30)) as server, tclient.connect(server.address) as session:
         x = tclient.ones(1500, 1500)
         (x @ x).sum().item()
         matmul_s = -time.monotonic()
         (x @ x @ x @ x @ x @ x).sum().item()
         matmul_s = (matmul_s + time.monotonic()) / 5
-        monkeypatch.setattr(session.connection, "upload", None)
-        monkeypatch.setattr(session.connection, "download", None)
+        monkeypatch.setattr(session.channel, "client_stream", None)
+        monkeypatch.setattr(session.channel, "server_stream", None)
         for _ in range(int(10.0 / matmul_s) + 1):
             y = x @ x
         began = time.monotonic()

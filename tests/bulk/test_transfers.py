@@ -14,8 +14,8 @@ import pytest
 import trustme
 
 from tclient import TensorError
-from tclient._session import Session
-from tclient._state import current
+from tclient._session.current import current
+from tclient._session.session import Session
 from tests.support.proxy import Direction, Proxy
 from tests.support.serving import HasAddress, serving
 
@@ -27,19 +27,19 @@ def way(request: pytest.FixtureRequest, tc: ModuleType, monkeypatch: pytest.Monk
     """How the bytes move; the other way is blocked."""
     session = current()
     if request.param in ("data endpoint", "shared memory"):
-        assert session.data_endpoint
+        assert session.transfers.endpoint.address
         if request.param == "shared memory":
-            session.shared_memory = session.opened.shared_memory
-            session.data_endpoint = ""
-            assert session.shared_memory
+            session.transfers.endpoint.shared_memory = session.opened.shared_memory
+            session.transfers.endpoint.address = ""
+            assert session.transfers.endpoint.shared_memory
 
         def refuse(*_: Any) -> None:
             raise AssertionError("bytes went over gRPC")
 
-        monkeypatch.setattr(session.connection, "upload", refuse)
-        monkeypatch.setattr(session.connection, "download", refuse)
+        monkeypatch.setattr(session.channel, "client_stream", refuse)
+        monkeypatch.setattr(session.channel, "server_stream", refuse)
     else:
-        session.data_endpoint = ""
+        session.transfers.endpoint.address = ""
         session.checksums = "checksums" in request.param
     return str(request.param)
 
@@ -153,21 +153,21 @@ def test_threads_move_tensors_at_once(way: str, tc: ModuleType, numbers: np.ndar
 def test_where_the_port_is_closed_bytes_go_over_grpc(tc: ModuleType, numbers: np.ndarray[Any, Any]) -> None:
     session = current()
     # A reserved port: nobody listens there.
-    session.data_endpoint = ":1"
+    session.transfers.endpoint.address = ":1"
     assert np.array_equal(tc.from_numpy(numbers).numpy(), numbers)
-    assert session.data_endpoint == "", "it is not tried again"
+    assert session.transfers.endpoint.address == "", "it is not tried again"
 
 
 def test_a_connection_carries_many_transfers(way: str, tc: ModuleType, numbers: np.ndarray[Any, Any]) -> None:
     session = current()
     tickets = []
-    call = session.connection.call
+    call = session.channel.call
 
-    def counted(method: str, *args: Any, **kwargs: Any) -> Any:
-        tickets.append(method)
-        return call(method, *args, **kwargs)
+    def counted(path: str, *args: Any, **kwargs: Any) -> Any:
+        tickets.append(path.rpartition("/")[2])
+        return call(path, *args, **kwargs)
 
-    session.connection.call = counted  # type: ignore[method-assign]
+    session.channel.call = counted  # type: ignore[method-assign]
     for number in range(3):
         assert np.array_equal(tc.from_numpy(numbers + number).numpy(), numbers + number)
     assert tickets == ([] if way.startswith("gRPC") else ["OpenTransfer"])
@@ -177,12 +177,12 @@ def test_a_connection_that_ended_while_it_rested_is_replaced(
     tc: ModuleType, numbers: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = current()
-    monkeypatch.setattr(session.connection, "upload", None)
+    monkeypatch.setattr(session.channel, "client_stream", None)
     tc.from_numpy(numbers)
-    (rested,) = session.lines
+    (rested,) = session.transfers.endpoint.resting
     rested._socket.shutdown(socket.SHUT_RDWR)
     assert np.array_equal(tc.from_numpy(numbers)[1].numpy(), numbers[1])
-    assert rested not in session.lines
+    assert rested not in session.transfers.endpoint.resting
 
 
 def test_memory_is_shared_only_where_the_client_wants_it(server: HasAddress, numbers: np.ndarray[Any, Any]) -> None:
@@ -190,31 +190,31 @@ def test_memory_is_shared_only_where_the_client_wants_it(server: HasAddress, num
 
     with tclient.connect(server.address) as session:
         assert session.opened.shared_memory
-        assert session.shared_memory == ""
+        assert session.transfers.endpoint.shared_memory == ""
     with tclient.connect(server.address, shared_memory=True) as session:
         assert np.array_equal(tclient.from_numpy(numbers).numpy(), numbers)
-        assert session.lines[0].where == session.opened.shared_memory
+        assert session.transfers.endpoint.resting[0].where == session.opened.shared_memory
 
 
 def test_where_memory_cannot_be_shared_bytes_go_over_the_data_endpoint(
     tc: ModuleType, numbers: np.ndarray[Any, Any]
 ) -> None:
     session = current()
-    session.shared_memory = "nobody-listens-here"
+    session.transfers.endpoint.shared_memory = "nobody-listens-here"
     assert np.array_equal(tc.from_numpy(numbers).numpy(), numbers)
-    assert session.shared_memory == "", "it is not tried again"
-    assert session.lines[0].where == session.data_endpoint
+    assert session.transfers.endpoint.shared_memory == "", "it is not tried again"
+    assert session.transfers.endpoint.resting[0].where == session.transfers.endpoint.address
 
 
 @pytest.fixture
 def cut_after(server: HasAddress, tc: ModuleType) -> Iterator[Any]:
     """A function that has the data connection of the session cut after so many bytes."""
     session = current()
-    with Proxy(f"127.0.0.1{session.data_endpoint}") as proxy:
+    with Proxy(f"127.0.0.1{session.transfers.endpoint.address}") as proxy:
 
         def cut(direction: Direction, count: int) -> Session:
             proxy.cut_after(count, direction)
-            session.data_endpoint = proxy.address
+            session.transfers.endpoint.address = proxy.address
             return session
 
         cut.proxy = proxy  # type: ignore[attr-defined]
@@ -251,8 +251,8 @@ def test_a_server_may_have_no_data_endpoint(small: HasAddress, numbers: np.ndarr
     import tclient
 
     with tclient.connect(small.address, shared_memory=True) as session:
-        assert session.data_endpoint == ""
-        assert session.shared_memory == ""
+        assert session.transfers.endpoint.address == ""
+        assert session.transfers.endpoint.shared_memory == ""
         assert np.array_equal(tclient.from_numpy(numbers).numpy(), numbers)
 
 
@@ -286,10 +286,10 @@ def test_with_tls_the_bytes_go_over_tls(
 
     server, authority = secure
     with tclient.connect(server.address, tls=authority) as session:
-        monkeypatch.setattr(session.connection, "upload", None)
-        monkeypatch.setattr(session.connection, "download", None)
+        monkeypatch.setattr(session.channel, "client_stream", None)
+        monkeypatch.setattr(session.channel, "server_stream", None)
         assert np.array_equal(tclient.from_numpy(numbers).numpy(), numbers)
-        assert session.data_endpoint, "it could be trusted"
+        assert session.transfers.endpoint.address, "it could be trusted"
 
 
 @pytest.mark.slow

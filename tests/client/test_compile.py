@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tclient._operations import USED
+from tclient._codec.operations import USED
 
 Program = Callable[[Any, Any, Any], Any]
 
@@ -104,7 +104,7 @@ def counted(tc: ModuleType) -> Callable[[], contextlib.AbstractContextManager[li
     @contextlib.contextmanager
     def count() -> Iterator[list[int]]:
         counts: list[int] = []
-        session = tc.ones(1)._cell.session
+        session = tc.ones(1)._ref.session
         tc.synchronize()
         before = session.stats.calls, session.stats.waits
         yield counts

@@ -12,13 +12,14 @@ import grpc
 import pytest
 
 import tclient
-from tclient import _duplex, _state
-from tclient._duplex import Direct, Documented, Duplex, open_duplex
+from tclient._session import current as _state
+from tclient._transport import duplex as _duplex
+from tclient._transport.duplex import Direct, Documented, Duplex, open_duplex
 from tests.support.serving import ServerProcess, wait_until
 
 METHOD = "/test.Echo/Talk"
 Open = Callable[[bytes], Duplex]
-KINDS = {"direct": Direct, "documented": Documented}
+KINDS: dict[str, Any] = {"direct": Direct, "documented": Documented}
 
 
 class Echo:

@@ -17,7 +17,7 @@ import pytest
 
 import tclient
 from tclient import _exceptions
-from tclient._connection import translate
+from tclient._transport.statuses import translate
 from tensorcompute.v1 import status_pb2
 from tests.support.serving import ServerProcess, server_environment, serving
 
@@ -134,9 +134,9 @@ def test_synchronous_mode_raises_at_the_line_of_the_call(tc: ModuleType) -> None
             tc.ones(2)[5]
         assert any(entry.lineno == caught.value.lineno for entry in traceback.extract_tb(caught.value.__traceback__))
     tc.synchronize()
-    before = tclient._state.current().stats.waits
+    before = tclient._session.current.current().stats.waits
     tc.ones(2) + 1
-    assert tclient._state.current().stats.waits == before
+    assert tclient._session.current.current().stats.waits == before
 
 
 def test_a_line_within_a_function_of_the_caller_is_the_one_that_is_named(tc: ModuleType) -> None:
@@ -258,10 +258,10 @@ def test_a_name_that_does_not_exist_gets_the_nearest_that_do(tc: ModuleType) -> 
 
 
 def test_an_operation_that_the_server_lacks_is_said_to_be_lacking_there(tc: ModuleType) -> None:
-    from tclient._issue import own
+    from tclient._issue import call_builtin
 
     with pytest.raises(AttributeError, match=r"does not have the operation `tc\.not_yet`.*upgrade"):
-        own("tc.not_yet", tc.ones(2))
+        call_builtin("tc.not_yet", tc.ones(2))
 
 
 def test_a_callable_is_refused_before_it_is_sent(tc: ModuleType) -> None:

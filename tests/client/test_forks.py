@@ -127,7 +127,7 @@ print(*failures or ["done"])
 TORN = """
 import os, socket, sys, threading
 import tclient as torch
-from tclient import _forks
+from tclient._transport import forks as _forks
 
 _forks._PATIENCE_S = 0.3
 torch.connect(sys.argv[1])
@@ -137,7 +137,7 @@ silent = socket.create_server(("127.0.0.1", 0))
 
 def wait_for_nobody():
     try:
-        torch.Session(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=5)
+        torch.Session.open(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=5)
     except torch.ConnectFailed:
         pass
 

@@ -199,7 +199,7 @@ def test_autocast_gives_the_dtypes_of_torch(tc: ModuleType, make: Callable[[Any]
 
 def test_a_saved_state_waits_for_shapes_and_elements_and_loading_not_at_all(tc: ModuleType, path: Path) -> None:
     network = tc.nn.MLP([8, 8, 8, 8, 4])
-    session = network[0].weight._cell.session
+    session = network[0].weight._ref.session
     before = session.stats.waits
     tc.save(network.state_dict(), path)
     assert session.stats.waits - before <= 2

@@ -94,7 +94,7 @@ def test_a_wait_ends_at_its_limit_and_the_session_goes_on(stoppable: ServerProce
 def test_a_transfer_that_does_not_get_on_ends_at_the_limit(stoppable: ServerProcess, road: str) -> None:
     with tclient.connect(stoppable.address, read_timeout_s=_LIMIT_S) as session:
         if road == "gRPC":
-            session.data_endpoint = ""
+            session.transfers.endpoint.address = ""
         large = tclient.zeros(8 << 20)
         large.sum().item()
 
@@ -124,7 +124,7 @@ def test_a_transfer_that_gets_on_may_take_longer_than_the_limit(stoppable: Serve
         session.progress = dawdle
         large = np.arange(16 << 20, dtype=np.float32)
         began = time.monotonic()
-        session.data_endpoint = ""
+        session.transfers.endpoint.address = ""
         assert (tclient.from_numpy(large).numpy() == large).all()
         assert time.monotonic() - began > 0.3
         assert told

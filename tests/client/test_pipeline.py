@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tclient import _state
-from tclient._session import Session
+from tclient._session import current as _state
+from tclient._session.session import Session
+from tclient._transport.channel import TENSOR_SERVICE
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tests.support.serving import wait_until
 
@@ -29,7 +30,9 @@ def session_of() -> Session:
 def held(session: Session) -> int:
     """How many tensors the server holds for a session."""
     request = rpc.ListTensorsRequest(context=rpc.SessionContext(session=session.secret), page_size=1)
-    answer: rpc.ListTensorsResponse = session.connection.call("ListTensors", request, rpc.ListTensorsResponse)
+    answer: rpc.ListTensorsResponse = session.channel.call(
+        TENSOR_SERVICE + "ListTensors", request, rpc.ListTensorsResponse
+    )
     return answer.total_tensors
 
 
@@ -149,7 +152,7 @@ def test_dropped_tensors_of_a_client_that_slept_are_gone_too(tc: ModuleType) -> 
     session = session_of()
     x = tc.ones(3)
     tc.synchronize()
-    wait_until(lambda: session.dozing, 5.0, "the sender sleeps")
+    wait_until(lambda: session.queue.dozing, 5.0, "the sender sleeps")
     del x
     wait_until(lambda: held(session) == 0, 1.0, "it was let go")
     assert (tc.ones(2) + 1).tolist() == [2.0, 2.0]
@@ -181,8 +184,8 @@ def test_issuing_faster_than_the_server_runs_stays_bounded(tc: ModuleType) -> No
     y = x
     most = 0
     for _ in range(20_000):
-        y = y.add_(x) if len(session.pending) % 7 else y.mul_(1)
-        most = max(most, len(session.pending))
+        y = y.add_(x) if len(session.queue.pending) % 7 else y.mul_(1)
+        most = max(most, len(session.queue.pending))
         if most > 16_000:
             break
     assert most <= 17_000
@@ -265,7 +268,7 @@ def test_the_asyncio_door_raises_what_the_other_raises(tc: ModuleType) -> None:
 
 def test_ctrl_c_at_any_line_of_the_sending_loses_no_call(tc: ModuleType) -> None:
     session = session_of()
-    stream = session.stream
+    batches = session._batches
     x = tc.zeros(1)
     tc.synchronize()
     interrupted = 0
@@ -273,7 +276,7 @@ def test_ctrl_c_at_any_line_of_the_sending_loses_no_call(tc: ModuleType) -> None
         for _ in range(3):
             x.add_(1)
         try:
-            _interrupt_at(line, stream.flush)
+            _interrupt_at(line, batches.flush)
         except KeyboardInterrupt:
             interrupted += 1
         x.add_(1)

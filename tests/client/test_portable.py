@@ -63,12 +63,12 @@ ELSEWHERE = {
 FOREIGN_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "posix", "syslog"}
 # What is used where the name was looked for before: the file, and the name that is looked for there.
 GUARDED = {
-    ("_state.py", "register_at_fork"),
-    ("_data_lines.py", "MSG_WAITALL"),
-    ("_data_lines.py", "SO_RCVTIMEO"),
-    ("_data_lines.py", "SO_SNDTIMEO"),
-    ("_data_lines.py", "AF_UNIX"),
-    ("_data_lines.py", "recv_fds"),
+    ("current.py", "register_at_fork"),
+    ("connections.py", "MSG_WAITALL"),
+    ("connections.py", "SO_RCVTIMEO"),
+    ("connections.py", "SO_SNDTIMEO"),
+    ("connections.py", "AF_UNIX"),
+    ("connections.py", "recv_fds"),
 }
 
 _LINUX_ALONE = """
@@ -83,7 +83,7 @@ import numpy as np
 import tclient as torch
 
 with torch.connect(sys.argv[1], shared_memory=True) as session:
-    assert session.data_endpoint
+    assert session.transfers.endpoint.address
     x = torch.ones(3)
     for _ in range(500):
         x = x + 1
@@ -91,7 +91,7 @@ with torch.connect(sys.argv[1], shared_memory=True) as session:
     array = np.arange(1 << 19, dtype=np.float64)
     for _ in range(3):
         assert (torch.from_numpy(array).numpy() == array).all()
-    assert session.lines, "nothing went over the data endpoint"
+    assert session.transfers.endpoint.resting, "nothing went over the data endpoint"
     served = torch.models.create("portable", torch.nn.MLP([2, 2]))
     assert served(np.ones((1, 2), np.float32)).shape == (1, 2)
     served.delete()

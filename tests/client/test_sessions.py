@@ -70,10 +70,10 @@ def test_a_closed_session_says_so(server: ServerProcess) -> None:
 def test_leaving_a_block_brings_back_the_session_before(server: ServerProcess) -> None:
     with tclient.connect(server.address) as outer:
         with tclient.connect(server.address) as inner:
-            assert tclient._state.current() is inner
-        assert tclient._state.current() is outer
+            assert tclient._session.current.current() is inner
+        assert tclient._session.current.current() is outer
         with tclient.connect(server.address) as third, outer.use():
-            assert tclient._state.current() is outer
+            assert tclient._session.current.current() is outer
             assert not third.closed
         assert tclient.ones(1).tolist() == [1.0]
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import tclient
-from tclient import _state
-from tclient._connection import Connection
-from tclient._session import Session
+from tclient._session import current as _state
+from tclient._session.session import Session
+from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tests.support.serving import ServerProcess, serving, wait_until
 
@@ -39,15 +39,15 @@ def small() -> Iterator[ServerProcess]:
 @contextmanager
 def told(monkeypatch: pytest.MonkeyPatch, message_bytes: int) -> Iterator[None]:
     """Within it servers name another limit than theirs: so it is behind a proxy that takes less than the server."""
-    opened = Connection.open_session
+    opened = Channel.open_session
 
-    def open_session(self: Connection, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
+    def open_session(self: Channel, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
         response = opened(self, client, timeout_s)
         response.limits.max_message_bytes = message_bytes
         return response
 
     with monkeypatch.context() as patch:
-        patch.setattr(Connection, "open_session", open_session)
+        patch.setattr(Channel, "open_session", open_session)
         yield
 
 
@@ -61,7 +61,9 @@ def busy(t: ModuleType) -> None:
 def held(session: Session) -> int:
     """How many tensors the server holds for a session."""
     request = rpc.ListTensorsRequest(context=rpc.SessionContext(session=session.secret), page_size=1)
-    answer: rpc.ListTensorsResponse = session.connection.call("ListTensors", request, rpc.ListTensorsResponse)
+    answer: rpc.ListTensorsResponse = session.channel.call(
+        TENSOR_SERVICE + "ListTensors", request, rpc.ListTensorsResponse
+    )
     return answer.total_tensors
 
 
@@ -98,7 +100,7 @@ def test_a_call_that_no_message_can_carry_is_an_error_of_that_call(small: Server
         assert caught.value.filename == __file__
         assert caught.value.reason == "MESSAGE_TOO_LARGE"
         # However little a message has.
-        session.bound_messages(2500)
+        session.channel.bound_messages(2500)
         with pytest.raises(tclient.RequestRefused, match="2500"):
             tclient.tensor([x] * 500)
         assert x.add_(1).tolist() == [2.0] * 3
@@ -154,7 +156,7 @@ def test_behind_a_proxy_that_takes_less_than_the_server_only_the_calls_that_are_
         # From here on the limit is known, and the same array goes by itself.
         assert (tclient.tensor(np.arange(4000.0)) + 1).tolist() == [number + 1.0 for number in range(4000)]
         assert not session.dead
-        assert session.heavy == 0
+        assert session.queue.heavy == 0
 
 
 def test_a_large_call_that_was_under_way_when_it_was_refused_is_counted_no_more(
@@ -167,7 +169,7 @@ def test_a_large_call_that_was_under_way_when_it_was_refused_is_counted_no_more(
         del dropped
         with pytest.raises(tclient.RequestRefused, match="tensor: the call takes 32"):
             (tclient.tensor(np.arange(4000.0)) + 1).tolist()
-        assert session.heavy == 0
+        assert session.queue.heavy == 0
 
 
 def test_an_effect_of_a_call_that_a_proxy_refused_is_told(
@@ -191,9 +193,9 @@ def test_uploads_go_in_chunks_that_a_proxy_takes(small: ServerProcess, monkeypat
     elements = np.arange(300_000.0)
     with told(monkeypatch, 4 << 20), tclient.connect(small.address) as session:
         session.checksums = True
-        session.max_inline = 1 << 10
+        session.channel.max_inline = 1 << 10
         assert np.array_equal(tclient.tensor(elements).numpy(), elements)
-        assert session.max_message == SMALL_BYTES
+        assert session.channel.max_message == SMALL_BYTES
 
 
 def test_replies_that_fill_what_the_server_keeps_are_acknowledged_and_all_come(small: ServerProcess) -> None:
@@ -206,7 +208,7 @@ def test_replies_that_fill_what_the_server_keeps_are_acknowledged_and_all_come(s
         async def read_all() -> list[float]:
             return await asyncio.gather(*[read(number) for number in range(200)])
 
-        session.max_inline = 1 << 20
+        session.channel.max_inline = 1 << 20
         assert asyncio.run(read_all()) == [1500.0 * number for number in range(200)]
 
 
@@ -214,7 +216,7 @@ def test_a_first_message_that_has_no_room_for_the_names_of_its_operations_is_sev
     # A process that has used many operations names them all to a new session.
     with tclient.connect(small.address), tclient.no_grad():
         tclient.zeros(1).tolist()
-    from tclient._operations import TABLE, USED
+    from tclient._codec.operations import TABLE, USED
 
     for operation in [*TABLE.values()][:1500]:
         operation.intern()
@@ -348,7 +350,7 @@ class Drawn:
                 busy(tclient)
             self.rng.choice(every)()
             assert tclient.ones(2).tolist() == [1.0, 1.0]
-        assert self.session.heavy == 0
+        assert self.session.queue.heavy == 0
 
 
 def run_drawn(seed: int, steps: int) -> None:

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tclient import _foreign, _wire
+from tclient._codec import foreign as _foreign
+from tclient._codec import wire as _wire
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 

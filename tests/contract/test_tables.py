@@ -17,8 +17,8 @@ from torch import nn
 
 from tclient import _layers
 from tclient import nn as client_nn
-from tclient._dtypes import ALIASES, BY_CODE, finfo
-from tclient._dtypes import DTYPES as CLIENT_DTYPES
+from tclient._codec.dtypes import ALIASES, BY_CODE, finfo
+from tclient._codec.dtypes import DTYPES as CLIENT_DTYPES
 from tclient.nn.neuron import activation_of
 from tensorcompute.oip import inference_pb2 as oip
 from tensorcompute.tables.activations import ACTIVATIONS, Activation

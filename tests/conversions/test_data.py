@@ -201,7 +201,7 @@ def test_whatever_is_given_to_a_call_only_the_call_fails(tc: ModuleType, make: C
 
 
 def test_an_array_that_cannot_be_written_is_warned_of_once(tc: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tclient import _data
+    from tclient._codec import data as _data
 
     monkeypatch.setattr(_data, "_has_warned", False)
     array = np.ones(2)

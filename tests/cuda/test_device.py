@@ -17,7 +17,7 @@ import torch
 from tests.support.serving import ServerProcess, server_environment
 
 if not torch.cuda.is_available():
-    pytest.skip("needs a CUDA device: README.md#on-a-gpu", allow_module_level=True)
+    pytest.skip("needs a CUDA device: docs/gpu.md", allow_module_level=True)
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ from tests.cuda.test_operations import compare, on_cuda, read, remote
 from tests.engine.test_device_guards import REFUSED, TAKEN, resolved
 
 if not torch.cuda.is_available():
-    pytest.skip("needs a CUDA device: README.md#on-a-gpu", allow_module_level=True)
+    pytest.skip("needs a CUDA device: docs/gpu.md", allow_module_level=True)
 
 # index_reduce says that it is in beta.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -16,7 +16,7 @@ from tclient._issue import dispatch, operation_named
 from tests.operations.calls import Invocation, from_torch, operators
 
 if not torch.cuda.is_available():
-    pytest.skip("needs a CUDA device: README.md#on-a-gpu", allow_module_level=True)
+    pytest.skip("needs a CUDA device: docs/gpu.md", allow_module_level=True)
 
 # What random numbers decide, what memory happened to hold, and where a call does something else on the host.
 _NOT_COMPARED = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "seed"}

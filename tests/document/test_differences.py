@@ -1,4 +1,4 @@
-"""The differences from local torch that the README lists are these, and no more than it says."""
+"""The differences from local torch that docs/torch.md lists are these, and no more than it says."""
 
 from __future__ import annotations
 

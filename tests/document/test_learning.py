@@ -163,7 +163,7 @@ def test_an_epoch_waits_for_its_order_and_its_figures_and_for_no_step(
     tc.manual_seed(0)
     digits = tc.utils.data.TensorDataset(tc.rand(640, 64), tc.randint(10, (640,)))
     network = tc.nn.Sequential(tc.nn.Linear(64, 8), tc.nn.ReLU(), tc.nn.Linear(8, 10))
-    session = tc.ones(1)._cell.session
+    session = tc.ones(1)._ref.session
     before = session.stats.waits
     history = learn_digits.train(network, digits, digits)
     waits = session.stats.waits - before
@@ -180,7 +180,7 @@ def test_fitting_the_triangles_waits_once(tc: ModuleType) -> None:
 
     points, is_triangle = shapes()
     model = tc.nn.MLP([2, 1])
-    session = points._cell.session
+    session = points._ref.session
     before = session.stats.waits
     losses = learn_triangles_squares.fit(model, points, is_triangle)
     assert losses.shape == (learn_triangles_squares.STEPS,)

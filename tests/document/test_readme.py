@@ -1,4 +1,4 @@
-"""The README is true: its programs run and print what it says, its tables are complete, its links lead somewhere."""
+"""README and docs are true: their programs run and print what they say, tables are complete, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
-from tests.support.serving import ROOT, server_environment
+from tests.support.serving import ROOT, server_environment, serving
 from tserver.config import Config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,26 +45,37 @@ print(value if "-r" in sys.argv else json.dumps(value))
 """
 
 
-def block(language: str, beginning: str) -> str:
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of a language, in reading order."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENTS[document], re.S)
+
+
+def block(document: str, language: str, beginning: str) -> str:
     """The fenced block of a language that begins so."""
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if text.startswith(beginning)]
+    found = [text for text in blocks(document, language) if text.startswith(beginning)]
     assert len(found) == 1, f"{len(found)} {language} blocks begin with {beginning!r}"
-    return str(found[0])
+    return found[0]
 
 
-def section(title: str) -> str:
+def section(document: str, title: str) -> str:
     """The text under a heading."""
-    return README.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return DOCUMENTS[document].split(f"# {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
-def output_of(command: list[str], text: str = "", **environment: str) -> str:
-    """Run a command from the top of the project and return what it printed."""
+def output_of(command: list[str], text: str = "", *, folder: Path = ROOT, **environment: str) -> str:
+    """Run a command, from the top of the project if no folder is given, and return what it printed."""
     done = subprocess.run(
         command,
         input=text,
         text=True,
         capture_output=True,
-        cwd=ROOT,
+        cwd=folder,
         timeout=60,
         env=server_environment(**environment),
         check=False,
@@ -72,22 +84,52 @@ def output_of(command: list[str], text: str = "", **environment: str) -> str:
     return done.stdout
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
 def test_the_ten_lines_of_python_are_ten_and_run(server: Any) -> None:
-    program = block("python", "import tclient as torch")
+    program = block("README.md", "python", "import tclient as torch")
     assert len([line for line in program.splitlines() if line]) == 10
     printed = output_of([sys.executable, "-"], program.replace(ADDRESS, server.address))
     assert printed.startswith("tensor([[ 10., 100.,")
     assert printed.endswith("(4, 2)\n")
 
 
+@pytest.fixture
+def fresh() -> Iterator[tuple[str, str]]:
+    """A server of its own, for it makes models by name: the address, and that for the Open Inference Protocol."""
+    with serving("--oip-listen", "127.0.0.1:0") as server:
+        said = next(line for line in server.stdout if line.startswith("oip listening on "))
+        yield server.address, said.rpartition(" ")[2]
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
+def test_the_programs_of_a_document_run_one_after_the_other_from_a_clean_interpreter(
+    document: str, fresh: tuple[str, str], tmp_path: Path
+) -> None:
+    address, oip = fresh
+    program = "\n".join(blocks(document, "python")).replace(ADDRESS, address).replace("127.0.0.1:8001", oip)
+    if "infer(" in program:
+        # The model that it speaks of is the one that the page on networks makes.
+        make = "import tclient as torch\nfrom tclient import nn\n"
+        make += 'torch.models.create("digits", nn.MLP([64, 10]))\n'
+        output_of([sys.executable, "-"], make, TCLIENT_ADDRESS=address)
+    printed = output_of([sys.executable, "-"], program, folder=tmp_path, TCLIENT_ADDRESS=address)
+    for said in re.findall(r"print\(.*\)  # ((?:[\d(\[]|torch\.).*)", program):
+        assert said.partition(":")[0] in printed
+
+
 def test_the_networks_run(server: Any) -> None:
-    program = block("python", "from tclient import nn")
+    program = block("docs/networks.md", "python", "from tclient import nn")
     printed = output_of([sys.executable, "-"], program, TCLIENT_ADDRESS=server.address)
     assert printed.strip() in program
 
 
 def test_the_training_loop_learns_and_its_network_is_saved(server: Any, tmp_path: Path) -> None:
-    program = block("python", "from tclient.utils.data").replace("net.safetensors", str(tmp_path / "net.safetensors"))
+    program = block("docs/networks.md", "python", "from tclient.utils.data").replace(
+        "net.safetensors", str(tmp_path / "net.safetensors")
+    )
     printed = output_of([sys.executable, "-"], program, TCLIENT_ADDRESS=server.address)
     losses = [float(line.split()[1]) for line in printed.splitlines()]
     assert len(losses) == 10
@@ -100,7 +142,7 @@ def test_the_shell_example_prints_what_it_should(server: Any, tmp_path: Path) ->
         if shutil.which(name) is None:
             (tmp_path / name).write_text(source)
             (tmp_path / name).chmod(0o755)
-    program = "set -euo pipefail\n" + block("sh", "call()").replace(ADDRESS, server.address)
+    program = "set -euo pipefail\n" + block("README.md", "sh", "call()").replace(ADDRESS, server.address)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     assert output_of(["bash"], program, PATH=path) == SUM
 
@@ -110,12 +152,12 @@ def test_the_node_example_prints_what_it_should(server: Any) -> None:
     node = shutil.which("node")
     if node is None or not (modules / "@grpc").is_dir():
         pytest.skip("node or its packages are missing: make node-deps")
-    program = block("js", "const grpc").replace(ADDRESS, server.address)
+    program = block("README.md", "js", "const grpc").replace(ADDRESS, server.address)
     assert output_of([node, "-"], program, NODE_PATH=str(modules)) == SUM
 
 
 def test_what_both_print_stands_below() -> None:
-    assert SUM in section("The same from other languages")
+    assert SUM in section("README.md", "The same from other languages")
 
 
 def test_the_table_names_every_rpc() -> None:
@@ -124,19 +166,19 @@ def test_the_table_names_every_rpc() -> None:
         model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
     ]
     rpcs = {method.name for service in services for method in service.methods}
-    rows = re.findall(r"^\| (`.*?`) \|", section("The contract"), re.M)
+    rows = re.findall(r"^\| (`.*?`) \|", section("docs/contract.md", "The contract"), re.M)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == rpcs
 
 
 def test_the_table_of_factories_is_complete() -> None:
-    row = next(line for line in README.splitlines() if line.startswith("| `CreateTensor`"))
+    row = next(line for line in DOCUMENTS["docs/contract.md"].splitlines() if line.startswith("| `CreateTensor`"))
     source = tensor_service_pb2.CreateTensorRequest.DESCRIPTOR.oneofs_by_name["source"]
     for field in source.fields:
         assert re.search(rf"\b{field.name}\b", row), field.name
 
 
 def test_the_table_names_every_option_and_its_default() -> None:
-    rows = dict(re.findall(r"^\| (`--.*?`) \|(.*?)\|", section("Configuration"), re.M))
+    rows = dict(re.findall(r"^\| (`--.*?`) \|(.*?)\|", section("docs/configuration.md", "Configuration"), re.M))
     documented = {name: default for names, default in rows.items() for name in re.findall(r"--([\w-]+)", names)}
     defaults = Config()
     assert set(documented) == {field.name.replace("_", "-") for field in fields(Config)}
@@ -150,16 +192,44 @@ def test_the_table_names_every_option_and_its_default() -> None:
             assert text.strip("`") == (f"{value:g}" if isinstance(value, int | float) else value), name
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_make_target_that_is_named_exists(document: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"\bmake ([a-z-]+)", " ".join(re.findall(r"`+[^`]*`+", README)))) <= targets
+    code = " ".join(re.findall(r"`+[^`]*`+", DOCUMENTS[document]))
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!https?:)([\w./-]+)\)", README))))
-def test_a_link_leads_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
+def anchors(document: str) -> set[str]:
+    """What headings of a document are called in links."""
+    titles = re.findall(r"^#+ (.*)$", DOCUMENTS[document], re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_link_leads_somewhere(document: str) -> None:
+    folder = (ROOT / document).parent
+    for path, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", DOCUMENTS[document]):
+        target = (folder / path).resolve() if path else ROOT / document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.relative_to(ROOT).as_posix()), f"{path}#{anchor}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README))
+    assert linked == {name for name in DOCUMENTS if name.startswith("docs/")}
 
 
 def test_the_table_of_examples_is_complete() -> None:
-    listed = set(re.findall(r"^\| `(\w+\.py)` \|", README, re.M))
+    listed = set(re.findall(r"^\| `(\w+\.py)` \|", DOCUMENTS["docs/examples.md"], re.M))
     assert listed == {path.name for path in (ROOT / "client" / "examples").glob("[!_]*.py")}
+
+
+def test_the_version_stands_in_one_place() -> None:
+    import tclient
+    import tensorcompute
+    import tserver
+
+    assert tclient.__version__ == tserver.__version__ == tensorcompute.__version__
+    places = [*ROOT.glob("*/**/*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
+    naming = [path for path in places if f'"{tensorcompute.__version__}"' in path.read_text(encoding="utf-8")]
+    assert naming == [ROOT / "proto" / "tensorcompute" / "__init__.py"]

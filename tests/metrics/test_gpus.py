@@ -55,7 +55,7 @@ def test_no_gpu_is_no_metric(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: README.md#on-a-gpu")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: docs/gpu.md")
 def test_a_real_gpu_tells_its_memory_and_utilisation() -> None:
     torch.ones(1, device="cuda")
     status = gpu_status()[0]

@@ -37,7 +37,7 @@ def test_sizes_are_powers_of_two_and_the_largest_batch(
     assert captured_sizes(max_batch_size, flops_per_row) == sizes
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: README.md#on-a-gpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: docs/gpu.md")
 
 
 @pytest.mark.cuda

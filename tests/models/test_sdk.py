@@ -63,7 +63,7 @@ def test_a_forward_pass_is_one_call_and_a_tensor_waits_for_nothing(tc: ModuleTyp
     served = tc.models.create(name, tc.nn.MLP([6, 50, 40, 30, 3]))
     inputs = tc.from_numpy(ROWS)
     tc.synchronize()
-    stats = tc._state.current().stats
+    stats = tc._session.current.current().stats
     waits, calls = stats.waits, stats.calls
     outputs = [served(inputs) for _ in range(5)]
     assert stats.waits == waits
@@ -195,7 +195,7 @@ def test_a_request_that_a_proxy_refuses_as_too_large_goes_as_a_tensor_and_the_ot
 
         def ask(number: int) -> None:
             # As the client is told where nothing but a proxy takes so little.
-            session.bound_messages(1 << 20)
+            session.channel.bound_messages(1 << 20)
             rows = np.ones((number * 20 + 1, 6), np.float32)
             assert np.array_equal(served(rows), np.full((len(rows), 3), 6, np.float32))
 

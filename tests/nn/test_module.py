@@ -192,7 +192,7 @@ def test_a_state_is_loaded_from_tensors_arrays_and_torch(tc: Any, kind: str) -> 
 def test_loading_a_state_waits_once_whatever_its_size(tc: Any) -> None:
     model = tc.nn.MLP([4, 5, 6, 7, 8])
     arrays = state(model)
-    session = tc._state.current()
+    session = tc._session.current.current()
     before = session.stats.waits
     model.load_state_dict(arrays)
     assert session.stats.waits - before <= 1

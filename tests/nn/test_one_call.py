@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def calls(tc: Any) -> Callable[[Callable[[], Any]], int]:
     """Counts the calls that a function issues."""
-    session = tc._state.current()
+    session = tc._session.current.current()
 
     def count(function: Callable[[], Any]) -> int:
         session.synchronize()
@@ -53,7 +53,7 @@ def test_a_forward_is_one_call(tc: Any, calls: Count, make: Callable[[Any], Any]
 
 def test_a_forward_and_its_read_wait_once(tc: Any) -> None:
     model, x = tc.nn.MLP([4, 8, 8, 2]), tc.randn(5, 4)
-    session = tc._state.current()
+    session = tc._session.current.current()
     session.synchronize()
     before = session.stats.waits
     model(x).sum().item()
@@ -61,7 +61,7 @@ def test_a_forward_and_its_read_wait_once(tc: Any) -> None:
 
 
 def test_making_a_model_does_not_wait(tc: Any) -> None:
-    session = tc._state.current()
+    session = tc._session.current.current()
     before = session.stats.waits
     tc.nn.Sequential(tc.nn.Conv2d(1, 4, 3), tc.nn.BatchNorm2d(4), tc.nn.Flatten(), tc.nn.MLP([4, 8, 2]))
     assert session.stats.waits == before

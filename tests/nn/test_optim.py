@@ -92,7 +92,7 @@ def test_a_step_is_one_call_and_so_is_zero_grad(tc: Any) -> None:
     network = tc.nn.MLP([4, 8, 8, 8, 1])
     optimizer = tc.optim.Adam(network.parameters(), lr=0.1)
     network(tc.tensor(DATA)).sum().backward()
-    session = tc._state.current()
+    session = tc._session.current.current()
     session.synchronize()
     before = session.stats.calls, session.stats.waits
     optimizer.step()

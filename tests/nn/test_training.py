@@ -93,7 +93,7 @@ def test_a_step_of_training_does_not_wait(tc: Any) -> None:
     criterion = tc.nn.CrossEntropyLoss()
     optimizer = tc.optim.Adam(network.parameters())
     x, wanted = tc.tensor(POINTS), tc.tensor(INSIDE)
-    session = tc._state.current()
+    session = tc._session.current.current()
     session.synchronize()
     before = session.stats.waits, session.stats.calls
     for _ in range(5):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tclient._overloads import resolve, written
+from tclient._codec.overloads import resolve, written
 from tests.operations.calls import Invocation, from_torch, from_us, is_tensor, operators, table, targets, tensors
 from tests.operations.samples import SAMPLES
 

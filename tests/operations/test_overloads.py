@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tclient._overloads import resolve, written
+from tclient._codec.overloads import resolve, written
 from tests.operations.calls import is_tensor, table, targets
 
 _X = torch.tensor([[1.5, -2.0, 3.0], [0.25, 5.0, -6.0]])
@@ -209,7 +209,7 @@ def test_the_overloads_are_told_without_torch_and_numpy() -> None:
     code = (
         "import importlib.util, sys\n"
         "spec = importlib.util.find_spec('tclient')\n"
-        "path = spec.submodule_search_locations[0] + '/_overloads.py'\n"
+        "path = spec.submodule_search_locations[0] + '/_codec/overloads.py'\n"
         "spec = importlib.util.spec_from_file_location('overloads', path)\n"
         "spec.loader.exec_module(importlib.util.module_from_spec(spec))\n"
         "print([name for name in ('torch', 'numpy', 'grpc') if name in sys.modules])\n"

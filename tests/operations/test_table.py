@@ -37,7 +37,7 @@ def test_the_table_is_small_enough_to_be_read_at_import() -> None:
 
 def _check_entry(entry: Entry) -> None:
     assert set(entry) <= _KEYS
-    assert entry["kind"] in {"function", "method", "property", "setter", "own"}
+    assert entry["kind"] in {"function", "method", "property", "setter", "builtin"}
     if entry["returns"] != "by_signature":
         assert _is_returns(entry["returns"])
         assert "overloads" not in entry
@@ -45,7 +45,7 @@ def _check_entry(entry: Entry) -> None:
         assert _is_returns(overload["returns"])
         assert all(len(param) == 4 for param in overload["params"])
     named = {*entry.get("writes", []), *entry.get("writes_if", {}).get("writes", [])} - {"self"}
-    assert entry["kind"] == "own" or named <= set(entry.get("positions", {}))
+    assert entry["kind"] == "builtin" or named <= set(entry.get("positions", {}))
 
 
 def test_every_entry_is_well_formed() -> None:

@@ -145,7 +145,7 @@ def test_an_error_of_a_call_survives_a_cut(proxy: Proxy) -> None:
 def test_bulk_data_survives_a_cut(proxy: Proxy, direction: Direction) -> None:
     numbers = np.arange(3 << 20, dtype=np.float32)
     with tclient.connect(proxy.address) as session:
-        session.data_endpoint = ""  # through the proxy, as all the rest
+        session.transfers.endpoint.address = ""  # through the proxy, as all the rest
         proxy.cut_after(1 << 20, direction)
         x = tclient.from_numpy(numbers)
         x.add_(1)

@@ -82,7 +82,7 @@ def test_a_lease_that_runs_out_while_the_connection_is_cut_loses_the_session(mor
 
 def test_a_server_that_is_gone_for_good_loses_the_session_when_the_lease_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     # What the client gives a server beyond the lease, to come back and say that the session is lost.
-    monkeypatch.setattr("tclient._stream._RESTART_S", 1.0)
+    monkeypatch.setattr("tclient._session.batches.RESTART_S", 1.0)
     with serving("--lease-s", str(LEASE_S)) as server, tclient.connect(server.address):
         x = tclient.ones(3)
         x.tolist()

@@ -129,7 +129,7 @@ def test_a_session_beyond_the_bound_is_refused_and_the_others_go_on() -> None:
 
 DROPS: dict[str, Callable[[Any], Any]] = {
     "a client that just worked": lambda session: None,
-    "a client that dozes": lambda session: wait_until(lambda: session.dozing, 10.0, "the client to doze"),
+    "a client that dozes": lambda session: wait_until(lambda: session.queue.dozing, 10.0, "the client to doze"),
 }
 
 
@@ -200,7 +200,7 @@ def test_each_thread_means_its_own_session(server: HasAddress) -> None:
                 fast = tclient.compile(lambda x: x * 2 + 1)
                 inside.wait()
                 assert (fast(x) + fast(x)).tolist() == [2, 6, 10]
-            return x._cell.session is session
+            return x._ref.session is session
 
         with ThreadPoolExecutor(2) as pool:
             assert all(pool.map(work, (a, b)))
@@ -213,7 +213,7 @@ def test_each_thread_means_its_own_session(server: HasAddress) -> None:
 
 def test_a_session_opened_within_another_is_meant_until_it_ends(server: HasAddress) -> None:
     def meant() -> object:
-        return tclient.ones(1)._cell.session
+        return tclient.ones(1)._ref.session
 
     with tclient.connect(server.address) as a, tclient.connect(server.address) as b, a.use():
         assert meant() is a
@@ -230,7 +230,7 @@ def test_each_task_means_its_own_session(server: HasAddress) -> None:
         with session.use():
             next_turn.set()
             await turn.wait()
-            return tclient.ones(1)._cell.session is session
+            return tclient.ones(1)._ref.session is session
 
     async def both(a: tclient.Session, b: tclient.Session) -> list[bool]:
         one, two = asyncio.Event(), asyncio.Event()

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 import tclient
-from tclient._session import Session
+from tclient._session.session import Session
 from tests.support.proxy import MBIT, Direction, Link, Proxy
 from tests.support.serving import HasAddress, serving, wait_until
 
@@ -70,10 +70,10 @@ class Network:
 
     def connect(self) -> Session:
         """A session over the link; it is not made the current one."""
-        session = Session(self.main.address, tls=self.tls)
-        session.data_endpoint = self.data.address
+        session = Session.open(self.main.address, tls=self.tls)
+        session.transfers.endpoint.address = self.data.address
         # Small arrays are bulk here, too.
-        session.max_inline = 32 << 10
+        session.channel.max_inline = 32 << 10
         return session
 
     @contextlib.contextmanager
@@ -130,11 +130,11 @@ def move_within(session: Session, size_bytes: int) -> None:
 
 
 def move_bulk_over_grpc(session: Session, size_bytes: int = 1 << 21) -> None:
-    named, session.data_endpoint = session.data_endpoint, ""
+    named, session.transfers.endpoint.address = session.transfers.endpoint.address, ""
     try:
         move_bulk(session, size_bytes)
     finally:
-        session.data_endpoint = named
+        session.transfers.endpoint.address = named
 
 
 def run_forward(session: Session) -> None:
@@ -177,8 +177,8 @@ def test_a_road_works_at_400_ms(far: tuple[Network, Session], road: Callable[[Se
         road(session)
     assert time.monotonic() - began < 12.0
     if road is move_bulk:
-        assert session.lines, "by the data endpoint"
-        assert session.data_endpoint == network.data.address
+        assert session.transfers.endpoint.resting, "by the data endpoint"
+        assert session.transfers.endpoint.address == network.data.address
 
 
 def test_a_session_is_resumed_within_seconds_at_400_ms(far: tuple[Network, Session]) -> None:
@@ -219,7 +219,7 @@ def test_what_a_slow_link_carries_is_not_given_up(served: Served) -> None:
     """128 KiB take a second; others speak on the same connection meanwhile."""
     with served.across(LINKS["1 Mbit/s"]) as (_, session):
         move_bulk(session, 64 << 10)
-        assert session.lines, "by the data endpoint"
+        assert session.transfers.endpoint.resting, "by the data endpoint"
         move_bulk_over_grpc(session, 64 << 10)
         with ThreadPoolExecutor(1) as other:
             moving = other.submit(move_within, session, 128 << 10)
@@ -274,7 +274,7 @@ def test_every_road_works_every_time(served: Served, link: Link) -> None:
                     for count in range(1, 4):
                         assert x.add_(1).tolist() == [count] * 3
                 if not link.cut_fraction:
-                    assert session.data_endpoint == network.data.address, "by the data endpoint"
+                    assert session.transfers.endpoint.address == network.data.address, "by the data endpoint"
 
         with ThreadPoolExecutor(2 if slow else 25 if link.round_trip_s > 1 else 10) as threads:
             list(threads.map(run, range(5 if slow else 50)))
@@ -294,7 +294,7 @@ def test_8_mib_come_and_go_at_1_mbit(served: Served, round_trip_s: float) -> Non
         def move(road: Callable[[Session, int], None]) -> None:
             with contextlib.closing(network.connect()) as session, session.use():
                 road(session, 8 << 20)
-                assert bool(session.lines) == (road is move_bulk)
+                assert bool(session.transfers.endpoint.resting) == (road is move_bulk)
 
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(move, [move_bulk, move_bulk_over_grpc]))

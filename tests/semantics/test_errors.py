@@ -379,11 +379,11 @@ def test_a_method_that_is_not_there_names_the_nearest_or_the_reason(tc: Any, nam
 
 
 def test_an_operation_that_only_the_client_knows_is_refused_by_the_server_by_name(tc: Any) -> None:
-    from tclient._issue import own
+    from tclient._issue import call_builtin
 
     x = tc.ones(2)
     with pytest.raises(AttributeError, match="does not have the operation `addd`"):
-        own("addd", x, x)
+        call_builtin("addd", x, x)
     assert x.tolist() == [1, 1]
 
 

@@ -15,8 +15,8 @@ from operations import generate, pyi
 
 import tclient
 import tclient.nn.functional
+from tclient._codec.operations import TABLE
 from tclient._help import Declaration, page
-from tclient._operations import TABLE
 
 _MODULES = {
     "": tclient,

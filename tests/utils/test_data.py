@@ -203,7 +203,7 @@ def test_misuse_is_refused_in_the_words_of_torch(tc: Any, misuse: Make) -> None:
 @pytest.mark.parametrize("make", [rows, lambda m: split(m, 6, 4)[0]], ids=["rows", "split"])
 def test_a_shuffled_pass_waits_for_its_order_only(tc: Any, make: Make) -> None:
     loader = tc.utils.data.DataLoader(make(tc), batch_size=2, shuffle=True)
-    session = tc.ones(1)._cell.session
+    session = tc.ones(1)._ref.session
     before = session.stats.waits
     total = sum((x.sum() + y.sum() for x, y in loader), start=tc.zeros(()))
     assert session.stats.waits - before == 2  # the seed, and the order
@@ -215,7 +215,7 @@ def test_a_batch_of_rows_is_one_call_for_each_tensor(tc: Any) -> None:
     batches = iter(loader)
     next(batches)
     tc.synchronize()
-    session = tc.ones(1)._cell.session
+    session = tc.ones(1)._ref.session
     before = session.stats.calls
     next(batches)
     tc.synchronize()

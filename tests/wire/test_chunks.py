@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tclient import _bulk
+from tclient._transfer import chunks as _chunks
 from tensorcompute.v1 import tensor_service_pb2 as pb
 from tensorcompute.wire.chunks import chunk_message, chunk_of
 
@@ -15,7 +15,7 @@ SIZES = [pytest.param(size, id=f"{size} bytes") for size in (1, 127, 128, 16_383
 def test_the_chunks_of_an_upload_are_messages_of_the_contract(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
     opening = pb.UploadRequest(header=pb.UploadHeader(id=5)).SerializeToString()
-    first, *messages = _bulk._chunks(opening, memoryview(data), size)
+    first, *messages = _chunks._chunks(opening, memoryview(data), size)
     assert pb.UploadRequest.FromString(first).header.id == 5
     assert b"".join(pb.UploadRequest.FromString(message).chunk for message in messages) == data
 

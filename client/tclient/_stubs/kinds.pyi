@@ -5,9 +5,9 @@ from types import EllipsisType
 from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
-from tclient._device import device
-from tclient._dtypes import dtype, layout, memory_format
-from tclient._size import Size
+from tclient._codec.device import device
+from tclient._codec.dtypes import dtype, layout, memory_format
+from tclient._codec.size import Size
 from tclient._tensor import Tensor
 
 _bool: TypeAlias = bool

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from tclient._stubs import returns
 from tclient._stubs.kinds import Gradient, Index, Number, Plain, _bool, _complex, _device, _dtype, _float, _int, _layout, _memory_format, _Size, _str
-from tclient._handle import RemoteObject
+from tclient._session.handles import RemoteObject
 from tclient._issue import TensorBase
 from tclient._namespace import Generator
 from tclient._tensor import Tensor

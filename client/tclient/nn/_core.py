@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from tclient._handle import RemoteObject
-from tclient._issue import own
+from tclient._issue import call_builtin
+from tclient._session.handles import RemoteObject
 from tclient._tensor import Tensor
 
-__all__ = ["RemoteObject", "Tensor", "adopt", "make_network", "own", "run_network", "same_session"]
+__all__ = ["RemoteObject", "Tensor", "adopt", "call_builtin", "make_network", "run_network", "same_session"]
 
 T = TypeVar("T", bound=Tensor)
 
@@ -21,16 +21,16 @@ def adopt(kind: type[T], tensor: Tensor) -> T:
 
 def make_network(layers: list[dict[str, Any]]) -> RemoteObject:
     """A network of these layers, kept by the server as long as the object lives. Does not wait."""
-    made: RemoteObject = own("tc.network", layers)
+    made: RemoteObject = call_builtin("tc.network", layers)
     return made
 
 
 def run_network(network: RemoteObject, input: Tensor) -> Tensor:
     """The output of a network. Does not wait."""
-    output: Tensor = own("tc.forward", network, input)
+    output: Tensor = call_builtin("tc.forward", network, input)
     return output
 
 
 def same_session(network: RemoteObject, tensor: Tensor) -> bool:
     """Whether both are held by the same session."""
-    return network._cell.session is tensor._cell.session
+    return network._ref.session is tensor._ref.session

@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, cast
 
 import tclient
-from tclient.nn._core import Tensor, own
+from tclient.nn._core import Tensor, call_builtin
 
 P = ParamSpec("P")
 
@@ -112,7 +112,7 @@ def trunc_normal_(
             stacklevel=3,
         )
     # One call: torch draws until all numbers fit, and each try from here would be a round trip.
-    own("tc.trunc_normal_", tensor, mean, std, a, b, **_generator(generator))
+    call_builtin("tc.trunc_normal_", tensor, mean, std, a, b, **_generator(generator))
     return tensor
 
 

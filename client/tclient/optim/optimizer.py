@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import tclient
-from tclient.nn._core import Tensor, own
+from tclient.nn._core import Tensor, call_builtin
 
 Params = Iterable[Any]
 _PARAMS = frozenset({"params", "param_names"})
@@ -42,9 +42,9 @@ class Optimizer:
         if not isinstance(entries[0], dict):
             entries = [{"params": entries}]
         groups = [_group(entry) for entry in entries]
-        self._remote = own("tc.optimizer", self.kind, groups, defaults)
+        self._remote = call_builtin("tc.optimizer", self.kind, groups, defaults)
         # This waits: wrong options are refused here, as in torch, and not at the first step.
-        self._known: list[dict[str, Any]] = own("tc.optimizer_describe", self._remote)
+        self._known: list[dict[str, Any]] = call_builtin("tc.optimizer_describe", self._remote)
         self.param_groups = [{**_split(group), **options} for group, options in zip(groups, self._known, strict=True)]
         self._stepped = False
 
@@ -54,21 +54,21 @@ class Optimizer:
         if closure is not None:
             with tclient.enable_grad():
                 loss = closure()
-        own("tc.optimizer_step", self._remote, self._changes())
+        call_builtin("tc.optimizer_step", self._remote, self._changes())
         self._stepped = True
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Lets go of the gradients of all parameters, or fills them with zeros; one call."""
-        own("tc.optimizer_zero_grad", self._remote, set_to_none)
+        call_builtin("tc.optimizer_zero_grad", self._remote, set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with options of their own."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         group = _group(param_group)
-        own("tc.optimizer_add_group", self._remote, group)
-        self._known = own("tc.optimizer_describe", self._remote)
+        call_builtin("tc.optimizer_add_group", self._remote, group)
+        self._known = call_builtin("tc.optimizer_describe", self._remote)
         self.param_groups.append({**_split(group), **self._known[-1]})
 
     def _changes(self) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ class Optimizer:
         return {parameters[index]: entries for index, entries in self._state().items()}
 
     def _state(self) -> dict[int, dict[str, Any]]:
-        names, values = own("tc.optimizer_state", self._remote)
+        names, values = call_builtin("tc.optimizer_state", self._remote)
         state: dict[int, dict[str, Any]] = {}
         for (index, name), value in zip(names, values, strict=True):
             state.setdefault(index, {})[name] = value
@@ -134,8 +134,8 @@ class Optimizer:
             for group, options in zip(groups, self._known, strict=True)
         ]
         wanted = [{**options, "params": list(new["params"])} for options, new in zip(known, groups, strict=True)]
-        own("tc.optimizer_load_state", self._remote, names, values, wanted)
-        self._known = own("tc.optimizer_describe", self._remote)
+        call_builtin("tc.optimizer_load_state", self._remote, names, values, wanted)
+        self._known = call_builtin("tc.optimizer_describe", self._remote)
         for group, new, options in zip(self.param_groups, groups, self._known, strict=True):
             group.update({name: value for name, value in new.items() if name not in _PARAMS})
             group.update(options)

@@ -120,7 +120,7 @@ class Operations:
         for entry in table["operations"]:
             name = entry["name"]
             effects[name] = bool(entry.get("writes") or entry.get("state") or entry["returns"] in ("self", "none"))
-            function = None if entry["kind"] == "own" else _resolve(name)
+            function = None if entry["kind"] == "builtin" else _resolve(name)
             if function is None:
                 self._absent.add(name)
                 continue

@@ -1,0 +1,210 @@
+"""The calls of a session that wait to be sent, and what belongs to putting one there.
+
+A call, the end of results that were dropped by then, and what the call outdates of what is known of tensors: that is
+one operation, `put`. The hot path of the client: nothing is looked up twice, and only calls that write take a lock.
+Knows encoded calls; does not know how they travel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+from tclient._codec import wire
+from tclient._exceptions import TensorError
+from tclient._session.calls import Call
+from tclient._session.oversize import fit
+from tclient._transfer.transfers import Transfers
+from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES
+from tclient._transport.limits import late
+
+# Results let go with one call; the rest go with the next ones.
+_MAX_DROPS = 4096
+# So many go without a look at the size of messages.
+_FEW_DROPS = 16
+# Of a result that is let go, the most that it takes in a message.
+DROP_BYTES = 128
+# Calls that may wait to be sent before the issuing thread has to wait too.
+_PENDING_LIMIT = 16_384
+# Bytes of large calls (arrays by value) that may wait to be answered.
+_HEAVY_LIMIT = 32 << 20
+
+
+class Writes(IntEnum):
+    """What a call may change of tensors that were there before it."""
+
+    NOTHING = 0
+    ELEMENTS = 1
+    """Elements, and with them requires_grad."""
+    METADATA = 2
+    """Shapes and dtypes, too."""
+
+
+class Sending(Protocol):
+    """Who takes calls from here."""
+
+    def wake(self) -> None:
+        """A call waits."""
+
+    def wake_up(self) -> None:
+        """A result was dropped while the sender sleeps for long."""
+
+    def hand_over(self) -> None:
+        """Many calls wait: send them now, if they may go."""
+
+
+class CallQueue:
+    """The calls that wait to be sent, in order; results that were dropped; and how current what is known is."""
+
+    def __init__(self, transfers: Transfers, wait: Callable[[Call], object]) -> None:
+        """`wait` waits for a call, and raises what went wrong."""
+        self._transfers = transfers
+        self._channel = transfers.channel
+        self.address = transfers.channel.address
+        self._wait = wait
+        self._sending: Sending
+        self.pending: list[Call] = []
+        # The fields that let results go.
+        self.drops: deque[bytes] = deque()
+        # Ids start here, so that all of them have at least three bytes as varints.
+        self.next_id = itertools.count(wire.FIRST_ID).__next__
+        # True when the next call must do more than append: wake the sender, wait for itself, or fail.
+        self.attention = True
+        # Pending calls from which on the issuing thread should let the sender have the interpreter.
+        self.relief = 0
+        # Raised by calls that may change requires_grad (epoch) or shapes and dtypes too (meta_epoch) of tensors known.
+        self.epoch = self.meta_epoch = 0
+        self._writing = threading.Lock()
+        # True when the sender sleeps without a timeout, so that a dropped result has to wake it.
+        self.dozing = False
+        self.synchronous = False
+        # Bytes of large calls that are not answered.
+        self.heavy = 0
+        self._heavy_lock = threading.Lock()
+
+    def send_with(self, sending: Sending) -> None:
+        """Who takes the calls; told once, before the first one."""
+        self._sending = sending
+
+    def put(self, call: Call, parts: list[bytes], writes: Writes = Writes.NOTHING, *, is_awaited: bool = False) -> None:
+        """Put a call on its way: its encoded fields, and with them results that were dropped by now.
+
+        What the call may write is outdated from then on, and not before: whoever asks in between is answered by the
+        server before the call, and asks again after it. `is_awaited` says that its thread waits for it next, which
+        sends it. Raises: RequestRefused for a call that no message can carry; the session's end; in synchronous mode,
+        what went wrong with the call.
+        """
+        if self.drops:
+            self._take_drops(parts)
+        call.data = wire.call(parts)
+        if is_awaited and self._channel.dead is not None:
+            raise again(self._channel.dead)
+        if len(call.data) > self._channel.max_light:
+            self._hold(call)
+        if writes:
+            with self._writing:
+                try:
+                    self.pending.append(call)
+                finally:
+                    self.epoch += 1
+                    if writes == Writes.METADATA:
+                        self.meta_epoch = self.epoch
+                    call.epoch = self.epoch
+        else:
+            # Before it is appended: what is written behind it must not seem to be known.
+            call.epoch = self.epoch
+            self.pending.append(call)
+        if is_awaited:
+            return
+        if self.attention:
+            self._attend(call)
+        elif len(self.pending) > self.relief:
+            self._sending.hand_over()
+            self._while(lambda: len(self.pending) > _PENDING_LIMIT)
+
+    def _take_drops(self, parts: list[bytes]) -> None:
+        """Results dropped by now are let go with the call: their place in the sequence keeps memory low."""
+        drops = self.drops
+        count = len(drops)
+        if count > _FEW_DROPS:
+            count = min(count, _MAX_DROPS, max(_FEW_DROPS, self._channel.max_message // DROP_BYTES))
+        for _ in range(count):
+            try:
+                parts.append(drops.popleft())
+            except IndexError:  # another thread was quicker
+                return
+
+    def _attend(self, call: Call) -> None:
+        if self._channel.dead is not None:
+            self.pending.clear()
+            raise again(self._channel.dead)
+        self._sending.wake()
+        if self.synchronous:
+            self._wait(call)
+
+    def rouse(self) -> None:
+        """Called when a result is dropped while the sender sleeps for long."""
+        self.dozing = False
+        self._sending.wake_up()
+
+    def set_synchronous(self, mode: bool) -> None:
+        """Whether each call is waited for from now on."""
+        self.synchronous = mode
+        self.attention = True
+
+    # ---- large calls ---------------------------------------------------------------------------------------------
+
+    def _hold(self, call: Call) -> None:
+        """Before a large call: blocks while many such bytes are on their way."""
+        if len(call.data) > self._channel.max_message - FRAME_BYTES:
+            fit(call, self.drops, self._transfers, self.next_id)
+        size_bytes = len(call.data)
+        if size_bytes <= HEAVY_BYTES:
+            return
+        self._while(lambda: self.heavy > _HEAVY_LIMIT, call)
+        with self._heavy_lock:
+            self.heavy += size_bytes
+
+    def release_heavy(self, size_bytes: int) -> None:
+        """Called when such calls are answered, or will not be sent."""
+        with self._heavy_lock:
+            self.heavy = max(0, self.heavy - size_bytes)
+
+    def _while(self, is_full: Callable[[], bool], call: Call | None = None) -> None:
+        """Block while there is no room for more. Raises: ReadTimeout."""
+        limit_s = self._channel.read_timeout_s
+        latest = math.inf if limit_s is None else time.monotonic() + limit_s
+        while is_full() and self._channel.dead is None:
+            if time.monotonic() > latest:
+                name, site = ("synchronize", None) if call is None else (call.operation.name, call.site())
+                raise late(self._channel, name, site)
+            self._sending.wake()
+            time.sleep(0.0005)
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """No call goes any more: the channel says why."""
+        self.attention = True
+        self.drops = deque(maxlen=0)
+        self.dozing = False
+
+    def after_fork(self) -> None:
+        """In a child process: what waits here is the parent's."""
+        self._writing = threading.Lock()
+        self._heavy_lock = threading.Lock()
+        self.synchronous = False
+        self.pending.clear()
+
+
+def again(failure: TensorError) -> TensorError:
+    """A fresh copy: one exception object raised in many places would collect their tracebacks."""
+    copy = type(failure)(*failure.args)
+    copy.reason = failure.reason
+    return copy

@@ -1,0 +1,39 @@
+"""Call: what the client remembers of a call under way, until it is answered and someone has read the answer.
+
+Knows the contract's messages; does not know how calls travel.
+"""
+
+from __future__ import annotations
+
+from types import CodeType
+
+from tclient._codec.operations import Operation
+from tclient._exceptions import TensorError
+from tensorcompute.v1 import tensor_pb2 as pb
+
+
+class Call:
+    """A call, from the moment it is issued until its answer is read."""
+
+    __slots__ = ("code", "data", "done", "epoch", "failure", "lasti", "operation", "result")
+
+    data: bytes  # the encoded call, until it is in a batch
+    operation: Operation
+    code: CodeType | None  # with lasti, the caller's line
+    lasti: int
+    done: bool  # the batch was answered
+    # What was told of the call, or the encoded Value if there is no more to it. None after done: it succeeded, and
+    # there is nothing to tell.
+    result: pb.Result | bytes | None
+    failure: TensorError | None  # why there will be no answer
+    epoch: int  # the session's epoch at the time of issue
+
+    def site(self) -> tuple[str, int] | None:
+        """The caller's file and line."""
+        if self.code is None:
+            return None
+        line = self.code.co_firstlineno
+        for start, end, number in self.code.co_lines():
+            if number is not None and start <= self.lasti < end:
+                line = number
+        return self.code.co_filename, line

@@ -1,0 +1,133 @@
+"""connect, and what happens to sessions when the process forks or ends."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+from tclient._exceptions import NotConnectedError, TensorError
+from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
+from tclient._transport.duplex import gave_up_on_fork
+from tclient._transport.forks import GATE
+
+_lock = threading.RLock()
+# In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
+_kept: list[Any] = []
+synchronous_default = False
+
+
+def current() -> Session:
+    """The session that new tensors belong to. Opens one if TCLIENT_ADDRESS says where. Raises NotConnectedError."""
+    session = connected()
+    if session is not None:
+        return session
+    address = os.environ.get("TCLIENT_ADDRESS")
+    if address:
+        with _lock:
+            return connected() or connect(address)
+    raise NotConnectedError(
+        'not connected to a tensor server; call tclient.connect("host:port") first, or set TCLIENT_ADDRESS=host:port '
+        "(start a server with: tserver serve --listen 127.0.0.1:50051)"
+    )
+
+
+def connect(
+    address: str | None = None,
+    *,
+    synchronous: bool | None = None,
+    timeout_s: float = 20.0,
+    tls: bool | str | os.PathLike[str] | None = None,
+    shared_memory: bool | None = None,
+    read_timeout_s: float | None = None,
+) -> Session:
+    """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
+
+    With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
+    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path). With
+    shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
+    takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
+    later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
+    for as long as it takes.
+    Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy.
+    """
+    address = address or os.environ.get("TCLIENT_ADDRESS")
+    if not address:
+        raise NotConnectedError('connect: give an address, as in tclient.connect("host:port"), or set TCLIENT_ADDRESS')
+    if tls is None:
+        named = os.environ.get("TCLIENT_TLS", "")
+        tls = named == "1" or (named if named not in ("", "0") else False)
+    session = Session.open(
+        address,
+        synchronous=synchronous_default if synchronous is None else synchronous,
+        timeout_s=timeout_s,
+        tls=tls,
+        shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
+        read_timeout_s=read_timeout_s,
+    )
+    with _lock:
+        session.previous = connected()
+        make_current(session)
+    return session
+
+
+def disconnect() -> None:
+    """Close the current session, if there is one. Raises the first failed effect that was not raised yet."""
+    session = connected()
+    if session is not None:
+        session.close()
+
+
+def _at_exit() -> None:
+    for session in list(SESSIONS):
+        try:
+            session.close()
+        except TensorError:
+            # Raised into nowhere at this point; said as a warning instead, as all errors that nobody read.
+            print("tclient: a failed operation was not read before the program ended:", file=sys.stderr)
+            traceback.print_exc()
+
+
+def _after_fork() -> None:
+    global _lock
+    GATE.after_in_child()
+    GATE.is_torn |= gave_up_on_fork()
+    _lock = threading.RLock()
+    for session in list(SESSIONS):
+        _kept.append((session, session.channel))
+        session.after_fork()
+    forget_current()
+
+
+def install() -> None:
+    """Called once by the package."""
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=GATE.before, after_in_parent=GATE.after_in_parent, after_in_child=_after_fork)
+
+
+class synchronous:
+    """Every call waits and raises its error at its own line: a switch, and a context manager that switches back.
+
+    `tclient.synchronous(True)` holds for the current session and for those opened later.
+    """
+
+    def __init__(self, mode: bool = True) -> None:
+        global synchronous_default
+        self._session = connected()
+        self._before = (synchronous_default, self._session.synchronous if self._session else False)
+        synchronous_default = bool(mode)
+        if self._session is not None:
+            self._session.synchronous = bool(mode)
+
+    def __enter__(self) -> synchronous:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        global synchronous_default
+        synchronous_default, before = self._before
+        if self._session is not None:
+            self._session.synchronous = before

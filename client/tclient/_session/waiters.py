@@ -1,0 +1,130 @@
+"""The threads and tasks that wait for answers. Knows calls and deferred errors; does not know how answers come."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from tclient._session.call_queue import again
+from tclient._session.calls import Call
+from tclient._session.deferred import DeferredErrors
+from tclient._transport.channel import Channel
+from tclient._transport.limits import late
+from tensorcompute.v1 import tensor_pb2 as pb
+
+
+class Answered(Protocol):
+    """A Call, or a Batch of them."""
+
+    done: bool
+
+
+class Waiters:
+    """Who waits, and for what."""
+
+    def __init__(self, channel: Channel, deferred: DeferredErrors) -> None:
+        self._channel = channel
+        self._deferred = deferred
+        self._flush: Callable[[], None]
+        self._waiting: dict[int, tuple[Answered, Callable[[], None]]] = {}
+        self._tickets = itertools.count().__next__
+
+    def flush_with(self, flush: Callable[[], None]) -> None:
+        """What sends all that is pending, because somebody waits for it; told once."""
+        self._flush = flush
+
+    def wait(self, call: Call) -> pb.Value | None:
+        """What the call returned, once it is answered; None if there is nothing to tell. Raises what went wrong."""
+        if not call.done:
+            self.block(call)
+        return self.outcome(call)
+
+    def outcome(self, call: Call) -> pb.Value | None:
+        """What an answered call returned. Raises the first failed effect before it, or its own error."""
+        if self._deferred.noteworthy:
+            self._deferred.tell()
+        result = call.result
+        if result is None and call.failure is not None:
+            raise again(call.failure)
+        if result is None:
+            return None
+        if isinstance(result, bytes):
+            return pb.Value.FromString(result)
+        if result.HasField("error"):
+            raise self._deferred.exception(result.error, call)
+        return result.value
+
+    def block(self, answered: Answered) -> None:
+        """Wait until `answered.done`. Ctrl-C ends the wait, and only the wait. Raises: ReadTimeout."""
+        self._channel.stats.waits += 1
+        limit_s = self._channel.read_timeout_s
+        if not self.block_for(answered, limit_s) and limit_s is not None:
+            raise self._late(answered)
+
+    def block_for(self, answered: Answered, limit_s: float | None) -> bool:
+        """Wait for so long at most; whether it is answered."""
+        lock = threading.Lock()
+        lock.acquire()
+        ticket = self._tickets()
+        self._waiting[ticket] = (answered, lock.release)
+        try:
+            self._flush()
+            if not answered.done:
+                lock.acquire(timeout=-1 if limit_s is None else limit_s)
+        finally:
+            self._waiting.pop(ticket, None)
+        return answered.done
+
+    async def wait_async(self, call: Call) -> pb.Value | None:
+        """As `wait`, without holding up the event loop."""
+        if not call.done:
+            await self.block_async(call)
+        return self.outcome(call)
+
+    async def block_async(self, answered: Answered) -> None:
+        """As `block`, without holding up the event loop."""
+        import asyncio
+
+        self._channel.stats.waits += 1
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def answer() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def release() -> None:
+            loop.call_soon_threadsafe(answer)
+
+        ticket = self._tickets()
+        self._waiting[ticket] = (answered, release)
+        try:
+            self._flush()
+            if not answered.done:
+                try:
+                    await asyncio.wait_for(future, self._channel.read_timeout_s)
+                except TimeoutError:
+                    raise self._late(answered) from None
+        finally:
+            self._waiting.pop(ticket, None)
+
+    def notify(self) -> None:
+        """Wakes the threads whose call is answered."""
+        if self._waiting:
+            for ticket, (answered, release) in list(self._waiting.items()):
+                if answered.done and self._waiting.pop(ticket, None) is not None:
+                    try:
+                        release()
+                    except RuntimeError:  # an event loop that is closed by now
+                        pass
+
+    def _late(self, answered: Any) -> Exception:
+        if isinstance(answered, Call):
+            return late(self._channel, answered.operation.name, answered.site())
+        return late(self._channel, "synchronize")
+
+    def after_fork(self) -> None:
+        """In a child process: who waited is in the parent."""
+        self._waiting = {}

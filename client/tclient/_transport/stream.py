@@ -1,0 +1,186 @@
+"""The engine of a stream: messages out, messages in, and the way back after a broken connection.
+
+One thread sends and one reads. When the connection breaks, a new RPC takes over with what was not answered, for as long
+as the session may still be there. What the messages are, and which of them go again, is said by a subclass. Knows RPCs;
+does not know calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+import grpc
+
+from tclient._exceptions import ServerFailed, TensorError
+from tclient._transport.channel import Channel
+from tclient._transport.duplex import Duplex
+from tclient._transport.statuses import is_exhausted, message_limit, translate
+
+log = logging.getLogger("tclient")
+
+M = TypeVar("M")
+
+
+class Sender(Generic[M]):
+    """What one RPC has to send. Another one follows it after a break."""
+
+    def __init__(self, rpc: Duplex, resend: Iterable[M] = ()) -> None:
+        self.rpc = rpc
+        # What to send; None says that there may be something to do.
+        self.queue: queue.SimpleQueue[M | None] = queue.SimpleQueue()
+        for item in resend:
+            self.queue.put(item)
+        # True while it waits for something to send, and may send it.
+        self.idle = False
+        self.ended = False
+
+
+class Stream(ABC, Generic[M]):
+    """Sends what there is, and takes in what comes back, until it is stopped or lost."""
+
+    def __init__(
+        self, channel: Channel, path: str, opening: bytes, *, name: str, answers_each: bool, patience_s: float
+    ) -> None:
+        """`opening` is the first message of each RPC, and `patience_s` how long a broken connection is tried again."""
+        self._channel = channel
+        self._path, self._opening, self._answers_each = path, opening, answers_each
+        self._patience_s = patience_s
+        self._name = name
+        # Held while it is decided what goes next, by the threads that send or have something sent.
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._sender: Sender[M]
+        self._reader = threading.Thread(target=self._run, args=(self._read,), name=f"{name}-reader", daemon=True)
+
+    def start(self) -> None:
+        """Opens the RPC, and begins to send and to read."""
+        self._sender = Sender(self._open())
+        threading.Thread(target=self._run, args=(self._send,), name=f"{self._name}-sender", daemon=True).start()
+        self._reader.start()
+
+    def cancel(self) -> None:
+        """Ends the RPC, and sends nothing more."""
+        self._stopped = True
+        with self._lock:
+            self._sender.ended = True
+        self._sender.queue.put(None)
+        self._sender.rpc.cancel()
+
+    def stop(self) -> None:
+        """Ends the stream, and waits a moment for its reader."""
+        self.cancel()
+        if threading.current_thread() is not self._reader:
+            self._reader.join(timeout=2.0)
+
+    # ---- what a subclass says ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _next(self, sender: Sender[M]) -> tuple[bytes, bool] | None:
+        """The next message to send, and whether nothing is likely to follow before it is answered; waits for one.
+
+        None when the sender has ended.
+        """
+
+    @abstractmethod
+    def _receive(self, message: bytes) -> None:
+        """Take in a message."""
+
+    @abstractmethod
+    def _again(self) -> Iterable[M]:
+        """What a new RPC is to send again. The lock is held."""
+
+    @abstractmethod
+    def _narrow(self, limit: int, failure: TensorError, *, had_progress: bool) -> None:
+        """A message was larger than something on the way takes: none is from here on. Raises the failure otherwise."""
+
+    @abstractmethod
+    def _may_go_on(self, error: grpc.RpcError, failure: TensorError) -> bool:
+        """Whether another RPC may follow one that failed like this."""
+
+    @abstractmethod
+    def _gone(self, cause: str, failure: TensorError) -> TensorError:
+        """The failure of a stream that was tried again for too long."""
+
+    @abstractmethod
+    def _lost(self, failure: TensorError) -> None:
+        """The stream is over, and nothing will be answered any more."""
+
+    # ---- the threads ---------------------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except TensorError as error:
+            self._lost(error)
+        except BaseException as error:
+            log.exception("a thread of the session with %s failed", self._channel.address)
+            self._lost(ServerFailed(f"the client could not go on with {self._channel.address}: {error!r}"))
+
+    def _send(self) -> None:
+        sender = None
+        while sender is not self._sender:
+            sender = self._sender
+            while (found := self._next(sender)) is not None:
+                sender.rpc.send(*found)
+
+    def _read(self) -> None:
+        broken_since: float | None = None
+        pause_s = 0.0
+        while not self._is_stopped():
+            was_refused = False
+            failure: TensorError = ServerFailed(f"the server at {self._channel.address} ended the stream")
+            try:
+                for message in self._sender.rpc:
+                    broken_since, pause_s = None, 0.0
+                    self._receive(message)
+                cause = "the server ended the stream"
+            except grpc.RpcError as error:
+                if self._is_stopped():
+                    return
+                failure = translate(error, self._channel.address)
+                cause = error.details() or failure.reason
+                was_refused = is_exhausted(error)
+                limit = message_limit(error)
+                if limit is not None:
+                    self._channel.bound_messages(limit)
+                    self._narrow(limit, failure, had_progress=pause_s == 0.0 and broken_since is None)
+                elif not self._may_go_on(error, failure):
+                    raise failure from None
+            if self._is_stopped():
+                return
+            now = time.monotonic()
+            is_first = broken_since is None and pause_s == 0.0
+            broken_since = broken_since or now
+            if now - broken_since > self._patience_s:
+                raise self._gone(cause, failure)
+            if is_first and not was_refused:
+                log.warning(
+                    "the connection to %s broke (%s); trying again for %g s",
+                    self._channel.address,
+                    cause,
+                    self._patience_s,
+                )
+            time.sleep(pause_s)
+            pause_s = min(max(pause_s * 2, 0.02), 1.0)
+            self._renew()
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
+
+    def _open(self) -> Duplex:
+        return self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
+
+    def _renew(self) -> None:
+        """A new sender takes over, with all that was not answered."""
+        opened = self._open()
+        with self._lock:
+            old = self._sender
+            self._sender = Sender(opened, self._again())
+            old.ended = True
+        old.queue.put(None)
