@@ -8,7 +8,9 @@ Uses no test framework: there is none.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ def main(address: str) -> None:
     """Run all parts. Raises: AssertionError."""
     for absent in ("torch", "click", "pytest", "safetensors"):
         assert importlib.util.find_spec(absent) is None, f"{absent} is there; this is no bare environment"
+    _the_package_describes_itself()
     _the_server_says_what_it_needs()
     with torch.connect(address):
         _tensors()
@@ -31,6 +34,16 @@ def main(address: str) -> None:
         _errors()
         asyncio.run(_waiting_in_an_event_loop())
     print(f"the wheel works on Python {sys.version.split()[0]}")
+
+
+def _the_package_describes_itself() -> None:
+    about = importlib.metadata.metadata("tclient").json
+    assert about["version"] == torch.__version__
+    assert about["description_content_type"] == "text/markdown"
+    description = str(about["description"])
+    assert "import tclient as torch" in description
+    # Nothing that it points to may need the tree that the wheel was built from.
+    assert re.findall(r"\]\((?!https:)", description) == []
 
 
 def _the_server_says_what_it_needs() -> None:
