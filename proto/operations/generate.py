@@ -215,7 +215,7 @@ def files() -> dict[Path, str]:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the README states."""
+    """What docs/torch.md states."""
 
     overridable: int
     factories: int

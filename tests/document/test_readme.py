@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -44,10 +46,10 @@ for name in sys.argv[-1].strip(".").split("."):
 print(value if "-r" in sys.argv else json.dumps(value))
 """
 
-
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+    for pattern in ("*.md", "docs/*.md", "docker/*.md", "client/*.md")
+    for path in sorted(ROOT.glob(pattern))
 }
 
 
@@ -110,11 +112,6 @@ def test_the_programs_of_a_document_run_one_after_the_other_from_a_clean_interpr
 ) -> None:
     address, oip = fresh
     program = "\n".join(blocks(document, "python")).replace(ADDRESS, address).replace("127.0.0.1:8001", oip)
-    if "infer(" in program:
-        # The model that it speaks of is the one that the page on networks makes.
-        make = "import tclient as torch\nfrom tclient import nn\n"
-        make += 'torch.models.create("digits", nn.MLP([64, 10]))\n'
-        output_of([sys.executable, "-"], make, TCLIENT_ADDRESS=address)
     printed = output_of([sys.executable, "-"], program, folder=tmp_path, TCLIENT_ADDRESS=address)
     for said in re.findall(r"print\(.*\)  # ((?:[\d(\[]|torch\.).*)", program):
         assert said.partition(":")[0] in printed
@@ -192,26 +189,58 @@ def test_the_table_names_every_option_and_its_default() -> None:
             assert text.strip("`") == (f"{value:g}" if isinstance(value, int | float) else value), name
 
 
+def code_of(document: str) -> str:
+    """All that stands between backticks in a document, commands that a line ends in a backslash being one line."""
+    return "\n".join(re.findall(r"`+[^`]*`+", DOCUMENTS[document])).replace("\\\n", " ")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_make_target_that_is_named_exists(document: str) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    code = " ".join(re.findall(r"`+[^`]*`+", DOCUMENTS[document]))
-    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
+def test_every_make_target_and_variable_that_is_named_exists(document: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    code = code_of(document)
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    given = {name for line in re.findall(r"\bmake [^\n`#]*", code) for name in re.findall(r"\b([A-Z_]+)=", line)}
+    assert given <= set(re.findall(r"^#   ([A-Z_]+)", makefile.replace(", ", "\n#   "), re.M))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_program_and_option_of_this_project_that_is_named_exists(document: str) -> None:
+    code = code_of(document)
+    for module in re.findall(r"python -m ((?:tests|operations|tserver)[\w.]*)", code):
+        assert importlib.util.find_spec(module), module
+    options = {field.name.replace("_", "-") for field in fields(Config)} | {"version"}
+    for line in re.findall(r"\btserver serve ([^\n`#]*)", code):
+        assert set(re.findall(r"--([\w-]+)", line)) <= options, line
 
 
 def anchors(document: str) -> set[str]:
     """What headings of a document are called in links."""
-    titles = re.findall(r"^#+ (.*)$", DOCUMENTS[document], re.M)
+    text = re.sub(r"^```.*?^```", "", DOCUMENTS[document], flags=re.S | re.M)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(document: str) -> list[tuple[str, str]]:
+    """The links of a document into this tree: path and anchor, either of which may be empty."""
+    text = re.sub(r"^```.*?^```", "", DOCUMENTS[document], flags=re.S | re.M)
+    return [(link.partition("#")[0], link.partition("#")[2]) for link in re.findall(r"\]\((?!https?:)([^)]*)\)", text)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_link_leads_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
-    for path, anchor in re.findall(r"\]\((?!https?:)([\w./-]*)(?:#([\w-]+))?\)", DOCUMENTS[document]):
+    for path, anchor in links(document):
         target = (folder / path).resolve() if path else ROOT / document
         assert target.exists(), path
         assert not anchor or anchor in anchors(target.relative_to(ROOT).as_posix()), f"{path}#{anchor}"
+
+
+def test_the_page_of_the_package_stands_alone_and_says_what_the_readme_says() -> None:
+    # A package index shows it without the tree around it.
+    page = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["readme"]
+    assert links(page) == []
+    beginning = "import tclient as torch\n\ntorch.connect"
+    assert block(page, "python", beginning) == block("README.md", "python", beginning)
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -229,7 +258,21 @@ def test_the_version_stands_in_one_place() -> None:
     import tensorcompute
     import tserver
 
-    assert tclient.__version__ == tserver.__version__ == tensorcompute.__version__
-    places = [*ROOT.glob("*/**/*.py"), ROOT / "pyproject.toml", ROOT / "Makefile"]
-    naming = [path for path in places if f'"{tensorcompute.__version__}"' in path.read_text(encoding="utf-8")]
-    assert naming == [ROOT / "proto" / "tensorcompute" / "__init__.py"]
+    version = tensorcompute.__version__
+    assert tclient.__version__ == tserver.__version__ == version
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert ROOT / project["tool"]["hatch"]["version"]["path"] == Path(tensorcompute.__file__)
+    assert f"\n## {version}\n" in DOCUMENTS["CHANGELOG.md"]
+    rooms = [ROOT / room for room in ("client", "server", "proto", "tests", "docker")]
+    paths = [
+        path
+        for room in rooms
+        for kind in ("*.py", "*.pyi", "*.proto", "Dockerfile", "*.yaml")
+        for path in room.rglob(kind)
+    ]
+    naming = [
+        path
+        for path in [*paths, ROOT / "pyproject.toml", ROOT / "Makefile"]
+        if f'{version}"' in path.read_text(encoding="utf-8")
+    ]
+    assert naming == [Path(tensorcompute.__file__)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from tests.models.networks import by_value, create, forward, relu_mlp
 from tests.support.listeners import listener
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
-from tests.support.serving import ServerProcess, serving
+from tests.support.serving import ROOT, ServerProcess, serving
 
 Code = grpc.StatusCode
 MODELS = "tensorcompute.v1.ModelService"
@@ -154,6 +155,18 @@ def test_every_name_is_told_once_and_every_counter_says_so(ran: Scrape) -> None:
         assert family.documentation, family.name
         assert family.name.startswith(("tensorcompute_", "nv_", "process_")), family.name
         assert (family.type == "unknown") == (family.name.startswith("nv_") and "pending" not in family.name)
+
+
+def test_the_page_on_metrics_names_each_and_no_other(ran: Scrape) -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    told: set[str] = set()
+    for name in re.findall(r"`((?:nv|tensorcompute)_[\w{},]+)`", text):
+        before, _, rest = name.partition("{")
+        choices, _, after = rest.partition("}")
+        told |= {re.sub("_(total|info)$", "", before + choice + after) for choice in choices.split(",")}
+    served = {family.name for family in ran.families if not family.name.startswith("process_")}
+    assert served <= told
+    assert {name for name in told - served if not name.startswith("nv_gpu_")} == set()
 
 
 def test_no_gpu_is_told_where_there_is_none(ran: Scrape) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from operations import extras, generate, left_out, surface
 
 from tests.operations.calls import Entry, table, targets
+from tests.support.serving import ROOT
 
 _KEYS = {
     *("name", "kind", "returns", "overloads", "writes", "writes_if", "positions"),
@@ -100,6 +102,23 @@ def test_the_report_states_the_counts_and_every_name_that_is_left_out() -> None:
     assert str(generate.counts().total) in text
     for name in generate.counts().left:
         assert name in text.split(), name
+
+
+def test_the_page_on_torch_states_the_counts_and_names_all_that_is_left_out() -> None:
+    counts, text = generate.counts(), (ROOT / "docs" / "torch.md").read_text(encoding="utf-8")
+    served = counts.total - counts.left_out
+    for stated in (
+        f"Of the {counts.overridable} functions, methods and properties",
+        f"and {counts.factories} factories, {served} are served and {counts.left_out} (",
+        f"has {len(table())} entries",
+    ):
+        assert stated in " ".join(text.split())
+    rows = re.findall(r"^- (.*?) \((\d+)\): (.*)$", text, re.M)
+    told = {name: reason for reason, _, names in rows for name in names.split("`")[1::2]}
+    assert told == {name: left_out.REASONS[reason] for name, reason in counts.left.items()}
+    assert all(int(count) == names.count("`") / 2 for _, count, names in rows)
+    share = f"It serves {100 * served // counts.total} % of what torch"
+    assert share in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", extras.FACTORIES)
