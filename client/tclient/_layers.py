@@ -5,7 +5,8 @@ Knows tclient.nn and the contract's messages; sends nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tclient._exceptions import make_error
@@ -24,7 +25,7 @@ def layers_of(network: Any) -> Sequence[tuple[Any, Any, rpc.Activation]]:
     from tclient.nn import Module, _network
 
     if not isinstance(network, Module):
-        return [(weight, bias, activation_of(activation)) for weight, bias, activation in network]
+        return [(weight, bias, activation_of(activation)) for weight, bias, activation in _given(network)]
     described = _network.describe(network)
     if described is None:
         raise make_error(
@@ -44,6 +45,24 @@ def layers_of(network: Any) -> Sequence[tuple[Any, Any, rpc.Activation]]:
     if not layers:
         raise make_error("ValueError", "the network has no layers; give at least one")
     return layers  # type: ignore[no-any-return]
+
+
+def _given(network: Any) -> list[Sequence[Any]]:
+    """A network that is given by its layers. Raises: TypeError for what is none."""
+    is_sequence = isinstance(network, Iterable) and not isinstance(network, (str, bytes, Mapping))
+    layers = list(network) if is_sequence else []
+    if is_sequence and all(isinstance(layer, (list, tuple)) and len(layer) == 3 for layer in layers):
+        return layers
+    kind = type(network)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    remedy = "give a module of tclient.nn, or a sequence of (weight, bias, activation), one for each layer"
+    if isinstance(network, (str, os.PathLike)):
+        remedy = "tclient.models.load makes a model of a safetensors file"
+    elif kind.__module__.partition(".")[0] == "torch":
+        remedy = "build it of tclient.nn, and load_state_dict(module.state_dict()) brings the weights"
+    elif callable(network):
+        remedy = f"functions are not served; {remedy}"
+    raise make_error("TypeError", f"a {name} cannot be served: {remedy}")
 
 
 def activation_of(activation: Any) -> rpc.Activation:

@@ -207,6 +207,10 @@ def test_a_request_that_a_proxy_refuses_as_too_large_goes_as_a_tensor_and_the_ot
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a convolution": (lambda nn: nn.Sequential(nn.Conv2d(1, 1, 3)), TypeError, "cannot be served"),
     "training dropout": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)), TypeError, "cannot be served"),
+    "a module of torch itself": (lambda nn: torch.nn.Linear(6, 3), TypeError, "load_state_dict"),
+    "the name of a file": (lambda nn: "net.onnx", TypeError, "models.load"),
+    "a function": (lambda nn: lambda x: x, TypeError, "a function cannot be served: functions are not served"),
+    "layers of two": (lambda nn: [(np.ones((3, 6)), None)], TypeError, "one for each layer"),
     "an activation first": (lambda nn: nn.Sequential(nn.ReLU(), nn.Linear(6, 3)), TypeError, "before the first layer"),
     "two activations": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()), TypeError, "behind another"),
     "another activation": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Mish()), TypeError, "mish"),
