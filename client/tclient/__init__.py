@@ -193,6 +193,9 @@ from tclient import cuda as cuda  # noqa: E402
 from tclient import fft as fft  # noqa: E402
 from tclient import linalg as linalg  # noqa: E402
 from tclient import special as special  # noqa: E402
+from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled  # noqa: E402
+from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled  # noqa: E402
+from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled  # noqa: E402
 
 _LAZY = ("models", "nn", "optim", "testing", "utils")
 

@@ -65,6 +65,9 @@ from tclient import cuda as cuda
 from tclient import fft as fft
 from tclient import linalg as linalg
 from tclient import special as special
+from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
+from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled
+from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled
 from tclient import models as models
 from tclient import nn as nn
 from tclient import optim as optim

@@ -171,7 +171,7 @@ def _public(names: Iterable[str]) -> list[str]:
 
 def missing(module: str, name: str, names: Iterable[str]) -> NoReturn:
     """The error for a name that a module does not have, with the nearest that it has."""
-    why = _left_out.reason(name) if module == "tclient" else None
+    why = _left_out.reason(f"{module}.{name}".removeprefix("tclient."))
     near = [] if name.startswith("_") or why else difflib.get_close_matches(name, _public(names), 3)
     hint = f": {why}" if why else f"; nearest: {', '.join(near)}" if near else ""
     raise AttributeError(f"module '{module}' has no attribute '{name}'{hint}", name=name)

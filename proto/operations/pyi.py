@@ -256,10 +256,11 @@ def files(table: dict[str, Any], texts: _Typed) -> dict[Path, str]:
         "_stubs/functions.pyi": f"{head}\n{_functions(functions)}",
         "_stubs/methods.pyi": _methods(table, texts),
         "_stubs/returns.pyi": _returns(table),
-        "autograd.pyi": f"{head}{_offered('autograd.py')}\n{_functions(_under(table, texts, 'autograd.', 'function'))}",
     }
-    for name in ("nn.functional", "linalg", "fft", "special"):
+    for name in ("autograd", "nn.functional", "linalg", "fft", "special"):
         path = name.replace(".", "/")
+        if (CLIENT / path).is_dir():
+            path += "/__init__"
         offered = _reexports(_source(f"{path}.py")) + _offered(f"{path}.py")
         found[f"{path}.pyi"] = f"{head}{offered}\n{_functions(_under(table, texts, f'{name}.', 'function'))}"
     return {CLIENT / path: text for path, text in found.items()}
