@@ -30,7 +30,7 @@ def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwar
 
     Raises: torch.OutOfMemoryError, saying how much was asked and how much is free.
     """
-    sides = [abs(size) for size in _sizes([*args, *kwargs.values()])]
+    sides = [abs(size) for size in _sizes(_asked(name, args, kwargs))]
     if not sides or (max(sides) < _SMALL_SIDE and math.prod(max(1, side) for side in sides) < _SMALL_ELEMENTS):
         return
     dry = {key: value for key, value in kwargs.items() if key not in ("generator", "pin_memory", "out")}
@@ -90,15 +90,47 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or is_memory_refused(error))
 
 
+def _asked(name: str, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that say how large the result is; the others may be as large as they like, and cost no dry run."""
+    if name in _RANGES:
+        return _length(args, kwargs)
+    if name == "randint":
+        return [value for value in (*args, *kwargs.values()) if isinstance(value, (tuple, list))]
+    place = _PLACES.get(name)
+    if place is None:
+        return [*args, *kwargs.values()]
+    position, keyword = place
+    return [*args[position : position + 1], kwargs.get(keyword)]
+
+
+def _length(args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+    names = ("end",) if len(args) == 1 and "end" not in kwargs else ("start", "end", "step")
+    told = {"start": 0, "end": 0, "step": 1, **kwargs, **dict(zip(names, args, strict=False))}
+    start, end, step = told["start"], told["end"], told["step"]
+    try:
+        return [abs(end - start) / abs(step)]
+    except (ArithmeticError, TypeError):
+        return []  # no range: torch says why
+
+
+# Where the size stands in the factories that are told other numbers, too.
+_PLACES: dict[str, tuple[int, str]] = {
+    "full": (0, "size"),
+    "Tensor.new_full": (1, "size"),
+    **dict.fromkeys(("full_like", "randint_like"), (0, "input")),
+    **dict.fromkeys(("linspace", "logspace"), (2, "steps")),
+    **dict.fromkeys(("fft.fftfreq", "fft.rfftfreq"), (0, "n")),
+    **dict.fromkeys(("hamming_window", "kaiser_window"), (0, "window_length")),
+}
+_RANGES = frozenset({"arange", "range"})
+
+
 def _sizes(arguments: Iterable[Any]) -> list[float]:
     found: list[float] = []
     for argument in arguments:
         if isinstance(argument, bool):
             continue
-        if isinstance(argument, float) and 0 < abs(argument) < 1:
-            # A small step makes a long range.
-            found.append(1 / abs(argument))
-        elif isinstance(argument, int):
+        if isinstance(argument, int):
             # What no size can be, torch refuses.
             found.append(argument if abs(argument) < 1 << 63 else 0)
         elif isinstance(argument, float):

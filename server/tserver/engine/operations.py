@@ -184,6 +184,8 @@ class Operations:
 
 def _allocates(entry: dict[str, Any]) -> bool:
     name: str = entry["name"]
+    if name == "scalar_tensor":
+        return False
     return bool(entry.get("factory")) or name.endswith("_like") or name.startswith("Tensor.new_")
 
 
