@@ -107,7 +107,13 @@ from tclient._functions import (
     numel as numel,
 )
 from tclient._functions import (
+    set_default_device as set_default_device,
+)
+from tclient._functions import (
     set_default_dtype as set_default_dtype,
+)
+from tclient._functions import (
+    set_default_tensor_type as set_default_tensor_type,
 )
 from tclient._functions import (
     synchronize as synchronize,
@@ -163,6 +169,48 @@ from tclient._session.modes import (
     set_grad_enabled as set_grad_enabled,
 )
 from tclient._session.session import Session as Session
+from tclient._settings import (
+    are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
+)
+from tclient._settings import (
+    get_deterministic_debug_mode as get_deterministic_debug_mode,
+)
+from tclient._settings import (
+    get_float32_matmul_precision as get_float32_matmul_precision,
+)
+from tclient._settings import (
+    get_num_interop_threads as get_num_interop_threads,
+)
+from tclient._settings import (
+    get_num_threads as get_num_threads,
+)
+from tclient._settings import (
+    is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
+)
+from tclient._settings import (
+    is_warn_always_enabled as is_warn_always_enabled,
+)
+from tclient._settings import (
+    set_deterministic_debug_mode as set_deterministic_debug_mode,
+)
+from tclient._settings import (
+    set_float32_matmul_precision as set_float32_matmul_precision,
+)
+from tclient._settings import (
+    set_flush_denormal as set_flush_denormal,
+)
+from tclient._settings import (
+    set_num_interop_threads as set_num_interop_threads,
+)
+from tclient._settings import (
+    set_num_threads as set_num_threads,
+)
+from tclient._settings import (
+    set_warn_always as set_warn_always,
+)
+from tclient._settings import (
+    use_deterministic_algorithms as use_deterministic_algorithms,
+)
 from tclient._tensor import Tensor as Tensor
 from tclient.random import default_generator as default_generator
 from tclient.random import manual_seed as manual_seed
@@ -197,7 +245,7 @@ from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_ano
 from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled  # noqa: E402
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled  # noqa: E402
 
-_LAZY = ("models", "nn", "optim", "testing", "utils")
+_LAZY = ("amp", "backends", "models", "nn", "optim", "testing", "utils")
 
 
 def __getattr__(name: str) -> _Any:

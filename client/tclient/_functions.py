@@ -5,19 +5,26 @@ What is here replaces the function that the table would give. Knows tensors and 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from tclient._codec.data import is_torch_array, refuse_foreign, warn_if_read_only
-from tclient._codec.device import device
-from tclient._codec.dtypes import DTYPES, dtype
+from tclient._codec.device import DEFAULT, device
+from tclient._codec.dtypes import DTYPES, SCALAR_TYPES, dtype
 from tclient._codec.foreign import class_name
 from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
 from tclient._session.current import current
 from tclient._session.session import connected
+from tclient._settings import has_gpu
 from tclient._tensor import Tensor
+from tclient._types import tensortype
+
+_device = device
+# "Double" -> float64, as the names of types have it.
+DTYPE_OF_TYPE = {name: DTYPES[element] for element, name in SCALAR_TYPES.items() if element in DTYPES}
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
@@ -94,8 +101,39 @@ def get_default_dtype() -> dtype:
 
 
 def get_default_device() -> device:
-    """Where the server puts new tensors."""
-    return device(current().opened.default_device or "cpu")
+    """Where this thread's new tensors go: where it said, or where the server puts them."""
+    chosen = DEFAULT.place
+    if chosen is None:
+        return device(current().opened.default_device or "cpu")
+    return device("cuda", 0) if chosen.type == "cuda" and chosen.index is None else chosen
+
+
+def set_default_device(device: Any) -> None:
+    """Set where this thread's new tensors go that are not told otherwise; None leaves it to the server."""
+    DEFAULT.place = None if device is None else _device(device)
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Set the dtype of new tensors, and with a type of `torch.cuda` that they go to the GPU.
+
+    Raises: TypeError for a type that has no floating point elements, or that the server has no device for.
+    """
+    warnings.warn(
+        "torch.set_default_tensor_type() is deprecated as of PyTorch 2.1, please use torch.set_default_dtype() and "
+        "torch.set_default_device() as alternatives.",
+        stacklevel=2,
+    )
+    kind = t.torch_name() if isinstance(t, tensortype) else t
+    element = DTYPE_OF_TYPE.get(kind.rpartition(".")[2].removesuffix("Tensor")) if isinstance(kind, str) else None
+    if element is None:
+        raise TypeError("invalid type object: only floating-point types are supported as the default type")
+    if not element.is_floating_point:
+        raise TypeError("only floating-point types are supported as the default type")
+    on_gpu = ".cuda." in kind
+    if on_gpu and not has_gpu():
+        raise TypeError(f"type {kind} not available. Torch not compiled with CUDA enabled.")
+    set_default_dtype(element)
+    set_default_device("cuda" if on_gpu else None)
 
 
 def synchronize() -> None:

@@ -5,7 +5,6 @@ They say in an AttributeError what a user of torch needs to know. Knows no opera
 
 from __future__ import annotations
 
-_SHARED = "a setting of the whole server, which other sessions share; "
 _CALLABLE = "no code of a caller runs on the server"
 _SPARSE = "only strided tensors travel; keep the tensor dense"
 _QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to save memory"
@@ -14,27 +13,6 @@ _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.
 _REASONS: dict[str, str] = {
     **dict.fromkeys(("jit", "vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
-    **dict.fromkeys(
-        ("set_default_device", "set_default_tensor_type"),
-        "new tensors go to the server's device unless told otherwise; give device=... to the call, and the dtype to "
-        "set_default_dtype",
-    ),
-    **dict.fromkeys(
-        ("set_num_threads", "get_num_threads", "set_num_interop_threads", "get_num_interop_threads"),
-        f"{_SHARED}start it with `tserver serve --threads N`",
-    ),
-    **dict.fromkeys(
-        (
-            "use_deterministic_algorithms",
-            "are_deterministic_algorithms_enabled",
-            "set_float32_matmul_precision",
-            "get_float32_matmul_precision",
-            "set_flush_denormal",
-            "set_warn_always",
-            "backends",
-        ),
-        f"{_SHARED}there is none for one session",
-    ),
     "autograd.Function": f"{_CALLABLE}; write the gradient as operations of torch",
     "to_dlpack": f"{_POINTER}, and make one with tclient.tensor(array)",
     "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tclient import _left_out
+from tclient._codec.device import DEFAULT
 from tclient._codec.dtypes import BY_NUMPY
 from tclient._codec.operations import TABLE, Operation
 from tclient._help import Declaration, documentation
@@ -29,6 +30,15 @@ _NUMERIC_DUNDERS = frozenset(f"__{prefix}{name}__" for name in _ARITHMETIC for p
     f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge")
 )
 _TENSOR_DUNDERS = frozenset({"__matmul__", "__rmatmul__", "__imatmul__"})
+# What makes a tensor of nothing that has a place already; `with device(...)` says where.
+_FACTORIES = frozenset(
+    (
+        *("arange", "as_tensor", "asarray", "bartlett_window", "blackman_window", "empty", "empty_permuted"),
+        *("empty_strided", "eye", "fft.fftfreq", "fft.rfftfreq", "full", "hamming_window", "hann_window"),
+        *("kaiser_window", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm", "range"),
+        *("scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
+    )
+)
 _DIVIDED_BY = frozenset({"__rtruediv__", "__rdiv__"})
 
 
@@ -45,8 +55,17 @@ def _name(function: Any, operation: Operation, owner: str) -> Any:
 def make_function(operation: Operation) -> Callable[..., Any]:
     """A function of a module."""
 
-    def function(*args: Any, **kwargs: Any) -> Any:
-        return dispatch(operation, args, kwargs)
+    if operation.name in _FACTORIES:
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            if DEFAULT.place is not None and kwargs.get("device") is None:
+                kwargs["device"] = DEFAULT.place
+            return dispatch(operation, args, kwargs)
+
+    else:
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return dispatch(operation, args, kwargs)
 
     return _name(function, operation, "")  # type: ignore[no-any-return]
 

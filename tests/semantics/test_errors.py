@@ -345,8 +345,6 @@ _ABSENT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "misspelt factory": (lambda tc: tc.zeroes, "zeros"),
     "misspelt loss": (lambda tc: tc.nn.functional.crossentropy, "cross_entropy"),
     "misspelt decomposition": (lambda tc: tc.linalg.svdd, "svd"),
-    "setting of the server": (lambda tc: tc.set_num_threads(1), "--threads"),
-    "default device": (lambda tc: tc.set_default_device("cuda"), "device="),
     "sparse tensors": (lambda tc: tc.sparse_coo_tensor, "dense"),
     "transformed functions": (lambda tc: tc.vmap(print), "no code of a caller"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import Any
 
 _TYPES = (
@@ -16,10 +17,12 @@ _TEXT = re.compile(r"([a-zA-Z_]+)(?::(0|[1-9][0-9]*))?")
 class device:
     """Where a tensor lives, as the server sees it: `device("cuda:0")`, `device("cpu")`, `device("cuda", 1)`.
 
+    `with device("cpu"):` has new tensors go there that are not told otherwise.
+
     Raises: RuntimeError for a text that names no device.
     """
 
-    __slots__ = ("_entered", "index", "type")
+    __slots__ = ("index", "type")
 
     type: str
     index: int | None
@@ -67,8 +70,27 @@ class device:
     def __hash__(self) -> int:
         return hash((self.type, self.index))
 
+    def __enter__(self) -> device:
+        DEFAULT.outer.append(DEFAULT.place)
+        DEFAULT.place = self
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        DEFAULT.place = DEFAULT.outer.pop()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return device, (str(self),)
+
+
+class Default(threading.local):
+    """Where this thread wants new tensors, if it has said so; and what it wanted outside of each `with device(...)`."""
+
+    def __init__(self) -> None:
+        self.place: device | None = None
+        self.outer: list[device | None] = []
+
+
+DEFAULT = Default()
 
 
 def _type_name(value: object) -> str:
