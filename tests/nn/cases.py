@@ -130,6 +130,8 @@ CONVOLUTIONS = [
     _case("ConvTranspose2d", 4, 6, 3, stride=2, padding=1, output_padding=1, on=_IMAGE),
     _case("ConvTranspose2d", 4, 6, 3, stride=2, padding=1, on=_IMAGE, call={"output_size": (18, 16)}),
     _case("ConvTranspose3d", 4, 2, 3, groups=2, on=_SPACE),
+    _case("Fold", (4, 5), (2, 2), on=_normal(1, 12, 12)),
+    _case("Unfold", (3, 2), dilation=2, padding=1, stride=2, on=_IMAGE),
     _case("PixelShuffle", 2, on=_IMAGE),
     _case("PixelUnshuffle", 3, on=_normal(1, 2, 6, 6)),
     _case("ChannelShuffle", 2, on=_IMAGE),

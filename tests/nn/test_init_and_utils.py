@@ -96,6 +96,7 @@ CLIPS: dict[str, Callable[[Any, Any], Any]] = {
     "norm": lambda utils, p: utils.clip_grad_norm_(p, 1.0),
     "infinite norm": lambda utils, p: utils.clip_grad_norm_(p, 2.0, norm_type=math.inf),
     "norm that is small enough": lambda utils, p: utils.clip_grad_norm_(p, 1e9),
+    "norm that is known": lambda utils, p: utils.clip_grads_with_norm_(p, 2.0, p[0].new_tensor(5.0)),
     "value": lambda utils, p: utils.clip_grad_value_(p, 5.0),
 }
 
@@ -103,7 +104,7 @@ CLIPS: dict[str, Callable[[Any, Any], Any]] = {
 @pytest.mark.parametrize("clip", CLIPS.values(), ids=CLIPS.keys())
 def test_gradients_are_clipped_as_in_torch(tc: Any, clip: Callable[[Any, Any], Any]) -> None:
     ours, theirs = with_gradients(tc), with_gradients(torch)
-    got, expected = clip(tc.nn.utils, ours.parameters()), clip(torch.nn.utils, theirs.parameters())
+    got, expected = clip(tc.nn.utils, list(ours.parameters())), clip(torch.nn.utils, list(theirs.parameters()))
     if expected is not None:
         np.testing.assert_allclose(got.item(), expected.item(), rtol=1e-6)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -124,3 +125,49 @@ def test_parameters_become_a_vector_and_come_back(tc: Any) -> None:
     tc.nn.utils.vector_to_parameters(tc.arange(8.0), layer.parameters())
     assert layer.weight.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     assert layer.bias.tolist() == [6.0, 7.0]
+
+
+OLD_NAMES = (
+    "uniform",
+    "normal",
+    "eye",
+    "xavier_uniform",
+    "xavier_normal",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "orthogonal",
+)
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_an_old_name_warns_as_in_torch_and_does_the_same(tc: Any, name: str) -> None:
+    found = []
+    for namespace in (tc, torch):
+        namespace.manual_seed(11)
+        tensor = namespace.zeros(3, 4)
+        with pytest.warns(FutureWarning) as caught:
+            assert vars(namespace.nn.init)[name](tensor) is tensor
+        found.append((tensor.tolist(), [str(warning.message) for warning in caught]))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6, atol=1e-7)
+    assert found[0][1] == found[1][1]
+
+
+def test_the_old_name_of_clipping_warns_as_in_torch(tc: Any) -> None:
+    texts = []
+    for namespace in (tc, torch):
+        with pytest.warns(FutureWarning, match="clip_grad_norm_") as caught:
+            namespace.nn.utils.clip_grad_norm(with_gradients(namespace).parameters(), 1.0)
+        texts.append(str(caught[0].message))
+    assert texts[0] == texts[1]
+
+
+def test_a_module_over_devices_has_the_names_of_torch(tc: Any) -> None:
+    ours, theirs = (namespace.nn.DataParallel(namespace.nn.Linear(2, 1)) for namespace in (tc, torch))
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = tc.ones(3, 2)
+    distributed = tc.nn.parallel.DistributedDataParallel(ours.module, device_ids=[0], find_unused_parameters=True)
+    assert list(distributed.state_dict()) == list(theirs.state_dict())
+    with distributed.no_sync():
+        assert distributed(x).tolist() == ours(x).tolist() == ours.module(x).tolist()
+    assert tc.nn.parallel.data_parallel(ours.module, x).tolist() == ours.module(x).tolist()

@@ -3,7 +3,7 @@
 Only names are gathered here; each room is a file of its own.
 """
 
-from tclient.nn import functional, init, utils
+from tclient.nn import functional, init, parallel, utils
 from tclient.nn.activation import (
     CELU,
     ELU,
@@ -83,6 +83,10 @@ from tclient.nn.flatten import (
     Flatten,
     Unflatten,
 )
+from tclient.nn.fold import (
+    Fold,
+    Unfold,
+)
 from tclient.nn.linear import (
     Bilinear,
     Linear,
@@ -141,6 +145,9 @@ from tclient.nn.padding import (
     ZeroPad1d,
     ZeroPad2d,
     ZeroPad3d,
+)
+from tclient.nn.parallel import (
+    DataParallel,
 )
 from tclient.nn.parameter import (
     Buffer,
@@ -235,6 +242,7 @@ __all__ = [
     "CosineEmbeddingLoss",
     "CosineSimilarity",
     "CrossEntropyLoss",
+    "DataParallel",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
@@ -243,6 +251,7 @@ __all__ = [
     "EmbeddingBag",
     "FeatureAlphaDropout",
     "Flatten",
+    "Fold",
     "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
@@ -332,6 +341,7 @@ __all__ = [
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",
+    "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",
@@ -340,5 +350,6 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "parallel",
     "utils",
 ]

@@ -236,3 +236,31 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
 
 def _generator(generator: Any) -> dict[str, Any]:
     return {} if generator is None else {"generator": generator}
+
+
+def _old(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The function under its name of old, without the underscore; it warns as torch's does."""
+    new = function.__name__
+    old = new.removesuffix("_")
+
+    @wraps(function)
+    def deprecated(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{new}`.", FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    deprecated.__name__ = old
+    deprecated.__doc__ = f"The old name of `{new}`."
+    return deprecated
+
+
+uniform = _old(uniform_)
+normal = _old(normal_)
+constant = _old(constant_)
+eye = _old(eye_)
+dirac = _old(dirac_)
+xavier_uniform = _old(xavier_uniform_)
+xavier_normal = _old(xavier_normal_)
+kaiming_uniform = _old(kaiming_uniform_)
+kaiming_normal = _old(kaiming_normal_)
+orthogonal = _old(orthogonal_)
+sparse = _old(sparse_)

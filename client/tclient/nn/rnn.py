@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import tclient
 from tclient.nn._core import Tensor
 from tclient.nn.module import Module
 from tclient.nn.parameter import Parameter, parameter_from
+from tclient.nn.utils.rnn import PackedSequence
+
+_LSTM_GATES = 4
 
 
 class RNNBase(Module):
@@ -103,12 +106,15 @@ class RNNBase(Module):
         dims = len(shape)
         if dims not in (2, 3):
             raise ValueError(f"{self._get_name()}: Expected input to be 2D or 3D, got {dims}D{self._what} instead")
+        self._check_features(shape)
+        batched = dims == 3
+        return input if batched else input.unsqueeze(0 if self.batch_first else 1), batched
+
+    def _check_features(self, shape: tuple[int, ...]) -> None:
         if shape[-1] != self.input_size:
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {shape[-1]}"
             )
-        batched = dims == 3
-        return input if batched else input.unsqueeze(0 if self.batch_first else 1), batched
 
     def _zeros(self, input: Tensor, size: int) -> Tensor:
         batch = input.size(0 if self.batch_first else 1)
@@ -125,19 +131,44 @@ class RNNBase(Module):
             raise RuntimeError(f"For {kind} input, {names} should also be {wanted_dims}-D but got {found}")
         rows = self.num_layers * self._directions
         count = int(batch.shape[0 if self.batch_first else 1])
+        self._check_states([shape if batched else (shape[0], 1, shape[1]) for shape in shapes], (rows, count))
+        return states if batched else [state.unsqueeze(1) for state in states]
+
+    def _check_states(self, shapes: list[tuple[int, ...]], wanted: tuple[int, int]) -> None:
         for index, shape in enumerate(shapes):
             size = self.proj_size if index == 0 and self.proj_size else self.hidden_size
-            full = shape if batched else (shape[0], 1, shape[1])
-            if full != (rows, count, size):
-                name = "hidden" if len(states) == 1 else f"hidden[{index}]"
-                raise RuntimeError(f"Expected {name} size {(rows, count, size)}, got {list(full)}")
-        return states if batched else [state.unsqueeze(1) for state in states]
+            if shape != (*wanted, size):
+                name = "hidden" if len(shapes) == 1 else f"hidden[{index}]"
+                raise RuntimeError(f"Expected {name} size {(*wanted, size)}, got {list(shape)}")
 
     def _settings(self) -> tuple[bool, int, float, bool, bool, bool]:
         return (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional, self.batch_first)
 
     def _leave(self, output: Tensor, batched: bool) -> Tensor:
         return output if batched else output.squeeze(0 if self.batch_first else 1)
+
+    def _run_packed(
+        self, run: Callable[..., Any], input: PackedSequence, states: list[Tensor] | None
+    ) -> tuple[PackedSequence, list[Tensor]]:
+        """The output of packed sequences, and the last states in the order in which the sequences were given."""
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        shape = tuple(data.shape)
+        if len(shape) != 2:
+            raise RuntimeError(f"input must have 2 dimensions, got {len(shape)}")
+        self._check_features(shape)
+        rows, count = self.num_layers * self._directions, input._sizes()[0]
+        sizes = [self.proj_size or self.hidden_size, self.hidden_size]
+        if states is None:
+            wanted = sizes if self._gates == _LSTM_GATES else sizes[:1]
+            where, kind = data.device, data.dtype
+            states = [tclient.zeros(rows, count, size, dtype=kind, device=where) for size in wanted]
+        else:
+            self._check_states([tuple(state.shape) for state in states], (rows, count))
+            states = [_chosen(state, sorted_indices) for state in states]
+        hx = states if self._gates == _LSTM_GATES else states[0]
+        # The settings without the last one: packed sequences have no batch_first.
+        output, *last = run(data, batch_sizes, hx, self._flat_weights(), *self._settings()[:-1])
+        return input._with(output), [_chosen(state, unsorted_indices) for state in last]
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -154,6 +185,10 @@ class RNNBase(Module):
         if self.bidirectional is not False:
             text += f", bidirectional={self.bidirectional}"
         return text
+
+
+def _chosen(state: Tensor, indices: Tensor | None) -> Tensor:
+    return state if indices is None else state.index_select(1, indices)
 
 
 def _check_sizes(hidden_size: Any, num_layers: int, dropout: Any, proj_size: int) -> None:
@@ -196,11 +231,14 @@ class RNN(RNNBase):
         super().__init__(*args, **kwargs)
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The output of the last layer at every step, and the last hidden state of every layer."""
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
+        """The output of the last layer at every step, packed as the input, and the last hidden state of every layer."""
+        run = tclient.rnn_tanh if self.nonlinearity == "tanh" else tclient.rnn_relu
+        if isinstance(input, PackedSequence):
+            packed, states = self._run_packed(run, input, None if hx is None else [hx])
+            return packed, states[0]
         batch, batched = self._enter(input)
         state = self._zeros(batch, self.hidden_size) if hx is None else self._states([hx], batch, batched)[0]
-        run = tclient.rnn_tanh if self.nonlinearity == "tanh" else tclient.rnn_relu
         output, last = run(batch, state, self._flat_weights(), *self._settings())
         return self._leave(output, batched), last if batched else last.squeeze(1)
 
@@ -215,8 +253,11 @@ class GRU(RNNBase):
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
         super().__init__(*args, **kwargs)
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The output of the last layer at every step, and the last hidden state of every layer."""
+    def forward(self, input: Any, hx: Tensor | None = None) -> tuple[Any, Tensor]:
+        """The output of the last layer at every step, packed as the input, and the last hidden state of every layer."""
+        if isinstance(input, PackedSequence):
+            packed, states = self._run_packed(tclient.gru, input, None if hx is None else [hx])
+            return packed, states[0]
         batch, batched = self._enter(input)
         state = self._zeros(batch, self.hidden_size) if hx is None else self._states([hx], batch, batched)[0]
         output, last = tclient.gru(batch, state, self._flat_weights(), *self._settings())
@@ -226,10 +267,16 @@ class GRU(RNNBase):
 class LSTM(RNNBase):
     """Long short-term memory. Source: Hochreiter and Schmidhuber (1997)."""
 
-    _gates = 4
+    _gates = _LSTM_GATES
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The output of the last layer at every step, and the last hidden and cell state of every layer."""
+    def forward(self, input: Any, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Any, tuple[Tensor, Tensor]]:
+        """The output of the last layer at every step, and the last hidden and cell state of every layer.
+
+        The output is packed if the input is.
+        """
+        if isinstance(input, PackedSequence):
+            packed, states = self._run_packed(tclient.lstm, input, None if hx is None else list(hx))
+            return packed, (states[0], states[1])
         batch, batched = self._enter(input)
         if hx is None:
             state = [self._zeros(batch, self.proj_size or self.hidden_size), self._zeros(batch, self.hidden_size)]

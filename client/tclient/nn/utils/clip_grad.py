@@ -5,6 +5,7 @@ Knows tensors and their gradients; does not know modules.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import tclient
@@ -50,10 +51,38 @@ def clip_grad_norm_(
     grads = [grad for parameter in _list(parameters) if (grad := parameter.grad) is not None]
     with tclient.no_grad():
         total = get_total_norm(grads, norm_type, error_if_nonfinite)
+    _shrink(grads, max_norm, total)
+    return total
+
+
+def clip_grad_norm(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The old name of `clip_grad_norm_`."""
+    warnings.warn(
+        "`torch.nn.utils.clip_grad_norm` is now deprecated in favor of `torch.nn.utils.clip_grad_norm_`.",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Shrinks all gradients by the factor that takes total_norm to max_norm, if it is larger."""
+    _shrink([grad for parameter in _list(parameters) if (grad := parameter.grad) is not None], max_norm, total_norm)
+
+
+def _shrink(grads: list[Tensor], max_norm: float, total: Tensor) -> None:
+    with tclient.no_grad():
         factor = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
         for grad in grads:
             grad.mul_(factor)
-    return total
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
