@@ -210,6 +210,10 @@ class Generator(_GeneratorBase):
     def __new__(cls, device: Any = None) -> Any:
         return dispatch(TABLE["Generator"], (), None if device is None else {"device": device})
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        made = memo[id(self)] = self.clone_state()
+        return made
+
     def __repr__(self) -> str:
         return f"<tclient.Generator on {self._ref.session.address}>"
 

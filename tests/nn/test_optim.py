@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -338,3 +339,41 @@ def test_a_schedule_before_the_first_step_is_warned_about(tc: Any) -> None:
     schedule = tc.optim.lr_scheduler.StepLR(tc.optim.SGD(model(tc).parameters()), 2)
     with pytest.warns(UserWarning, match="before `optimizer.step"):
         schedule.step()
+
+
+@by_optimiser
+def test_a_copied_optimiser_goes_on_with_copies_of_the_parameters(tc: Any, make: Callable[[Any, Any], Any]) -> None:
+    found = []
+    for namespace in (tc, torch):
+        network = model(namespace)
+        optimizer = make(namespace.optim, network.parameters())
+        schedule = namespace.optim.lr_scheduler.StepLR(optimizer, 2)
+        train(namespace, network, optimizer, 3)
+        schedule.step()
+        twin_network, twin_schedule = copy.deepcopy((network, schedule))
+        twin = twin_schedule.optimizer
+        assert twin.param_groups[0]["params"][0] is next(twin_network.parameters())
+        before = [parameter.tolist() for parameter in network.parameters()]
+        train(namespace, twin_network, twin, 2)
+        twin_schedule.step()
+        assert [parameter.tolist() for parameter in network.parameters()] == before
+        found.append((twin_network, twin.state_dict()["param_groups"], optimizer.state_dict()["param_groups"]))
+    assert found[0][1:] == found[1][1:]
+    assert_same(found[0][0], found[1][0])
+
+
+def test_the_old_base_of_schedules_can_be_inherited_from(tc: Any) -> None:
+    rates = []
+    for namespace in (tc, torch):
+
+        class Halving(namespace.optim.lr_scheduler._LRScheduler):  # type: ignore[misc, name-defined]
+            def get_lr(self) -> list[float]:
+                return [base * 0.5**self.last_epoch for base in self.base_lrs]
+
+        optimizer = namespace.optim.SGD(model(namespace).parameters(), lr=1.0)
+        schedule = Halving(optimizer)
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr())
+        assert isinstance(schedule, namespace.optim.lr_scheduler.LRScheduler)
+    assert rates[0] == rates[1] == [0.5]

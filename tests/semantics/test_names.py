@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -47,6 +48,15 @@ def test_the_default_generator_is_what_manual_seed_returns_and_no_generator_mean
     later = tc.randn(2)
     tc.default_generator.set_state(state)
     assert tc.randn(2).tolist() == later.tolist()
+
+
+def test_a_copied_generator_goes_on_from_the_same_state(tc: Any) -> None:
+    found = []
+    for namespace in (tc, torch):
+        generator = namespace.Generator().manual_seed(3)
+        twin = copy.deepcopy(generator)
+        found.append([namespace.rand(2, generator=each).tolist() for each in (generator, generator, twin)])
+    assert found[0] == found[1]
 
 
 def test_a_seed_is_set_without_waiting(tc: Any, server: Any) -> None:

@@ -6,6 +6,7 @@ parameters. An option that has changed since the last step travels with the next
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -140,6 +141,29 @@ class Optimizer:
             group.update({name: value for name, value in new.items() if name not in _PARAMS})
             group.update(options)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
+        """An optimiser of copies of the parameters, as in torch; those that memo knows already are not copied again."""
+        made = memo[id(self)] = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            if name != "_remote":
+                made.__dict__[name] = copy.deepcopy(value, memo)
+        made._known = [
+            {name: group[name] for name in options}
+            for group, options in zip(made.param_groups, self._known, strict=True)
+        ]
+        groups = [
+            {**{name: group[name] for name in made.defaults if name in group}, "params": _named(group)}
+            for group in made.param_groups
+        ]
+        made._remote = call_builtin("tc.optimizer", self.kind, groups, made.defaults)
+        names, values = call_builtin("tc.optimizer_state", self._remote)
+        wanted = [
+            {**options, "params": list(range(len(group["params"])))}
+            for group, options in zip(made.param_groups, made._known, strict=True)
+        ]
+        call_builtin("tc.optimizer_load_state", made._remote, names, copy.deepcopy(values, memo), wanted)
+        return made
+
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("
         for index, group in enumerate(self.param_groups):
@@ -174,6 +198,12 @@ def _split(group: Mapping[str, Any]) -> dict[str, Any]:
     if params and isinstance(params[0], tuple):
         return {**group, "params": [tensor for _, tensor in params], "param_names": [name for name, _ in params]}
     return dict(group)
+
+
+def _named(group: Mapping[str, Any]) -> list[Any]:
+    """The parameters of a group as they travel, with their names if they have any."""
+    params: list[Any] = group["params"]
+    return list(zip(group["param_names"], params, strict=True)) if "param_names" in group else params
 
 
 def _value(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Schedules of the learning rate: the names of torch.optim.lr_scheduler."""
 
-from tclient.optim.lr_scheduler.base import LRScheduler
+from tclient.optim.lr_scheduler.base import LRScheduler, _LRScheduler
 from tclient.optim.lr_scheduler.composed import ChainedScheduler, SequentialLR
 from tclient.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
 from tclient.optim.lr_scheduler.formulas import (
@@ -34,4 +34,5 @@ __all__ = [
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
+    "_LRScheduler",
 ]
