@@ -9,6 +9,7 @@ from tclient.nn.utils.clip_grad import (
     get_total_norm,
 )
 from tclient.nn.utils.convert_parameters import parameters_to_vector, vector_to_parameters
+from tclient.nn.utils.norms import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 
 __all__ = [
     "clip_grad_norm",
@@ -17,6 +18,10 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "remove_spectral_norm",
+    "remove_weight_norm",
     "rnn",
+    "spectral_norm",
     "vector_to_parameters",
+    "weight_norm",
 ]
