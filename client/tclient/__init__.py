@@ -245,7 +245,7 @@ from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_ano
 from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled  # noqa: E402
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled  # noqa: E402
 
-_LAZY = ("amp", "backends", "models", "nn", "optim", "testing", "utils")
+_LAZY = ("amp", "backends", "distributions", "models", "nn", "optim", "testing", "utils")
 
 
 def __getattr__(name: str) -> _Any:

@@ -86,6 +86,7 @@ from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabl
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled
 from tclient import amp as amp
 from tclient import backends as backends
+from tclient import distributions as distributions
 from tclient import models as models
 from tclient import nn as nn
 from tclient import optim as optim

@@ -75,4 +75,7 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.optimizer_load_state": {"returns": "none", "writes": ["optimizer"]},
     # Draws until all numbers fit: a loop that belongs on the server.
     "tc.trunc_normal_": {"returns": "self", "writes": ["tensor"], "random": True},
+    # torch keeps them to its own distributions, and lists neither.
+    "tc.standard_gamma": {"returns": "tensor", "random": True},
+    "tc.sample_dirichlet": {"returns": "tensor", "random": True},
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import initial, networks, optimizers, reads
+from tserver.engine import initial, networks, optimizers, reads, sampling
 from tserver.engine.creation import constructed, from_packed, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import Find, forward
@@ -39,6 +39,7 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
         **networks.BUILTIN_OPERATIONS,
         **optimizers.BUILTIN_OPERATIONS,
         **initial.BUILTIN_OPERATIONS,
+        **sampling.BUILTIN_OPERATIONS,
     }.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):
