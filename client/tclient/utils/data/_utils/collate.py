@@ -1,6 +1,7 @@
 """How items become a batch: tensors and arrays are stacked, numbers become tensors, containers are gone into.
 
-Knows tensors and arrays; does not know where the items come from.
+In a worker process, which has no session, what would become a tensor becomes one when it arrives in the parent. Knows
+tensors and arrays; does not know where the items come from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import tclient
+from tclient._codec.dtypes import DTYPES
 from tclient._tensor import Tensor
 
 _REFUSAL = "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {}"
@@ -33,11 +35,11 @@ def default_collate(batch: Any) -> Any:
     if isinstance(first, np.ndarray):
         return _arrays(batch)
     if isinstance(first, np.bool_ | np.number):
-        return tclient.as_tensor(batch)
+        return _tensor(batch)
     if isinstance(first, float):
-        return tclient.tensor(batch, dtype=tclient.float64)
+        return _tensor(batch, "float64")
     if isinstance(first, int):
-        return tclient.tensor(batch)
+        return _tensor(batch)
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, Mapping):
@@ -57,7 +59,7 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, np.ndarray) and _TEXTS_AND_OBJECTS.search(data.dtype.str):
         return data
     if isinstance(data, np.ndarray | np.bool_ | np.number):
-        return tclient.as_tensor(data)
+        return _tensor(data)
     if isinstance(data, Tensor | str | bytes):
         return data
     if isinstance(data, Mapping):
@@ -70,17 +72,67 @@ def default_convert(data: Any) -> Any:
     return data
 
 
-def _arrays(batch: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+def _arrays(batch: Sequence[np.ndarray[Any, Any]]) -> Any:
     first = batch[0]
     if _TEXTS_AND_OBJECTS.search(first.dtype.str):
         raise TypeError(_REFUSAL.format(first.dtype))
-    stacked: Tensor
+    stacked: Any
     if all(array.shape == first.shape and array.dtype == first.dtype for array in batch):
         # One array travels instead of many.
-        stacked = tclient.as_tensor(np.stack(batch))
+        stacked = _tensor(np.stack(batch))
+    elif _postpones:
+        stacked = Postponed(_stacked, list(batch))
     else:
-        stacked = tclient.stack([tclient.as_tensor(array) for array in batch], 0)
+        stacked = _stacked(list(batch))
     return stacked
+
+
+def _stacked(arrays: list[Any]) -> Tensor:
+    together: Tensor = tclient.stack([tclient.as_tensor(array) for array in arrays], 0)
+    return together
+
+
+# ---- in worker processes ---------------------------------------------------------------------------------------------
+
+_postpones = False
+
+
+def postpone_tensors() -> None:
+    """From now on this process has others make its tensors: it is a worker."""
+    global _postpones
+    _postpones = True
+
+
+class Postponed:
+    """A tensor to be, where it arrives: pickled, it is what this function makes of these arguments."""
+
+    def __init__(self, function: Callable[..., Tensor], *args: Any) -> None:
+        self._made_by = function, args
+
+    def __reduce__(self) -> Any:
+        return self._made_by
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"a batch of default_collate has no {name!r} in a worker process, where there are no tensors yet: "
+            "use it where the loader is iterated"
+        )
+
+
+def arrive(data: Any, element: str | None = None) -> Tensor:
+    """A tensor of what a worker sent."""
+    made: Tensor
+    if isinstance(data, np.ndarray):
+        made = tclient.as_tensor(data)
+        return made if element is None else made.to(DTYPES[element])
+    made = tclient.as_tensor(data) if element is None else tclient.tensor(data, dtype=DTYPES[element])
+    return made
+
+
+def _tensor(data: Any, element: str | None = None) -> Any:
+    return Postponed(arrive, data, element) if _postpones else arrive(data, element)
 
 
 def _like_mapping(model: Mapping[Any, Any], content: dict[Any, Any]) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from tclient._tensor import Tensor
-from tclient.utils.data.samplers import permutation
+from tclient.utils.data.sampler import permutation
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")

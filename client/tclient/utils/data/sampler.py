@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import tclient
 
 T_co = TypeVar("T_co", covariant=True)
+# Portions of random indices that are drawn before they are taken.
+_MOST_TOGETHER = 32
 
 
 def permutation(size: int, generator: Any = None) -> list[int]:
@@ -51,7 +53,7 @@ class SequentialSampler(Sampler[int]):
 
 
 class RandomSampler(Sampler[int]):
-    """Indices in a random order, or drawn with replacement. Waits twice for all of them: for a seed, and the order."""
+    """Indices in a random order, or drawn with replacement. Waits for a seed and for the order."""
 
     def __init__(
         self, data_source: Sized, replacement: Any = False, num_samples: Any = None, generator: Any = None
@@ -77,13 +79,23 @@ class RandomSampler(Sampler[int]):
         if self.generator is None:
             options["generator"] = tclient.Generator(device="cpu").manual_seed(int(draw_seed().item()))
         if self.replacement:
-            # By 32, as torch draws them: other portions would give other numbers.
-            counts = [*[32] * (wanted // 32), wanted % 32]
-            drawn = [tclient.randint(size, (count,), dtype=tclient.int64, **options) for count in counts]
-        else:
-            # One more than is needed if they come out even: the generator must go on as in torch.
-            drawn = [tclient.randperm(size, **options) for _ in range(wanted // size + 1)]
-        yield from tclient.cat(drawn)[:wanted].tolist()
+            # By 32, as torch draws them: other portions would give other numbers. A few portions come at once, fewer of
+            # them at first, and only as they are taken: there may be more than anybody takes. With a generator of the
+            # caller's, who may look at it in between, each portion is drawn when torch draws it.
+            sizes: Iterator[int] = itertools.chain(itertools.repeat(32, wanted // 32), (wanted % 32,))
+            together = 1
+            while portion := list(itertools.islice(sizes, together)):
+                drawn = [tclient.randint(size, (count,), dtype=tclient.int64, **options) for count in portion]
+                yield from (drawn[0] if len(drawn) == 1 else tclient.cat(drawn)).tolist()
+                if self.generator is None:
+                    together = min(2 * together, _MOST_TOGETHER)
+            return
+        for _ in range(wanted // size):
+            yield from tclient.randperm(size, **options).tolist()
+        # Drawn even where nothing of it is needed: the generator must go on as in torch.
+        rest = tclient.randperm(size, **options)
+        if wanted % size:
+            yield from rest[: wanted % size].tolist()
 
     def __len__(self) -> int:
         return self.num_samples
