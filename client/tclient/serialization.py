@@ -1,4 +1,4 @@
-"""save and load: tensors of the session as safetensors files of this machine.
+"""save and load: tensors of the session as safetensors files of this machine; load reads torch's files, too.
 
 Tensors, and dicts, lists and tuples of them with numbers and texts between: a tensor, a state_dict(), or a whole
 checkpoint. Other programs read such a file as a flat list of tensors with names like "model.0.weight". A file holds
@@ -28,6 +28,7 @@ from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import catch_up, dispatch, prepare
 from tclient._session.session import Session
 from tclient._tensor import _READ, Tensor, _fetch
+from tclient._torch_files import Refused, is_torch_file, read_torch_file
 from tclient._transfer.progress import bar
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
@@ -86,14 +87,19 @@ def save(obj: Any, f: File) -> None:
 
 
 def load(f: File, map_location: Any = None, *, weights_only: bool | None = None, mmap: bool | None = None) -> Any:
-    """Read what `save` wrote, or the tensors of any other safetensors file, as a dict by name.
+    """Read what `save` or torch.save wrote, or the tensors of any other safetensors file, as a dict by name.
+
+    Of torch's files, data is read as with weights_only=True: tensors, parameters, numbers, texts and containers of
+    them, without running anything; tensors that shared memory share it again. What a file holds decides, not its name:
+    `save` writes safetensors into "model.pt", too.
 
     Args:
         f: a path, or a file that is open for reading bytes.
         map_location: the device of the tensors; without it, where the server puts new tensors.
         weights_only, mmap: as torch's, and without effect: a file is data only, and is always mapped.
 
-    Raises: ValueError for files that are damaged or of another format; OSError.
+    Raises: ValueError for files that are damaged or of another format, or that ask for anything but data, naming what;
+    OSError.
     """
     if map_location is not None and (callable(map_location) or isinstance(map_location, Mapping)):
         raise TensorTypeError(
@@ -209,11 +215,8 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
 
 
 def _read(content: memoryview, source: str, where: Any) -> Any:
-    if bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80":
-        raise TensorValueError(
-            f"load: {source} is a pickle, as torch.save writes them, and running a pickle is running a program; "
-            "convert it where it came from: safetensors.torch.save_file(torch.load(file), file)"
-        )
+    if is_torch_file(content):
+        return _read_torch(content, source, where)
     try:
         begin = LENGTH_BYTES + length_of_header(content[:LENGTH_BYTES], len(content))
         entries, metadata = parse(content[LENGTH_BYTES:begin], len(content))
@@ -233,6 +236,20 @@ def _read(content: memoryview, source: str, where: Any) -> Any:
         return _rebuilt(json.loads(metadata[_STRUCTURE]), tensors)
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise TensorValueError(f"load: {source} is damaged: {_STRUCTURE} does not describe its tensors") from None
+
+
+def _read_torch(content: memoryview, source: str, where: Any) -> Any:
+    with bar(Path(source).name, len(content)) as shown:
+
+        def make(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> Tensor:
+            made = _tensor(element, shape, data, where)
+            shown.update(data.size)
+            return made
+
+        try:
+            return read_torch_file(content, make)
+        except Refused as error:
+            raise TensorValueError(f"load: {source} is a file of torch.save that is not read: {error}") from None
 
 
 def _dtype_name(name: str, element: dtype) -> str:

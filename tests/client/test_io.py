@@ -295,8 +295,8 @@ EIGHT = b"\0" * 8
 DAMAGED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "empty"),
     "short": (b"\1\2\3", "3 bytes"),
-    "pickle-of-torch": (b"PK\x03\x04rest of an archive", "is a pickle.*safetensors.torch.save_file"),
-    "pickle": (b"\x80\x02}q\x00.", "is a pickle"),
+    "pickle-of-torch": (b"PK\x03\x04rest of an archive", "file of torch.save that is not read: the archive is damaged"),
+    "pickle": (b"\x80\x02}q\x00.", "file of torch.save that is not read: the pickle in it is damaged"),
     "long-header": (file_of(said(), EIGHT, length=1 << 62), "announces a header of 4611686018427387904 bytes"),
     "header-beyond-the-end": (file_of(said(), b"", length=500), "announces a header of 500 bytes"),
     "no-json": (file_of(b"{not json"), "header cannot be read"),
