@@ -19,6 +19,7 @@ from tclient.distributions.discrete import (
     Poisson,
 )
 from tclient.distributions.distribution import Distribution, ExponentialFamily
+from tclient.distributions.kl import kl_divergence, register_kl
 from tclient.distributions.multivariate import Beta, Dirichlet, Independent, MultivariateNormal
 
 __all__ = [
@@ -41,4 +42,6 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "Poisson",
     "Uniform",
+    "kl_divergence",
+    "register_kl",
 ]
