@@ -9,16 +9,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import tclient
-
-LISTENING = "listening on "
-STOP_TIMEOUT_S = 15.0
+from tclient._launcher.local import local_server
 
 
 def run(example: Callable[[Path], None], description: str | None) -> None:
@@ -32,36 +27,9 @@ def run(example: Callable[[Path], None], description: str | None) -> None:
     address = options.address or os.environ.get("TCLIENT_ADDRESS")
     with contextlib.ExitStack() as stack:
         if not address:
-            address = stack.enter_context(server())
+            address = stack.enter_context(local_server())
         try:
             stack.enter_context(tclient.connect(address))
         except tclient.ConnectFailed as error:
             raise SystemExit(str(error)) from None
         example(options.out)
-
-
-@contextlib.contextmanager
-def server() -> Iterator[str]:
-    """A server of our own on a free port: its address. It is stopped when the block ends."""
-    command = [sys.executable, "-P", "-m", "tserver", "serve", "--listen", "127.0.0.1:0", "--log-level", "warning"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if line.startswith(LISTENING):
-                break
-        else:
-            raise SystemExit(
-                f"the server ended with status {process.wait()} before it listened; is it installed? "
-                "(make install, or pip install 'tclient[server]'). Or name a running server with --address."
-            )
-        # Nobody reads what else it may print, so it must not fill the pipe.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield line.removeprefix(LISTENING).strip()
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

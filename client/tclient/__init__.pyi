@@ -43,6 +43,8 @@ from tclient._functions import typename as typename
 from tclient._info import DeviceInfo as DeviceInfo
 from tclient._info import ServerInfo as ServerInfo
 from tclient._info import server_info as server_info
+from tclient._launcher.alias import as_torch as as_torch
+from tclient._launcher.alias import load_ipython_extension as load_ipython_extension
 from tclient._namespace import Generator as Generator
 from tclient._session.current import connect as connect
 from tclient._session.current import disconnect as disconnect

@@ -1,8 +1,8 @@
 """Writes the table of operations: what may be called, what it returns, what it changes.
 
-python -m operations.generate            writes tensorcompute/v1/operations.json, operations_signatures.json and
-                                         operations_shapes.json, the type stubs of the client, and the
-                                         enums of the contract that are tables
+python -m operations.generate            writes tensorcompute/v1/operations.json, operations_signatures.json,
+                                         operations_shapes.json and torch_modules.json, the type stubs of the
+                                         client, and the enums of the contract that are tables
 python -m operations.generate --check    fails if they are not current
 python -m operations.generate --report   says what torch has, what is in, what is left out and why
 """
@@ -22,13 +22,14 @@ from typing import Any
 
 import torch
 
-from operations import enums, extras, left_out, pyi, reviewed, schemas, shapes, stubs, surface, texts
+from operations import enums, extras, left_out, modules, pyi, reviewed, schemas, shapes, stubs, surface, texts
 from operations.surface import Candidate
 
 OUTPUT = Path(__file__).resolve().parent.parent / "tensorcompute" / "v1"
 TABLE = OUTPUT / "operations.json"
 SIGNATURES = OUTPUT / "operations_signatures.json"
 SHAPES = OUTPUT / "operations_shapes.json"
+MODULES = OUTPUT / "torch_modules.json"
 
 Entry = dict[str, Any]
 
@@ -210,7 +211,13 @@ def files() -> dict[Path, str]:
     """Everything that is generated: the text of each file."""
     table, signatures = build()
     rendered = zip((TABLE, SIGNATURES), render(table, signatures), strict=True)
-    return {**dict(rendered), SHAPES: render_shapes(), **pyi.files(table, signatures), **enums.files()}
+    return {
+        **dict(rendered),
+        SHAPES: render_shapes(),
+        MODULES: modules.text(),
+        **pyi.files(table, signatures),
+        **enums.files(),
+    }
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def disconnect() -> None:
         session.close()
 
 
-def _at_exit() -> None:
+def close_sessions() -> None:
+    """Close all sessions at the end of the process, and say what failed that nobody read."""
     for session in list(SESSIONS):
         try:
             session.close()
@@ -104,7 +105,7 @@ def _after_fork() -> None:
 
 def install() -> None:
     """Called once by the package."""
-    atexit.register(_at_exit)
+    atexit.register(close_sessions)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=GATE.before, after_in_parent=GATE.after_in_parent, after_in_child=_after_fork)
 

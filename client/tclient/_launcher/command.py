@@ -1,0 +1,131 @@
+"""The command line: `tclient run script.py`, and `tclient run -m package.module`."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import builtins
+import contextlib
+import io
+import os
+import pkgutil
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from types import ModuleType, TracebackType
+
+import tclient
+from tclient._launcher.alias import as_torch
+from tclient._launcher.local import can_serve, local_server
+from tclient._session.current import close_sessions
+
+_CANNOT_OPEN = 2
+_ADDRESS = "TCLIENT_ADDRESS"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what a program ends with is how it ends."""
+    parser = argparse.ArgumentParser(prog="tclient", description="A client of a tensor server that reads like torch.")
+    parser.add_argument("--version", action="version", version=f"tclient {tclient.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        allow_abbrev=False,
+        help="run a program for torch, unchanged, on a server",
+        description="Run a program for torch, unchanged, on a server: in its process, `import torch` means tclient.",
+        usage="tclient run [options] (script.py | -m package.module) [arguments of the program]",
+    )
+    where = run.add_mutually_exclusive_group()
+    where.add_argument(
+        "--address", metavar="HOST:PORT", help=f"a running server; {_ADDRESS}, if it is set. Without either, as --local"
+    )
+    where.add_argument("--local", action="store_true", help="start a server here, and stop it when the program ends")
+    run.add_argument(
+        "--synchronous", action="store_true", help="every call waits, and raises its error at its own line"
+    )
+    run.add_argument("-m", action="store_true", dest="is_module", help="the program is a module, as in `python -m`")
+    run.add_argument("program", nargs=argparse.REMAINDER, help="script or module, and its arguments")
+    options = parser.parse_args(arguments)
+    if not options.program:
+        run.error("a script or -m module is missing")
+    name, *its_arguments = options.program
+    if not options.is_module and not os.path.exists(name):
+        print(f"tclient: can't open file {os.path.abspath(name)!r}: No such file or directory", file=sys.stderr)
+        sys.exit(_CANNOT_OPEN)
+    _connect(None if options.local else options.address or os.environ.get(_ADDRESS), options)
+    as_torch()
+    sys.argv = [name, *its_arguments]
+    if not sys.flags.safe_path:
+        # As Python has it, in the place of the launcher's own folder.
+        sys.path[0] = os.getcwd() if options.is_module else os.path.dirname(os.path.realpath(name))
+    _run(name, options.is_module)
+
+
+def _connect(address: str | None, options: argparse.Namespace) -> None:
+    """Connect to the server named, or to one of our own, before the program begins."""
+    if address is None:
+        if not options.local and not can_serve():
+            sys.exit(
+                f"tclient: no server is named: give --address HOST:PORT, or set {_ADDRESS}. "
+                "To run one here, install it: pip install 'tclient[server]'"
+            )
+        stack = contextlib.ExitStack()
+        address = stack.enter_context(local_server())
+        stack.callback(close_sessions)
+        # What the program itself does at exit is done before this.
+        atexit.register(stack.close)
+    # For processes that the program starts, and for those that fork.
+    os.environ[_ADDRESS] = address
+    try:
+        tclient.connect(address, synchronous=options.synchronous)
+    except tclient.TensorError as error:
+        sys.exit(f"tclient: {error}")
+
+
+def _run(name: str, is_module: bool) -> None:
+    """Run the program as __main__. What it raises is shown without the frames that lead to it."""
+    try:
+        if is_module:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        elif pkgutil.get_importer(name) is not None:
+            runpy.run_path(name, run_name="__main__")  # a folder or an archive
+        else:
+            _run_script(name)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        trace = _of_the_program(error.__traceback__)
+        if is_module and trace is None and isinstance(error, ImportError):
+            sys.exit(f"tclient: {error}")
+        _show_from(trace)
+        raise
+
+
+def _run_script(name: str) -> None:
+    """Run a file as Python runs a script: by its absolute path, while argv has the path that was given."""
+    path = os.path.abspath(name)
+    program = ModuleType("__main__")
+    vars(program).update(__file__=path, __builtins__=builtins, __loader__=SourceFileLoader("__main__", path))
+    # It stays: threads and work at exit may still mean it.
+    sys.modules["__main__"] = program
+    with io.open_code(path) as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    exec(code, vars(program))  # noqa: S102 - the caller's own program, in the caller's own process
+
+
+def _of_the_program(trace: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins in the program."""
+    while trace is not None and trace.tb_frame.f_globals.get("__name__") in (__name__, "runpy", "pkgutil"):
+        trace = trace.tb_next
+    return trace
+
+
+def _show_from(trace: TracebackType | None) -> None:
+    """Have Python show the error that ends the program from there on, by the hook that the program may have set."""
+    hook = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        hook(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = show

@@ -1,0 +1,1 @@
+"""A course in a package."""

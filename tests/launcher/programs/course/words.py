@@ -1,0 +1,3 @@
+"""What a lesson says."""
+
+HELLO = "hello"
