@@ -22,7 +22,7 @@ from tclient._codec.pickles import Refused
 from tclient._codec.size import Size
 from tclient.nn.parameter import Parameter
 
-__all__ = ["Refused", "is_torch_file", "read_torch_file"]
+__all__ = ["Refused", "read_torch_file"]
 
 # A tensor of these bytes: dtype, shape, bytes.
 Make = Callable[[dtype, tuple[int, ...], Any], Any]
@@ -62,11 +62,6 @@ class _Storage(NamedTuple):
 
 class _Stub:
     """A tensor, in the first pass."""
-
-
-def is_torch_file(content: memoryview) -> bool:
-    """Whether it begins as a file of torch.save does."""
-    return bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80"
 
 
 def read_torch_file(content: memoryview, make: Make) -> Any:

@@ -28,7 +28,6 @@ from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import catch_up, dispatch, prepare
 from tclient._session.session import Session
 from tclient._tensor import _READ, Tensor, _fetch
-from tclient._torch_files import Refused, is_torch_file, read_torch_file
 from tclient._transfer.progress import bar
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
@@ -215,7 +214,7 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
 
 
 def _read(content: memoryview, source: str, where: Any) -> Any:
-    if is_torch_file(content):
+    if bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80":
         return _read_torch(content, source, where)
     try:
         begin = LENGTH_BYTES + length_of_header(content[:LENGTH_BYTES], len(content))
@@ -239,6 +238,9 @@ def _read(content: memoryview, source: str, where: Any) -> Any:
 
 
 def _read_torch(content: memoryview, source: str, where: Any) -> Any:
+    # Here, as it brings all of nn with it, which a program that only imports tclient should not wait for.
+    from tclient._torch_files import Refused, read_torch_file
+
     with bar(Path(source).name, len(content)) as shown:
 
         def make(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> Tensor:
