@@ -217,3 +217,10 @@ def attribute(
         error.filename, error.lineno = site
         error.add_note(f"`{operation}` issued at {site[0]}:{site[1]}")
     return error
+
+
+def fresh(error: TensorError) -> TensorError:
+    """A copy of an error: one exception object raised in many places would collect their tracebacks and notes."""
+    copy = type(error)(*error.args)
+    copy.reason = error.reason
+    return copy

@@ -63,7 +63,6 @@ _PLAIN: Final[dict[type, str]] = {int: "int", float: "float", complex: "complex"
 _NAMED: Final = frozenset({"dtype", "device", "layout", "memory_format", "Generator"})
 _SEQUENCE_LIMIT: Final = 16
 
-_Overload = tuple[list[list[Any]], Returns]
 _Classes = tuple[tuple[str, ...], tuple[tuple[str, str], ...]]
 _answers: dict[tuple[str, _Classes], Returns] = {}
 

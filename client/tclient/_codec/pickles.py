@@ -42,7 +42,6 @@ class Constant:
         raise Refused("it calls what is no function")
 
 
-_MARK = object()
 # At most so many instructions: each costs more memory than its byte in the file.
 MAX_INSTRUCTIONS = 10_000_000
 

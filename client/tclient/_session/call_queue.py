@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from tclient._codec import wire
-from tclient._exceptions import TensorError
+from tclient._exceptions import fresh
 from tclient._session.calls import Call
 from tclient._session.oversize import fit
 from tclient._transfer.transfers import Transfers
@@ -104,7 +104,7 @@ class CallQueue:
             self._take_drops(parts)
         call.data = wire.call(parts)
         if is_awaited and self._channel.dead is not None:
-            raise again(self._channel.dead)
+            raise fresh(self._channel.dead)
         if len(call.data) > self._channel.max_light:
             self._hold(call)
         if writes:
@@ -143,7 +143,7 @@ class CallQueue:
     def _attend(self, call: Call) -> None:
         if self._channel.dead is not None:
             self.pending.clear()
-            raise again(self._channel.dead)
+            raise fresh(self._channel.dead)
         self._sending.wake()
         if self.synchronous:
             self._wait(call)
@@ -201,10 +201,3 @@ class CallQueue:
         self._heavy_lock = threading.Lock()
         self.synchronous = False
         self.pending.clear()
-
-
-def again(failure: TensorError) -> TensorError:
-    """A fresh copy: one exception object raised in many places would collect their tracebacks."""
-    copy = type(failure)(*failure.args)
-    copy.reason = failure.reason
-    return copy

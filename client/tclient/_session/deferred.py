@@ -10,7 +10,7 @@ import warnings
 from collections import OrderedDict, deque
 from typing import Any, Protocol
 
-from tclient._exceptions import BY_TYPE, TensorError, attribute, make_error
+from tclient._exceptions import BY_TYPE, TensorError, attribute, fresh, make_error
 from tclient._session.calls import Call
 from tensorcompute.v1 import tensor_pb2 as pb
 
@@ -94,8 +94,8 @@ class DeferredErrors:
         message = error.message
         if call.failure is not None:
             # Something else was sent in its place, for what needs its result.
-            refusal = type(call.failure)(*call.failure.args)
-            return attribute(refusal, operation=operation, reason=call.failure.reason, site=call.site())
+            refusal = fresh(call.failure)
+            return attribute(refusal, operation=operation, reason=refusal.reason, site=call.site())
         if error.reason == "UNKNOWN_OPERATION":
             message = (
                 f"the server at {self._address} (version {self._opened.server_version}, "

@@ -14,9 +14,9 @@ from types import TracebackType
 
 import grpc
 
-from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError
+from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError, fresh
 from tclient._session.batches import Batches
-from tclient._session.call_queue import CallQueue, again
+from tclient._session.call_queue import CallQueue
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._session.forwards import Forwards
@@ -177,7 +177,7 @@ class Session:
     def synchronize(self) -> None:
         """Wait until everything that was issued has run. Raises the first failed effect that was not raised yet."""
         if self.dead is not None:
-            raise again(self.dead)
+            raise fresh(self.dead)
         self.catch_up()
         self._after_synchronize()
 
@@ -197,7 +197,7 @@ class Session:
     def _after_synchronize(self) -> None:
         self.deferred.tell()
         if self.dead is not None:
-            raise again(self.dead)
+            raise fresh(self.dead)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from tclient._session.call_queue import again
+from tclient._exceptions import fresh
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._transport.channel import Channel
@@ -47,7 +47,7 @@ class Waiters:
             self._deferred.tell()
         result = call.result
         if result is None and call.failure is not None:
-            raise again(call.failure)
+            raise fresh(call.failure)
         if result is None:
             return None
         if isinstance(result, bytes):
