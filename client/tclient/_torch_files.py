@@ -17,9 +17,10 @@ import numpy as np
 
 from tclient._codec import pickles
 from tclient._codec.device import device
-from tclient._codec.dtypes import DTYPES, dtype
+from tclient._codec.dtypes import DTYPES, SCALAR_TYPES, dtype
 from tclient._codec.pickles import Refused
 from tclient._codec.size import Size
+from tclient._types import OLD_SCALARS
 from tclient.nn.parameter import Parameter
 
 __all__ = ["Refused", "read_torch_file"]
@@ -30,19 +31,9 @@ Make = Callable[[dtype, tuple[int, ...], Any], Any]
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DIMENSIONS = 64
 _LOCAL_HEADER = 30
+# The names of torch's classes of storages, such as FloatStorage, and their elements. Later dtypes have none.
 _ELEMENTS = {
-    "Double": "float64",
-    "Float": "float32",
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Long": "int64",
-    "Int": "int32",
-    "Short": "int16",
-    "Char": "int8",
-    "Byte": "uint8",
-    "Bool": "bool",
-    "ComplexDouble": "complex128",
-    "ComplexFloat": "complex64",
+    scalar: name for name, scalar in SCALAR_TYPES.items() if scalar in (*OLD_SCALARS, "ComplexFloat", "ComplexDouble")
 }
 
 

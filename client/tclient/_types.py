@@ -13,7 +13,7 @@ from tclient._codec.values import register
 from tclient._tensor import Tensor, constructed
 
 # Dtypes that came to torch later have no such classes.
-_NAMES = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
+OLD_SCALARS = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long", "Bool")
 
 
 class tensortype(type):
@@ -42,7 +42,7 @@ def typed_classes(place: str) -> dict[str, tensortype]:
     return {
         f"{name}Tensor": tensortype(f"{name}Tensor", (), {"dtype": DTYPES[element], "_place": place})
         for element, name in SCALAR_TYPES.items()
-        if name in _NAMES
+        if name in OLD_SCALARS
     }
 
 

@@ -214,7 +214,7 @@ def _root() -> str:
     lines += [f"{name}: dtype\n" for name in dtypes]
     lines += [f"{name}: memory_format\n" for name in _texts_of_rows("_codec/dtypes.py", "MEMORY_FORMATS")]
     lines += [f"{name}: layout\n" for name in _texts_of_rows("_codec/dtypes.py", "LAYOUTS")]
-    lines += [f"{name}Tensor: _tensortype\n" for name in _constants("_types.py", "_NAMES")]
+    lines += [f"{name}Tensor: _tensortype\n" for name in _constants("_types.py", "OLD_SCALARS")]
     return "".join(lines)
 
 

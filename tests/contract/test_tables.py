@@ -204,7 +204,6 @@ _COLUMNS: list[set[str]] = [
 ]
 _APART = {
     "client/tclient/_types.py": "the dtypes of torch's typed classes, of which there will be no more",
-    "client/tclient/_torch_files.py": "torch's names of storages in its files, of which there will be no more",
     "client/tclient/testing.py": "how near is near enough, for those dtypes that are not compared exactly",
 }
 
