@@ -1,6 +1,12 @@
 """torch.distributions: probability distributions and their sampling, on the server."""
 
 from tclient.distributions import constraints as constraints
+from tclient.distributions.categorical import (
+    Categorical,
+    Multinomial,
+    OneHotCategorical,
+    OneHotCategoricalStraightThrough,
+)
 from tclient.distributions.continuous import (
     Exponential,
     Gamma,
@@ -11,11 +17,7 @@ from tclient.distributions.continuous import (
 from tclient.distributions.discrete import (
     Bernoulli,
     Binomial,
-    Categorical,
     Geometric,
-    Multinomial,
-    OneHotCategorical,
-    OneHotCategoricalStraightThrough,
     Poisson,
 )
 from tclient.distributions.distribution import Distribution, ExponentialFamily

@@ -28,6 +28,7 @@ __all__ = [
     "clamp_probs",
     "lazy_property",
     "logits_to_probs",
+    "one_of",
     "one_wait",
     "probs_to_logits",
     "standard_normal",
@@ -147,3 +148,10 @@ def one_wait() -> Iterator[None]:
     finally:
         _waiting.checks = None
     verify(checks)
+
+
+def one_of(probs: Any, logits: Any) -> str:
+    """Which of the two was given. Raises: ValueError unless it is exactly one."""
+    if (probs is None) == (logits is None):
+        raise ValueError("Either `probs` or `logits` must be specified, but not both.")
+    return "logits" if probs is None else "probs"

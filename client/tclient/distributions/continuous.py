@@ -16,14 +16,13 @@ def batch_shape_of(given: tuple[Any, ...], parameter: Any) -> Any:
     return Size() if all(isinstance(each, Number) for each in given) else parameter.size
 
 
-class Normal(ExponentialFamily):
-    """The normal distribution with a mean and a standard deviation."""
+class _LocationScale(Distribution):
+    """Over all real numbers, around a place and by a scale."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
     _parameters = {"loc": 0, "scale": 0}
-    _mean_carrier_measure = 0
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
@@ -38,6 +37,12 @@ class Normal(ExponentialFamily):
     def mode(self) -> Any:
         """loc."""
         return self.loc
+
+
+class Normal(_LocationScale, ExponentialFamily):
+    """The normal distribution with a mean and a standard deviation."""
+
+    _mean_carrier_measure = 0
 
     @property
     def stddev(self) -> Any:
@@ -87,27 +92,8 @@ class Normal(ExponentialFamily):
         return -0.25 * x.pow(2) / y + 0.5 * tclient.log(-math.pi / y)
 
 
-class Laplace(Distribution):
+class Laplace(_LocationScale):
     """The Laplace distribution: exponential on both sides of loc."""
-
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real
-    has_rsample = True
-    _parameters = {"loc": 0, "scale": 0}
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = broadcast_all(loc, scale)
-        super().__init__(batch_shape_of((loc, scale), self.loc), validate_args=validate_args)
-
-    @property
-    def mean(self) -> Any:
-        """loc."""
-        return self.loc
-
-    @property
-    def mode(self) -> Any:
-        """loc."""
-        return self.loc
 
     @property
     def variance(self) -> Any:

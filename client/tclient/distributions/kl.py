@@ -12,8 +12,9 @@ from typing import Any
 
 import tclient
 from tclient.distributions._core import sum_rightmost
+from tclient.distributions.categorical import Categorical, OneHotCategorical
 from tclient.distributions.continuous import Exponential, Gamma, Laplace, Normal, Uniform
-from tclient.distributions.discrete import Bernoulli, Categorical, Geometric, OneHotCategorical, Poisson
+from tclient.distributions.discrete import Bernoulli, Geometric, Poisson
 from tclient.distributions.distribution import Distribution
 from tclient.distributions.multivariate import Beta, Dirichlet, Independent, MultivariateNormal, mahalanobis
 
