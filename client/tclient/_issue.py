@@ -18,7 +18,7 @@ from tclient._codec.dtypes import DTYPES
 from tclient._codec.operations import TABLE, Operation
 from tclient._codec.overloads import Returns, resolve, written
 from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
-from tclient._codec.wire import CALL_ID, FREE, SHORT_ARG, arg, field, id_varint, named_value
+from tclient._codec.wire import CALL_ID, FREE, SHORT_ARG, arg, id_varint, named_value
 from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
 from tclient._session.call_queue import Writes
 from tclient._session.calls import Call
@@ -28,6 +28,7 @@ from tclient._session.modes import MODES
 from tclient._session.refs import RemoteRef, ref_value, whole
 from tclient._session.results import Decoder, return_type, unanswered
 from tclient._session.session import Session
+from tensorcompute.wire.varint import field
 
 _get_frame = sys._getframe
 _new_call = Call

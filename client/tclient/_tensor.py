@@ -22,7 +22,7 @@ from tclient._codec.data import refuse_foreign
 from tclient._codec.dtypes import BY_CODE, SCALAR_TYPES
 from tclient._codec.operations import TABLE, Operation
 from tclient._codec.size import Size
-from tclient._codec.wire import FREE, KWARG, TRUE, field, named_value
+from tclient._codec.wire import FREE, KWARG, TRUE, named_value
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
 from tclient._session.modes import MODES, no_grad
@@ -31,6 +31,7 @@ from tclient._session.results import meta_at
 from tclient._session.session import Session
 from tclient._transfer.arrays import check_out
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.varint import field
 
 _DESCRIBE = operation_named("tc.describe")
 _READ = operation_named("tc.read")

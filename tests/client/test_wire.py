@@ -16,6 +16,7 @@ from tclient._codec import foreign as _foreign
 from tclient._codec import wire as _wire
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.varint import field, varint
 
 _INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 _UINT64 = st.integers(0, (1 << 64) - 1)
@@ -128,12 +129,12 @@ def test_a_call_written_by_hand_is_the_call_that_is_parsed(
     frees: list[int],
     parts: list[tuple[int, list[int]]],
 ) -> None:
-    pieces = [b"\x10" + _wire.varint(operation)]
+    pieces = [b"\x10" + varint(operation)]
     pieces += [_wire.arg(value[0]) for value in args]
-    pieces += [_wire.field(_wire.KWARG, _wire.named_value(name, value[0])) for name, value in kwargs.items()]
-    pieces += [_wire.CONTEXT + _wire.varint(context)]
+    pieces += [field(_wire.KWARG, _wire.named_value(name, value[0])) for name, value in kwargs.items()]
+    pieces += [_wire.CONTEXT + varint(context)]
     pieces += [_wire.FREE + _wire.id_varint(number) for number in frees]
-    pieces += [_wire.field(_wire.FREE_PART, _wire.ref(_wire.id_varint(number), path)) for number, path in parts]
+    pieces += [field(_wire.FREE_PART, _wire.ref(_wire.id_varint(number), path)) for number, path in parts]
     pieces += [_wire.CALL_ID + _wire.id_varint(call_id)]
     batch = pb.Batch.FromString(_wire.call(pieces))
     assert list(batch.calls) == [
@@ -154,7 +155,7 @@ def test_a_message_written_by_hand_is_the_message_that_is_parsed(
     seq: int, acked: int, session: bytes, names: list[str]
 ) -> None:
     contexts = [(True, False, [("cuda", 4, True, True)]), (False, True, []), (False, False, [("cpu", 0, False, False)])]
-    written = _wire.field(b"\x0a", session) + _wire.stream_message(
+    written = field(b"\x0a", session) + _wire.stream_message(
         seq=seq,
         acked=acked,
         operations=names,
@@ -187,7 +188,7 @@ def test_a_message_written_by_hand_is_the_message_that_is_parsed(
 
 @given(_UINT64)
 def test_a_varint_is_protobuf_s(number: int) -> None:
-    assert pb.Value.FromString(b"\xc0\x01" + _wire.varint(number)).unsigned == number
+    assert pb.Value.FromString(b"\xc0\x01" + varint(number)).unsigned == number
 
 
 def test_not_a_number_keeps_its_bits() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tclient._codec import wire
+from tensorcompute.wire.varint import field, varint
 
 # Encodes a value within another one, so many levels of messages deep.
 Encode = Callable[[Any, int], bytes]
@@ -111,7 +112,7 @@ _names: dict[type, str] = {}
 
 def foreign(value: Any, depth: int, encode: Encode) -> bytes:
     """The Value of an object that is no other."""
-    parts = [wire.field(b"\x0a", class_name(value).encode(errors="replace"))]
+    parts = [field(b"\x0a", class_name(value).encode(errors="replace"))]
     inner = depth + LEVELS
     if isinstance(value, np.generic):
         if is_foreign_dtype(value.dtype):
@@ -125,15 +126,15 @@ def foreign(value: Any, depth: int, encode: Encode) -> bytes:
     else:
         base = next((plain(value) for kind, plain in _BASES if isinstance(value, kind)), None)
         if base is not None:
-            parts.append(wire.field(b"\x12", encode(base, inner)))
+            parts.append(field(b"\x12", encode(base, inner)))
         elif not isinstance(value, type):
             parts += _answers(value, inner, encode)
-    return wire.field(b"\xda\x01", b"".join(parts))
+    return field(b"\xda\x01", b"".join(parts))
 
 
 def foreign_of(name: str, base: bytes) -> bytes:
     """The Value of an instance of a class of that name, which is derived from that of another value."""
-    return wire.field(b"\xda\x01", wire.field(b"\x0a", name.encode(errors="replace")) + wire.field(b"\x12", base))
+    return field(b"\xda\x01", field(b"\x0a", name.encode(errors="replace")) + field(b"\x12", base))
 
 
 def _answers(value: Any, depth: int, encode: Encode) -> list[bytes]:
@@ -145,10 +146,10 @@ def _answers(value: Any, depth: int, encode: Encode) -> list[bytes]:
         if call is not None:
             try:
                 answer = call(value)
-                told = wire.field(b"\x12", encode(answer, depth))
+                told = field(b"\x12", encode(answer, depth))
             except Exception as error:
                 told = _raised(error)
-            parts.append(wire.field(b"\x1a", wire.field(b"\x0a", method.encode()) + told))
+            parts.append(field(b"\x1a", field(b"\x0a", method.encode()) + told))
     if sequence:
         parts += _items(value, depth, encode)
     elif hasattr(kind, "__len__"):
@@ -172,8 +173,8 @@ def _items(value: Any, depth: int, encode: Encode) -> list[bytes]:
         while len(items) <= count and count:
             items.append(value[len(items)])
     except Exception as error:
-        parts.append(wire.field(b"\x1a", wire.field(b"\x0a", b"__getitem__") + _raised(error)))
-    parts.append(wire.field(b"\x22", _sequence(items, depth, encode)))
+        parts.append(field(b"\x1a", field(b"\x0a", b"__getitem__") + _raised(error)))
+    parts.append(field(b"\x22", _sequence(items, depth, encode)))
     return parts + _iterated(value, most, depth, encode)
 
 
@@ -188,18 +189,18 @@ def _iterated(value: Any, most: int, depth: int, encode: Encode) -> list[bytes]:
             if len(iterated) > most:
                 break
     except Exception as error:
-        parts.append(wire.field(b"\x1a", wire.field(b"\x0a", b"__iter__") + _raised(error)))
-    return [*parts, wire.field(b"\x2a", _sequence(iterated, depth, encode))]
+        parts.append(field(b"\x1a", field(b"\x0a", b"__iter__") + _raised(error)))
+    return [*parts, field(b"\x2a", _sequence(iterated, depth, encode))]
 
 
 def _sequence(items: Iterable[Any], depth: int, encode: Encode) -> bytes:
-    return b"".join([wire.field(b"\x0a", encode(item, depth)) for item in items])
+    return b"".join([field(b"\x0a", encode(item, depth)) for item in items])
 
 
 def _raised(error: Exception) -> bytes:
     kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == "builtins")
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return wire.field(b"\x1a", kind.encode()) + wire.field(b"\x22", text[:1000].encode(errors="replace"))
+    return field(b"\x1a", kind.encode()) + field(b"\x22", text[:1000].encode(errors="replace"))
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def _array(value: np.ndarray[Any, Any], depth: int, encode: Encode) -> list[byte
         base = numbers.reshape(base.shape)
     if base.dtype != object or base.size > _MAX_ITEMS:
         return [_memory(base)]
-    return [_memory(base), wire.field(b"\x22", _sequence(base.reshape(-1).tolist(), depth, encode))]
+    return [_memory(base), field(b"\x22", _sequence(base.reshape(-1).tolist(), depth, encode))]
 
 
 def _memory(base: np.ndarray[Any, Any], *, is_scalar: bool = False) -> bytes:
@@ -247,11 +248,11 @@ def _memory(base: np.ndarray[Any, Any], *, is_scalar: bool = False) -> bytes:
         offset = base.__array_interface__["data"][0] - span.__array_interface__["data"][0]
     elif base.size > _MAX_ITEMS:
         return _memory(base[(slice(1),) * base.ndim])
-    body = wire.field(b"\x0a", name.encode())
-    body += wire.field(b"\x12", b"".join(map(wire.signed, base.shape))) if base.shape else b""
-    body += wire.field(b"\x1a", b"".join(map(wire.zigzag, base.strides))) if base.shape else b""
-    body += b"\x20" + wire.varint(offset) + wire.field(b"\x2a", data) + (b"\x30\x01" if is_scalar else b"")
-    return wire.field(b"\x32", body)
+    body = field(b"\x0a", name.encode())
+    body += field(b"\x12", b"".join(map(wire.signed, base.shape))) if base.shape else b""
+    body += field(b"\x1a", b"".join(map(wire.zigzag, base.strides))) if base.shape else b""
+    body += b"\x20" + varint(offset) + field(b"\x2a", data) + (b"\x30\x01" if is_scalar else b"")
+    return field(b"\x32", body)
 
 
 def is_foreign_dtype(kind: np.dtype[Any]) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorcompute.v1
-from tclient._codec import wire
 from tclient._codec.overloads import Returns
+from tensorcompute.wire.varint import varint
 
 # All operations that this process has used, in the order of first use; Call.operation is the position.
 # Sessions define them in this order, so a call's bytes are the same in all of them.
@@ -43,7 +43,7 @@ class Operation:
                 # Several may have one name, and a session takes so many names only.
                 self.prefix = _PREFIXES.get(self.name)
             if self.prefix is None:
-                self.prefix = _PREFIXES[self.name] = b"\x10" + wire.varint(len(USED))
+                self.prefix = _PREFIXES[self.name] = b"\x10" + varint(len(USED))
                 USED.append(self.name)
             return self.prefix
 

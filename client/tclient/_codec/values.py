@@ -21,6 +21,7 @@ from tclient._codec.dtypes import BY_NUMPY, DTYPES, dtype, layout, memory_format
 from tclient._codec.size import Size
 from tclient._exceptions import TensorTypeError, TensorValueError
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.varint import field
 
 # protobuf reads messages nested up to 100 deep. A list in a list is two levels, and a call is some five; that of a
 # program within a call five more.
@@ -257,7 +258,7 @@ _ENCODERS: dict[type, Encoder] = {
     dtype: _constant,
     memory_format: _constant,
     layout: _constant,
-    device: lambda value, scope: wire.field(b"\x52", str(value).encode()),
+    device: lambda value, scope: field(b"\x52", str(value).encode()),
     np.ndarray: _ndarray,
 }
 
@@ -307,7 +308,7 @@ def _encoder_of(value: Any) -> Encoder:
         if isinstance(value, torch.dtype) and str(value).removeprefix("torch.") in DTYPES:
             return lambda kind, scope: DTYPES[str(kind).removeprefix("torch.")].value
         if isinstance(value, torch.device):
-            return lambda where, scope: wire.field(b"\x52", str(where).encode())
+            return lambda where, scope: field(b"\x52", str(where).encode())
         if isinstance(value, torch.Size):
             return _tuple
     return _other

@@ -9,9 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-# The client writes the whole format by way of this module.
-from tensorcompute.wire.varint import field as field  # noqa: PLC0414
-from tensorcompute.wire.varint import varint as varint  # noqa: PLC0414
+from tensorcompute.wire.varint import field, varint
 
 # Ids start here, so that all of them have at least three bytes as varints and the two low ones come from a table.
 FIRST_ID = 1 << 14

@@ -34,6 +34,7 @@ from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.varint import field
 
 # Batches that may be on their way. More would not hide more latency, only make batches smaller.
 WINDOW = 4
@@ -68,7 +69,7 @@ class Batches(Stream[Batch]):
         super().__init__(
             channel,
             TENSOR_SERVICE + "ExecuteStream",
-            wire.field(b"\x0a", opened.session),
+            field(b"\x0a", opened.session),
             name="tclient",
             answers_each=True,
             patience_s=opened.lease_s + RESTART_S,

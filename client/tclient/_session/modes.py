@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tclient._codec import wire
 from tclient._codec.dtypes import dtype
+from tensorcompute.wire.varint import varint
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Key = tuple[bool, bool, tuple[tuple[str, int, bool, bool], ...]]
@@ -50,7 +51,7 @@ def _restamp() -> None:
             stamp = _known.get(key)
             if stamp is None:
                 CONTEXTS.append(wire.context(*key))
-                stamp = _known[key] = wire.CONTEXT + wire.varint(len(CONTEXTS))
+                stamp = _known[key] = wire.CONTEXT + varint(len(CONTEXTS))
     MODES.stamp = stamp
 
 

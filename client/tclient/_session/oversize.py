@@ -15,6 +15,7 @@ from tclient._session.calls import Call
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import FRAME_BYTES, Channel
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.varint import field, varint
 
 # An array below this is left where it is.
 _ARRAY_BYTES = 512
@@ -58,8 +59,8 @@ def refuse(call: Call, drops: deque[bytes], channel: Channel) -> bytes:
 
 def frees_of(content: pb.Call | pb.Batch) -> list[bytes]:
     """The fields with which a call, or a batch itself, lets results go."""
-    whole = [wire.FREE + wire.varint(number) for number in content.frees]
-    return whole + [wire.field(wire.FREE_PART, ref.SerializeToString()) for ref in content.free_parts]
+    whole = [wire.FREE + varint(number) for number in content.frees]
+    return whole + [field(wire.FREE_PART, ref.SerializeToString()) for ref in content.free_parts]
 
 
 def _content(call: Call) -> pb.Call:
@@ -106,4 +107,4 @@ def _upload(transfers: Transfers, number: int, array: pb.HostArray) -> int:
     size = data.ByteSize()
     transfers.upload(number, data.dtype, data.shape, data.data)
     array.upload = number
-    return size - len(wire.varint(number)) - 1
+    return size - len(varint(number)) - 1

@@ -13,6 +13,7 @@ from tclient._codec.size import Size, size_of
 from tclient._session.calls import Call
 from tclient._session.session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.varint import field
 
 
 class Meta:
@@ -81,8 +82,8 @@ def part(session: Session, id_bytes: bytes, path: tuple[int, ...], call: Call | 
     ref.id = id_bytes
     ref.path = path
     named = wire.ref(id_bytes, path)
-    ref.arg = wire.arg(wire.field(b"\x12", named))
-    ref.drop = wire.field(wire.FREE_PART, named)
+    ref.arg = wire.arg(field(b"\x12", named))
+    ref.drop = field(wire.FREE_PART, named)
     ref.call = call
     ref.meta = None
     ref.epoch = -1
