@@ -19,14 +19,16 @@ def settings() -> Iterator[None]:
     """Settings are the process's: they go back to what they were."""
     import tclient
 
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for module in (torch, tclient):
-            module.use_deterministic_algorithms(False)
-            module.set_float32_matmul_precision("highest")
-            module.set_default_device(None)
-            module.backends.cudnn.deterministic = module.backends.cudnn.benchmark = False
+    # torch's own samples, which other tests import, leave its flags frozen for the whole process.
+    with getattr(torch.backends, "__allow_nonbracketed_mutation")():
+        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for module in (torch, tclient):
+                module.use_deterministic_algorithms(False)
+                module.set_float32_matmul_precision("highest")
+                module.set_default_device(None)
+                module.backends.cudnn.deterministic = module.backends.cudnn.benchmark = False
 
 
 def what_cuda_says_without_a_gpu(m: Any, t: Watch) -> None:
