@@ -3,7 +3,7 @@
 Only names are gathered here; each room is a file of its own.
 """
 
-from tclient.optim import lr_scheduler
+from tclient.optim import lr_scheduler, swa_utils
 from tclient.optim.algorithms import (
     ASGD,
     LBFGS,
@@ -37,4 +37,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "lr_scheduler",
+    "swa_utils",
 ]
