@@ -41,6 +41,15 @@ CASES: dict[str, Make] = {
         p([0.5, -1.0]), precision_matrix=p([[2.0, 0.5], [0.5, 1.0]])
     ),
     "independent": lambda m, d, p: d.Independent(d.Normal(p([[0.5, -1.0]]), p([[1.0], [2.5]])), 1),
+    "log-normal": lambda m, d, p: d.LogNormal(p([0.5, -1.0]), p([1.0, 0.5])),
+    "gumbel": lambda m, d, p: d.Gumbel(p([0.5, -1.0]), p([1.0, 0.5])),
+    "pareto": lambda m, d, p: d.Pareto(p([0.5, 1.0]), p([1.5, 2.5])),
+    "transformed": lambda m, d, p: d.TransformedDistribution(
+        d.Normal(p([0.5, -1.0]), 1.0), [d.AffineTransform(p([1.0, 2.0]), p([2.0, -0.5])), d.TanhTransform()]
+    ),
+    "stick-breaking": lambda m, d, p: d.TransformedDistribution(
+        d.Normal(p([0.5, -1.0]), 1.0), d.StickBreakingTransform()
+    ),
     "independent-of-nothing": lambda m, d, p: d.Independent(d.Bernoulli(p([0.5, 0.25])), 0),
 }
 

@@ -14,6 +14,7 @@ from tclient.distributions.continuous import (
     Normal,
     Uniform,
 )
+from tclient.distributions.derived import Gumbel, LogNormal, Pareto
 from tclient.distributions.discrete import (
     Bernoulli,
     Binomial,
@@ -23,6 +24,9 @@ from tclient.distributions.discrete import (
 from tclient.distributions.distribution import Distribution, ExponentialFamily
 from tclient.distributions.kl import kl_divergence, register_kl
 from tclient.distributions.multivariate import Beta, Dirichlet, Independent, MultivariateNormal
+from tclient.distributions.transformed_distribution import TransformedDistribution
+from tclient.distributions.transforms import *  # noqa: F403
+from tclient.distributions.transforms import __all__ as _transforms
 
 __all__ = [
     "Bernoulli",
@@ -35,15 +39,21 @@ __all__ = [
     "ExponentialFamily",
     "Gamma",
     "Geometric",
+    "Gumbel",
     "Independent",
     "Laplace",
+    "LogNormal",
     "Multinomial",
     "MultivariateNormal",
     "Normal",
     "OneHotCategorical",
     "OneHotCategoricalStraightThrough",
+    "Pareto",
     "Poisson",
+    "TransformedDistribution",
     "Uniform",
     "kl_divergence",
     "register_kl",
 ]
+
+__all__ += _transforms  # noqa: PLE0605

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
+import numpy as np
+
 import tclient
 from tclient._codec.operations import Operation
 from tclient._codec.size import Size
@@ -19,11 +21,15 @@ from tclient._issue import call_builtin, dispatch
 from tclient._session.modes import MODES
 from tclient._tensor import Tensor
 
+EULER = 0.57721566490153286060
+
 __all__ = [
+    "EULER",
     "Number",
     "Size",
     "Tensor",
     "broadcast_all",
+    "broadcast_shape",
     "call_builtin",
     "clamp_probs",
     "lazy_property",
@@ -33,6 +39,7 @@ __all__ = [
     "probs_to_logits",
     "standard_normal",
     "sum_rightmost",
+    "vec_to_tril_matrix",
     "verify",
 ]
 
@@ -60,6 +67,14 @@ def broadcast_all(*values: Any) -> tuple[Any, ...]:
     if len(tensors) == 1:
         return tuple(tensors)
     return tuple(dispatch(_broadcast(len(tensors)), tuple(tensors), None))
+
+
+def broadcast_shape(*shapes: Any) -> Size:
+    """The shape that these have together. Raises: RuntimeError, in torch's words."""
+    try:
+        return Size(np.broadcast_shapes(*(tuple(shape) for shape in shapes)))
+    except ValueError:
+        return Size(tclient.broadcast_shapes(*shapes))
 
 
 class lazy_property:
@@ -107,6 +122,22 @@ def sum_rightmost(value: Any, dim: int) -> Any:
     if dim == 1:
         return value.sum(-1)
     return value.flatten(-dim).sum(-1)
+
+
+def vec_to_tril_matrix(vec: Any, diag: int = 0) -> Any:
+    """Lower triangular matrices of their elements, row by row."""
+    length = vec.shape[-1]
+    n = (-(1 + 2 * diag) + ((1 + 2 * diag) ** 2 + 8 * length + 4 * abs(diag) * (diag + 1)) ** 0.5) / 2
+    if not round(n) - n <= tclient.finfo(vec.dtype).eps:
+        raise ValueError(
+            f"The size of last dimension is {length} which cannot be expressed as the lower triangular part of a "
+            "square D x D matrix."
+        )
+    size = round(n)
+    rows, columns = tclient.tril_indices(size, size, diag, device=vec.device)
+    matrix = vec.new_zeros((*vec.shape[:-1], size, size))
+    matrix[..., rows, columns] = vec
+    return matrix
 
 
 # A look at an argument: the tensor of bools, and the error that is raised where one of them is False.

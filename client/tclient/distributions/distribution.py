@@ -95,11 +95,21 @@ class Distribution:
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution, repeated to a batch shape; its parameters are views."""
+        new = self._get_checked_instance(self._owner(), _instance)
+        batch_shape = Size(batch_shape)
+        self._expand_parameters(new, batch_shape)
+        Distribution.__init__(new, batch_shape, self._event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def _owner(self) -> Any:
+        """The class whose beginning takes these parameters. Raises: NotImplementedError where no class says so."""
         owner = next((kind for kind in type(self).__mro__ if "_parameters" in vars(kind)), None)
         if owner is None:
             raise NotImplementedError
-        new = self._get_checked_instance(owner, _instance)
-        batch_shape = Size(batch_shape)
+        return owner
+
+    def _expand_parameters(self, new: Any, batch_shape: Size) -> None:
         for name, event_dims in self._parameters.items():
             value = self.__dict__.get(name)
             if value is not None:
@@ -107,9 +117,6 @@ class Distribution:
                 new.__dict__[name] = value.expand((*batch_shape, *tail))
         for name in self._kept:
             new.__dict__[name] = self.__dict__[name]
-        Distribution.__init__(new, batch_shape, self._event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def batch_shape(self) -> Size:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 import tclient
 from tclient.distributions import constraints
 from tclient.distributions._core import (
     Number,
     Size,
     broadcast_all,
+    broadcast_shape,
     call_builtin,
     lazy_property,
     one_wait,
@@ -20,14 +19,6 @@ from tclient.distributions._core import (
     sum_rightmost,
 )
 from tclient.distributions.distribution import Distribution, ExponentialFamily
-
-
-def broadcast_shape(*shapes: Any) -> Size:
-    """The shape that these have together. Raises: RuntimeError, in torch's words."""
-    try:
-        return Size(np.broadcast_shapes(*(tuple(shape) for shape in shapes)))
-    except ValueError:
-        return Size(tclient.broadcast_shapes(*shapes))
 
 
 class Dirichlet(ExponentialFamily):
