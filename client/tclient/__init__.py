@@ -247,7 +247,26 @@ from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_ano
 from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled  # noqa: E402
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled  # noqa: E402
 
-_LAZY = ("amp", "backends", "distributions", "models", "nn", "optim", "testing", "utils")
+_LAZY = (
+    "accelerator",
+    "amp",
+    "backends",
+    "distributed",
+    "distributions",
+    "jit",
+    "models",
+    "mps",
+    "multiprocessing",
+    "nn",
+    "onnx",
+    "optim",
+    "signal",
+    "testing",
+    "types",
+    "utils",
+    "version",
+    "xpu",
+)
 
 
 def __getattr__(name: str) -> _Any:
@@ -256,3 +275,7 @@ def __getattr__(name: str) -> _Any:
 
         return importlib.import_module(f"tclient.{name}")
     _namespace.missing("tclient", name, globals())
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

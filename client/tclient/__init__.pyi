@@ -86,16 +86,26 @@ from tclient import special as special
 from tclient.autograd.anomaly_mode import is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled
 from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabled
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled
+from tclient import accelerator as accelerator
 from tclient import amp as amp
 from tclient import backends as backends
+from tclient import distributed as distributed
 from tclient import distributions as distributions
+from tclient import jit as jit
 from tclient import models as models
+from tclient import mps as mps
+from tclient import multiprocessing as multiprocessing
 from tclient import nn as nn
+from tclient import onnx as onnx
 from tclient import optim as optim
 from tclient import random as random
 from tclient import serialization as serialization
+from tclient import signal as signal
 from tclient import testing as testing
+from tclient import types as types
 from tclient import utils as utils
+from tclient import version as version
+from tclient import xpu as xpu
 from tclient._stubs.functions import *
 from tclient._types import tensortype as _tensortype
 

@@ -11,7 +11,7 @@ import functools
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from tclient import _issue
 from tclient._codec.operations import USED, Operation
@@ -27,6 +27,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 # Results whose size depends on the elements: what follows in Python could differ from run to run.
 _DATA_DEPENDENT = frozenset(
@@ -284,7 +285,44 @@ class Compiled:
         return tuple(itertools.chain.from_iterable(map(_identity, seen)))
 
 
-def compile(function: Callable[P, R]) -> Callable[P, R]:
+_MODES = ("default", "lite", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+
+
+@overload
+def compile(
+    model: Callable[P, R],
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
+    disable: bool = False,
+) -> Callable[P, R]: ...
+@overload
+def compile(
+    model: None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
+    disable: bool = False,
+) -> Callable[[_F], _F]: ...
+def compile(
+    model: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: Any = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    name: str | None = None,
+    disable: bool = False,
+) -> Any:
     """A function that runs on the server as one call, whatever its length; also as a decorator.
 
     The first call with arguments of a kind (shapes, dtypes, devices, requires_grad, sameness, modes, and all that is
@@ -292,7 +330,8 @@ def compile(function: Callable[P, R]) -> Callable[P, R]:
     Python code of the function does not run again, so what it does besides operations happens once. Reading elements
     inside (item(), numpy(), if x:) is refused, as are results whose size depends on elements.
 
-    `compiled.recorded()` shows what was recorded.
+    `compiled.recorded()` shows what was recorded. With disable=True the function stays as it is; what else torch takes
+    is taken, and changes nothing. Raises: RuntimeError for a mode that torch does not have, or one with options.
 
     Example:
         >>> import tclient as torch
@@ -300,7 +339,13 @@ def compile(function: Callable[P, R]) -> Callable[P, R]:
         ... def step(y, x):
         ...     return torch.tanh(y @ x) + x
     """
-    return Compiled(function)
+    if mode is not None and options is not None:
+        raise RuntimeError("Either mode or options can be specified, but both can't be specified at the same time.")
+    if mode is not None and mode not in _MODES:
+        raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(_MODES)}")
+    if model is None:
+        return lambda function: compile(function, disable=disable)
+    return model if disable else Compiled(model)
 
 
 # ---- arguments and results -------------------------------------------------------------------------------------------

@@ -11,14 +11,18 @@ _QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to sa
 _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.tolist()"
 
 _REASONS: dict[str, str] = {
-    **dict.fromkeys(("jit", "vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
+    **dict.fromkeys(("vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
     "autograd.Function": f"{_CALLABLE}; write the gradient as operations of torch",
     "to_dlpack": f"{_POINTER}, and make one with tclient.tensor(array)",
     "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",
     "from_file": "the files of the server are not yours to read; use tclient.tensor(numpy.fromfile(...))",
-    "multiprocessing": "a tensor lives on the server; processes open sessions of their own",
-    "distributed": "the server has one device for each session",
+    **dict.fromkeys(("jit.save", "jit.load"), "no code is kept in files; use save and load with a state_dict"),
+    **dict.fromkeys(
+        ("distributed.all_reduce", "distributed.all_gather", "distributed.broadcast"),
+        "a session has one device, and there are no groups of processes",
+    ),
+    "hub": "models of others come as code, which is yours to fetch; load their weights with load",
     **dict.fromkeys(
         (
             "sparse_coo_tensor",

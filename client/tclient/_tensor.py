@@ -23,7 +23,7 @@ from tclient._codec.dtypes import BY_CODE, SCALAR_TYPES
 from tclient._codec.operations import TABLE, Operation
 from tclient._codec.size import Size
 from tclient._codec.wire import FREE, KWARG, TRUE, named_value
-from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
+from tclient._exceptions import ServerFailed, TensorError, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
 from tclient._session.modes import MODES, no_grad
 from tclient._session.refs import Meta
@@ -308,9 +308,19 @@ class Tensor(_Base):
         return text
 
     def __format__(self, spec: str) -> str:
-        if type(self) is Tensor and not self._meta().shape:
-            return format(self.detach().item(), spec)
-        return object.__format__(self, spec)
+        if type(self) is not Tensor:
+            return object.__format__(self, spec)
+        element: Any = None
+        if self._ref.meta is None and MODES.recorder is None:
+            # Both the shape and the element are asked for, and come with one wait; of more elements none is read.
+            call, id_bytes = prepare(TABLE["Tensor.item"], self.detach()._ref)
+            try:
+                element = finish(self._ref.session, call, id_bytes)
+            except TensorError:
+                pass  # it has several elements, or failed itself, which its shape says
+        if self._meta().shape:
+            return object.__format__(self, spec)
+        return format(self.detach().item() if element is None else element, spec)
 
     def __copy__(self) -> Any:
         with no_grad():

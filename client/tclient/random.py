@@ -5,6 +5,8 @@ The state is the server's, one for each session. Knows operations; does not know
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tclient._codec import wire
@@ -81,6 +83,25 @@ def get_rng_state() -> Any:
 def set_rng_state(new_state: Any) -> None:
     """Go back to a random state of this session."""
     dispatch(TABLE["set_rng_state"], (new_state,), None)
+
+
+@contextmanager
+def fork_rng(
+    devices: Any = None,
+    enabled: bool = True,
+    _caller: str = "fork_rng",
+    _devices_kw: str = "devices",
+    device_type: Any = None,
+) -> Iterator[None]:
+    """Within it random numbers are drawn as wanted; behind it, as if none had been."""
+    if not enabled:
+        yield
+        return
+    before = get_rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)
 
 
 def __getattr__(name: str) -> Any:
