@@ -116,7 +116,7 @@ LINES = [
     "import torch.distributed as dist",
     "import torch.backends.cudnn as cudnn",
     "import torch.utils.checkpoint",
-    "from torch.optim import Muon",
+    "from torch.optim import SparseAdam",
     "from torch.fx import GraphModule",
     "from torch.jit import script",
     "from torch.nn.utils import parametrize",

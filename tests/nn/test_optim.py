@@ -31,6 +31,7 @@ OPTIMISERS: dict[str, Callable[[Any, Any], Any]] = {
     "Rprop": lambda optim, p: optim.Rprop(p, etas=(0.4, 1.3)),
     "ASGD": lambda optim, p: optim.ASGD(p, t0=2),
     "Adafactor": lambda optim, p: optim.Adafactor(p),
+    "Muon": lambda optim, p: optim.Muon([one for one in p if one.dim() == 2], 0.05, adjust_lr_fn="match_rms_adamw"),
 }
 
 by_optimiser = pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS.keys())
@@ -176,11 +177,6 @@ def test_misuse_is_refused_in_the_words_of_torch(tc: Any, misuse: Callable[[Any,
     with pytest.raises(type(expected.value)) as got:
         misuse(tc, model(tc))
     assert str(got.value) == str(expected.value)
-
-
-def test_lbfgs_is_refused_with_a_reason(tc: Any) -> None:
-    with pytest.raises(NotImplementedError, match="runs no code of its callers"):
-        tc.optim.LBFGS(model(tc).parameters())
 
 
 # The server's side

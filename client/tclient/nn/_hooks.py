@@ -52,7 +52,7 @@ class RemovableHandle:
         self.remove()
 
 
-def add(hooks: OrderedDict[int, Any], hook: ForwardHook | ForwardPreHook, prepend: bool) -> RemovableHandle:
+def add(hooks: OrderedDict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
     """Adds the hook behind the others, or before them."""
     key = next(_keys)
     hooks[key] = hook

@@ -1,4 +1,4 @@
-"""Optimisers that run on the server beside the parameters: the names of torch.optim.
+"""Optimisers: the names of torch.optim. All but LBFGS run on the server beside the parameters.
 
 Only names are gathered here; each room is a file of its own.
 """
@@ -6,7 +6,6 @@ Only names are gathered here; each room is a file of its own.
 from tclient.optim import lr_scheduler, swa_utils
 from tclient.optim.algorithms import (
     ASGD,
-    LBFGS,
     SGD,
     Adadelta,
     Adafactor,
@@ -14,11 +13,14 @@ from tclient.optim.algorithms import (
     Adam,
     Adamax,
     AdamW,
+    Muon,
     NAdam,
     RAdam,
     RMSprop,
     Rprop,
+    SparseAdam,
 )
+from tclient.optim.lbfgs import LBFGS
 from tclient.optim.optimizer import Optimizer
 
 __all__ = [
@@ -31,11 +33,13 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "Muon",
     "NAdam",
     "Optimizer",
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
     "swa_utils",
 ]

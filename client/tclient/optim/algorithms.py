@@ -5,14 +5,13 @@ Knows names and defaults; what they mean is torch's, on the server.
 
 from __future__ import annotations
 
-from typing import Any
-
-from tclient.optim.optimizer import Optimizer, Params
+from tclient.optim.optimizer import Params
+from tclient.optim.served import ServedOptimizer
 
 Pair = tuple[float, float]
 
 
-class SGD(Optimizer):
+class SGD(ServedOptimizer):
     """Stochastic gradient descent, with momentum if asked for."""
 
     kind = "SGD"
@@ -45,7 +44,7 @@ class SGD(Optimizer):
         )
 
 
-class Adam(Optimizer):
+class Adam(ServedOptimizer):
     """Steps scaled by running moments of the gradient. Source: Kingma and Ba (2014)."""
 
     kind = "Adam"
@@ -82,7 +81,7 @@ class Adam(Optimizer):
         )
 
 
-class AdamW(Optimizer):
+class AdamW(ServedOptimizer):
     """Adam with weight decay of its own. Source: Loshchilov and Hutter (2017)."""
 
     kind = "AdamW"
@@ -117,7 +116,7 @@ class AdamW(Optimizer):
         )
 
 
-class Adamax(Optimizer):
+class Adamax(ServedOptimizer):
     """Adam with the infinity norm. Source: Kingma and Ba (2014)."""
 
     kind = "Adamax"
@@ -148,7 +147,7 @@ class Adamax(Optimizer):
         )
 
 
-class NAdam(Optimizer):
+class NAdam(ServedOptimizer):
     """Adam with Nesterov's momentum. Source: Dozat (2016)."""
 
     kind = "NAdam"
@@ -183,7 +182,7 @@ class NAdam(Optimizer):
         )
 
 
-class RAdam(Optimizer):
+class RAdam(ServedOptimizer):
     """Adam whose first steps are rectified. Source: Liu and others (2019)."""
 
     kind = "RAdam"
@@ -216,7 +215,7 @@ class RAdam(Optimizer):
         )
 
 
-class Adagrad(Optimizer):
+class Adagrad(ServedOptimizer):
     """Steps scaled by the sum of squared gradients. Source: Duchi and others (2011)."""
 
     kind = "Adagrad"
@@ -249,7 +248,7 @@ class Adagrad(Optimizer):
         )
 
 
-class Adadelta(Optimizer):
+class Adadelta(ServedOptimizer):
     """Steps scaled by running means of squared gradients and steps. Source: Zeiler (2012)."""
 
     kind = "Adadelta"
@@ -280,7 +279,7 @@ class Adadelta(Optimizer):
         )
 
 
-class RMSprop(Optimizer):
+class RMSprop(ServedOptimizer):
     """Steps scaled by a running mean of squared gradients. Source: Hinton's lectures (2012)."""
 
     kind = "RMSprop"
@@ -314,7 +313,7 @@ class RMSprop(Optimizer):
         )
 
 
-class Rprop(Optimizer):
+class Rprop(ServedOptimizer):
     """Steps by the sign of the gradient alone. Source: Riedmiller and Braun (1993)."""
 
     kind = "Rprop"
@@ -343,7 +342,7 @@ class Rprop(Optimizer):
         )
 
 
-class ASGD(Optimizer):
+class ASGD(ServedOptimizer):
     """Averaged stochastic gradient descent. Source: Polyak and Juditsky (1992)."""
 
     kind = "ASGD"
@@ -375,7 +374,7 @@ class ASGD(Optimizer):
         )
 
 
-class Adafactor(Optimizer):
+class Adafactor(ServedOptimizer):
     """Adam with less memory. Source: Shazeer and Stern (2018)."""
 
     kind = "Adafactor"
@@ -406,13 +405,49 @@ class Adafactor(Optimizer):
         )
 
 
-class LBFGS(Optimizer):
-    """Refused: it evaluates the loss many times a step, which the server cannot do without running your code."""
+class SparseAdam(ServedOptimizer):
+    """Adam that changes only the moments of rows with a gradient; it takes sparse gradients only, as torch's."""
 
-    kind = "LBFGS"
+    kind = "SparseAdam"
 
-    def __init__(self, params: Params, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError(
-            "LBFGS calls the closure several times within one step, and the server runs no code of its callers; "
-            "use another optimiser"
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
+
+
+class Muon(ServedOptimizer):
+    """Momentum made orthogonal by Newton's and Schulz's iteration, for matrices. Source: Jordan and others (2024)."""
+
+    kind = "Muon"
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "ns_coefficients": ns_coefficients,
+                "eps": eps,
+                "ns_steps": ns_steps,
+                "adjust_lr_fn": adjust_lr_fn,
+            },
         )

@@ -1,20 +1,58 @@
-"""The base of all optimisers: groups of parameters with options, and one call a step.
+"""The base of all optimisers: groups of parameters with options, what is remembered for each, and hooks.
 
-Knows groups and options; the state and the arithmetic are the server's, where torch's own optimiser runs beside the
-parameters. An option that has changed since the last step travels with the next one.
+Knows groups and options; does not know how an algorithm steps. A class of the caller's that has its own `step` runs
+here, operation by operation; those of torch.optim run on the server (served.py).
 """
 
 from __future__ import annotations
 
-import copy
+import functools
+import itertools
+import warnings
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from copy import deepcopy
+from typing import Any
 
 import tclient
-from tclient.nn._core import Tensor, call_builtin
+from tclient.nn._core import Tensor
+from tclient.nn._hooks import RemovableHandle, add
 
 Params = Iterable[Any]
-_PARAMS = frozenset({"params", "param_names"})
+ParamsT = Params
+
+
+class _RequiredParameter:
+    """In the place of a default: every group has to say it."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+required = _RequiredParameter()
+
+_global_optimizer_pre_hooks: OrderedDict[int, Any] = OrderedDict()
+_global_optimizer_post_hooks: OrderedDict[int, Any] = OrderedDict()
+
+# The hooks of one optimiser, by the attribute that holds them.
+_HOOKS = (
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
+
+
+def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls hook(optimizer, args, kwargs) before each step of any optimiser."""
+    return add(_global_optimizer_pre_hooks, hook, False)
+
+
+def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHandle:
+    """Calls hook(optimizer, args, kwargs) after each step of any optimiser."""
+    return add(_global_optimizer_post_hooks, hook, False)
 
 
 class Optimizer:
@@ -25,84 +63,151 @@ class Optimizer:
         defaults: the options of all groups that have none of their own.
 
     Raises: what torch raises for the same options, when it is made.
+
+    Example:
+        >>> class Descent(optim.Optimizer):
+        ...     def __init__(self, params, lr):
+        ...         super().__init__(params, {"lr": lr})
+        ...     @torch.no_grad()
+        ...     def step(self, closure=None):
+        ...         for group in self.param_groups:
+        ...             for p in group["params"]:
+        ...                 if p.grad is not None:
+        ...                     p.add_(p.grad, alpha=-group["lr"])
     """
 
-    kind: ClassVar[str]
+    OptimizerPreHook = Callable[..., Any]
+    OptimizerPostHook = Callable[..., Any]
+
+    defaults: dict[str, Any]
     param_groups: list[dict[str, Any]]
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
-        if isinstance(params, Tensor):
-            raise TypeError(
-                "params argument given to the optimizer should be an iterable of Tensors or dicts, but got "
-                f"{type(params).__name__}"
-            )
         self.defaults = defaults
-        entries = list(params)
-        if not entries:
-            raise ValueError("optimizer got an empty parameter list")
-        if not isinstance(entries[0], dict):
-            entries = [{"params": entries}]
-        groups = [_group(entry) for entry in entries]
-        self._remote = call_builtin("tc.optimizer", self.kind, groups, defaults)
-        # This waits: wrong options are refused here, as in torch, and not at the first step.
-        self._known: list[dict[str, Any]] = call_builtin("tc.optimizer_describe", self._remote)
-        self.param_groups = [{**_split(group), **options} for group, options in zip(groups, self._known, strict=True)]
+        self._prepare()
+        self.state: Any = defaultdict(dict)
+        self.param_groups = []
+        for group in groups_of(params):
+            self.add_param_group(group)
+
+    def _prepare(self) -> None:
+        """What an optimiser has besides its groups and its state, also one that is copied."""
+        for name in _HOOKS:
+            self.__dict__.setdefault(name, OrderedDict())
         self._stepped = False
+        self._patch_step_function()
+
+    def _patch_step_function(self) -> None:
+        """Has the class's own step run the hooks; once for each class."""
+        kind: Any = type(self)
+        if not getattr(kind.step, "hooked", False):
+            kind.step = self.profile_hook_step(kind.step)
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that runs a step with its hooks."""
+
+        @functools.wraps(func)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            self: Optimizer = args[0]
+            hooks = itertools.chain(_global_optimizer_pre_hooks.values(), self._hooked("step_pre"))
+            for hook in tuple(hooks):
+                changed = hook(self, args, kwargs)
+                if changed is not None:
+                    if not isinstance(changed, tuple) or len(changed) != 2:
+                        raise RuntimeError(
+                            f"{func} must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                        )
+                    args, kwargs = changed
+            result = func(*args, **kwargs)
+            self._stepped = True
+            for hook in tuple(itertools.chain(self._hooked("step_post"), _global_optimizer_post_hooks.values())):
+                hook(self, args, kwargs)
+            return result
+
+        wrapper.hooked = True  # type: ignore[attr-defined]
+        return wrapper
+
+    def _hooked(self, what: str) -> tuple[Callable[..., Any], ...]:
+        return tuple(self.__dict__.get(f"_optimizer_{what}_hooks", {}).values())
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls hook(optimizer, args, kwargs) before each step; it may return other args and kwargs."""
+        return add(self.__dict__["_optimizer_step_pre_hooks"], hook, False)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls hook(optimizer, args, kwargs) after each step."""
+        return add(self.__dict__["_optimizer_step_post_hooks"], hook, False)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Calls hook(optimizer) before `state_dict`."""
+        return add(self.__dict__["_optimizer_state_dict_pre_hooks"], hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Calls hook(optimizer, state) after `state_dict`; what it returns, unless None, replaces the state."""
+        return add(self.__dict__["_optimizer_state_dict_post_hooks"], hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Calls hook(optimizer, state) before `load_state_dict`; what it returns, unless None, is loaded."""
+        return add(self.__dict__["_optimizer_load_state_dict_pre_hooks"], hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Calls hook(optimizer) after `load_state_dict`."""
+        return add(self.__dict__["_optimizer_load_state_dict_post_hooks"], hook, prepend)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step along the gradients, one call; with a closure, that is run first and its loss returned."""
-        loss = None
-        if closure is not None:
-            with tclient.enable_grad():
-                loss = closure()
-        call_builtin("tc.optimizer_step", self._remote, self._changes())
-        self._stepped = True
-        return loss
+        """One step along the gradients; subclasses define it."""
+        raise NotImplementedError
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Lets go of the gradients of all parameters, or fills them with zeros; one call."""
-        call_builtin("tc.optimizer_zero_grad", self._remote, set_to_none)
+        """Lets go of the gradients of all parameters, or fills them with zeros."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if set_to_none:
+                    param.grad = None
+                elif (grad := param.grad) is not None:
+                    grad.detach_().zero_()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with options of their own."""
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
-        group = _group(param_group)
-        call_builtin("tc.optimizer_add_group", self._remote, group)
-        self._known = call_builtin("tc.optimizer_describe", self._remote)
-        self.param_groups.append({**_split(group), **self._known[-1]})
+        listed = listed_group(param_group)
+        names = [param[0] for param in listed["params"] if isinstance(param, tuple)]
+        if names and len(names) != len(listed["params"]):
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+        group = split_group(listed)
+        for param in group["params"]:
+            # A parameter of a module is a leaf; of others the server knows.
+            if not isinstance(param, tclient.nn.Parameter) and not (param.is_leaf or param.retains_grad):
+                raise ValueError("can't optimize a non-leaf Tensor")
+        for name, default in self.defaults.items():
+            if default is required and name not in group:
+                raise ValueError(f"parameter group didn't specify a value of required optimization parameter {name}")
+            group.setdefault(name, default)
+        params = set(group["params"])
+        if len(params) != len(group["params"]):
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; in future, this will cause an error; "
+                "see github.com/pytorch/pytorch/issues/40967 for more information",
+                stacklevel=3,
+            )
+        if any(not params.isdisjoint(other["params"]) for other in self.param_groups):
+            raise ValueError("some parameters appear in more than one parameter group")
+        if self.param_groups and ("param_names" in group) != ("param_names" in self.param_groups[0]):
+            raise ValueError(
+                "all optimizer param groups should be with/without names. cannot add param group "
+                f"{'with' if names else 'without'} names to the optimizer"
+            )
+        param_group.update(group)
+        self.param_groups.append(param_group)
 
-    def _changes(self) -> list[dict[str, Any]]:
-        """The options that differ from what the server knows, a mapping for each group; nothing if none does."""
-        changes = [
-            {
-                name: group[name]
-                for name, known in options.items()
-                if group[name] is not known and (isinstance(group[name], Tensor) or group[name] != known)
-            }
-            for group, options in zip(self.param_groups, self._known, strict=True)
-        ]
-        if not any(changes):
-            return []
-        for options, changed in zip(self._known, changes, strict=True):
-            options.update(changed)
-        return changes
-
-    @property
-    def state(self) -> dict[Any, dict[str, Any]]:
-        """What is remembered for each parameter; asked of the server."""
-        parameters = [param for group in self.param_groups for param in group["params"]]
-        return {parameters[index]: entries for index, entries in self._state().items()}
-
-    def _state(self) -> dict[int, dict[str, Any]]:
-        names, values = call_builtin("tc.optimizer_state", self._remote)
-        state: dict[int, dict[str, Any]] = {}
-        for (index, name), value in zip(names, values, strict=True):
-            state.setdefault(index, {})[name] = value
-        return state
+    # State
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, by the number of the parameter, and the options of each group."""
+        for hook in self._hooked("state_dict_pre"):
+            hook(self)
         groups = []
         start = 0
         for group in self.param_groups:
@@ -110,13 +215,34 @@ class Optimizer:
             options = {name: value for name, value in group.items() if name != "params"}
             groups.append({**options, "params": list(range(start, start + count))})
             start += count
-        return {"state": self._state(), "param_groups": groups}
+        state: dict[str, Any] = {"state": self._packed_state(), "param_groups": groups}
+        for hook in self._hooked("state_dict_post"):
+            changed = hook(self, state)
+            state = state if changed is None else changed
+        return state
+
+    def _packed_state(self) -> dict[Any, Any]:
+        """What is remembered, by the number of the parameter."""
+        numbers: dict[Any, int] = {}
+        for param in self._all_params():
+            numbers.setdefault(param, len(numbers))
+        return {
+            numbers[key] if isinstance(key, Tensor) and key in numbers else key: value
+            for key, value in self.state.items()
+        }
+
+    def _all_params(self) -> list[Any]:
+        return [param for group in self.param_groups for param in group["params"]]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict` gave; numpy arrays will do for tensors.
 
         Raises: ValueError if there are other groups, or other numbers of parameters in them.
         """
+        state_dict = dict(state_dict)
+        for hook in self._hooked("load_state_dict_pre"):
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         groups = state_dict["param_groups"]
         if len(groups) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
@@ -124,45 +250,30 @@ class Optimizer:
             raise ValueError(
                 "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
             )
-        names: list[list[Any]] = []
-        values: list[Any] = []
-        for index, entries in state_dict["state"].items():
-            for name, value in entries.items():
-                names.append([int(index), name])
-                values.append(_value(value))
-        known = [
-            {name: value for name, value in group.items() if name in options}
-            for group, options in zip(groups, self._known, strict=True)
-        ]
-        wanted = [{**options, "params": list(new["params"])} for options, new in zip(known, groups, strict=True)]
-        call_builtin("tc.optimizer_load_state", self._remote, names, values, wanted)
-        self._known = call_builtin("tc.optimizer_describe", self._remote)
-        for group, new, options in zip(self.param_groups, groups, self._known, strict=True):
-            group.update({name: value for name, value in new.items() if name not in _PARAMS})
-            group.update(options)
+        self._take_state(state_dict["state"], groups)
+        for hook in self._hooked("load_state_dict_post"):
+            hook(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
-        """An optimiser of copies of the parameters, as in torch; those that memo knows already are not copied again."""
-        made = memo[id(self)] = object.__new__(type(self))
-        for name, value in self.__dict__.items():
-            if name != "_remote":
-                made.__dict__[name] = copy.deepcopy(value, memo)
-        made._known = [
-            {name: group[name] for name in options}
-            for group, options in zip(made.param_groups, self._known, strict=True)
-        ]
-        groups = [
-            {**{name: group[name] for name in made.defaults if name in group}, "params": _named(group)}
-            for group in made.param_groups
-        ]
-        made._remote = call_builtin("tc.optimizer", self.kind, groups, made.defaults)
-        names, values = call_builtin("tc.optimizer_state", self._remote)
-        wanted = [
-            {**options, "params": list(range(len(group["params"])))}
-            for group, options in zip(made.param_groups, made._known, strict=True)
-        ]
-        call_builtin("tc.optimizer_load_state", made._remote, names, copy.deepcopy(values, memo), wanted)
-        return made
+    def _take_state(self, state: Mapping[Any, Any], groups: list[dict[str, Any]]) -> None:
+        """Takes over what is remembered, and the options of the groups."""
+        numbers = itertools.chain.from_iterable(group["params"] for group in groups)
+        params = dict(zip(numbers, self._all_params(), strict=True))
+        self.state = defaultdict(dict)
+        for key, value in state.items():
+            if key in params:
+                self.state[params[key]] = _as_of(params[key], value, "")
+            else:
+                self.state[key] = value
+        for mine, new in zip(self.param_groups, groups, strict=True):
+            mine.update(deepcopy({name: value for name, value in new.items() if name not in PARAMS}))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prepare()
+        self.defaults.setdefault("differentiable", False)
 
     def __repr__(self) -> str:
         text = f"{type(self).__name__} ("
@@ -174,7 +285,22 @@ class Optimizer:
         return text + ")"
 
 
-def _group(entry: Mapping[str, Any]) -> dict[str, Any]:
+PARAMS = frozenset({"params", "param_names"})
+
+
+def groups_of(params: Params) -> list[Any]:
+    """The groups that the first argument of an optimiser says, each still as it was given."""
+    if isinstance(params, Tensor):
+        raise TypeError(
+            f"params argument given to the optimizer should be an iterable of Tensors or dicts, but got {params.type()}"
+        )
+    entries = list(params)
+    if not entries:
+        raise ValueError("optimizer got an empty parameter list")
+    return entries if isinstance(entries[0], dict) else [{"params": entries}]
+
+
+def listed_group(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A group as it travels: its parameters a list."""
     if "params" not in entry:
         raise KeyError("params")
@@ -192,7 +318,7 @@ def _group(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, "params": params}
 
 
-def _split(group: Mapping[str, Any]) -> dict[str, Any]:
+def split_group(group: Mapping[str, Any]) -> dict[str, Any]:
     """A group as the caller sees it: tensors, and their names if they were given."""
     params = group["params"]
     if params and isinstance(params[0], tuple):
@@ -200,12 +326,20 @@ def _split(group: Mapping[str, Any]) -> dict[str, Any]:
     return dict(group)
 
 
-def _named(group: Mapping[str, Any]) -> list[Any]:
+def named_params(group: Mapping[str, Any]) -> list[Any]:
     """The parameters of a group as they travel, with their names if they have any."""
     params: list[Any] = group["params"]
     return list(zip(group["param_names"], params, strict=True)) if "param_names" in group else params
 
 
-def _value(value: Any) -> Any:
-    plain = value is None or isinstance(value, Tensor | bool | int | float)
-    return value if plain else tclient.as_tensor(value)
+def _as_of(param: Tensor, value: Any, name: str) -> Any:
+    """What was remembered elsewhere, with the dtype and device of the parameter; a count of steps is left as it is."""
+    if isinstance(value, Tensor):
+        if name == "step":
+            return value
+        return value.to(dtype=param.dtype if param.is_floating_point() else None, device=param.device)
+    if isinstance(value, dict):
+        return {key: _as_of(param, item, key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_as_of(param, item, name) for item in value)
+    return value

@@ -46,11 +46,19 @@ KINDS: dict[str, tuple[type[torch.optim.Optimizer], frozenset[str]]] = {
         ("Rprop", torch.optim.Rprop, ("lr", "etas", "step_sizes", "capturable")),
         ("ASGD", torch.optim.ASGD, ("lr", "lambd", "alpha", "t0", "weight_decay", "capturable")),
         ("Adafactor", torch.optim.Adafactor, ("lr", "beta2_decay", "eps", "d", "weight_decay")),
+        ("SparseAdam", torch.optim.SparseAdam, ("lr", "betas", "eps")),
+        (
+            "Muon",
+            torch.optim.Muon,
+            (*("lr", "weight_decay", "momentum", "nesterov", "ns_coefficients", "eps", "ns_steps"), "adjust_lr_fn"),
+        ),
     )
 }
 """The optimisers and their options."""
 
 _PARAMS = frozenset({"params", "param_names"})
+# Options that name one of torch's own ways.
+_TEXTS = frozenset({"adjust_lr_fn"})
 Group = Mapping[str, Any]
 
 
@@ -176,6 +184,8 @@ class Optimizer:
         if name not in self._options:
             raise TypeError(f"{self._kind}.__init__() got an unexpected keyword argument '{name}'")
         if isinstance(value, list | tuple) and all(_is_plain(item) for item in value):
+            return
+        if name in _TEXTS and isinstance(value, str):
             return
         if not _is_plain(value) and not isinstance(value, Tensor):
             raise TypeError(f"optimizer: {name} is a {type(value).__name__}; give a number")
