@@ -22,6 +22,7 @@ from tclient._session.current import close_sessions
 
 _CANNOT_OPEN = 2
 _ADDRESS = "TCLIENT_ADDRESS"
+_PROFILE = "--profile"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,9 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument(
         "--synchronous", action="store_true", help="every call waits, and raises its error at its own line"
     )
+    run.add_argument(
+        _PROFILE,
+        metavar="FILE",
+        help="at the end, say on stderr which lines waited for the server, for what and how long; "
+        "--profile=FILE writes it as JSON",
+    )
     run.add_argument("-m", action="store_true", dest="is_module", help="the program is a module, as in `python -m`")
     run.add_argument("program", nargs=argparse.REMAINDER, help="script or module, and its arguments")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
     if not options.program:
         run.error("a script or -m module is missing")
     name, *its_arguments = options.program
@@ -55,11 +62,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_CANNOT_OPEN)
     _connect(None if options.local else options.address or os.environ.get(_ADDRESS), options)
     as_torch()
+    if options.profile is not None:
+        from tclient._launcher.profile import profiled
+
+        stack = contextlib.ExitStack()
+        stack.enter_context(profiled(options.profile and os.path.abspath(options.profile)))
+        # After the traceback, and after what the program itself does at exit.
+        atexit.register(stack.close)
     sys.argv = [name, *its_arguments]
     if not sys.flags.safe_path:
         # As Python has it, in the place of the launcher's own folder.
         sys.path[0] = os.getcwd() if options.is_module else os.path.dirname(os.path.realpath(name))
     _run(name, options.is_module)
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with a value for a `--profile` that has none: the name behind it is the program's."""
+    given = list(arguments)
+    for index, each in enumerate(given[1:], 1):
+        if each == _PROFILE:
+            given[index] = f"{_PROFILE}="
+        if each == "-m" or not (each.startswith("-") or given[index - 1] == "--address"):
+            break
+    return given
 
 
 def _connect(address: str | None, options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from tclient._session.oversize import fit
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES
 from tclient._transport.limits import late
+from tclient._transport.stats import waiting
 
 # Results let go with one call; the rest go with the next ones.
 _MAX_DROPS = 4096
@@ -178,14 +179,17 @@ class CallQueue:
 
     def _while(self, is_full: Callable[[], bool], call: Call | None = None) -> None:
         """Block while there is no room for more. Raises: ReadTimeout."""
+        if not is_full():
+            return
         limit_s = self._channel.read_timeout_s
         latest = math.inf if limit_s is None else time.monotonic() + limit_s
-        while is_full() and self._channel.dead is None:
-            if time.monotonic() > latest:
-                name, site = ("synchronize", None) if call is None else (call.operation.name, call.site())
-                raise late(self._channel, name, site)
-            self._sending.wake()
-            time.sleep(0.0005)
+        with waiting("room"):
+            while is_full() and self._channel.dead is None:
+                if time.monotonic() > latest:
+                    name, site = ("synchronize", None) if call is None else (call.operation.name, call.site())
+                    raise late(self._channel, name, site)
+                self._sending.wake()
+                time.sleep(0.0005)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import grpc
 from tclient._exceptions import ServerBusy, TensorError
 from tclient._transport.channel import MODEL_SERVICE, Channel
 from tclient._transport.limits import late
+from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
 from tclient._transport.stream import Sender, Stream
 from tensorcompute.v1 import model_service_pb2 as rpc
@@ -68,7 +69,9 @@ class Forwards:
         limit_s = self._channel.read_timeout_s
         wait_s = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
         wait_s = wait_s if limit_s is None else min(wait_s, limit_s)
-        if not waiter.answered.acquire(timeout=-1.0 if wait_s == math.inf else wait_s):
+        with waiting(call.name):
+            is_answered = waiter.answered.acquire(timeout=-1.0 if wait_s == math.inf else wait_s)
+        if not is_answered:
             stream.forget(waiter)
             raise late(self._channel, call.name) if wait_s == limit_s else _too_late(timeout_s)
         if waiter.failure is not None:

@@ -12,6 +12,7 @@ from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._transport.channel import Channel
 from tclient._transport.limits import late
+from tclient._transport.stats import waiting
 from tensorcompute.v1 import tensor_pb2 as pb
 
 
@@ -60,7 +61,9 @@ class Waiters:
         """Wait until `answered.done`. Ctrl-C ends the wait, and only the wait. Raises: ReadTimeout."""
         self._channel.stats.waits += 1
         limit_s = self._channel.read_timeout_s
-        if not self.block_for(answered, limit_s) and limit_s is not None:
+        with waiting(_name(answered)):
+            is_answered = self.block_for(answered, limit_s)
+        if not is_answered and limit_s is not None:
             raise self._late(answered)
 
     def block_for(self, answered: Answered, limit_s: float | None) -> bool:
@@ -104,7 +107,8 @@ class Waiters:
             self._flush()
             if not answered.done:
                 try:
-                    await asyncio.wait_for(future, self._channel.read_timeout_s)
+                    with waiting(_name(answered)):
+                        await asyncio.wait_for(future, self._channel.read_timeout_s)
                 except TimeoutError:
                     raise self._late(answered) from None
         finally:
@@ -121,10 +125,13 @@ class Waiters:
                         pass
 
     def _late(self, answered: Any) -> Exception:
-        if isinstance(answered, Call):
-            return late(self._channel, answered.operation.name, answered.site())
-        return late(self._channel, "synchronize")
+        return late(self._channel, _name(answered), answered.site() if isinstance(answered, Call) else None)
 
     def after_fork(self) -> None:
         """In a child process: who waited is in the parent."""
         self._waiting = {}
+
+
+def _name(answered: Answered) -> str:
+    """What is waited for."""
+    return answered.operation.name if isinstance(answered, Call) else "synchronize"

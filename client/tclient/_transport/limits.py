@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tclient._exceptions import ReadTimeout, attribute
+from tclient._transport.stats import waiting
 
 
 class Limited(Protocol):
@@ -80,6 +81,12 @@ _CURRENT = _Current()
 @contextlib.contextmanager
 def transferring(connection: Limited, what: str) -> Iterator[None]:
     """Within it this thread moves bytes, or asks for something. Raises: ReadTimeout if nothing moves for too long."""
+    with waiting(what), _limited(connection, what):
+        yield
+
+
+@contextlib.contextmanager
+def _limited(connection: Limited, what: str) -> Iterator[None]:
     limit_s = connection.read_timeout_s
     if limit_s is None or _CURRENT.transfer is not None:
         yield

@@ -1,6 +1,10 @@
-"""What went over a channel, counted. Knows nothing else."""
+"""What went over a channel, counted; and who is told of each wait. Knows nothing else."""
 
 from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
 
 
 class Stats:
@@ -16,3 +20,38 @@ class Stats:
             f"Stats(waits={self.waits}, batches={self.batches}, calls={self.calls}, "
             f"uploads={self.uploads}, downloads={self.downloads})"
         )
+
+
+class _Watch:
+    """Who is told of the waits of this process: for what, and how many seconds, in the thread that waited."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str, float], None] | None = None
+
+
+class _Thread(threading.local):
+    is_waiting = False
+
+
+WATCH = _Watch()
+_THREAD = _Thread()
+
+
+class waiting:
+    """Within it this thread does nothing but to wait for the server; who watches is told of it at the end."""
+
+    __slots__ = ("_began", "_is_inner", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._is_inner = _THREAD.is_waiting
+        _THREAD.is_waiting = True
+        self._began = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._is_inner:
+            _THREAD.is_waiting = False
+            if WATCH.tell is not None:
+                WATCH.tell(self._what, time.perf_counter() - self._began)
