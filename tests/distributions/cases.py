@@ -51,6 +51,43 @@ CASES: dict[str, Make] = {
         d.Normal(p([0.5, -1.0]), 1.0), d.StickBreakingTransform()
     ),
     "independent-of-nothing": lambda m, d, p: d.Independent(d.Bernoulli(p([0.5, 0.25])), 0),
+    "cauchy": lambda m, d, p: d.Cauchy(p([0.5, -1.0]), p([1.0, 2.5])),
+    "half-normal": lambda m, d, p: d.HalfNormal(p([0.5, 1.0])),
+    "half-cauchy": lambda m, d, p: d.HalfCauchy(p([0.5, 1.0])),
+    "chi2": lambda m, d, p: d.Chi2(p([0.5, 3.0])),
+    "student-t": lambda m, d, p: d.StudentT(p([0.5, 1.5, 2.0, 7.0]), p([0.5]), p([[2.0], [1.5]])),
+    "fisher-snedecor": lambda m, d, p: d.FisherSnedecor(p([0.5, 3.0, 2.5]), p([[1.0], [2.5], [7.0]])),
+    "generalized-pareto": lambda m, d, p: d.GeneralizedPareto(p([0.5, -1.0, 0.0]), p(1.5), p([-0.5, 0.0, 0.3])),
+    "inverse-gamma": lambda m, d, p: d.InverseGamma(p([0.5, 1.5, 3.0]), p([[1.0], [2.5]])),
+    "weibull": lambda m, d, p: d.Weibull(p([0.5, 2.0]), p([[1.5], [0.7]])),
+    "kumaraswamy": lambda m, d, p: d.Kumaraswamy(p([0.5, 2.0]), p([1.5, 3.0])),
+    "logistic-normal": lambda m, d, p: d.LogisticNormal(p([[0.5, -1.0], [0.0, 0.2]]), p([1.0, 2.5])),
+    "negative-binomial": lambda m, d, p: d.NegativeBinomial(5, p([0.5, 0.1])),
+    "negative-binomial-logits": lambda m, d, p: d.NegativeBinomial(p([5.0, 2.5]), logits=p([0.5, -2.0])),
+    "continuous-bernoulli": lambda m, d, p: d.ContinuousBernoulli(p([0.3, 0.5, 0.9])),
+    "continuous-bernoulli-logits": lambda m, d, p: d.ContinuousBernoulli(logits=p([0.5, 0.001, -2.0])),
+    "relaxed-bernoulli": lambda m, d, p: d.RelaxedBernoulli(p(0.5), p([0.3, 0.9])),
+    "relaxed-bernoulli-logits": lambda m, d, p: d.RelaxedBernoulli(p([0.5, 2.0]), logits=p([0.3, -0.9])),
+    "relaxed-one-hot": lambda m, d, p: d.RelaxedOneHotCategorical(p(1.5), p([[0.5, 3.0, 1.0], [2.0, 2.0, 0.5]])),
+    "relaxed-one-hot-logits": lambda m, d, p: d.RelaxedOneHotCategorical(p(0.8), logits=p([0.5, 0.2, -1.0])),
+    "von-mises": lambda m, d, p: d.VonMises(p([0.5, -1.0, 3.0]), p([1.0, 8.0, 0.000001])),
+    "lkj-cholesky": lambda m, d, p: d.LKJCholesky(3, p([0.5, 2.0])),
+    "low-rank": lambda m, d, p: d.LowRankMultivariateNormal(
+        p([0.5, -1.0, 2.0]), p([[1.0], [0.5], [-0.3]]), p([2.0, 1.0, 0.5])
+    ),
+    "low-rank-batch": lambda m, d, p: d.LowRankMultivariateNormal(
+        p([[0.5, -1.0], [0.0, 1.0]]), p([[1.0, 0.2], [0.5, -0.3]]), p([2.0, 1.0])
+    ),
+    "mixture": lambda m, d, p: d.MixtureSameFamily(
+        d.Categorical(p([0.3, 0.7, 1.0])), d.Normal(p([0.5, -1.0, 3.0]), p([1.0, 2.0, 0.5]))
+    ),
+    "mixture-of-vectors": lambda m, d, p: d.MixtureSameFamily(
+        d.Categorical(p([[0.3, 0.7], [1.0, 0.5]])),
+        d.Independent(d.Normal(p([[[0.5, 1.0], [0.0, 2.0]], [[3.0, 1.0], [0.2, 0.1]]]), p(1.5)), 1),
+    ),
+    "wishart": lambda m, d, p: d.Wishart(p(3.5), p([[2.0, 0.5], [0.5, 1.0]])),
+    "wishart-tril": lambda m, d, p: d.Wishart(p([3.0, 4.5]), scale_tril=p([[2.0, 0.0], [0.5, 1.0]])),
+    "wishart-precision": lambda m, d, p: d.Wishart(4, precision_matrix=p([[2.0, 0.5], [0.5, 1.0]])),
 }
 
 NUMBERS: dict[str, Callable[[Any], Any]] = {
@@ -65,4 +102,19 @@ NUMBERS: dict[str, Callable[[Any], Any]] = {
     "poisson": lambda d: d.Poisson(2.5),
     "geometric": lambda d: d.Geometric(0.25),
     "binomial": lambda d: d.Binomial(3, 0.25),
+    "cauchy": lambda d: d.Cauchy(0.0, 2.0),
+    "half-normal": lambda d: d.HalfNormal(2.0),
+    "half-cauchy": lambda d: d.HalfCauchy(2.0),
+    "chi2": lambda d: d.Chi2(3),
+    "student-t": lambda d: d.StudentT(3),
+    "fisher-snedecor": lambda d: d.FisherSnedecor(3, 5.0),
+    "generalized-pareto": lambda d: d.GeneralizedPareto(0.0, 1.0, 0.5),
+    "inverse-gamma": lambda d: d.InverseGamma(2.5, 1),
+    "weibull": lambda d: d.Weibull(1.0, 2),
+    "kumaraswamy": lambda d: d.Kumaraswamy(1.0, 2.5),
+    "negative-binomial": lambda d: d.NegativeBinomial(3, 0.25),
+    "continuous-bernoulli": lambda d: d.ContinuousBernoulli(0.25),
+    "von-mises": lambda d: d.VonMises(0.5, 2.0),
+    "lkj-cholesky": lambda d: d.LKJCholesky(2),
+    "logistic-normal": lambda d: d.LogisticNormal(0.5, 2.0),
 }

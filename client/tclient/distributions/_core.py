@@ -32,13 +32,16 @@ __all__ = [
     "broadcast_shape",
     "call_builtin",
     "clamp_probs",
+    "clamp_probs_of",
     "lazy_property",
     "logits_to_probs",
     "one_of",
     "one_wait",
     "probs_to_logits",
     "standard_normal",
+    "standard_uniform",
     "sum_rightmost",
+    "tril_matrix_to_vec",
     "vec_to_tril_matrix",
     "verify",
 ]
@@ -100,7 +103,12 @@ def logits_to_probs(logits: Any, is_binary: bool = False) -> Any:
 
 def clamp_probs(probs: Any) -> Any:
     """Probabilities that are neither 0 nor 1."""
-    eps = tclient.finfo(probs.dtype).eps
+    return clamp_probs_of(probs.dtype, probs)
+
+
+def clamp_probs_of(dtype: Any, probs: Any) -> Any:
+    """The same, for probabilities whose dtype is known: that of a new result would be waited for."""
+    eps = tclient.finfo(dtype).eps
     return probs.clamp(min=eps, max=1 - eps)
 
 
@@ -115,6 +123,11 @@ def standard_normal(like: Any, shape: Any) -> Any:
     return like.new_empty(shape).normal_()
 
 
+def standard_uniform(like: Any, shape: Any) -> Any:
+    """Numbers from 0 up to 1 of the dtype and the place of a tensor."""
+    return like.new_empty(shape).uniform_()
+
+
 def sum_rightmost(value: Any, dim: int) -> Any:
     """The sum over that many dimensions on the right."""
     if dim == 0:
@@ -122,6 +135,15 @@ def sum_rightmost(value: Any, dim: int) -> Any:
     if dim == 1:
         return value.sum(-1)
     return value.flatten(-dim).sum(-1)
+
+
+def tril_matrix_to_vec(mat: Any, diag: int = 0) -> Any:
+    """The elements of lower triangular matrices, row by row."""
+    n = mat.shape[-1]
+    if diag < -n or diag >= n:
+        raise ValueError(f"diag ({diag}) provided is outside [{-n}, {n - 1}].")
+    rows, columns = tclient.tril_indices(n, n, diag, device=mat.device)
+    return mat[..., rows, columns]
 
 
 def vec_to_tril_matrix(vec: Any, diag: int = 0) -> Any:

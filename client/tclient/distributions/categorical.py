@@ -111,7 +111,7 @@ class Categorical(Distribution):
         return values.expand((-1, *self._batch_shape)) if expand else values
 
 
-class _OfCategorical(Distribution):
+class OfCategorical(Distribution):
     """Made of draws of a class: the parameters are those of a Categorical, and an event has a place for each class."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
@@ -151,7 +151,7 @@ class _OfCategorical(Distribution):
         return self._categorical.param_shape
 
 
-class OneHotCategorical(_OfCategorical):
+class OneHotCategorical(OfCategorical):
     """The distribution over classes, as vectors of one 1."""
 
     support = constraints.one_hot
@@ -216,7 +216,7 @@ class OneHotCategoricalStraightThrough(OneHotCategorical):
         return drawn + (probs - probs.detach())
 
 
-class Multinomial(_OfCategorical):
+class Multinomial(OfCategorical):
     """How often each class is drawn in total_count draws."""
 
     total_count: int

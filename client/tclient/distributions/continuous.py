@@ -16,7 +16,7 @@ def batch_shape_of(given: tuple[Any, ...], parameter: Any) -> Any:
     return Size() if all(isinstance(each, Number) for each in given) else parameter.size
 
 
-class _LocationScale(Distribution):
+class LocationScale(Distribution):
     """Over all real numbers, around a place and by a scale."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -39,7 +39,7 @@ class _LocationScale(Distribution):
         return self.loc
 
 
-class Normal(_LocationScale, ExponentialFamily):
+class Normal(LocationScale, ExponentialFamily):
     """The normal distribution with a mean and a standard deviation."""
 
     _mean_carrier_measure = 0
@@ -92,7 +92,7 @@ class Normal(_LocationScale, ExponentialFamily):
         return -0.25 * x.pow(2) / y + 0.5 * tclient.log(-math.pi / y)
 
 
-class Laplace(_LocationScale):
+class Laplace(LocationScale):
     """The Laplace distribution: exponential on both sides of loc."""
 
     @property

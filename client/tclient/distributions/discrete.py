@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import tclient
 from tclient.distributions import constraints
 from tclient.distributions._core import Size, broadcast_all, lazy_property, logits_to_probs, one_of, probs_to_logits
-from tclient.distributions.continuous import batch_shape_of
+from tclient.distributions.continuous import Gamma, batch_shape_of
 from tclient.distributions.distribution import Distribution, ExponentialFamily
 
 
-class _Binary(Distribution):
+class Binary(Distribution):
     """Of one probability, or its log odds."""
 
     _parameters = {"probs": 0, "logits": 0}
-    _kept = ("_given",)
+    _kept: ClassVar[tuple[str, ...]] = ("_given",)
     probs: Any
     logits: Any
 
@@ -48,7 +48,7 @@ def _probs(self: Any) -> Any:
 _logits.__name__, _probs.__name__ = "logits", "probs"
 
 
-class Bernoulli(_Binary, ExponentialFamily):
+class Bernoulli(Binary, ExponentialFamily):
     """1 with a probability, else 0."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
@@ -113,7 +113,20 @@ def _clamp_by_zero(x: Any) -> Any:
     return (x.clamp(min=0) + x - x.clamp(max=0)) / 2
 
 
-class Binomial(Distribution):
+class _Counted(Binary):
+    """Of a count, and of one probability or its log odds."""
+
+    _parameters = {"total_count": 0, "probs": 0, "logits": 0}
+
+    def _take_both(self, total_count: Any, probs: Any, logits: Any) -> Any:
+        self._given = one_of(probs, logits)
+        self.total_count, given = broadcast_all(total_count, logits if probs is None else probs)
+        self.total_count = self.total_count.type_as(given)
+        self.__dict__[self._given] = given
+        return given.size
+
+
+class Binomial(_Counted):
     """How many of total_count tries succeed."""
 
     arg_constraints = {
@@ -123,22 +136,13 @@ class Binomial(Distribution):
     }
     has_enumerate_support = True
     _parameters = {"total_count": 0, "probs": 0, "logits": 0}
-    _kept = ("_given",)
     logits = lazy_property(_logits)
     probs = lazy_property(_probs)
 
     def __init__(
         self, total_count: Any = 1, probs: Any = None, logits: Any = None, validate_args: bool | None = None
     ) -> None:
-        self._given = one_of(probs, logits)
-        self.total_count, given = broadcast_all(total_count, logits if probs is None else probs)
-        self.total_count = self.total_count.type_as(given)
-        self.__dict__[self._given] = given
-        super().__init__(given.size, validate_args=validate_args)
-
-    @property
-    def _param(self) -> Any:
-        return self.__dict__[self._given]
+        super().__init__(self._take_both(total_count, probs, logits), validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=0)
     def support(self) -> Any:
@@ -159,11 +163,6 @@ class Binomial(Distribution):
     def variance(self) -> Any:
         """n p (1 - p)."""
         return self.total_count * self.probs * (1 - self.probs)
-
-    @property
-    def param_shape(self) -> Any:
-        """The shape of the parameter that was given."""
-        return self._param.size()
 
     def sample(self, sample_shape: Any = Size()) -> Any:
         """Counts, drawn."""
@@ -203,6 +202,61 @@ class Binomial(Distribution):
         values = tclient.arange(1 + total, dtype=self._param.dtype, device=self._param.device)
         values = values.view((-1, *[1] * len(self._batch_shape)))
         return values.expand((-1, *self._batch_shape)) if expand else values
+
+
+class NegativeBinomial(_Counted):
+    """How many tries succeed before total_count of them fail."""
+
+    arg_constraints = {
+        "total_count": constraints.greater_than_eq(0),
+        "probs": constraints.half_open_interval(0.0, 1.0),
+        "logits": constraints.real,
+    }
+    support = constraints.nonnegative_integer
+    _parameters = {"total_count": 0, "probs": 0, "logits": 0}
+    logits = lazy_property(_logits)
+    probs = lazy_property(_probs)
+
+    def __init__(
+        self, total_count: Any, probs: Any = None, logits: Any = None, validate_args: bool | None = None
+    ) -> None:
+        super().__init__(self._take_both(total_count, probs, logits), validate_args=validate_args)
+
+    @property
+    def mean(self) -> Any:
+        """n p / (1 - p)."""
+        return self.total_count * tclient.exp(self.logits)
+
+    @property
+    def mode(self) -> Any:
+        """The most probable count."""
+        return ((self.total_count - 1) * self.logits.exp()).floor().clamp(min=0.0)
+
+    @property
+    def variance(self) -> Any:
+        """n p / (1 - p)²."""
+        return self.mean / tclient.sigmoid(-self.logits)
+
+    @lazy_property
+    def _gamma(self) -> Gamma:
+        # A count of 0 is no concentration of a gamma distribution, but draws zeros.
+        return Gamma(concentration=self.total_count, rate=tclient.exp(-self.logits), validate_args=False)
+
+    def sample(self, sample_shape: Any = Size()) -> Any:
+        """Counts, drawn at rates that are drawn."""
+        with tclient.no_grad():
+            return tclient.poisson(self._gamma.sample(sample_shape))
+
+    def log_prob(self, value: Any) -> Any:
+        """The log probability of a count."""
+        if self._validate_args:
+            self._validate_sample(value)
+        log_sigmoid = tclient.nn.functional.logsigmoid
+        of_tries = self.total_count * log_sigmoid(-self.logits) + value * log_sigmoid(self.logits)
+        all_tries = self.total_count + value
+        orders = tclient.lgamma(1.0 + value) - tclient.lgamma(all_tries) + tclient.lgamma(self.total_count)
+        # Of no tries, none succeeds for sure, though lgamma(0) is infinite.
+        return of_tries - orders.masked_fill(all_tries == 0.0, 0.0)
 
 
 class Poisson(ExponentialFamily):
@@ -251,7 +305,7 @@ class Poisson(ExponentialFamily):
         return tclient.exp(x)
 
 
-class Geometric(_Binary):
+class Geometric(Binary):
     """How many tries fail before the first success."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
@@ -317,5 +371,6 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "Geometric",
+    "NegativeBinomial",
     "Poisson",
 ]
