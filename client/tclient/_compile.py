@@ -330,6 +330,9 @@ def compile(
     Python code of the function does not run again, so what it does besides operations happens once. Reading elements
     inside (item(), numpy(), if x:) is refused, as are results whose size depends on elements.
 
+    A module becomes a module around it, with its attributes and its state. It runs as it is, since its Python code may
+    do anything; with fullgraph=True, which says that it is operations alone, it is recorded as a function is.
+
     `compiled.recorded()` shows what was recorded. With disable=True the function stays as it is; what else torch takes
     is taken, and changes nothing. Raises: RuntimeError for a mode that torch does not have, or one with options.
 
@@ -345,7 +348,16 @@ def compile(
         raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(_MODES)}")
     if model is None:
         return lambda function: compile(function, disable=disable)
-    return model if disable else Compiled(model)
+    if disable:
+        return model
+    made: Any = model
+    if not callable(model):
+        raise AssertionError(f"A callable function is expected, but {type(model)} is provided.")
+    if hasattr(model, "named_parameters") and not isinstance(model, type):
+        from tclient.nn._compiled import compiled
+
+        return compiled(made, fullgraph)
+    return Compiled(model)
 
 
 # ---- arguments and results -------------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ PATHS = {
     "from torch.nn.modules.sparse import Embedding": "nn.Embedding",
     "from torch.nn.modules.transformer import Transformer": "nn.Transformer",
     "from torch.nn.modules.upsampling import Upsample": "nn.Upsample",
+    "from torch.nn.modules.utils import _pair": "nn.modules.utils._pair",
+    "from torch.nn.modules.module import register_module_forward_hook": "nn.module.register_module_forward_hook",
     "from torch.nn.parameter import Parameter": "nn.Parameter",
     "from torch.nn.utils import clip_grad_norm_": "nn.utils.clip_grad_norm_",
     "from torch.nn.utils.clip_grad import clip_grad_value_": "nn.utils.clip_grad_value_",
@@ -68,6 +70,7 @@ PATHS = {
     "from torch.utils.data.dataset import Dataset": "utils.data.Dataset",
     "from torch.utils.data.dataset import random_split": "utils.data.random_split",
     "from torch.utils.data.sampler import RandomSampler": "utils.data.RandomSampler",
+    "from torch.utils.hooks import RemovableHandle": "utils.hooks.RemovableHandle",
 }
 
 REPORT = """
@@ -86,13 +89,12 @@ print(json.dumps(found))
 """
 
 BEHIND = """
-import json, sys, tclient
+import json, pkgutil, sys, tclient
 wrong = []
 for line, path in json.loads(sys.argv[1]).items():
-    names, mine = {}, tclient
+    names = {}
     exec(line, names)
-    for part in path.split("."):
-        mine = getattr(mine, part)
+    mine = pkgutil.resolve_name(f"tclient.{path}")
     if names[line.split()[-1]] is not mine:
         wrong.append(line)
 print(wrong)

@@ -3,7 +3,7 @@
 Only names are gathered here; each room is a file of its own.
 """
 
-from tclient.nn import functional, init, parallel, utils
+from tclient.nn import functional, init, modules, parallel, utils
 from tclient.nn.activation import (
     CELU,
     ELU,
@@ -350,6 +350,7 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "modules",
     "parallel",
     "utils",
 ]

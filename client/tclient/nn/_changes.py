@@ -36,6 +36,9 @@ def changed() -> None:
 class Watched(OrderedDict[K, V]):
     """A dict that tells of its changes, whoever makes them."""
 
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
     def __setitem__(self, key: K, value: V) -> None:
         super().__setitem__(key, value)
         changed()

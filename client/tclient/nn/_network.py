@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from tclient.nn import _hooks
 from tclient.nn._changes import STATE
 from tclient.nn._core import RemoteObject, Tensor, make_network, run_network, same_session
 
@@ -39,7 +40,7 @@ class LayerCall(NamedTuple):
 
 def describe(module: Module) -> list[LayerCall] | None:
     """The layers of a submodule, or None when only its own forward can tell what it does."""
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+    if _hooks.has_hooks(module) or "forward" in module.__dict__:
         return None
     return module._describe() if _describes_its_forward(type(module)) else None
 

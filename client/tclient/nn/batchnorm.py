@@ -14,9 +14,10 @@ from tclient.nn.module import Module
 from tclient.nn.parameter import Parameter, parameter_from
 
 
-class _Norm(Module):
+class _NormBase(Module):
     """Scale and shift, and running mean and variance, each as many as there are features."""
 
+    _version = 2
     _dims: ClassVar[tuple[int, ...]]
     weight: Parameter | Any  # None if it was not asked for
     bias: Parameter | Any  # None if it was not asked for
@@ -74,6 +75,15 @@ class _Norm(Module):
             if self.bias is not None:
                 self.bias.zero_()
 
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any) -> None:
+        """Takes its part of a state; old ones do not say how many batches there were."""
+        if local_metadata.get("version", 1) < self._version and self.track_running_stats:
+            state_dict.setdefault(
+                prefix + "num_batches_tracked",
+                tclient.tensor(0) if self.num_batches_tracked is None else self.num_batches_tracked,
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
     def _check_dims(self, input: Tensor) -> None:
         if input.dim() not in self._dims:
             wanted = " or ".join(f"{dims}D" for dims in self._dims)
@@ -86,7 +96,7 @@ class _Norm(Module):
         )
 
 
-class _BatchNorm(_Norm):
+class _BatchNorm(_NormBase):
     """Each feature to mean 0 and variance 1 over the batch, then scaled and shifted."""
 
     def __init__(
@@ -142,7 +152,7 @@ class BatchNorm3d(_BatchNorm):
     _dims = (5,)
 
 
-class _InstanceNorm(_Norm):
+class _InstanceNorm(_NormBase):
     """Each feature of each instance to mean 0 and variance 1."""
 
     def __init__(

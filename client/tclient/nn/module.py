@@ -1,26 +1,58 @@
-"""The base of all layers: parameters, buffers and submodules by name, modes, hooks and text.
+"""The base of all layers: parameters, buffers and submodules by name, their state, hooks and text.
 
 Knows tensors and their names; does not know any layer. What is computed, and where, is the layer's business.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeVar
 
-import tclient
 from tclient.nn import _hooks, _state
 from tclient.nn._changes import Watched, changed
+from tclient.nn._conversions import Conversions
 from tclient.nn._core import Tensor
+from tclient.nn._hooks import (
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from tclient.nn._network import LayerCall
-from tclient.nn._text import module_text
+from tclient.nn._text import indent, module_text
 from tclient.nn.parameter import Buffer, Parameter
 
+__all__ = [
+    "Module",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
+]
+
+T_destination = TypeVar("T_destination", bound=dict[str, Any])
+_IncompatibleKeys = _state.IncompatibleKeys
+
 _TABLES = ("_parameters", "_buffers", "_modules")
+# What holds the hooks of a module. A change of those that a forward runs makes another network of it.
+_HOOKS: tuple[tuple[str, Callable[[], Any]], ...] = (
+    ("_forward_hooks", Watched),
+    ("_forward_hooks_with_kwargs", OrderedDict),
+    ("_forward_hooks_always_called", OrderedDict),
+    ("_forward_pre_hooks", Watched),
+    ("_forward_pre_hooks_with_kwargs", OrderedDict),
+    ("_state_dict_hooks", OrderedDict),
+    ("_state_dict_pre_hooks", OrderedDict),
+    ("_load_state_dict_pre_hooks", OrderedDict),
+    ("_load_state_dict_post_hooks", OrderedDict),
+)
 
 
-class Module:
+class Module(Conversions):
     """Base class of everything that has parameters and a forward pass.
 
     Assigning a Parameter, a Module or a Buffer to an attribute registers it.
@@ -34,34 +66,65 @@ class Module:
         ...         return self.layer(self.layer(x))
     """
 
+    dump_patches: bool = False
+    call_super_init: bool = False
+    T_destination = T_destination
+    _version: ClassVar[int] = 1
+    _compiled_call_impl: Callable[..., Any] | None = None
+
     training: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
-    _forward_hooks: Watched[int, _hooks.ForwardHook]
-    _forward_pre_hooks: Watched[int, _hooks.ForwardPreHook]
+    _forward_hooks: Watched[int, Any]
+    _forward_hooks_with_kwargs: OrderedDict[int, bool]
+    _forward_hooks_always_called: OrderedDict[int, bool]
+    _forward_pre_hooks: Watched[int, Any]
+    _forward_pre_hooks_with_kwargs: OrderedDict[int, bool]
+    _state_dict_hooks: OrderedDict[int, Any]
+    _state_dict_pre_hooks: OrderedDict[int, Any]
+    _load_state_dict_pre_hooks: OrderedDict[int, Any]
+    _load_state_dict_post_hooks: OrderedDict[int, Any]
 
-    def __init__(self) -> None:
-        for name, value in (
-            ("training", True),
-            ("_parameters", Watched()),
-            ("_buffers", {}),
-            ("_non_persistent_buffers_set", set()),
-            ("_forward_hooks", Watched()),
-            ("_forward_pre_hooks", Watched()),
-            ("_modules", Watched()),
-        ):
-            object.__setattr__(self, name, value)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not self.call_super_init and (args or kwargs):
+            wrong = (
+                f"got an unexpected keyword argument '{next(iter(kwargs))}'"
+                if kwargs
+                else f"takes 1 positional argument but {len(args) + 1} were given"
+            )
+            raise TypeError(f"{type(self).__name__}.__init__() {wrong}")
+        own = self.__dict__
+        own["training"] = True
+        own["_parameters"] = Watched()
+        own["_buffers"] = {}
+        own["_non_persistent_buffers_set"] = set()
+        for name, kind in _HOOKS:
+            own[name] = kind()
+        own["_modules"] = Watched()
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; subclasses define it."""
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._forward_hooks and not self._forward_pre_hooks:
+        if not _hooks.has_hooks(self):
             return self.forward(*args, **kwargs)
+        if self._compiled_call_impl is not None:
+            return self._compiled_call_impl(*args, **kwargs)
         return _hooks.run(self, args, kwargs)
+
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        return _hooks.run(self, args, kwargs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Has calls of the module run as those of `tclient.compile(module, ...)` do."""
+        from tclient._compile import compile
+
+        self._compiled_call_impl = compile(self._call_impl, *args, **{**kwargs, "disable": not kwargs.get("fullgraph")})
 
     def _describe(self) -> list[LayerCall] | None:
         """The layers that the forward amounts to, for those that the server can run as one call."""
@@ -87,6 +150,7 @@ class Module:
             if "_modules" not in own:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, "_modules")
+            value = _hooks.registered(_hooks._global_module_registration_hooks, self, name, value)
             own["_modules"][name] = value
         elif isinstance(value, Buffer):
             if "_buffers" not in own:
@@ -137,6 +201,13 @@ class Module:
         # A network made of this module belongs to this very object: a copy makes its own.
         return {name: value for name, value in self.__dict__.items() if name != "_network"}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name, kind in _HOOKS:
+            self.__dict__.setdefault(name, kind())
+        self.__dict__.setdefault("_non_persistent_buffers_set", set())
+        changed()
+
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter, or the name of one that is not there."""
         self._check_name("parameter", name)
@@ -144,7 +215,7 @@ class Module:
             raise TypeError(
                 f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None required)"
             )
-        self._parameters[name] = param
+        self._parameters[name] = _hooks.registered(_hooks._global_parameter_registration_hooks, self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is no parameter; a persistent one is part of the state."""
@@ -153,7 +224,7 @@ class Module:
             raise TypeError(
                 f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)"
             )
-        self._buffers[name] = tensor
+        self._buffers[name] = _hooks.registered(_hooks._global_buffer_registration_hooks, self, name, tensor)
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -164,9 +235,11 @@ class Module:
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{_typename(module)} is not a Module subclass")
         self._check_name("module", name)
-        self._modules[name] = module
+        self._modules[name] = _hooks.registered(_hooks._global_module_registration_hooks, self, name, module)
 
-    register_module = add_module
+    def register_module(self, name: str, module: Module | None) -> None:
+        """Adds a submodule."""
+        self.add_module(name, module)
 
     def _check_name(self, noun: str, name: str) -> None:
         if "_parameters" not in self.__dict__:
@@ -216,24 +289,29 @@ class Module:
         for _, child in self.named_children():
             yield child
 
-    def _named_tensors(
-        self, table: str, prefix: str, recurse: bool, remove_duplicate: bool
+    def _named_members(
+        self,
+        get_members_fn: Callable[[Module], Iterable[tuple[str, Any]]],
+        prefix: str = "",
+        recurse: bool = True,
+        remove_duplicate: bool = True,
     ) -> Iterator[tuple[str, Any]]:
+        """What the function gives of each module, with dotted names."""
         owners = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         seen: set[int] = set()
         for path, owner in owners:
-            for name, tensor in owner.__dict__[table].items():
-                if tensor is None or id(tensor) in seen:
+            for name, member in get_members_fn(owner):
+                if member is None or id(member) in seen:
                     continue
                 if remove_duplicate:
-                    seen.add(id(tensor))
-                yield f"{path}.{name}" if path else name, tensor
+                    seen.add(id(member))
+                yield f"{path}.{name}" if path else name, member
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
         """All parameters, each once, with their dotted names."""
-        yield from self._named_tensors("_parameters", prefix, recurse, remove_duplicate)
+        yield from self._named_members(lambda module: module._parameters.items(), prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -244,7 +322,7 @@ class Module:
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
         """All buffers, each once, with their dotted names."""
-        yield from self._named_tensors("_buffers", prefix, recurse, remove_duplicate)
+        yield from self._named_members(lambda module: module._buffers.items(), prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """All buffers, each once."""
@@ -266,6 +344,20 @@ class Module:
                 raise AttributeError(f"`{name}` is not an nn.Module")
             found = child
         return found
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts a submodule at that dotted name; with strict only in the place of another one."""
+        if target == "":
+            raise ValueError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        if strict and not hasattr(owner, name):
+            raise AttributeError(f"{owner._get_name()} has no attribute `{name}`")
+        if hasattr(owner, name) and not isinstance(getattr(owner, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(owner, name, module)
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter with that dotted name."""
@@ -297,12 +389,49 @@ class Module:
     # State
 
     def state_dict(
-        self, *, destination: OrderedDict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> OrderedDict[str, Tensor]:
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> OrderedDict[str, Any]:
         """All parameters and persistent buffers by dotted name; the tensors share memory with the module's."""
-        state: OrderedDict[str, Tensor] = OrderedDict() if destination is None else destination
-        _state.collect(self, state, prefix, keep_vars)
+        if args:
+            warnings.warn(
+                "Positional args are being deprecated, use kwargs instead. Refer to "
+                "https://pytorch.org/docs/main/generated/torch.nn.Module.html#torch.nn.Module.state_dict for details.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            destination = args[0] if destination is None else destination
+            prefix = args[1] if len(args) > 1 and prefix == "" else prefix
+            keep_vars = args[2] if len(args) > 2 and keep_vars is False else keep_vars
+        if destination is None:
+            destination = OrderedDict()
+            destination._metadata = OrderedDict()
+        state: OrderedDict[str, Any] = _state.save(self, destination, prefix, keep_vars)
         return state
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Puts the module's own part into the state; a subclass may put other things there."""
+        _state.save_own(self, destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Takes the module's own part of the state; a subclass may change that before."""
+        _state.load_own(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+    def get_extra_state(self) -> Any:
+        """What the state holds besides tensors; a subclass that defines it also defines `set_extra_state`."""
+        raise RuntimeError(_NEVER.format("get_extra_state"))
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes what `get_extra_state` gave."""
+        raise RuntimeError(_NEVER.format("set_extra_state"))
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -313,128 +442,51 @@ class Module:
         """
         return _state.load(self, state_dict, strict, assign)
 
-    # Modes and conversions
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, here and below: dropout drops, batch norm learns its statistics."""
-        if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
-        for module in self.modules():
-            object.__setattr__(module, "training", mode)
-        changed()
-        return self
-
-    def eval(self) -> Self:
-        """Sets evaluation mode, here and below."""
-        return self.train(False)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Says whether gradients are recorded for the parameters, here and below."""
-        for param in self.parameters():
-            param.requires_grad_(requires_grad)
-        return self
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Lets go of the gradients of all parameters, or fills them with zeros."""
-        for param in self.parameters():
-            if set_to_none:
-                param.grad = None
-            elif (grad := param.grad) is not None:
-                grad.detach_().zero_()
-
-    def apply(self, fn: Callable[[Module], Any]) -> Self:
-        """Calls fn with every submodule, then with this module."""
-        for child in self.children():
-            child.apply(fn)
-        fn(self)
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
-        """Replaces the contents of every parameter, its gradient and every buffer by what fn makes of it."""
-        for module in self.modules():
-            for param in module._parameters.values():
-                if param is not None:
-                    grad = param.grad
-                    with tclient.no_grad():
-                        # The parameter stays the object it is: optimisers and networks hold on to it.
-                        param.data = fn(param.data)
-                        if grad is not None:
-                            param.grad = fn(grad)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = fn(buffer)
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves and casts parameters and buffers as Tensor.to does; a dtype reaches floating-point ones only."""
-        dtype = kwargs.pop("dtype", None)
-        device = kwargs.pop("device", None)
-        for arg in args:
-            if isinstance(arg, Tensor):
-                device, dtype = arg.device, arg.dtype
-            elif isinstance(arg, tclient.dtype):
-                dtype = arg
-            elif isinstance(arg, bool):
-                kwargs.setdefault("non_blocking", arg)
-            elif arg is not None:
-                device = arg
-        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
-            raise TypeError(
-                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
-            )
-
-        def convert(tensor: Tensor) -> Tensor:
-            floating = tensor.dtype.is_floating_point or tensor.dtype.is_complex
-            wanted = dtype if floating else None
-            options = {name: value for name, value in (("device", device), ("dtype", wanted)) if value is not None}
-            return tensor.to(**options, **kwargs) if options else tensor
-
-        return self._apply(convert)
-
-    def _cast(self, dtype: Any) -> Self:
-        return self._apply(lambda tensor: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor)
-
-    def type(self, dst_type: Any) -> Self:
-        """Casts all parameters and buffers."""
-        return self._apply(lambda tensor: tensor.type(dst_type))
-
-    def float(self) -> Self:
-        """Casts all floating-point parameters and buffers to float32."""
-        return self._cast(tclient.float32)
-
-    def double(self) -> Self:
-        """Casts all floating-point parameters and buffers to float64."""
-        return self._cast(tclient.float64)
-
-    def half(self) -> Self:
-        """Casts all floating-point parameters and buffers to float16."""
-        return self._cast(tclient.float16)
-
-    def bfloat16(self) -> Self:
-        """Casts all floating-point parameters and buffers to bfloat16."""
-        return self._cast(tclient.bfloat16)
-
-    def cpu(self) -> Self:
-        """Moves all parameters and buffers to the server's memory."""
-        return self._apply(lambda tensor: tensor.cpu())
-
-    def cuda(self, device: Any = None) -> Self:
-        """Moves all parameters and buffers to a GPU of the server."""
-        return self._apply(lambda tensor: tensor.cuda(device))
-
     # Hooks and text
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> _hooks.RemovableHandle:
         """Calls hook(module, args, output) after each forward; what it returns, unless None, replaces the output."""
-        return _hooks.add(self._forward_hooks, _hooks.ForwardHook(hook, with_kwargs, always_call), prepend)
+        ways = (self._forward_hooks_with_kwargs, with_kwargs), (self._forward_hooks_always_called, always_call)
+        return _hooks.add(self._forward_hooks, hook, prepend, ways)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> _hooks.RemovableHandle:
         """Calls hook(module, args) before each forward; what it returns, unless None, replaces the arguments."""
-        return _hooks.add(self._forward_pre_hooks, _hooks.ForwardPreHook(hook, with_kwargs), prepend)
+        return _hooks.add(self._forward_pre_hooks, hook, prepend, [(self._forward_pre_hooks_with_kwargs, with_kwargs)])
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """Calls hook(module, prefix, keep_vars) before the module's state is taken."""
+        return _hooks.add(self._state_dict_pre_hooks, hook, False)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """Calls hook(module, state, prefix, metadata) behind the state of the module and its submodules."""
+        hook._from_public_api = True  # type: ignore[attr-defined]
+        return _hooks.add(self._state_dict_hooks, hook, False)
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """As the post-hook; what it returns, unless None, replaces the state."""
+        if getattr(hook, "_from_public_api", False):
+            raise RuntimeError(
+                "Cannot register the same function as the state dict post hook that was previously registered via "
+                "register_state_dict_post_hook"
+            )
+        return _hooks.add(self._state_dict_hooks, hook, False)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """Calls hook(module, state, prefix, …) before the module's part of a state is loaded."""
+        return self._register_load_state_dict_pre_hook(hook, with_module=True)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> _hooks.RemovableHandle:
+        return _hooks.add(self._load_state_dict_pre_hooks, _state.WithModule(hook) if with_module else hook, False)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """Calls hook(module, incompatible_keys) once the module and its submodules are loaded."""
+        return _hooks.add(self._load_state_dict_post_hooks, hook, False)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> _hooks.RemovableHandle:
         """Refused: gradients are computed on the server, where no function of yours runs."""
@@ -444,6 +496,7 @@ class Module:
         )
 
     register_backward_hook = register_full_backward_hook
+    register_full_backward_pre_hook = register_full_backward_hook
 
     def share_memory(self) -> Self:
         """Refused: the memory is the server's; threads of this process share the module as it is."""
@@ -458,6 +511,22 @@ class Module:
 
     def __repr__(self) -> str:
         return module_text(self)
+
+
+_NEVER = (
+    "Reached a code path in Module.{}() that should never be called. Please file an issue at "
+    "https://github.com/pytorch/pytorch/issues/new?template=bug-report.yml to report this bug."
+)
+
+
+def _addindent(s_: str, numSpaces: int) -> str:
+    """Text with all lines but the first one moved to the right: what modules that print themselves import."""
+    return indent(s_, numSpaces)
+
+
+def _forward_unimplemented(self: Module, *input: Any) -> None:
+    """What a module computes that does not say."""
+    raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
 
 def _typename(value: Any) -> str:

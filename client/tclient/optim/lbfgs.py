@@ -42,13 +42,17 @@ class LBFGS(Optimizer):
     """Newton's method with a short memory of curvature; `step` needs a closure that evaluates the loss anew.
 
     Example:
-        >>> optimizer = optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
+        >>> x = tclient.zeros(2, requires_grad=True)
+        >>> optimizer = tclient.optim.LBFGS([x], line_search_fn="strong_wolfe")
         >>> def closure():
         ...     optimizer.zero_grad()
-        ...     loss = model(x).square().mean()
+        ...     loss = (x - 3).square().sum()
         ...     loss.backward()
         ...     return loss
-        >>> loss = optimizer.step(closure)
+        >>> optimizer.step(closure).item()
+        18.0
+        >>> x.tolist()
+        [3.0, 3.0]
     """
 
     def __init__(

@@ -65,10 +65,10 @@ class Optimizer:
     Raises: what torch raises for the same options, when it is made.
 
     Example:
-        >>> class Descent(optim.Optimizer):
+        >>> class Descent(tclient.optim.Optimizer):
         ...     def __init__(self, params, lr):
         ...         super().__init__(params, {"lr": lr})
-        ...     @torch.no_grad()
+        ...     @tclient.no_grad()
         ...     def step(self, closure=None):
         ...         for group in self.param_groups:
         ...             for p in group["params"]:

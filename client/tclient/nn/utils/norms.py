@@ -30,7 +30,7 @@ class _Reparametrization:
     def hook_of(cls, module: Module, name: str) -> int | None:
         """The number of the hook of this kind for that name."""
         for number, hook in module._forward_pre_hooks.items():
-            if isinstance(hook.function, cls) and hook.function.name == name:
+            if isinstance(hook, cls) and hook.name == name:
                 return number
         return None
 
@@ -55,7 +55,7 @@ class _Reparametrization:
         number = cls.hook_of(module, name)
         if number is None:
             raise ValueError(f"{cls.what} of '{name}' not found in {module}")
-        hook = module._forward_pre_hooks.pop(number).function
+        hook = module._forward_pre_hooks.pop(number)
         assert isinstance(hook, cls)
         hook.join(module)
 

@@ -1,0 +1,144 @@
+"""What changes a module as a whole: modes, gradients, dtypes and devices, here and in all modules below.
+
+Knows that a module has parameters, buffers and submodules; does not know how they are registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+import tclient
+from tclient.nn._changes import changed
+from tclient.nn._core import Tensor
+
+if TYPE_CHECKING:
+    from tclient.nn.module import Module
+    from tclient.nn.parameter import Parameter
+
+
+class Conversions:
+    """The part of Module that converts it."""
+
+    if TYPE_CHECKING:
+        training: bool
+        _parameters: dict[str, Parameter | None]
+        _buffers: dict[str, Tensor | None]
+
+        def children(self) -> Iterator[Module]: ...
+        def parameters(self, recurse: bool = True) -> Iterator[Parameter]: ...
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, here and below: dropout drops, batch norm learns its statistics."""
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        object.__setattr__(self, "training", mode)
+        changed()
+        for module in self.children():
+            # By its own method: programs override it to keep a part as it is.
+            module.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Sets evaluation mode, here and below."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Says whether gradients are recorded for the parameters, here and below."""
+        for param in self.parameters():
+            param.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Lets go of the gradients of all parameters, or fills them with zeros."""
+        for param in self.parameters():
+            if set_to_none:
+                param.grad = None
+            elif (grad := param.grad) is not None:
+                grad.detach_().zero_()
+
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Calls fn with every submodule, then with this module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)  # type: ignore[arg-type]
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Replaces the contents of every parameter, its gradient and every buffer by what fn makes of it."""
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
+        for param in self._parameters.values():
+            if param is not None:
+                grad = param.grad
+                with tclient.no_grad():
+                    # The parameter stays the object it is: optimisers and networks hold on to it.
+                    param.data = fn(param.data)
+                    if grad is not None:
+                        param.grad = fn(grad)
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                self._buffers[name] = fn(buffer)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves and casts parameters and buffers as Tensor.to does; a dtype reaches floating-point ones only."""
+        dtype = kwargs.pop("dtype", None)
+        device = kwargs.pop("device", None)
+        for arg in args:
+            if isinstance(arg, Tensor):
+                device, dtype = arg.device, arg.dtype
+            elif isinstance(arg, tclient.dtype):
+                dtype = arg
+            elif isinstance(arg, bool):
+                kwargs.setdefault("non_blocking", arg)
+            elif arg is not None:
+                device = arg
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
+            )
+
+        def convert(tensor: Tensor) -> Tensor:
+            floating = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+            wanted = dtype if floating else None
+            options = {name: value for name, value in (("device", device), ("dtype", wanted)) if value is not None}
+            return tensor.to(**options, **kwargs) if options else tensor
+
+        return self._apply(convert)
+
+    def _cast(self, dtype: Any) -> Self:
+        return self._apply(lambda tensor: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor)
+
+    def type(self, dst_type: Any) -> Self:
+        """Casts all parameters and buffers."""
+        return self._apply(lambda tensor: tensor.type(dst_type))
+
+    def float(self) -> Self:
+        """Casts all floating-point parameters and buffers to float32."""
+        return self._cast(tclient.float32)
+
+    def double(self) -> Self:
+        """Casts all floating-point parameters and buffers to float64."""
+        return self._cast(tclient.float64)
+
+    def half(self) -> Self:
+        """Casts all floating-point parameters and buffers to float16."""
+        return self._cast(tclient.float16)
+
+    def bfloat16(self) -> Self:
+        """Casts all floating-point parameters and buffers to bfloat16."""
+        return self._cast(tclient.bfloat16)
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Moves parameters and buffers without their elements."""
+        return self._apply(lambda tensor: tclient.empty_like(tensor, device=device), recurse)
+
+    def cpu(self) -> Self:
+        """Moves all parameters and buffers to the server's memory."""
+        return self._apply(lambda tensor: tensor.cpu())
+
+    def cuda(self, device: Any = None) -> Self:
+        """Moves all parameters and buffers to a GPU of the server."""
+        return self._apply(lambda tensor: tensor.cuda(device))
