@@ -146,6 +146,8 @@ MISUSE: dict[str, Callable[[Any, Any], Any]] = {
     "no-transforms": lambda m, d: d.TransformedDistribution(d.Normal(0.0, 1.0), [3]),
     "small-base": lambda m, d: d.TransformedDistribution(d.Normal(0.0, 1.0), d.StickBreakingTransform()),
     "parts": lambda m, d: d.CatTransform([3]),
+    "key": lambda m, d: {d.ExpTransform(): 1},
+    "key-of-parts": lambda m, d: hash(d.IndependentTransform(d.ComposeTransform([]), 1)),
     "event-dim": lambda m, d: d.ReshapeTransform((2, 3), (6,)).event_dim,
     "no-jacobian": lambda m, d: d.AbsTransform().log_abs_det_jacobian(m.ones(1), m.ones(1)),
     "no-sign": lambda m, d: d.AbsTransform().sign,
@@ -159,6 +161,19 @@ def test_misuse_of_transforms_is_refused_in_the_words_of_torch(tc: Any, misuse: 
     mine, theirs = (outcome(partial(misuse, module, module.distributions)) for module in (tc, torch))
     assert theirs[0].endswith("Error"), "torch takes it"
     assert mine == theirs
+
+
+def test_transforms_are_equal_where_torchs_are(tc: Any) -> None:
+    results = []
+    for module in (tc, torch):
+        d = module.distributions
+        made = [d.ExpTransform(), d.ExpTransform(), d.ExpTransform().inv, d.TanhTransform(), d.PowerTransform(2.0)]
+        made += [d.PowerTransform(module.tensor(2.0)), d.AffineTransform(1.0, 2.0), d.AffineTransform(1, 2)]
+        made += [d.AffineTransform(module.tensor(1.0), 2.0), d.ComposeTransform([]), d.identity_transform]
+        made += [d.IndependentTransform(d.ExpTransform(), 1), d.IndependentTransform(d.ExpTransform(), 1)]
+        made += [d.ComposeTransform([d.ExpTransform()]), d.ComposeTransform([d.ExpTransform()]), 3]
+        results.append([[(one == other, one != other) for other in made] for one in made])
+    assert results[0] == results[1]
 
 
 UTILS: dict[str, Callable[[Any, Any], Any]] = {

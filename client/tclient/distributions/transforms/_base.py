@@ -72,7 +72,8 @@ class Transform:
     def __ne__(self, other: object) -> bool:
         return not self.__eq__(other)
 
-    __hash__ = object.__hash__
+    # Equal transforms may change: as in torch, none is a key.
+    __hash__ = None  # type: ignore[assignment]
 
     def __call__(self, x: Any) -> Any:
         """y of an x."""
@@ -123,7 +124,7 @@ class PlainTransform(Transform):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self))
 
-    __hash__ = object.__hash__
+    __hash__ = None
 
 
 class _InverseTransform(Transform):
@@ -165,7 +166,7 @@ class _InverseTransform(Transform):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _InverseTransform) and bool(self._inv == other._inv)
 
-    __hash__ = object.__hash__
+    __hash__ = None
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self._inv!r})"
@@ -199,7 +200,7 @@ class ComposeTransform(Transform):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ComposeTransform) and self.parts == other.parts
 
-    __hash__ = object.__hash__
+    __hash__ = None
 
     @constraints.dependent_property(is_discrete=False)
     def domain(self) -> Any:
