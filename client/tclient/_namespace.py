@@ -214,8 +214,17 @@ class Generator(_GeneratorBase):
         made = memo[id(self)] = self.clone_state()
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _generator_of, (str(self.device), self.get_state())
+
     def __repr__(self) -> str:
         return f"<tclient.Generator on {self._ref.session.address}>"
+
+
+def _generator_of(place: str, state: Tensor) -> Generator:
+    made: Generator = Generator(place)
+    made.set_state(state)
+    return made
 
 
 fill(Tensor, "Tensor.")

@@ -350,6 +350,11 @@ class Tensor(_Base):
             made.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return made
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        from tclient._by_value import reduced  # here, as few programs pickle
+
+        return reduced(self)
+
     def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
 

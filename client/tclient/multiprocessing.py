@@ -1,10 +1,16 @@
-"""torch.multiprocessing: Python's, with torch's names beside. A process opens a session of its own."""
+"""torch.multiprocessing: Python's, with torch's names beside.
+
+A process has a session of its own, and gets tensors by value: those that are sent to it, and those that a forked one
+inherits with its arguments.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
 from typing import Any
+
+from tclient._launcher.processes import hand_over
 
 _sharing = "file_descriptor"
 
@@ -51,6 +57,9 @@ def spawn(
         if process.exitcode:
             raise RuntimeError(f"process {number} terminated with exit code {process.exitcode}")
     return None
+
+
+hand_over()
 
 
 def __getattr__(name: str) -> Any:

@@ -20,16 +20,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tclient import _functions
+from tclient._by_value import tensor_of
 from tclient._codec.dtypes import DTYPES, dtype
-from tclient._codec.operations import TABLE
-from tclient._codec.values import Scope, host_array, register
 from tclient._codec.wire import FREE
 from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
-from tclient._issue import catch_up, dispatch, prepare
+from tclient._issue import catch_up, prepare
 from tclient._session.session import Session
 from tclient._tensor import _READ, Tensor, _fetch
 from tclient._transfer.progress import bar
-from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
 
 __all__ = ["load", "save"]
@@ -227,7 +225,7 @@ def _read(content: memoryview, source: str, where: Any) -> Any:
             data = np.frombuffer(content[entry.start : entry.stop], np.uint8)
             if entry.dtype == "bool" and data.size and data.max() > 1:
                 raise TensorValueError(f"load: {source} is damaged: {entry.name!r} has bools that are neither 0 nor 1")
-            tensors[entry.name] = _tensor(DTYPES[entry.dtype], entry.shape, data, where)
+            tensors[entry.name] = tensor_of(DTYPES[entry.dtype], entry.shape, data, where)
             shown.update(data.size)
     if _STRUCTURE not in metadata:
         return tensors
@@ -244,7 +242,7 @@ def _read_torch(content: memoryview, source: str, where: Any) -> Any:
     with bar(Path(source).name, len(content)) as shown:
 
         def make(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> Tensor:
-            made = _tensor(element, shape, data, where)
+            made = tensor_of(element, shape, data, where)
             shown.update(data.size)
             return made
 
@@ -260,23 +258,3 @@ def _dtype_name(name: str, element: dtype) -> str:
         remedy = "save torch.view_as_real(x)" if element.is_complex else "convert the tensor to a dtype that it has"
         raise TensorTypeError(f"save: {name!r} is {element}, which safetensors files cannot hold; {remedy}")
     return found
-
-
-def _tensor(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any], where: Any) -> Tensor:
-    """A tensor of these bytes. Does not wait, but for uploads."""
-    made: Tensor = dispatch(TABLE["as_tensor"], (_HostTensor(element, shape, data),), {"device": where})
-    return made
-
-
-class _HostTensor:
-    """The elements of a tensor to be, in the memory of this machine."""
-
-    def __init__(self, element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> None:
-        self.element, self.shape, self.data = element, shape, data
-
-
-def _encode(value: _HostTensor, scope: Scope) -> bytes:
-    return host_array(scope, pb.HostArray.KIND_TENSOR, value.element, value.shape, value.data)
-
-
-register(_HostTensor, _encode)

@@ -56,6 +56,8 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.read": {"returns": "wait"},
     "tc.numpy": {"returns": "wait"},
     "tc.describe": {"returns": "wait"},
+    # Which tensors share memory.
+    "tc.storages": {"returns": "wait"},
     # torch.Tensor, FloatTensor and their kin as functions.
     "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},

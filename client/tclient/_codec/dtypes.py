@@ -101,6 +101,9 @@ class _Constant:
     def __repr__(self) -> str:
         return f"torch.{self._name}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _constant_named, (type(self).__name__, self._name)
+
     def __copy__(self) -> _Constant:
         return self
 
@@ -140,6 +143,13 @@ LAYOUTS: dict[int, layout] = {
         (int(pb.LAYOUT_SPARSE_BSC), "sparse_bsc"),
     )
 }
+
+
+def _constant_named(kind: str, name: str) -> _Constant:
+    among: list[_Constant] = [*(LAYOUTS if kind == "layout" else MEMORY_FORMATS).values()]
+    return next(each for each in among if each._name == name)
+
+
 LAYOUTS[int(pb.LAYOUT_UNSPECIFIED)] = LAYOUTS[int(pb.LAYOUT_STRIDED)]
 
 

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, Union
 
 import tensorcompute.v1
 from tclient import _left_out
+from tclient._launcher.processes import hand_over, tell_processes
 
 # torch keeps the modules of nn in a package of their own; here they are in nn itself.
 _MOVED = ("nn.modules.", "nn.")
@@ -215,6 +216,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def as_torch() -> None:
     """From here on, in this process, `import torch` and what is below it mean tclient, also where torch is installed.
 
+    So they do in processes that multiprocessing begins from here, which get tensors by value.
+
     Raises: RuntimeError if torch itself is imported already.
 
         import tclient
@@ -229,6 +232,8 @@ def as_torch() -> None:
     if imported is not None:
         raise RuntimeError("torch itself is imported in this process already; call tclient.as_torch() before that")
     sys.meta_path.insert(0, _Finder())
+    tell_processes()
+    hand_over()
 
 
 def load_ipython_extension(ipython: object) -> None:

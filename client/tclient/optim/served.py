@@ -100,27 +100,45 @@ class ServedOptimizer(Optimizer):
             group.update({name: value for name, value in new.items() if name not in PARAMS})
             group.update(options)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Makes it anew on the server, of what `__getstate__` gave; also in another process."""
+        state = dict(state)
+        remembered: dict[Any, dict[str, Any]] = state.pop("state")
+        self.__dict__.update(state)
+        self._prepare()
+        numbers = {param: number for number, param in enumerate(self._all_params())}
+        pairs = [([numbers[p], name], value) for p, entries in remembered.items() for name, value in entries.items()]
+        self._known = []
+        self._begin_again([name for name, _ in pairs], [value for _, value in pairs])
+
+    def _begin_again(self, names: list[list[Any]], values: list[Any]) -> None:
+        """Has the server make it, of the groups and with what was remembered by these names."""
+        groups = [
+            {**{name: group[name] for name in self.defaults if name in group}, "params": named_params(group)}
+            for group in self.param_groups
+        ]
+        self._remote = call_builtin("tc.optimizer", self.kind, groups, self.defaults)
+        if not self._known:
+            self._known = call_builtin("tc.optimizer_describe", self._remote)
+        self._known = [
+            {name: group[name] for name in options}
+            for group, options in zip(self.param_groups, self._known, strict=True)
+        ]
+        wanted = [
+            {**options, "params": list(range(len(group["params"])))}
+            for group, options in zip(self.param_groups, self._known, strict=True)
+        ]
+        call_builtin("tc.optimizer_load_state", self._remote, names, values, wanted)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
         """An optimiser of copies of the parameters, as in torch; those that memo knows already are not copied again."""
         made = memo[id(self)] = object.__new__(type(self))
         for name, value in self.__dict__.items():
             if name != "_remote":
                 made.__dict__[name] = copy.deepcopy(value, memo)
-        made._known = [
-            {name: group[name] for name in options}
-            for group, options in zip(made.param_groups, self._known, strict=True)
-        ]
-        groups = [
-            {**{name: group[name] for name in made.defaults if name in group}, "params": named_params(group)}
-            for group in made.param_groups
-        ]
-        made._remote = call_builtin("tc.optimizer", self.kind, groups, made.defaults)
+        made._known = self._known
         names, values = call_builtin("tc.optimizer_state", self._remote)
-        wanted = [
-            {**options, "params": list(range(len(group["params"])))}
-            for group, options in zip(made.param_groups, made._known, strict=True)
-        ]
-        call_builtin("tc.optimizer_load_state", made._remote, names, copy.deepcopy(values, memo), wanted)
+        made._begin_again(names, copy.deepcopy(values, memo))
         return made
 
 

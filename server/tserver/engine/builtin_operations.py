@@ -20,6 +20,7 @@ from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
+from tserver.engine.storages import storages
 
 
 def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = False) -> Iterator[Operation]:
@@ -32,6 +33,7 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
     yield Operation("tc.read", reads.read_elements, needs_store=True)
     yield Operation("tc.numpy", reads.numpy, needs_store=True)
     yield Operation("tc.describe", description)
+    yield Operation("tc.storages", storages, needs_store=True)
     yield Operation("tc.program", keep_program, needs_store=True)
     yield Operation("tc.run", run_program, needs_store=True)
     yield Operation("tc.run_with_effects", run_program, needs_store=True)

@@ -163,6 +163,8 @@ class ObjectStore:
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
         self.has_meta = False
         self.peak_results = 0
+        # Where the next storage is said to be whose address is asked for (storages.py).
+        self.next_address = 1 << 32
         # Whether there may be a graph whose backward is to be on new memory that is zeros (new_memory.py).
         self.graphs_on_zeros = False
         # The call of a program that is being run, for who looks from outside.

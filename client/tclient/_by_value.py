@@ -1,0 +1,60 @@
+"""Tensors as values: made of bytes that are here, and sent to other processes as what they hold.
+
+A pickle of a tensor has its elements, its dtype, its device and whether it requires gradients; it is read into the
+session of who reads it. Knows tensors and how bytes travel; does not know files.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tclient._codec.dtypes import DTYPES, dtype
+from tclient._codec.operations import TABLE
+from tclient._codec.values import Scope, host_array, register
+from tclient._issue import dispatch
+from tclient._tensor import _READ, Tensor
+from tensorcompute.v1 import tensor_pb2 as pb
+
+
+class _HostTensor:
+    """The elements of a tensor to be, in the memory of this machine."""
+
+    def __init__(self, element: dtype, shape: tuple[int, ...], data: Any) -> None:
+        self.element, self.shape, self.data = element, shape, data
+
+
+def _encode(value: _HostTensor, scope: Scope) -> bytes:
+    return host_array(scope, pb.HostArray.KIND_TENSOR, value.element, value.shape, value.data)
+
+
+register(_HostTensor, _encode)
+
+
+def tensor_of(element: dtype, shape: tuple[int, ...], data: Any, where: Any) -> Tensor:
+    """A tensor of these bytes. Does not wait, but for uploads."""
+    made: Tensor = dispatch(TABLE["as_tensor"], (_HostTensor(element, shape, data),), {"device": where})
+    return made
+
+
+def elements_of(tensor: Tensor) -> bytes:
+    """The bytes of the elements, row by row. Waits."""
+    data = tensor.detach()._read(_READ)[2]
+    return data if isinstance(data, bytes) else data.tobytes()
+
+
+def reduced(tensor: Tensor) -> tuple[Any, ...]:
+    """What pickle keeps of a tensor."""
+    value = (type(tensor), tensor.dtype._name, tuple(tensor.shape), elements_of(tensor), str(tensor.device))
+    return restored, (*value, tensor.requires_grad), tensor.__dict__ or None
+
+
+def restored(
+    kind: type[Tensor], element: str, shape: tuple[int, ...], data: bytes, place: str, requires_grad: bool
+) -> Tensor:
+    """The tensor of a pickle, in the session of this process."""
+    made = tensor_of(DTYPES[element], shape, np.frombuffer(data, np.uint8), place)
+    if requires_grad:
+        made.requires_grad_()
+    return made if kind is Tensor else made._alias(kind)

@@ -1,0 +1,40 @@
+"""Which tensors of a session share memory, told in addresses of its own.
+
+An address is a number of the session's: equal for the same memory, and as far apart as in torch within it. It says
+nothing of where the memory is, nor of what else the server holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tserver.engine.object_store import ObjectStore
+
+# As far apart as torch's allocator has them.
+_ALIGNMENT = 64
+
+
+def storages(store: ObjectStore, tensors: list[torch.Tensor]) -> list[list[Any]]:
+    """Of each tensor: the address and the bytes of its storage, where it begins there in elements, and its strides."""
+    return [_storage(store, tensor) for tensor in tensors]
+
+
+def _storage(store: ObjectStore, tensor: torch.Tensor) -> list[Any]:
+    storage = tensor.untyped_storage()
+    size = storage.nbytes()
+    return [_address(store, storage, size), size, tensor.storage_offset(), list(tensor.stride())]
+
+
+def _address(store: ObjectStore, storage: torch.UntypedStorage, size: int) -> int:
+    """The address of a storage; of one without bytes 0, as in torch."""
+    if not size:
+        return 0
+    # torch keeps the object, and what is noted on it, for as long as there is the memory.
+    address, room = getattr(storage, "tserver_place", (0, 0))
+    if size > room:
+        room = -(-size // _ALIGNMENT) * _ALIGNMENT
+        address, store.next_address = store.next_address, store.next_address + room
+        storage.tserver_place = (address, room)  # type: ignore[attr-defined]
+    return int(address)
