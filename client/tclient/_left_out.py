@@ -35,6 +35,19 @@ _REASONS: dict[str, str] = {
         ),
         _SPARSE,
     ),
+    **dict.fromkeys(
+        ("nn.LinearCrossEntropyLoss", "nn.LinearCrossEntropyOptions"), "use nn.Linear and nn.CrossEntropyLoss"
+    ),
+    "nn.CrossMapLRN2d": "use nn.LocalResponseNorm",
+    "nn.factory_kwargs": "give device and dtype by their names",
+    **dict.fromkeys(
+        ("nn.functional.grouped_mm", "nn.functional.scaled_mm", "nn.functional.scaled_grouped_mm"),
+        "it is for formats of single accelerators; multiply matrices of float16 or bfloat16",
+    ),
+    **dict.fromkeys(
+        ("nn.parallel.gather", "nn.parallel.scatter", "nn.parallel.replicate", "nn.parallel.parallel_apply"),
+        "the server has one device for each session",
+    ),
     **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), _QUANTIZED),
 }
 

@@ -33,6 +33,8 @@ PATHS = {
     "from torch.nn.modules.batchnorm import _BatchNorm": "nn.batchnorm._BatchNorm",
     "from torch.nn.modules.container import Sequential": "nn.Sequential",
     "from torch.nn.modules.conv import Conv2d": "nn.Conv2d",
+    "from torch.nn.modules.conv import _ConvNd": "nn.conv._ConvNd",
+    "from torch.nn.modules.lazy import LazyModuleMixin": "nn.lazy.LazyModuleMixin",
     "from torch.nn.modules.distance import CosineSimilarity": "nn.CosineSimilarity",
     "from torch.nn.modules.dropout import Dropout": "nn.Dropout",
     "from torch.nn.modules.flatten import Flatten": "nn.Flatten",
@@ -146,15 +148,15 @@ import torch
 import torch.jit
 from torch.autograd.function import Function
 from torch.fx import GraphModule
-from torch.nn import SyncBatchNorm as Absent
+from torch.nn import LinearCrossEntropyLoss as Absent
 
 def annotated(graph: GraphModule | None, other: "list[Absent]") -> Absent: ...
 
-print(hasattr(torch.nn, "SyncBatchNorm"), isinstance(1, Absent), hasattr(torch, "nonsense"))
+print(hasattr(torch.nn, "LinearCrossEntropyLoss"), isinstance(1, Absent), hasattr(torch, "nonsense"))
 def derived():
     class Mine(Absent): ...
-for use in (lambda: Absent(3), lambda: Absent.convert, derived, lambda: torch.nn.SyncBatchNorm, lambda: GraphModule(),
-            lambda: Function(),
+for use in (lambda: Absent(3), lambda: Absent.convert, derived, lambda: torch.nn.LinearCrossEntropyLoss,
+            lambda: GraphModule(), lambda: Function(),
             lambda: torch.jit.save, lambda: torch.sparse_coo_tensor, lambda: torch.nonsense):
     try:
         use()
@@ -166,14 +168,16 @@ for use in (lambda: Absent(3), lambda: Absent.convert, derived, lambda: torch.nn
 def test_a_missing_name_says_so_when_it_is_used(server: ServerProcess, tmp_path: Path) -> None:
     done = launched(server.address, _in(tmp_path, MISSING), folder=tmp_path)
     code = "no code of a caller runs on the server; call the function as it is"
-    absent = "tclient does not have torch.nn.SyncBatchNorm"
+    instead = "use nn.Linear and nn.CrossEntropyLoss"
+    absent = f"tclient does not have torch.nn.LinearCrossEntropyLoss: {instead}"
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "False False False",
         f"NotImplementedError: {absent}",
         f"AttributeError: {absent}",
         f"NotImplementedError: {absent}",
-        "AttributeError: module 'torch.nn' has no attribute 'SyncBatchNorm': tclient does not have it",
+        "AttributeError: module 'torch.nn' has no attribute 'LinearCrossEntropyLoss': tclient does not have it: "
+        f"{instead}",
         f"NotImplementedError: tclient does not have torch.fx.GraphModule: {code}",
         "NotImplementedError: tclient does not have torch.autograd.function.Function: no code of a caller runs on the "
         "server; write the gradient as operations of torch",

@@ -170,6 +170,10 @@ POOLING = [
     _case("AvgPool3d", 2, on=_SPACE),
     _case("LPPool1d", 2, 3, on=_SOUND),
     _case("LPPool2d", 2, 3, on=_IMAGE),
+    _case("LPPool3d", 2, 3, on=_SPACE),
+    _case("FractionalMaxPool2d", 2, (4, 5), on=_IMAGE),
+    _case("FractionalMaxPool2d", (2, 3), output_ratio=(0.5, 0.6), return_indices=True, on=_IMAGE),
+    _case("FractionalMaxPool3d", 2, output_size=2, on=_SPACE),
     _case("AdaptiveAvgPool1d", 3, on=_SOUND),
     _case("AdaptiveAvgPool2d", (3, None), on=_IMAGE),
     _case("AdaptiveAvgPool3d", 2, on=_SPACE),
@@ -196,6 +200,7 @@ NORMALISATIONS = [
     _case("RMSNorm", (9, 8), eps=0.1, on=_IMAGE),
     _case("GroupNorm", 2, 4, on=_IMAGE),
     _case("LocalResponseNorm", 2, on=_IMAGE),
+    _case("SyncBatchNorm", 4, on=_IMAGE),
 ]
 
 EMBEDDINGS = [
@@ -252,6 +257,9 @@ LOSSES = [
     _case("CrossEntropyLoss", on=(_X, _CLASSES)),
     _case("CrossEntropyLoss", ignore_index=1, label_smoothing=0.1, reduction="none", on=(_X, _CLASSES)),
     _case("NLLLoss", on=(_X, _CLASSES)),
+    _case("NLLLoss2d", on=(_IMAGE, _integers(4, 2, 9, 8))),
+    _case("AdaptiveLogSoftmaxWithLoss", 4, 20, [3, 7], 2.0, True, on=(_X, np.array([1, 0, 5, 19, 2]))),
+    _case("AdaptiveLogSoftmaxWithLoss", 4, 9, [4], on=(_normal(1, 4), np.array([6]))),
     _case("BCELoss", on=(_uniform(5, 4), _uniform(5, 4).round())),
     _case("BCEWithLogitsLoss", on=(_X, _uniform(5, 4).round())),
     _case("KLDivLoss", reduction="batchmean", on=(_X, _uniform(5, 4))),

@@ -115,26 +115,3 @@ def test_a_copied_module_has_parameters_of_its_own(tc: Any, case: cases.Case) ->
         assert one is not other
     for one, other in zip(twin.state_dict().values(), ours.state_dict().values(), strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
-
-
-LEFT_OUT = {
-    "AdaptiveLogSoftmaxWithLoss": "rarely used",
-    "Container": "deprecated by torch",
-    "CrossMapLRN2d": "deprecated by torch",
-    "LinearCrossEntropyLoss": "experimental in torch",
-    "LinearCrossEntropyOptions": "experimental in torch",
-    "NLLLoss2d": "deprecated by torch",
-    "SyncBatchNorm": "for several processes on several devices",
-    "UninitializedBuffer": "lazy modules",
-    "UninitializedParameter": "lazy modules",
-    "FractionalMaxPool2d": "rarely used",
-    "FractionalMaxPool3d": "rarely used",
-    "LPPool3d": "rarely used",
-    "factory_kwargs": "a helper of torch's own",
-}
-
-
-def test_every_module_of_torch_is_there_or_left_out_for_a_reason(tc: Any) -> None:
-    public = {name for name, value in vars(torch.nn).items() if isinstance(value, type) and not name.startswith("_")}
-    missing = {name for name in public - set(tc.nn.__all__) if not name.startswith("Lazy")}
-    assert missing == set(LEFT_OUT) & public

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 import tclient
 from tclient.nn._changes import changed
 from tclient.nn._core import Tensor
+from tclient.nn.parameter import Parameter, is_lazy
 
 if TYPE_CHECKING:
     from tclient.nn.module import Module
-    from tclient.nn.parameter import Parameter
 
 
 class Conversions:
@@ -78,7 +78,9 @@ class Conversions:
                     if grad is not None:
                         param.grad = fn(grad)
         for name, buffer in self._buffers.items():
-            if buffer is not None:
+            if buffer is not None and is_lazy(buffer):
+                buffer.data = fn(buffer.data)
+            elif buffer is not None:
                 self._buffers[name] = fn(buffer)
         return self
 
@@ -133,7 +135,18 @@ class Conversions:
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
         """Moves parameters and buffers without their elements."""
-        return self._apply(lambda tensor: tclient.empty_like(tensor, device=device), recurse)
+
+        def emptied(tensor: Tensor) -> Tensor:
+            return tclient.empty_like(tensor, device=device)
+
+        if recurse:
+            for module in self.children():
+                module.to_empty(device=device)
+        for name, param in self._parameters.items():
+            if param is not None and param.device.type == "meta":
+                # Where there are no elements, torch makes another parameter.
+                self._parameters[name] = Parameter(emptied(param), param.requires_grad)
+        return self._apply(emptied, recurse=False)
 
     def cpu(self) -> Self:
         """Moves all parameters and buffers to the server's memory."""

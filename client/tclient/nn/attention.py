@@ -11,13 +11,9 @@ from typing import Any
 import tclient
 from tclient.nn import functional as F
 from tclient.nn._core import Tensor
-from tclient.nn.linear import Linear
+from tclient.nn.linear import NonDynamicallyQuantizableLinear
 from tclient.nn.module import Module
 from tclient.nn.parameter import Parameter, parameter_from
-
-
-class NonDynamicallyQuantizableLinear(Linear):
-    """A linear layer under the name that torch prints for the output of attention."""
 
 
 def xavier_uniform_of(parameter: Parameter, fan_in: int, fan_out: int) -> None:

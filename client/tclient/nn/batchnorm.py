@@ -1,4 +1,4 @@
-"""Normalisation over a batch or an instance, with running statistics.
+"""Normalisation over a batch, with running statistics.
 
 Knows which statistics are kept and when they are learned; the arithmetic is the server's.
 """
@@ -152,54 +152,52 @@ class BatchNorm3d(_BatchNorm):
     _dims = (5,)
 
 
-class _InstanceNorm(_NormBase):
-    """Each feature of each instance to mean 0 and variance 1."""
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation over the batches of all processes: here is one, so that it is that of its own batch.
+
+    Shapes: (N, C, ...).
+    """
 
     def __init__(
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
         device: Any = None,
         dtype: Any = None,
         *,
         bias: bool = True,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Input, normalised."""
-        self._check_dims(input)
-        single = input.dim() == self._dims[0]
-        batch = input.unsqueeze(0) if single else input
-        output = F.instance_norm(
-            batch,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training or not self.track_running_stats,
-            0.0 if self.momentum is None else self.momentum,
-            self.eps,
-        )
-        return output.squeeze(0) if single else output
+    def _check_dims(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+        if input.size(1) == 0:
+            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
 
-
-class InstanceNorm1d(_InstanceNorm):
-    """Shapes: (N, C, L) or (C, L)."""
-
-    _dims = (2, 3)
-
-
-class InstanceNorm2d(_InstanceNorm):
-    """Shapes: (N, C, H, W) or (C, H, W)."""
-
-    _dims = (3, 4)
-
-
-class InstanceNorm3d(_InstanceNorm):
-    """Shapes: (N, C, D, H, W) or (C, D, H, W)."""
-
-    _dims = (4, 5)
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with layers of this class in the place of its batch normalisations, whose tensors they take."""
+        made = module
+        if isinstance(module, _BatchNorm):
+            made = cls(
+                module.num_features,
+                module.eps,
+                module.momentum,
+                module.affine,
+                module.track_running_stats,
+                process_group,
+                bias=module.bias is not None,
+            )
+            if module.affine:
+                made.weight, made.bias = module.weight, module.bias
+            for name in ("running_mean", "running_var", "num_batches_tracked", "training"):
+                setattr(made, name, getattr(module, name))
+        for name, child in module.named_children():
+            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made

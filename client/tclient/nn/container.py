@@ -5,6 +5,7 @@ Knows names and order; does not know what the contents compute.
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
@@ -87,6 +88,21 @@ class _Ordered(Module):
         module = self[key]
         del self[key]
         return module
+
+
+class Container(Module):
+    """An old module of submodules by name."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        warnings.warn(
+            "`nn.Container` is deprecated. All of its functionality is now implemented in `nn.Module`. Subclass that "
+            "instead.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__()
+        for name, module in kwargs.items():
+            self.add_module(name, module)
 
 
 class Sequential(_Ordered):

@@ -19,7 +19,7 @@ from tclient.nn.parameter import Parameter, parameter_from
 _PADDING_MODES = {"zeros", "reflect", "replicate", "circular"}
 
 
-class _Convolution(Module):
+class _ConvNd(Module):
     """What convolutions of all dimensions, and their transposes, have in common."""
 
     _n: ClassVar[int]
@@ -39,19 +39,20 @@ class _Convolution(Module):
         groups: int,
         bias: bool,
         padding_mode: str,
-        device: Any,
-        dtype: Any,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
-        _check(in_channels, out_channels, groups, padding, padding_mode, ntuple(stride, self._n))
+        n = len(kernel_size) if isinstance(kernel_size, tuple) else self._n
+        _check(in_channels, out_channels, groups, padding, padding_mode, ntuple(stride, n))
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = ntuple(kernel_size, self._n)
-        self.stride = ntuple(stride, self._n)
-        self.padding = padding if isinstance(padding, str) else ntuple(padding, self._n)
-        self.dilation = ntuple(dilation, self._n)
+        self.kernel_size = ntuple(kernel_size, n)
+        self.stride = ntuple(stride, n)
+        self.padding = padding if isinstance(padding, str) else ntuple(padding, n)
+        self.dilation = ntuple(dilation, n)
         self.transposed = transposed
-        self.output_padding = ntuple(output_padding, self._n)
+        self.output_padding = ntuple(output_padding, n)
         self.groups = groups
         self.padding_mode = padding_mode
         outer, inner = (in_channels, out_channels) if transposed else (out_channels, in_channels)
@@ -61,27 +62,43 @@ class _Convolution(Module):
             self.bias = parameter_from(tclient.empty, out_channels, device, dtype)
         else:
             self.register_parameter("bias", None)
-        self._fan_in = shape[1] * math.prod(self.kernel_size)
+        self._reversed_padding_repeated_twice = self._both_sides()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draws weights and biases between ±1/sqrt(fan in), as torch does."""
-        if self._fan_in == 0:
+        inner = self.out_channels if self.transposed else self.in_channels
+        fan_in = inner // self.groups * math.prod(self.kernel_size)
+        if fan_in == 0:
             return
         with tclient.no_grad():
-            bound = kaiming_uniform_bound(self._fan_in, math.sqrt(5))
+            bound = kaiming_uniform_bound(fan_in, math.sqrt(5))
             self.weight.uniform_(-bound, bound)
             if self.bias is not None:
-                bound = 1 / math.sqrt(self._fan_in)
+                bound = 1 / math.sqrt(fan_in)
                 self.bias.uniform_(-bound, bound)
 
+    def _both_sides(self) -> list[int]:
+        if not isinstance(self.padding, str):
+            return reversed_twice(self.padding)
+        n = len(self.kernel_size)
+        sides = [0] * (2 * n)
+        if self.padding == "same":
+            for index, (dilation, kernel) in enumerate(zip(self.dilation, self.kernel_size, strict=True)):
+                total = dilation * (kernel - 1)
+                left = total // 2
+                at = 2 * (n - 1 - index)
+                sides[at], sides[at + 1] = left, total - left
+        return sides
+
     def extra_repr(self) -> str:
+        n = len(self.kernel_size)
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0,) * self._n:
+        if self.padding != (0,) * n:
             text += f", padding={self.padding}"
-        if self.dilation != (1,) * self._n:
+        if self.dilation != (1,) * n:
             text += f", dilation={self.dilation}"
-        if self.output_padding != (0,) * self._n:
+        if self.output_padding != (0,) * n:
             text += f", output_padding={self.output_padding}"
         if self.groups != 1:
             text += f", groups={self.groups}"
@@ -110,7 +127,7 @@ def _check(
         raise ValueError(f"padding_mode must be one of {_PADDING_MODES}, but got padding_mode='{padding_mode}'")
 
 
-class _Conv(_Convolution):
+class _Conv(_ConvNd):
     """Cross-correlation of channels with learned kernels."""
 
     def __init__(
@@ -145,24 +162,17 @@ class _Conv(_Convolution):
 
     def forward(self, input: Tensor) -> Tensor:
         """The channels of the output."""
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution with these kernels: what a subclass calls that makes them anew each time."""
         if self.padding_mode == "zeros":
-            return self._conv(input, self.padding)
-        return self._conv(F.pad(input, self._both_sides(), mode=self.padding_mode), (0,) * self._n)
+            return self._conv(input, weight, bias, self.padding)
+        padded = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        return self._conv(padded, weight, bias, (0,) * self._n)
 
-    def _conv(self, input: Tensor, padding: Any) -> Tensor:
+    def _conv(self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
         raise NotImplementedError
-
-    def _both_sides(self) -> list[int]:
-        if not isinstance(self.padding, str):
-            return reversed_twice(self.padding)
-        sides = [0] * (2 * self._n)
-        if self.padding == "same":
-            for index, (dilation, kernel) in enumerate(zip(self.dilation, self.kernel_size, strict=True)):
-                total = dilation * (kernel - 1)
-                left = total // 2
-                at = 2 * (self._n - 1 - index)
-                sides[at], sides[at + 1] = left, total - left
-        return sides
 
 
 class Conv1d(_Conv):
@@ -170,8 +180,8 @@ class Conv1d(_Conv):
 
     _n = 1
 
-    def _conv(self, input: Tensor, padding: Any) -> Tensor:
-        return F.conv1d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    def _conv(self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
+        return F.conv1d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv2d(_Conv):
@@ -179,8 +189,8 @@ class Conv2d(_Conv):
 
     _n = 2
 
-    def _conv(self, input: Tensor, padding: Any) -> Tensor:
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    def _conv(self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv3d(_Conv):
@@ -188,11 +198,11 @@ class Conv3d(_Conv):
 
     _n = 3
 
-    def _conv(self, input: Tensor, padding: Any) -> Tensor:
-        return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    def _conv(self, input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any) -> Tensor:
+        return F.conv3d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
-class _ConvTranspose(_Convolution):
+class _ConvTransposeNd(_ConvNd):
     """The gradient of a convolution with respect to its input."""
 
     padding: Any  # never a name, as a convolution's may be
@@ -265,7 +275,7 @@ class _ConvTranspose(_Convolution):
         return tuple(size - low for size, low in zip(wanted, lows, strict=True))
 
 
-class ConvTranspose1d(_ConvTranspose):
+class ConvTranspose1d(_ConvTransposeNd):
     """Shapes: (N, C, L) or (C, L)."""
 
     _n = 1
@@ -276,7 +286,7 @@ class ConvTranspose1d(_ConvTranspose):
         )
 
 
-class ConvTranspose2d(_ConvTranspose):
+class ConvTranspose2d(_ConvTransposeNd):
     """Shapes: (N, C, H, W) or (C, H, W)."""
 
     _n = 2
@@ -287,7 +297,7 @@ class ConvTranspose2d(_ConvTranspose):
         )
 
 
-class ConvTranspose3d(_ConvTranspose):
+class ConvTranspose3d(_ConvTransposeNd):
     """Shapes: (N, C, D, H, W) or (C, D, H, W)."""
 
     _n = 3

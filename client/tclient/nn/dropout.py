@@ -11,7 +11,7 @@ from tclient.nn._core import Tensor
 from tclient.nn.module import Module
 
 
-class _Dropout(Module):
+class _DropoutNd(Module):
     """Shapes: (...) -> (...)."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
@@ -35,35 +35,35 @@ class _Dropout(Module):
         return f"p={self.p}, inplace={self.inplace}"
 
 
-class Dropout(_Dropout):
+class Dropout(_DropoutNd):
     """Each element is zero with probability p while training; the others grow by 1 / (1 - p)."""
 
     def _drop(self, input: Tensor) -> Tensor:
         return F.dropout(input, self.p, self.training, self.inplace)
 
 
-class Dropout1d(_Dropout):
+class Dropout1d(_DropoutNd):
     """Each channel of (N, C, L) or (C, L) is zero with probability p while training."""
 
     def _drop(self, input: Tensor) -> Tensor:
         return F.dropout1d(input, self.p, self.training, self.inplace)
 
 
-class Dropout2d(_Dropout):
+class Dropout2d(_DropoutNd):
     """Each channel of (N, C, H, W) is zero with probability p while training."""
 
     def _drop(self, input: Tensor) -> Tensor:
         return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
-class Dropout3d(_Dropout):
+class Dropout3d(_DropoutNd):
     """Each channel of (N, C, D, H, W) is zero with probability p while training."""
 
     def _drop(self, input: Tensor) -> Tensor:
         return F.dropout3d(input, self.p, self.training, self.inplace)
 
 
-class AlphaDropout(_Dropout):
+class AlphaDropout(_DropoutNd):
     """Dropout that keeps mean and variance of what SELU gives."""
 
     def _drop(self, input: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class AlphaDropout(_Dropout):
         return F.alpha_dropout(input, self.p, self.training)
 
 
-class FeatureAlphaDropout(_Dropout):
+class FeatureAlphaDropout(_DropoutNd):
     """AlphaDropout of whole channels."""
 
     def _drop(self, input: Tensor) -> Tensor:

@@ -63,6 +63,10 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """A linear layer under the name that torch prints for the output of attention."""
+
+
 class Bilinear(Module):
     """x1ᵀ A x2 + b, for each output feature.
 

@@ -31,7 +31,7 @@ class _Pad(Module):
         return f"{self.padding}"
 
 
-class _ConstantPad(_Pad):
+class _ConstantPadNd(_Pad):
     """Edges of one value."""
 
     def __init__(self, padding: Any, value: float) -> None:
@@ -46,25 +46,25 @@ class _ConstantPad(_Pad):
         return f"padding={self.padding}, value={self.value}"
 
 
-class ConstantPad1d(_ConstantPad):
+class ConstantPad1d(_ConstantPadNd):
     """Shapes: (..., W)."""
 
     _n = 1
 
 
-class ConstantPad2d(_ConstantPad):
+class ConstantPad2d(_ConstantPadNd):
     """Shapes: (..., H, W)."""
 
     _n = 2
 
 
-class ConstantPad3d(_ConstantPad):
+class ConstantPad3d(_ConstantPadNd):
     """Shapes: (..., D, H, W)."""
 
     _n = 3
 
 
-class _ZeroPad(_ConstantPad):
+class _ZeroPad(_ConstantPadNd):
     """Edges of zeros."""
 
     def __init__(self, padding: Any) -> None:
@@ -92,55 +92,73 @@ class ZeroPad3d(_ZeroPad):
     _n = 3
 
 
-class ReflectionPad1d(_Pad):
+class _ReflectionPadNd(_Pad):
+    """Edges that mirror the inside."""
+
+    _mode = "reflect"
+
+
+class ReflectionPad1d(_ReflectionPadNd):
     """Edges that mirror the inside. Shapes: (..., W)."""
 
-    _n, _mode = 1, "reflect"
+    _n = 1
 
 
-class ReflectionPad2d(_Pad):
+class ReflectionPad2d(_ReflectionPadNd):
     """Edges that mirror the inside. Shapes: (..., H, W)."""
 
-    _n, _mode = 2, "reflect"
+    _n = 2
 
 
-class ReflectionPad3d(_Pad):
+class ReflectionPad3d(_ReflectionPadNd):
     """Edges that mirror the inside. Shapes: (..., D, H, W)."""
 
-    _n, _mode = 3, "reflect"
+    _n = 3
 
 
-class ReplicationPad1d(_Pad):
+class _ReplicationPadNd(_Pad):
+    """Edges that repeat the outermost elements."""
+
+    _mode = "replicate"
+
+
+class ReplicationPad1d(_ReplicationPadNd):
     """Edges that repeat the outermost elements. Shapes: (..., W)."""
 
-    _n, _mode = 1, "replicate"
+    _n = 1
 
 
-class ReplicationPad2d(_Pad):
+class ReplicationPad2d(_ReplicationPadNd):
     """Edges that repeat the outermost elements. Shapes: (..., H, W)."""
 
-    _n, _mode = 2, "replicate"
+    _n = 2
 
 
-class ReplicationPad3d(_Pad):
+class ReplicationPad3d(_ReplicationPadNd):
     """Edges that repeat the outermost elements. Shapes: (..., D, H, W)."""
 
-    _n, _mode = 3, "replicate"
+    _n = 3
 
 
-class CircularPad1d(_Pad):
+class _CircularPadNd(_Pad):
+    """Edges that come from the other side."""
+
+    _mode = "circular"
+
+
+class CircularPad1d(_CircularPadNd):
     """Edges from the other side. Shapes: (..., W)."""
 
-    _n, _mode = 1, "circular"
+    _n = 1
 
 
-class CircularPad2d(_Pad):
+class CircularPad2d(_CircularPadNd):
     """Edges from the other side. Shapes: (..., H, W)."""
 
-    _n, _mode = 2, "circular"
+    _n = 2
 
 
-class CircularPad3d(_Pad):
+class CircularPad3d(_CircularPadNd):
     """Edges from the other side. Shapes: (..., D, H, W)."""
 
-    _n, _mode = 3, "circular"
+    _n = 3
