@@ -89,6 +89,9 @@ from tclient._functions import (
     from_numpy as from_numpy,
 )
 from tclient._functions import (
+    frombuffer as frombuffer,
+)
+from tclient._functions import (
     get_default_device as get_default_device,
 )
 from tclient._functions import (
@@ -153,7 +156,22 @@ from tclient._session.modes import (
     enable_grad as enable_grad,
 )
 from tclient._session.modes import (
+    get_autocast_cpu_dtype as get_autocast_cpu_dtype,
+)
+from tclient._session.modes import (
+    get_autocast_dtype as get_autocast_dtype,
+)
+from tclient._session.modes import (
+    get_autocast_gpu_dtype as get_autocast_gpu_dtype,
+)
+from tclient._session.modes import (
     inference_mode as inference_mode,
+)
+from tclient._session.modes import (
+    is_autocast_cache_enabled as is_autocast_cache_enabled,
+)
+from tclient._session.modes import (
+    is_autocast_cpu_enabled as is_autocast_cpu_enabled,
 )
 from tclient._session.modes import (
     is_autocast_enabled as is_autocast_enabled,
@@ -251,14 +269,20 @@ _LAZY = (
     "accelerator",
     "amp",
     "backends",
+    "compiler",
     "distributed",
     "distributions",
+    "func",
+    "fx",
+    "hub",
     "jit",
+    "library",
     "models",
     "mps",
     "multiprocessing",
     "nn",
     "onnx",
+    "ops",
     "optim",
     "signal",
     "testing",
@@ -269,11 +293,20 @@ _LAZY = (
 )
 
 
+_SELDOM = ("_assert", "_check", "_foreach_", "_shape_as_tensor")
+
+
 def __getattr__(name: str) -> _Any:
     if name in _LAZY:
         import importlib
 
         return importlib.import_module(f"tclient.{name}")
+    if name.startswith(_SELDOM):
+        from tclient import _foreach, _private
+
+        found = _private.FUNCTIONS.get(name) or _foreach.FUNCTIONS.get(name)
+        if found is not None:
+            return found
     _namespace.missing("tclient", name, globals())
 
 

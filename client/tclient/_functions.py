@@ -37,6 +37,38 @@ def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
     return dispatch(TABLE["from_numpy"], (ndarray,), None)
 
 
+def frombuffer(buffer: Any, *, dtype: dtype, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Any:
+    """A tensor of the bytes in a buffer. Unlike torch's it copies: the server has its own memory.
+
+    Raises: ValueError if the buffer does not hold that many elements from there on.
+    """
+    try:
+        held = memoryview(buffer).cast("B")
+    except TypeError:
+        raise ValueError("object does not implement Python buffer protocol.") from None
+    size, item = len(held), dtype.itemsize
+    if size == 0 or count == 0:
+        raise ValueError(f"both buffer length ({size}) and count ({count}) must not be 0")
+    if not 0 <= offset < size:
+        raise ValueError(
+            f"offset ({offset} bytes) must be non-negative and no greater than buffer length ({size} bytes) minus 1"
+        )
+    if count < 0 and (size - offset) % item:
+        raise ValueError(
+            f"buffer length ({size - offset} bytes) after offset ({offset} bytes) must be a multiple of element size "
+            f"({item})"
+        )
+    length = (size - offset) // item if count < 0 else count
+    if offset + length * item > size:
+        raise ValueError(
+            f"requested buffer length ({length} * {item} bytes) after offset ({offset} bytes) must not be greater "
+            f"than actual buffer length ({size} bytes)"
+        )
+    values = np.frombuffer(held[offset : offset + length * item], np.uint8).copy()
+    made = dispatch(TABLE["from_numpy"], (values,), None).view(dtype)
+    return made.requires_grad_() if requires_grad else made
+
+
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Any:
     """A tensor with the elements of an array, or of another object that hands out its memory. Unlike torch's it copies.
 

@@ -11,7 +11,10 @@ _QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to sa
 _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.tolist()"
 
 _REASONS: dict[str, str] = {
-    **dict.fromkeys(("vmap", "func", "fx", "export"), f"{_CALLABLE}; call the function as it is"),
+    **dict.fromkeys(
+        ("vmap", "func", "func.vmap", "func.grad", "func.jacrev", "fx", "export"),
+        f"{_CALLABLE}; call the function as it is",
+    ),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
     "autograd.Function": f"{_CALLABLE}; write the gradient as operations of torch",
     "to_dlpack": f"{_POINTER}, and make one with tclient.tensor(array)",
@@ -22,7 +25,10 @@ _REASONS: dict[str, str] = {
         ("distributed.all_reduce", "distributed.all_gather", "distributed.broadcast"),
         "a session has one device, and there are no groups of processes",
     ),
-    "hub": "models of others come as code, which is yours to fetch; load their weights with load",
+    **dict.fromkeys(
+        ("hub.load", "hub.list", "hub.help"),
+        "models of others come as code, which is yours to fetch; import it, and load the weights with load",
+    ),
     **dict.fromkeys(
         (
             "sparse_coo_tensor",
@@ -66,7 +72,7 @@ _TENSOR_REASONS: dict[str, str] = {
         ),
         _POINTER,
     ),
-    **dict.fromkeys(("share_memory_", "pin_memory", "record_stream"), _POINTER),
+    **dict.fromkeys(("share_memory_", "record_stream"), _POINTER),
     **dict.fromkeys(
         (
             "to_sparse",

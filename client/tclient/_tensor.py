@@ -190,6 +190,10 @@ class Tensor(_Base):
         """Whether the elements are complex."""
         return self._meta().dtype.is_complex
 
+    def pin_memory(self, device: Any = None) -> Tensor:
+        """The tensor itself: the server pins what it copies to a GPU."""
+        return self
+
     def type(self, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
         """The name of the tensor's class; with a dtype, the tensor converted to it."""
         if type(dtype) is builtins.type:

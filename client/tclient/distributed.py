@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, NoReturn
 
 from tclient._namespace import missing
@@ -15,6 +16,35 @@ def is_available() -> bool:
 def is_initialized() -> bool:
     """False: there are no groups of processes."""
     return False
+
+
+def is_nccl_available() -> bool:
+    """False: there are no groups of processes."""
+    return False
+
+
+def is_gloo_available() -> bool:
+    """False: there are no groups of processes."""
+    return False
+
+
+def is_mpi_available() -> bool:
+    """False: there are no groups of processes."""
+    return False
+
+
+class ReduceOp(enum.Enum):
+    """The ways to reduce that functions of a caller name as defaults."""
+
+    SUM = 0
+    AVG = 1
+    PRODUCT = 2
+    MIN = 3
+    MAX = 4
+    BAND = 5
+    BOR = 6
+    BXOR = 7
+    PREMUL_SUM = 8
 
 
 def is_torchelastic_launched() -> bool:

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import (
+    Any,
+    Final,  # noqa: F401 - torch.jit.Final
+    TypeVar,
+)
 
 from tclient._namespace import missing
 
 _T = TypeVar("_T")
-
-Final = Any
 
 
 def script(obj: _T, *args: Any, **kwargs: Any) -> _T:
@@ -62,6 +64,27 @@ def _same(fn: Callable[..., Any]) -> Callable[..., Any]:
     return fn
 
 
+def interface(obj: _T) -> _T:
+    """The class as it is; also as a decorator."""
+    return obj
+
+
+def script_method(fn: _T) -> _T:
+    """The function as it is; also as a decorator."""
+    return fn
+
+
+def trace_module(mod: _T, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> _T:
+    """The module as it is, after these of its methods ran once with their examples."""
+    for name, given in inputs.items():
+        getattr(mod, name)(*(given if isinstance(given, tuple) else (given,)))
+    return mod
+
+
+class TracerWarning(Warning):
+    """Never warned of: nothing is traced."""
+
+
 def is_scripting() -> bool:
     """False: Python runs the code."""
     return False
@@ -78,4 +101,8 @@ def annotate(the_type: Any, the_value: _T) -> _T:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ScriptModule":
+        from tclient.nn import Module
+
+        return Module
     missing(__name__, name, globals())

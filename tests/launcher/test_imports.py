@@ -155,6 +155,8 @@ def annotated(graph: GraphModule | None, other: "list[Absent]") -> Absent: ...
 print(hasattr(torch.nn, "LinearCrossEntropyLoss"), isinstance(1, Absent), hasattr(torch, "nonsense"))
 def derived():
     class Mine(Absent): ...
+    print("derived")
+    Mine(3)
 for use in (lambda: Absent(3), lambda: Absent.convert, derived, lambda: torch.nn.LinearCrossEntropyLoss,
             lambda: GraphModule(), lambda: Function(),
             lambda: torch.jit.save, lambda: torch.sparse_coo_tensor, lambda: torch.nonsense):
@@ -175,6 +177,7 @@ def test_a_missing_name_says_so_when_it_is_used(server: ServerProcess, tmp_path:
         "False False False",
         f"NotImplementedError: {absent}",
         f"AttributeError: {absent}",
+        "derived",
         f"NotImplementedError: {absent}",
         "AttributeError: module 'torch.nn' has no attribute 'LinearCrossEntropyLoss': tclient does not have it: "
         f"{instead}",

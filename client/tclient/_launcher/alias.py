@@ -22,8 +22,11 @@ from typing import Any, NoReturn, Union
 
 import tensorcompute.v1
 from tclient import _left_out
+from tclient._launcher.bookkeeping import MADE as _BOOKKEEPING
 from tclient._launcher.processes import hand_over, tell_processes
 
+# Private functions of torch that programs call all the same.
+_CALLED_ALL_THE_SAME = ("_foreach_", "_assert_async", "_check_", "_shape_as_tensor", "types._")
 # torch keeps the modules of nn in a package of their own; here they are in nn itself.
 _MOVED = ("nn.modules.", "nn.")
 
@@ -101,10 +104,12 @@ def _meant(path: str, name: str) -> Any:
     whole = _below(path, name)
     if whole in MADE:
         return MADE[whole]()
+    if whole in _BOOKKEEPING:
+        return _BOOKKEEPING[whole]
     names = _modules()[path] or {}
     if _is_module(whole) and name not in names:
         return importlib.import_module(f"torch.{whole}")
-    if name.startswith("_") and name not in names:
+    if name.startswith("_") and name not in names and not whole.startswith(_CALLED_ALL_THE_SAME):
         return _Absent
     for candidate in dict.fromkeys((whole, names.get(name, whole), whole.replace(*_MOVED))):
         value = _found(candidate)
@@ -116,7 +121,8 @@ def _meant(path: str, name: str) -> Any:
 class Placeholder:
     """A name of torch that tclient lacks: it can be imported and stand in annotations, and says so when it is used.
 
-    Nothing is an instance of it.
+    Nothing is an instance of it. Classes may be derived from it, as libraries do that they then do not use; making an
+    instance of those says so.
     """
 
     def __init__(self, path: str) -> None:
@@ -125,10 +131,19 @@ class Placeholder:
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(_said(self.__path))
 
-    def __mro_entries__(self, bases: tuple[Any, ...]) -> NoReturn:
-        raise NotImplementedError(_said(self.__path))
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type]:
+        path = self.__path
 
-    def __getattr__(self, name: str) -> NoReturn:
+        class Lacking:
+            def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+                raise NotImplementedError(_said(path))
+
+        return (Lacking,)
+
+    def __getattr__(self, name: str) -> Any:
+        whole = f"{self.__path}.{name}"
+        if whole in _BOOKKEEPING:
+            return _BOOKKEEPING[whole]
         raise AttributeError(_said(self.__path), name=name, obj=self)
 
     def __instancecheck__(self, value: object) -> bool:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tclient._codec import wire
-from tclient._codec.dtypes import dtype
+from tclient._codec.dtypes import DTYPES, dtype
 from tensorcompute.wire.varint import varint
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+# What an autocast computes in where it is not told.
+_LOWER = {"cpu": "bfloat16", "cuda": "float16"}
 _Key = tuple[bool, bool, tuple[tuple[str, int, bool, bool], ...]]
 
 # All contexts that any thread has used; Call.context is the position + 1. Sessions define them in this order.
@@ -227,3 +229,36 @@ def is_autocast_enabled(device_type: str = "cuda") -> bool:
     """Whether this thread is within an autocast for that kind of device."""
     found = MODES.autocasts.get(device_type)
     return found is not None and found[1]
+
+
+def is_autocast_cpu_enabled() -> bool:
+    """Whether this thread is within an autocast for the processor."""
+    return is_autocast_enabled("cpu")
+
+
+def is_autocast_cache_enabled() -> bool:
+    """Whether an autocast keeps the weights that it has cast; so unless one was told otherwise."""
+    return all(cached for _, _, cached in MODES.autocasts.values())
+
+
+def get_autocast_dtype(device_type: str) -> dtype:
+    """What an autocast for that kind of device computes in.
+
+    Raises: RuntimeError if device_type is neither "cpu" nor "cuda".
+    """
+    if device_type not in _LOWER:
+        raise RuntimeError(
+            f"unknown device type for autocast in get_autocast_dispatch_key_from_device_type: {device_type}"
+        )
+    code = MODES.autocasts.get(device_type, (0, False, True))[0]
+    return next(each for name, each in DTYPES.items() if (each.code == code if code else name == _LOWER[device_type]))
+
+
+def get_autocast_cpu_dtype() -> dtype:
+    """What an autocast for the processor computes in."""
+    return get_autocast_dtype("cpu")
+
+
+def get_autocast_gpu_dtype() -> dtype:
+    """What an autocast for a GPU computes in."""
+    return get_autocast_dtype("cuda")

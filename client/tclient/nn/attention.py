@@ -5,7 +5,10 @@ Knows names and shapes of the weights; a pass is one call on the server.
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import tclient
@@ -14,6 +17,31 @@ from tclient.nn._core import Tensor
 from tclient.nn.linear import NonDynamicallyQuantizableLinear
 from tclient.nn.module import Module
 from tclient.nn.parameter import Parameter, parameter_from
+
+
+class SDPBackend(enum.Enum):
+    """The ways to compute attention that torch knows by name."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+    OVERRIDEABLE = 4
+
+
+@contextlib.contextmanager
+def sdpa_kernel(backends: SDPBackend | list[SDPBackend], set_priority: bool = False) -> Iterator[None]:
+    """Within it torch would compute attention in one of these ways; the server chooses by itself.
+
+    Raises: AssertionError if backends is neither one of them nor a list.
+    """
+    if not isinstance(backends, (list, SDPBackend)):
+        raise AssertionError(
+            "Backend must be an instance of SDPBackend or a list of SDPBackend instances, got "
+            f"{type(backends).__name__}"
+        )
+    yield
 
 
 def xavier_uniform_of(parameter: Parameter, fan_in: int, fan_out: int) -> None:

@@ -5,6 +5,9 @@ matmul   how exact products are
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from tclient._settings import has_gpu, not_changed
 from tclient.backends.cuda import matmul as matmul
 
@@ -60,3 +63,11 @@ def cudnn_sdp_enabled() -> bool:
 def enable_cudnn_sdp(enabled: bool) -> None:
     """Note whether attention of cuDNN may be used."""
     _enable("cuDNN", enabled)
+
+
+@contextlib.contextmanager
+def sdp_kernel(
+    enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True, enable_cudnn: bool = True
+) -> Iterator[None]:
+    """Within it torch would compute attention in one of these ways; the server chooses by itself."""
+    yield
