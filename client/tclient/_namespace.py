@@ -43,12 +43,12 @@ _DIVIDED_BY = frozenset({"__rtruediv__", "__rdiv__"})
 
 
 def _name(function: Any, operation: Operation, owner: str) -> Any:
-    short = operation.name.rpartition(".")[2]
+    room, _, short = operation.name.rpartition(".")
     function.__name__ = short
     function.__qualname__ = f"{owner}.{short}" if owner else short
     function.__doc__ = documentation(operation)
     function.__wrapped__ = Declaration(operation)
-    function.__module__ = "tclient"
+    function.__module__ = f"tclient.{room}" if room and not owner else "tclient"
     return function
 
 

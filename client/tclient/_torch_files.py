@@ -18,15 +18,15 @@ import numpy as np
 from tclient._codec import pickles
 from tclient._codec.device import device
 from tclient._codec.dtypes import DTYPES, SCALAR_TYPES, dtype
-from tclient._codec.pickles import Refused
+from tclient._codec.pickles import NotAllowed, Refused
 from tclient._codec.size import Size
 from tclient._types import OLD_SCALARS
 from tclient.nn.parameter import Parameter
 
-__all__ = ["Refused", "read_torch_file"]
+__all__ = ["NotAllowed", "Refused", "read_torch_file"]
 
-# A tensor of these bytes: dtype, shape, bytes.
-Make = Callable[[dtype, tuple[int, ...], Any], Any]
+# A tensor of these bytes: dtype, shape, bytes, and the device that it was on.
+Make = Callable[[dtype, tuple[int, ...], Any, str], Any]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_DIMENSIONS = 64
@@ -49,6 +49,7 @@ class _Storage(NamedTuple):
     key: str
     element: dtype | None
     size_bytes: int
+    place: str
 
 
 class _Stub:
@@ -89,7 +90,9 @@ def read_torch_file(content: memoryview, make: Make) -> Any:
             if element is DTYPES["bool"] and data.size and data.max() > 1:
                 raise Refused(f"the storage {storage.key!r} has bools that are neither 0 nor 1")
             used = data.size - data.size % element.itemsize
-            found = bases[storage.key, str(element)] = make(element, (used // element.itemsize,), data[:used])
+            found = bases[storage.key, str(element)] = make(
+                element, (used // element.itemsize,), data[:used], storage.place
+            )
         return found.as_strided(shape, strides, offset)
 
     return pickles.read(pickled, _names(view), lambda said: _checked(said, bytes_of))
@@ -194,13 +197,13 @@ def _described(said: Any) -> _Storage:
     """What a persistent id says of a storage."""
     if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] != "storage":
         raise Refused("it refers to what is no storage")
-    _, kind, key, _, count = said[:5]
+    _, kind, key, place, count = said[:5]
     if len(said) == 6 and said[5] is not None:
         raise Refused("it has views of storages, as torch wrote them before 0.4; save it again with a newer torch")
     if not isinstance(kind, _Kind) or type(key) is not str or type(count) is not int or not 0 <= count < 1 << 60:
         raise Refused("it refers to what is no storage")
     itemsize = kind.element.itemsize if kind.element is not None else 1
-    return _Storage(key, kind.element, count * itemsize)
+    return _Storage(key, kind.element, count * itemsize, place if type(place) is str else "cpu")
 
 
 def _checked(said: Any, bytes_of: Callable[[str], memoryview]) -> _Storage:

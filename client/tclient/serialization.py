@@ -1,185 +1,171 @@
-"""save and load: tensors of the session as safetensors files of this machine; load reads torch's files, too.
+"""save and load: objects with their tensors as safetensors files of this machine; load reads torch's files, too.
 
-Tensors, and dicts, lists and tuples of them with numbers and texts between: a tensor, a state_dict(), or a whole
-checkpoint. Other programs read such a file as a flat list of tensors with names like "model.0.weight". A file holds
-data only; nothing in it is ever run. Knows tensors and how they travel; the format itself is in
-tensorcompute.wire.safetensors.
+Other programs read such a file as a flat list of tensors with names like "model.0.weight"; what is around them stands
+in JSON beside (_outline.py). A file holds data only: classes are named, and found by import where the program allows
+that.
+Knows tensors and how they travel; the format itself is in tensorcompute.wire.safetensors.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
+import mmap as memory_map
 import os
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from tclient import _functions
+from tclient import _functions, _locations
 from tclient._by_value import tensor_of
 from tclient._codec.dtypes import DTYPES, dtype
 from tclient._codec.wire import FREE
-from tclient._exceptions import ServerFailed, TensorTypeError, TensorValueError
-from tclient._issue import catch_up, prepare
+from tclient._exceptions import ServerFailed, TensorValueError
+from tclient._issue import prepare
+from tclient._safe_globals import (
+    Finder,
+    WeightsOnly,
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    refused,
+    safe_globals,
+)
 from tclient._session.session import Session
 from tclient._tensor import _READ, Tensor, _fetch
 from tclient._transfer.progress import bar
-from tensorcompute.wire.safetensors import CODES, LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
+from tensorcompute.wire.safetensors import LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, load_json, parse
 
-__all__ = ["load", "save"]
+__all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save"]
 
 File = str | os.PathLike[str] | BinaryIO
 
-# Where a file keeps what its list of tensors does not tell: dicts within dicts, lists, numbers.
+# Where a file keeps what its list of tensors does not tell; and where earlier versions kept it.
+_OBJECTS = "tclient.objects"
 _STRUCTURE = "tclient.structure"
-_MAX_DEPTH = 64
-# The name of a tensor that was saved alone.
-_ALONE = "tensor"
 # Reads under way at once: the server holds a copy of what is read.
 _AHEAD_BYTES = 16 << 20
 
 
-def save(obj: Any, f: File) -> None:
-    """Write tensors to a safetensors file, which is there whole or not at all.
+def save(
+    obj: Any,
+    f: File,
+    pickle_module: Any = None,
+    pickle_protocol: int = 2,
+    _use_new_zipfile_serialization: bool = True,
+    _disable_byteorder_record: bool = False,
+) -> None:
+    """Write an object with its tensors to a safetensors file, which is there whole or not at all.
 
     Args:
-        obj: a tensor, or a dict, list or tuple of them: `model.state_dict()`, or
-            `{"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}`. Numbers, texts and None
-            may stand between; tensors within dicts get names such as "model.0.weight".
+        obj: a tensor, `model.state_dict()`, `{"model": model.state_dict(), "epoch": 3}`, a whole module: whatever is
+            made of data. Tensors get names such as "model.0.weight". Of a class its name is written, and the state of
+            the object. Tensors that share memory share it again when they are loaded.
         f: a path, or a file that is open for writing bytes.
 
-    Every tensor is written whole: two that share memory, as views do, are two when they are loaded.
+    What else torch takes is taken, and changes nothing: nothing is pickled.
 
-    Raises: TypeError for anything else, and for the dtypes that the format lacks (complex128, complex32); ValueError
-    for two tensors of one name.
+    Raises: TypeError for what is no data, such as a lock or a file; RuntimeError if the folder does not exist.
 
     Example:
         >>> torch.save(model.state_dict(), "model.safetensors")
         >>> model.load_state_dict(torch.load("model.safetensors"))
     """
-    tensors: dict[str, Tensor] = {}
-    structure = _outline(obj, (), tensors)
-    catch_up(tensors.values())
+    from tclient._outline import Writer
+    from tclient._stored import Shelf
+
+    if not isinstance(f, str | os.PathLike) and not hasattr(f, "write"):
+        raise AttributeError("expected 'f' to be string, path, or a file-like object with a 'write' attribute")
+    target = Path(f) if isinstance(f, str | os.PathLike) else None
+    if target is not None and not target.parent.is_dir():
+        raise RuntimeError(f"Parent directory {target.parent} does not exist.")
+    shelf = Shelf()
+    writer = Writer(shelf.node)
+    root = writer.value(obj)
+    shelf.place()
     metadata = {"format": "pt"}
-    if not (isinstance(obj, Mapping) and list(obj) == list(tensors)):  # a plain list of tensors says all there is
-        metadata[_STRUCTURE] = json.dumps(structure, separators=(",", ":"))
-    header, entries = header_of(
-        [(name, _dtype_name(name, tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()], metadata
-    )
-    if not isinstance(f, str | os.PathLike):
-        _write(f, header, entries, tensors, "save")
+    if not _says_all(obj, writer.nodes, list(shelf.entries)):
+        metadata[_OBJECTS] = json.dumps({"root": root, "nodes": writer.nodes}, separators=(",", ":"))
+    header, entries = header_of([(name, *entry[:2]) for name, entry in shelf.entries.items()], metadata)
+    sources = {name: entry[2] for name, entry in shelf.entries.items()}
+    if target is None:
+        _write(f, header, entries, sources, "save")  # type: ignore[arg-type]
         return
-    target = Path(f)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            _write(file, header, entries, tensors, target.name)
+            _write(file, header, entries, sources, target.name)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load(f: File, map_location: Any = None, *, weights_only: bool | None = None, mmap: bool | None = None) -> Any:
+def _says_all(obj: Any, nodes: list[Any], names: list[str]) -> bool:
+    """Whether a list of tensors by name says all there is."""
+    return type(obj) is dict and list(obj) == names and all(node[0] == "dict" or node[2] == {} for node in nodes)
+
+
+def load(
+    f: File,
+    map_location: Any = None,
+    pickle_module: Any = None,
+    *,
+    weights_only: bool | None = None,
+    mmap: bool | None = None,
+    **pickle_load_args: Any,
+) -> Any:
     """Read what `save` or torch.save wrote, or the tensors of any other safetensors file, as a dict by name.
 
-    Of torch's files, data is read as with weights_only=True: tensors, parameters, numbers, texts and containers of
-    them, without running anything; tensors that shared memory share it again. What a file holds decides, not its name:
-    `save` writes safetensors into "model.pt", too.
+    What a file holds decides, not its name: `save` writes safetensors into "model.pt", too. No pickle is run: of
+    torch's files, data is read. Tensors that shared memory share it again.
 
     Args:
         f: a path, or a file that is open for reading bytes.
-        map_location: the device of the tensors; without it, where the server puts new tensors.
-        weights_only, mmap: as torch's, and without effect: a file is data only, and is always mapped.
+        map_location: the device of the tensors; or a dict, or a function (storage, location), that tells where those go
+            that were elsewhere. Without it, they go where the server puts new tensors.
+        weights_only: whether classes that the file names are refused, unless the program allows them by
+            `add_safe_globals`; otherwise they are imported. As in torch, True if it is not given.
+        mmap: as torch's; a file that has a path is always mapped.
 
-    Raises: ValueError for files that are damaged or of another format, or that ask for anything but data, naming what;
-    OSError.
+    Raises: UnpicklingError, in torch's words, for a class that is refused; ValueError for files that are damaged or of
+    another format; OSError.
     """
-    if map_location is not None and (callable(map_location) or isinstance(map_location, Mapping)):
-        raise TensorTypeError(
-            "load: map_location is a device here, such as 'cpu'; the files of save do not name devices to map from"
-        )
-    where = _functions.get_default_device() if map_location is None else map_location
+    if mmap and not isinstance(f, str | os.PathLike):
+        raise ValueError("f must be a file path in order to use the mmap argument")
+    safe = weights_only if weights_only is not None else pickle_module is None
+    reading = _Reading(_locations.mapping(map_location, _functions.get_default_device), safe)
     if not isinstance(f, str | os.PathLike):
-        return _read(memoryview(f.read()), "the file", where)
+        if not hasattr(f, "read"):
+            raise AttributeError(
+                f"'{type(f).__name__}' object has no attribute 'seek'. You can only torch.load from a file that is "
+                "seekable. Please pre-load the data into a buffer like io.BytesIO and try to load from it instead."
+            )
+        return reading.read(memoryview(f.read()), "the file")
     path = Path(f)
     with path.open("rb") as file:
-        return _read(memoryview(_mapped(file, path)), str(path), where)
+        return reading.read(memoryview(_mapped(file, path)), str(path))
 
 
-def _mapped(file: BinaryIO, path: Path) -> mmap.mmap:
+def _mapped(file: BinaryIO, path: Path) -> memory_map.mmap:
     if not path.stat().st_size:
         raise TensorValueError(f"load: {path} is empty")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-# ---- what is around the tensors --------------------------------------------------------------------------------------
-
-
-def _outline(obj: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """The object in JSON, with names in the place of tensors; these are gathered by name."""
-    if len(path) > _MAX_DEPTH:
-        raise TensorValueError(f"save: the object is nested deeper than {_MAX_DEPTH} levels, or contains itself")
-    if isinstance(obj, Tensor):
-        name = ".".join(path) if path else _ALONE
-        if name in tensors or name == "__metadata__":
-            raise TensorValueError(f"save: more than one thing would be called {name!r} in the file; rename a key")
-        tensors[name] = obj
-        return {"tensor": name}
-    if isinstance(obj, Mapping):
-        for key in obj:
-            if type(key) not in (str, int):
-                raise TensorTypeError(f"save: {_at(path)} is a dict with the key {key!r}; keys are texts or integers")
-        return {"dict": [[key, _outline(value, (*path, str(key)), tensors)] for key, value in obj.items()]}
-    if isinstance(obj, list | tuple):
-        items = [_outline(value, (*path, str(index)), tensors) for index, value in enumerate(obj)]
-        return {"tuple" if isinstance(obj, tuple) else "list": items}
-    if obj is None or type(obj) in (bool, int, float, str):
-        return {"value": obj}
-    raise TensorTypeError(
-        f"save: {_at(path)} is a {type(obj).__name__}; a file holds tensors, numbers and texts, and dicts, lists and "
-        f"tuples of them. {_remedy(obj)}"
-    )
-
-
-def _remedy(obj: Any) -> str:
-    if hasattr(obj, "state_dict"):
-        return "Save its state_dict()"
-    if isinstance(obj, np.ndarray | np.generic):
-        return "Make it a tensor: tclient.from_numpy(array), or a number: array.item()"
-    return "Nothing is pickled: save what it is made of"
-
-
-def _at(path: tuple[str, ...]) -> str:
-    return repr(".".join(path)) if path else "the object"
-
-
-def _rebuilt(said: Any, tensors: dict[str, Tensor]) -> Any:
-    """What the outline describes. Raises KeyError, TypeError or ValueError if it is not an outline of these tensors."""
-    ((kind, content),) = said.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: _rebuilt(value, tensors) for key, value in content}
-    if kind in ("list", "tuple"):
-        items = [_rebuilt(value, tensors) for value in content]
-        return tuple(items) if kind == "tuple" else items
-    if kind == "value" and not isinstance(content, list | dict):
-        return content
-    raise ValueError(kind)
+    return memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ)
 
 
 # ---- the elements ----------------------------------------------------------------------------------------------------
 
 
-def _write(file: BinaryIO, header: bytes, entries: list[Entry], tensors: dict[str, Tensor], name: str) -> None:
+def _write(file: BinaryIO, header: bytes, entries: list[Entry], sources: Mapping[str, Any], name: str) -> None:
     file.write(header)
     total = sum(entry.stop - entry.start for entry in entries)
-    with bar(name, total) as shown, closing(_elements([tensors[entry.name] for entry in entries])) as elements:
-        for entry, data in zip(entries, elements, strict=True):
+    tensors = [sources[entry.name] for entry in entries if isinstance(sources[entry.name], Tensor)]
+    with bar(name, total) as shown, closing(_elements(tensors)) as elements:
+        for entry in entries:
+            source = sources[entry.name]
+            data = next(elements) if isinstance(source, Tensor) else source.data.cast("B") if source.size else b""
             if memoryview(data).nbytes != entry.stop - entry.start:
                 raise ServerFailed(f"save: {entry.name!r} came with {memoryview(data).nbytes} bytes")
             file.write(data)
@@ -211,50 +197,93 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
             session.queue.drops.append(FREE + id_bytes)
 
 
-def _read(content: memoryview, source: str, where: Any) -> Any:
-    if bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80":
-        return _read_torch(content, source, where)
-    try:
-        begin = LENGTH_BYTES + length_of_header(content[:LENGTH_BYTES], len(content))
-        entries, metadata = parse(content[LENGTH_BYTES:begin], len(content))
-    except Damaged as error:
-        raise TensorValueError(f"load: {source} is no safetensors file, or is damaged: {error}") from None
-    tensors: dict[str, Tensor] = {}
-    with bar(Path(source).name, sum(entry.stop - entry.start for entry in entries)) as shown:
-        for entry in entries:
-            data = np.frombuffer(content[entry.start : entry.stop], np.uint8)
-            if entry.dtype == "bool" and data.size and data.max() > 1:
-                raise TensorValueError(f"load: {source} is damaged: {entry.name!r} has bools that are neither 0 nor 1")
-            tensors[entry.name] = tensor_of(DTYPES[entry.dtype], entry.shape, data, where)
-            shown.update(data.size)
-    if _STRUCTURE not in metadata:
-        return tensors
-    try:
-        return _rebuilt(json.loads(metadata[_STRUCTURE]), tensors)
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-        raise TensorValueError(f"load: {source} is damaged: {_STRUCTURE} does not describe its tensors") from None
+class _Reading:
+    """Reads one file."""
 
+    def __init__(self, place: Callable[[str], Any], weights_only: bool) -> None:
+        self._place, self._weights_only = place, weights_only
 
-def _read_torch(content: memoryview, source: str, where: Any) -> Any:
-    # Here, as it brings all of nn with it, which a program that only imports tclient should not wait for.
-    from tclient._torch_files import Refused, read_torch_file
-
-    with bar(Path(source).name, len(content)) as shown:
-
-        def make(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any]) -> Tensor:
-            made = tensor_of(element, shape, data, where)
-            shown.update(data.size)
-            return made
-
+    def read(self, content: memoryview, source: str) -> Any:
+        """The object of the file."""
+        # The first bytes are a length in a safetensors file, and may be any; its header comes next.
+        if bytes(content[8:9]) != b"{" and (bytes(content[:4]) == b"PK\x03\x04" or bytes(content[:1]) == b"\x80"):
+            return self._read_torch(content, source)
         try:
-            return read_torch_file(content, make)
-        except Refused as error:
-            raise TensorValueError(f"load: {source} is a file of torch.save that is not read: {error}") from None
+            begin = LENGTH_BYTES + length_of_header(content[:LENGTH_BYTES], len(content))
+            entries, metadata = parse(content[LENGTH_BYTES:begin], len(content))
+        except Damaged as error:
+            raise TensorValueError(f"load: {source} is no safetensors file, or is damaged: {error}") from None
+        by_name = {entry.name: entry for entry in entries}
+        with bar(Path(source).name, sum(entry.stop - entry.start for entry in entries)) as shown:
+
+            def data(name: str) -> np.ndarray[Any, Any]:
+                entry = by_name[name]
+                found = np.frombuffer(content[entry.start : entry.stop], np.uint8)
+                if entry.dtype == "bool" and found.size and found.max() > 1:
+                    raise Damaged(f"{name!r} has bools that are neither 0 nor 1")
+                shown.update(found.size)
+                return found
+
+            def tensor(name: str, location: str = "cpu") -> Tensor:
+                entry = by_name[name]
+                return tensor_of(DTYPES[entry.dtype], entry.shape, data(name), self._place(location))
+
+            try:
+                return self._around(metadata, by_name, tensor, data)
+            except Damaged as error:
+                raise TensorValueError(f"load: {source} is damaged: {error}") from None
+
+    def _around(
+        self,
+        metadata: dict[str, str],
+        entries: dict[str, Entry],
+        tensor: Callable[..., Tensor],
+        data: Callable[[str], np.ndarray[Any, Any]],
+    ) -> Any:
+        """The object that is around the tensors."""
+        if _OBJECTS not in metadata:
+            tensors = {name: tensor(name) for name in entries}
+            if _STRUCTURE not in metadata:
+                return tensors
+            from tclient._outline import nested
+
+            return _described(_STRUCTURE, lambda: nested(load_json(metadata[_STRUCTURE]), tensors))
+        from tclient._outline import Reader
+        from tclient._stored import Contents
+
+        def read() -> Any:
+            said = json.loads(metadata[_OBJECTS])
+            contents = Contents(tensor, data)
+            contents.reader = Reader(said["nodes"], Finder(weights_only=self._weights_only), contents.makers())
+            return contents.reader.value(said["root"])
+
+        # Of classes of the program's own, the errors are theirs.
+        return _described(_OBJECTS, read) if self._weights_only else read()
+
+    def _read_torch(self, content: memoryview, source: str) -> Any:
+        # Here, as it brings all of nn with it, which a program that only imports tclient should not wait for.
+        from tclient._torch_files import NotAllowed, Refused, read_torch_file
+
+        with bar(Path(source).name, len(content)) as shown:
+
+            def make(element: dtype, shape: tuple[int, ...], data: np.ndarray[Any, Any], location: str) -> Tensor:
+                made = tensor_of(element, shape, data, self._place(location))
+                shown.update(data.size)
+                return made
+
+            try:
+                return read_torch_file(content, make)
+            except NotAllowed as error:
+                raise refused(error.name) from None
+            except Refused as error:
+                raise TensorValueError(f"load: {source} is a file of torch.save that is not read: {error}") from None
 
 
-def _dtype_name(name: str, element: dtype) -> str:
-    found = str(element).removeprefix("torch.")
-    if found not in CODES:
-        remedy = "save torch.view_as_real(x)" if element.is_complex else "convert the tensor to a dtype that it has"
-        raise TensorTypeError(f"save: {name!r} is {element}, which safetensors files cannot hold; {remedy}")
-    return found
+def _described(where: str, read: Callable[[], Any]) -> Any:
+    """What is read, of a file that may say anything."""
+    try:
+        return read()
+    except (WeightsOnly, Damaged):
+        raise
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise Damaged(f"{where} does not describe its tensors") from None

@@ -179,17 +179,17 @@ EIGHT = {"0": bytes(8)}
 # t = (t, t) a hundred times: to show, compare or hash it takes for ever.
 LAUGHS = b")" + b"q\x00h\x00\x86" * 100
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "system": (written(Calls(os.system, "touch /tmp/ran")), "'posix.system'"),
-    "system-in-a-dict": (written({"a": [torch.ones(1), Calls(os.system, "exit")]}), "'posix.system'"),
-    "system-legacy": (written(Calls(os.system, "touch /tmp/ran"), legacy=True), "'posix.system'"),
-    "process": (written(Calls(subprocess.Popen, ["true"])), "'(subprocess|commands).Popen'"),
-    "eval": (written(Calls(eval, "1")), "'__builtin__.eval'|'builtins.eval'"),
+    "system": (written(Calls(os.system, "touch /tmp/ran")), "GLOBAL posix.system was not"),
+    "system-in-a-dict": (written({"a": [torch.ones(1), Calls(os.system, "exit")]}), "GLOBAL posix.system was not"),
+    "system-legacy": (written(Calls(os.system, "touch /tmp/ran"), legacy=True), "GLOBAL posix.system was not"),
+    "process": (written(Calls(subprocess.Popen, ["true"])), "GLOBAL (subprocess|commands).Popen was not"),
+    "eval": (written(Calls(eval, "1")), "GLOBAL eval was not"),
     "getattr": (written(Calls(getattr, "x", "y")), "getattr"),
-    "module": (written(torch.nn.Linear(1, 1)), "'torch.nn.modules.linear.Linear'"),
+    "module": (written(torch.nn.Linear(1, 1)), "GLOBAL torch.nn.modules.linear.Linear was not"),
     "protocol-4": (archive(pickle.dumps(Calls(os.system, "exit"), 4)), "STACK_GLOBAL"),
     "plain-pickle": (pickle.dumps({"a": 1}, 2), "damaged|did not write it"),
     "instance": (archive(b"(ios\nsystem\n."), "INST"),
-    "object": (archive(b"cos\nsystem\n)\x81."), "'os.system'"),
+    "object": (archive(b"cos\nsystem\n)\x81."), "GLOBAL os.system was not"),
     "extension": (archive(b"\x82\x01."), "EXT1|damaged"),
     "call-of-a-dtype": (archive(b"\x80\x02ctorch\nfloat32\n)R."), "calls what is no function"),
     "call-of-a-text": (archive(b"\x80\x02X\x01\x00\x00\x00a)R."), "calls what is no function"),
@@ -240,7 +240,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "truncated-legacy-pickle": (written(trained(), legacy=True)[:300], "damaged"),
     "system-in-the-keys": (
         written({}, legacy=True).removesuffix(b"\x80\x02]q\x00.") + pickle.dumps(Calls(os.system, "exit"), 2),
-        "'posix.system'",
+        "GLOBAL posix.system was not",
     ),
 }
 
@@ -255,7 +255,9 @@ def test_whatever_is_no_data_is_refused_with_the_reason(
     monkeypatch.setattr(os, "system", never)
     monkeypatch.setattr(pickle, "loads", never)
     began = time.monotonic()
-    with pytest.raises(ValueError, match=f"file of torch.save that is not read: .*({reason})"):
+    with pytest.raises(
+        ValueError, match=f"(?s)(file of torch.save that is not read: |Weights only load failed).*({reason})"
+    ):
         tc.load(io.BytesIO(content))
     assert time.monotonic() - began < 20
     assert not Path("/tmp/ran").exists()

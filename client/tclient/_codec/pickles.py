@@ -21,6 +21,14 @@ class Refused(Exception):
     """Why a pickle is not read."""
 
 
+class NotAllowed(Refused):
+    """It uses a class or function that is none of the table."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"it uses {name!r}, and only tensors, numbers, texts and containers are read")
+        self.name = name
+
+
 class Name:
     """A name that a pickle uses, as it stands in the table."""
 
@@ -151,9 +159,8 @@ def _run(data: bytes, names: Makers, find: Callable[[Any], Any]) -> Any:
 def _named(text: str, names: Makers) -> Any:
     make = names.get(text)
     if make is None:
-        raise Refused(
-            f"it uses {text.replace(' ', '.')[:200]!r}, and only tensors, numbers, texts and containers are read"
-        )
+        module, _, name = text.partition(" ")
+        raise NotAllowed((name if module in _PYTHON else f"{module}.{name}")[:200])
     return make.value if isinstance(make, Constant) else Name(text, make)
 
 

@@ -17,14 +17,16 @@ _ALIGNMENT = 64
 
 
 def storages(store: ObjectStore, tensors: list[torch.Tensor]) -> list[list[Any]]:
-    """Of each tensor: the address and the bytes of its storage, where it begins there in elements, and its strides."""
+    """Of each tensor: the address and the bytes of its storage, where it begins there in elements, its strides, and
+    whether it requires gradients.
+    """
     return [_storage(store, tensor) for tensor in tensors]
 
 
 def _storage(store: ObjectStore, tensor: torch.Tensor) -> list[Any]:
     storage = tensor.untyped_storage()
     size = storage.nbytes()
-    return [_address(store, storage, size), size, tensor.storage_offset(), list(tensor.stride())]
+    return [_address(store, storage, size), size, tensor.storage_offset(), list(tensor.stride()), tensor.requires_grad]
 
 
 def _address(store: ObjectStore, storage: torch.UntypedStorage, size: int) -> int:
