@@ -375,6 +375,14 @@ def _out_result(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, A
     return out
 
 
+def issue_backward(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+    """Issue a backward pass: one that may meet code of the caller's comes in pieces, between which that runs here."""
+    session = find_session(args, kwargs)
+    if session is None or session.callers is None or MODES.recorder is not None:
+        return dispatch(operation, args, kwargs)
+    return session.callers.run(operation, args, kwargs)
+
+
 def operation_named(name: str) -> Operation:
     """The operation of the table; our own ones also where the table does not list them."""
     found = TABLE.get(name)

@@ -16,7 +16,6 @@ _REASONS: dict[str, str] = {
         f"{_CALLABLE}; call the function as it is",
     ),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),
-    "autograd.Function": f"{_CALLABLE}; write the gradient as operations of torch",
     "to_dlpack": f"{_POINTER}, and make one with tclient.tensor(array)",
     "frombuffer": "use tclient.tensor(numpy.frombuffer(...))",
     "from_file": "the files of the server are not yours to read; use tclient.tensor(numpy.fromfile(...))",
@@ -58,7 +57,6 @@ _REASONS: dict[str, str] = {
 }
 
 _TENSOR_REASONS: dict[str, str] = {
-    **dict.fromkeys(("register_hook", "register_post_accumulate_grad_hook"), f"{_CALLABLE}; look at x.grad afterwards"),
     **dict.fromkeys(("apply_", "map_", "map2_"), f"{_CALLABLE}; use operations on whole tensors"),
     **dict.fromkeys(
         (

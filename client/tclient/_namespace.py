@@ -16,7 +16,7 @@ from tclient._codec.device import DEFAULT
 from tclient._codec.dtypes import BY_NUMPY
 from tclient._codec.operations import TABLE, Operation
 from tclient._help import Declaration, documentation
-from tclient._issue import dispatch
+from tclient._issue import dispatch, issue_backward
 from tclient._session.handles import WRAPPERS, RemoteObject
 from tclient._tensor import Tensor
 
@@ -39,6 +39,7 @@ _FACTORIES = frozenset(
         *("scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
     )
 )
+_BACKWARD = frozenset({"Tensor.backward", "autograd.backward", "autograd.grad"})
 _DIVIDED_BY = frozenset({"__rtruediv__", "__rdiv__"})
 
 
@@ -55,7 +56,12 @@ def _name(function: Any, operation: Operation, owner: str) -> Any:
 def make_function(operation: Operation) -> Callable[..., Any]:
     """A function of a module."""
 
-    if operation.name in _FACTORIES:
+    if operation.name in _BACKWARD:
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return issue_backward(operation, args, kwargs)
+
+    elif operation.name in _FACTORIES:
 
         def function(*args: Any, **kwargs: Any) -> Any:
             if DEFAULT.place is not None and kwargs.get("device") is None:
@@ -78,8 +84,10 @@ def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., An
     if short in _TENSOR_DUNDERS:
         return _name(_between_tensors(operation), operation, owner)  # type: ignore[no-any-return]
 
+    issue = issue_backward if operation.name in _BACKWARD else dispatch
+
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return dispatch(operation, (self, *args), kwargs)
+        return issue(operation, (self, *args), kwargs)
 
     return _name(method, operation, owner)  # type: ignore[no-any-return]
 

@@ -10,7 +10,8 @@ import builtins
 import copy
 import difflib
 import numbers
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
@@ -41,6 +42,7 @@ _CONSTRUCTED = operation_named("tc.constructed")
 
 if TYPE_CHECKING:
     from tclient._stubs.methods import TensorMethods as _Base
+    from tclient.autograd._callers import RemovableHandle
 else:
     _Base = TensorBase
 
@@ -209,6 +211,28 @@ class Tensor(_Base):
             # numpy.transpose tries this, and transposes an array if it is refused: at once, not when it is read.
             made._meta()
         return made
+
+    # ---- hooks ---------------------------------------------------------------------------------------------------
+
+    def register_hook(self, hook: Callable[[Any], Any]) -> RemovableHandle:
+        """Calls hook(gradient) whenever the gradient is there; what it returns, unless None, takes its place."""
+        from tclient.autograd import _callers
+
+        return _callers.register(self, "gradient", hook, lambda told: hook(*told["given"]))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Any], Any]) -> RemovableHandle:
+        """Calls hook(tensor) whenever a gradient has been added to its `grad`; of leaves only."""
+        from tclient.autograd import _callers
+
+        # Not the tensor itself: the hook is kept for as long as that lives.
+        known = weakref.ref(self)
+
+        def run(told: dict[str, Any]) -> None:
+            tensor = known()
+            if hook(told["given"][0] if tensor is None else tensor) is not None:
+                raise RuntimeError("Tensor post accumulate grad hooks should return None.")
+
+        return _callers.register(self, "accumulated", hook, run)
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

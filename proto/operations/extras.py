@@ -80,4 +80,17 @@ BUILTIN: dict[str, dict[str, Any]] = {
     # torch keeps them to its own distributions, and lists neither.
     "tc.standard_gamma": {"returns": "tensor", "random": True},
     "tc.sample_dirichlet": {"returns": "tensor", "random": True},
+    # What of a graph of autograd is a caller's own code: what comes is known where it is issued, and counted there.
+    "tc.function": {"returns": "wait", "writes": ["outputs"]},
+    "tc.hook": {"returns": "none", "state": True},
+    "tc.unhook": {"returns": "none", "state": True},
+    "tc.gone": {"returns": "wait"},
+    "tc.pass_begin": {"returns": "wait", "state": True},
+    "tc.pass_resume": {"returns": "wait", "state": True},
+    "tc.pass_abort": {"returns": "none", "state": True},
+    "tc.identity": {"returns": "wait"},
+    "tc.node": {"returns": "wait"},
+    "tc.edge": {"returns": "wait"},
+    "tc.saved": {"returns": "wait"},
+    "tc.differentiated_once": {"returns": "wait"},
 }

@@ -31,12 +31,12 @@ def _leave_out(reason: str, names: str) -> None:
         LEFT_OUT[name] = reason
 
 
-_leave_out("client", "autocast Tensor.__array__ Tensor.__array_wrap__ Tensor.__deepcopy__ Tensor.module_load")
 _leave_out(
-    "callable",
-    """Tensor.apply_ Tensor.map_ Tensor.map2_ Tensor.register_hook Tensor.register_post_accumulate_grad_hook
-    Tensor.index""",
+    "client",
+    """autocast Tensor.__array__ Tensor.__array_wrap__ Tensor.__deepcopy__ Tensor.module_load Tensor.register_hook
+    Tensor.register_post_accumulate_grad_hook""",
 )
+_leave_out("callable", "Tensor.apply_ Tensor.map_ Tensor.map2_ Tensor.index")
 _leave_out("pickle", "Tensor.__reduce_ex__ Tensor.__setstate__")
 _leave_out(
     "pointer",

@@ -137,8 +137,3 @@ def test_a_program_notes_its_search_for_anomalies_and_is_told_that_the_server_do
     with pytest.warns(UserWarning, match="setting of the whole server"), tc.autograd.set_detect_anomaly(True):
         assert tc.is_anomaly_enabled()
     assert (tc.is_anomaly_enabled(), tc.is_anomaly_check_nan_enabled()) == (False, True)
-
-
-def test_a_function_of_the_caller_s_own_gradient_is_left_out_with_its_reason(tc: ModuleType) -> None:
-    with pytest.raises(AttributeError, match=r"no code of a caller runs on the server"):
-        _ = tc.autograd.Function

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from operations.lists import words
+from torch.autograd.graph import Node
 
 from tests.fuzz import damage
 from tests.support.values import Kept
 from tserver.engine.networks import KINDS
 from tserver.engine.object_store import Parts
 from tserver.engine.optimizers import KINDS as OPTIMIZERS
+from tserver.engine.passes import Suspended
 
 Live = list[tuple[Kept, torch.Tensor]]
 Aimed = tuple[str, list[Any]]
@@ -30,6 +32,8 @@ Tensor.detach_ Tensor.backward Tensor.abs Tensor.exp Tensor.cumsum Tensor.argsor
 Tensor.grad_fn.__get__ Tensor.nonzero Tensor.tanh Tensor.bernoulli_ Tensor.dim_order Tensor.is_contiguous
 Tensor.stride Tensor.random_ Tensor.sqrt Tensor.logical_not_
 """)
+# The share of calls of ours that are about such code.
+_CALLERS_CODE = 0.5
 _READS = ["tc.read", "tc.numpy", "Tensor.tolist", "Tensor.__repr__", "Tensor.sum", "Tensor.item", "tc.describe"]
 _WITH_ANOTHER = words("""
 Tensor.copy_ Tensor.add_ Tensor.mul_ Tensor.resize_as_ Tensor.data.__set__ Tensor.grad.__set__ Tensor.expand_as
@@ -219,6 +223,8 @@ def _indexed(chance: random.Random, target: Kept, tensor: torch.Tensor, live: Li
 
 def own(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
     """A call of an operation of ours: a network or an optimiser over tensors that are there, or the use of one."""
+    if chance.random() < _CALLERS_CODE:
+        return _callers_code(chance, live, objects)
     made = [(one, held.held_as) for one, held in objects.items() if hasattr(held, "held_as")]
     tensors = [target for target, tensor in live if _is_leaf(tensor)] or [target for target, _ in live]
     some = chance.choices(tensors, k=min(len(tensors), 2)) if tensors else [torch.ones(3, 3), torch.ones(3)]
@@ -242,6 +248,57 @@ def own(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
         return "tc.network", [layers[: chance.choice([1, 2])]]
     options = {"lr": chance.choice([0.1, 1.0]), **({"fused": True} if chance.random() < 0.3 else {})}
     return "tc.optimizer", [chance.choice(list(OPTIMIZERS)), [{"params": some}], options]
+
+
+def _parts(objects: dict[int, Any], kind: type[Any]) -> list[Kept]:
+    found = [Kept(one) for one, held in objects.items() if isinstance(held, kind)]
+    for one, held in objects.items():
+        if isinstance(held, Parts):
+            found += [Kept(one, path) for path, part in held.by_path.items() if isinstance(part, kind)]
+    return found
+
+
+def _callers_code(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
+    """What stands for a caller's function or hook in a graph, and the passes that are suspended there."""
+
+    def some(most: int) -> list[Any]:
+        drawn = [kept for kept, _ in chance.choices(live, k=chance.randrange(1, most + 1))] if live else []
+        return [None if chance.random() < 0.1 else kept for kept in drawn]
+
+    with_graph = [kept for kept, tensor in live if tensor.requires_grad]
+    target = chance.choice(with_graph or some(1) or [None])
+    key, nodes = chance.randrange(1, 6), _parts(objects, Node)
+    # The latest ones: most of the others have gone on.
+    passes = _parts(objects, Suspended)[-2:]
+    node = chance.choice(nodes or [target])
+    kind = chance.choice(["gradient", "accumulated", "node_of", "node", "before_node"])
+    if passes and chance.random() < 0.6:
+        stopped = chance.choice(passes)
+        given = Kept(stopped.id, (1, 0))
+        answer = chance.choice([[given], [given, None], given, (given,), None, some(2), [target], 3, [[None]], ["a"]])
+        if chance.random() < 0.1:
+            return "tc.pass_abort", [stopped]
+        return "tc.pass_resume", [stopped, answer]
+    inputs = [target, *some(2)]
+    choices: list[Aimed] = [
+        ("tc.function", [chance.choice(["F", "G", "1"]), key, inputs, some(2), some(2), [], some(1)[:0], True]),
+        ("tc.function", ["F", key, inputs, [inputs[-1]], inputs, inputs[-1:], [], chance.random() < 0.5]),
+        ("tc.function", ["F", key, inputs, some(3), some(1), some(1), some(2), True]),
+        ("tc.hook", [target, chance.choice(["gradient", "accumulated", "node_of"]), chance.randrange(1, 50), "h"]),
+        ("tc.hook", [node, kind, chance.randrange(1, 50), "h"]),
+        ("tc.unhook", [chance.randrange(1, 50)]),
+        ("tc.gone", []),
+        ("tc.identity", inputs),
+        ("tc.edge", [target]),
+        ("tc.node", [node]),
+        ("tc.saved", [node]),
+        ("tc.differentiated_once", [inputs]),
+        *[("tc.pass_begin", ["Tensor.backward", [target, target], {"retain_graph": chance.random() < 0.5}])] * 5,
+        ("tc.pass_begin", ["Tensor.backward", [target, *some(1)], {"create_graph": True}]),
+        ("tc.pass_begin", ["autograd.grad", [[target], with_graph[:2], [target]], {"create_graph": True}]),
+        ("tc.pass_begin", ["autograd.backward", [inputs, some(1)], {"inputs": some(1)}]),
+    ]
+    return chance.choice(choices)
 
 
 def alias(chance: random.Random, target: Kept, other: Kept) -> Aimed:

@@ -18,6 +18,7 @@ EXACT = [
     pytest.param(["regression.py", "3", "--flag", "-m"], id="a script with arguments"),
     pytest.param(["classify.py"], id="a network with data sets"),
     pytest.param(["densities.py"], id="distributions"),
+    pytest.param(["functions.py"], id="functions of its own and hooks"),
     pytest.param(["ends.py", str(PROGRAMS)], id="an exit code and work at exit"),
     pytest.param(["-m", "course.lesson", "--local", "x"], id="a module of a package"),
 ]

@@ -361,7 +361,7 @@ def test_what_is_not_there_is_an_attribute_error_with_the_way_on(tc: Any, use: C
 _ABSENT_METHODS = {
     "relux": "relu",
     "summ": "sum",
-    "register_hook": "no code",
+    "apply_": "no code",
     "data_ptr": "memory",
     "to_sparse": "dense",
 }

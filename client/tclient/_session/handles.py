@@ -34,11 +34,20 @@ class RemoteObject(Handle):
 
 # How a kind of object is wrapped (Value.object of the contract); a kind that is not listed is a RemoteObject.
 WRAPPERS: dict[str, type[RemoteObject]] = {}
+# What nodes of graphs are, whose kinds are the names of torch's classes: ours have small letters.
+NODE = "Node"
+_MANY = 4096
 
 
 def wrap_object(kind: str, ref: RemoteRef) -> RemoteObject:
     """The client's object for something that is not a tensor."""
-    cls = WRAPPERS.get(kind, RemoteObject)
+    cls = WRAPPERS.get(kind)
+    if cls is None:
+        cls = RemoteObject
+        if kind[:1].isupper() and NODE in WRAPPERS:
+            cls = type(kind, (WRAPPERS[NODE],), {"__slots__": (), "__module__": "torch.autograd.graph"})
+            if len(WRAPPERS) < _MANY:
+                WRAPPERS[kind] = cls
     made = object.__new__(cls)
     made._ref = ref
     made.kind = kind

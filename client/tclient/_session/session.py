@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
 import grpc
 
@@ -59,6 +60,8 @@ class Session:
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
         self.default_dtype_known = True
+        # The caller's own code in graphs (autograd/_callers.py); None until there is some.
+        self.callers: Any = None
         # The one that was meant before it.
         self.previous: Session | None = None
 

@@ -2,6 +2,8 @@
 
 variable       Variable, as programs before torch 0.4 name tensors
 anomaly_mode   looking for NaN in backward passes, which is the server's to decide
+graph          the nodes that a backward pass goes through
+function       Function, to derive operations from whose gradient is the program's own
 functional     jacobians, hessians and products with them, of functions of the caller
 """
 
@@ -16,12 +18,16 @@ globals().update(functions("autograd."))
 
 # They are built of what is above.
 from tclient.autograd import anomaly_mode as anomaly_mode  # noqa: E402
+from tclient.autograd import function as function  # noqa: E402
 from tclient.autograd import functional as functional  # noqa: E402
+from tclient.autograd import graph as graph  # noqa: E402
 from tclient.autograd import variable as variable  # noqa: E402
 from tclient.autograd.anomaly_mode import detect_anomaly, set_detect_anomaly  # noqa: E402
+from tclient.autograd.function import Function  # noqa: E402
 from tclient.autograd.variable import Variable  # noqa: E402
 
 __all__ = [
+    "Function",
     "Variable",
     "detect_anomaly",
     "enable_grad",

@@ -10,7 +10,9 @@ from tclient._stubs.kinds import Gradient, Index, Number, Plain, _bool, _complex
 from tclient._namespace import Generator
 from tclient._tensor import Tensor
 from tclient.autograd import anomaly_mode as anomaly_mode
+from tclient.autograd import function as function
 from tclient.autograd import functional as functional
+from tclient.autograd import graph as graph
 from tclient.autograd import variable as variable
 from tclient._session.modes import enable_grad as enable_grad
 from tclient._session.modes import inference_mode as inference_mode
@@ -18,6 +20,7 @@ from tclient._session.modes import no_grad as no_grad
 from tclient._session.modes import set_grad_enabled as set_grad_enabled
 from tclient.autograd.anomaly_mode import detect_anomaly as detect_anomaly
 from tclient.autograd.anomaly_mode import set_detect_anomaly as set_detect_anomaly
+from tclient.autograd.function import Function as Function
 from tclient.autograd.variable import Variable as Variable
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None, retain_graph: _bool | None = None, create_graph: _bool = False, grad_variables: Tensor | Sequence[Tensor | None] | None = None, inputs: Tensor | Sequence[Tensor] | None = None) -> None: ...

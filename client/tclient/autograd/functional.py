@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tclient._codec.operations import TABLE
-from tclient._issue import dispatch
+from tclient._issue import dispatch, issue_backward
 from tclient._session.modes import enable_grad
 from tclient._tensor import Tensor
 
@@ -30,7 +30,7 @@ def _gradients(
     kept = [(output, seed) for output, seed in zip(outputs, seeds, strict=True) if output.requires_grad]
     if not kept:
         return (None,) * len(inputs)
-    found: Tensors = dispatch(
+    found: Tensors = issue_backward(
         TABLE["autograd.grad"],
         ([output for output, _ in kept], list(inputs), [seed for _, seed in kept]),
         {"create_graph": create_graph, "retain_graph": retain_graph, "allow_unused": True},

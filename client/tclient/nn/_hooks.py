@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Self
 
+from tclient.nn._backward import Around, at_last_node
 from tclient.nn._changes import Watched, changed
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def has_hooks(module: Module) -> bool:
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
         or _global_forward_hooks
         or _global_forward_pre_hooks
         or module._compiled_call_impl is not None
@@ -119,12 +122,20 @@ def run(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = _run_pre_hook(module, pre, args, kwargs, key in module._forward_pre_hooks_with_kwargs)
     called: set[int] = set()
     result = None
+    is_full = module._is_full_backward_hook is not False
+    around = Around(module) if (module._backward_hooks and is_full) or module._backward_pre_hooks else None
     try:
+        if around is not None:
+            args = around.enter(args)
         result = module.forward(*args, **kwargs)
         for key, hook in (*_global_forward_hooks.items(), *module._forward_hooks.items()):
             called.add(key)
             other = _run_hook(module, key, hook, args, kwargs, result)
             result = result if other is None else other
+        if around is not None:
+            result = around.leave(result)
+        if not is_full:
+            at_last_node(module, result)
     except Exception:
         for kind, hooks, always in (
             ("global module", _global_forward_hooks, _global_forward_hooks_always_called),

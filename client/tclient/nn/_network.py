@@ -42,6 +42,8 @@ def describe(module: Module) -> list[LayerCall] | None:
     """The layers of a submodule, or None when only its own forward can tell what it does."""
     if _hooks.has_hooks(module) or "forward" in module.__dict__:
         return None
+    if module._backward_hooks or module._backward_pre_hooks:
+        return None
     return module._describe() if _describes_its_forward(type(module)) else None
 
 

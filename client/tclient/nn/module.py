@@ -45,6 +45,8 @@ _HOOKS: tuple[tuple[str, Callable[[], Any]], ...] = (
     ("_forward_hooks_always_called", OrderedDict),
     ("_forward_pre_hooks", Watched),
     ("_forward_pre_hooks_with_kwargs", OrderedDict),
+    ("_backward_hooks", Watched),
+    ("_backward_pre_hooks", Watched),
     ("_state_dict_hooks", OrderedDict),
     ("_state_dict_pre_hooks", OrderedDict),
     ("_load_state_dict_pre_hooks", OrderedDict),
@@ -71,6 +73,8 @@ class Module(Conversions):
     T_destination = T_destination
     _version: ClassVar[int] = 1
     _compiled_call_impl: Callable[..., Any] | None = None
+    # Whether the backward hooks are those of whole modules; None as long as there were none.
+    _is_full_backward_hook: bool | None = None
 
     training: bool
     _parameters: dict[str, Parameter | None]
@@ -82,6 +86,8 @@ class Module(Conversions):
     _forward_hooks_always_called: OrderedDict[int, bool]
     _forward_pre_hooks: Watched[int, Any]
     _forward_pre_hooks_with_kwargs: OrderedDict[int, bool]
+    _backward_hooks: Watched[int, Callable[..., Any]]
+    _backward_pre_hooks: Watched[int, Callable[..., Any]]
     _state_dict_hooks: OrderedDict[int, Any]
     _state_dict_pre_hooks: OrderedDict[int, Any]
     _load_state_dict_pre_hooks: OrderedDict[int, Any]
@@ -489,14 +495,30 @@ class Module(Conversions):
         return _hooks.add(self._load_state_dict_post_hooks, hook, False)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> _hooks.RemovableHandle:
-        """Refused: gradients are computed on the server, where no function of yours runs."""
-        raise NotImplementedError(
-            "register_full_backward_hook: backward runs on the server, which runs no code of its callers; "
-            "read the gradients with tclient.autograd.grad instead"
-        )
+        """Calls hook(module, grad_input, grad_output) in each backward; what it returns, unless None, replaces the
+        former.
+        """
+        self._use_backward_hooks(full=True)
+        return _hooks.add(self._backward_hooks, hook, prepend)
 
-    register_backward_hook = register_full_backward_hook
-    register_full_backward_pre_hook = register_full_backward_hook
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> _hooks.RemovableHandle:
+        """Calls hook(module, grad_output) before each backward; what it returns, unless None, replaces that."""
+        return _hooks.add(self._backward_pre_hooks, hook, prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> _hooks.RemovableHandle:
+        """The old form, which sees the gradients of the module's last operation only."""
+        self._use_backward_hooks(full=False)
+        return _hooks.add(self._backward_hooks, hook, False)
+
+    def _use_backward_hooks(self, *, full: bool) -> None:
+        if self._is_full_backward_hook not in (None, full):
+            raise RuntimeError(
+                "Cannot use both regular backward hooks and full backward hooks on a single Module. Please use only "
+                "one of them."
+            )
+        object.__setattr__(self, "_is_full_backward_hook", full)
 
     def share_memory(self) -> Self:
         """Refused: the memory is the server's; threads of this process share the module as it is."""

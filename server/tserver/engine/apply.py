@@ -13,6 +13,9 @@ from tserver.engine.object_store import ObjectStore
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
 
+# Whose calls within are not looked at one by one.
+_WHOLE = ("tc.run", "tc.pass")
+
 
 def apply_operation(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The result of an operation. New tensors go to the default device, and are within memory and quota.
@@ -38,7 +41,7 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
     writes = False
     if store.watched:
         # What the calls of a program write is not looked at one by one.
-        writes = operation.changes(kwargs) or operation.name.startswith("tc.run")
+        writes = operation.changes(kwargs) or operation.name.startswith(_WHOLE)
         store.before_call(writes=writes)
     if store.has_giants:
         cost.check(operation.name, args, kwargs)
@@ -53,7 +56,7 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
     if operation.stretches and not store.has_giants and cost.is_giant(result):
         store.meet_giant()
     if store.max_bytes:
-        elsewhere = writes and (result is None or operation.name.startswith("tc.run"))
+        elsewhere = writes and (result is None or operation.name.startswith(_WHOLE))
         store.charge(operation.name, result, elsewhere=elsewhere)
     return result
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import initial, networks, optimizers, reads, sampling
+from tserver.engine import functions, initial, networks, optimizers, reads, sampling
 from tserver.engine.creation import constructed, from_packed, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import Find, forward
@@ -37,7 +37,10 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
     yield Operation("tc.program", keep_program, needs_store=True)
     yield Operation("tc.run", run_program, needs_store=True)
     yield Operation("tc.run_with_effects", run_program, needs_store=True)
+    for name, with_store in functions.WITH_STORE.items():
+        yield Operation(name, with_store, needs_store=True)
     for name, function in {
+        **functions.BUILTIN_OPERATIONS,
         **networks.BUILTIN_OPERATIONS,
         **optimizers.BUILTIN_OPERATIONS,
         **initial.BUILTIN_OPERATIONS,

@@ -40,6 +40,7 @@ from tserver.engine.ledger import Totals
 from tserver.engine.models.forwards import Find, Servable
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operations
+from tserver.engine.passes import PassThreads
 from tserver.engine.reads import deferring
 from tserver.engine.scheduling import Runnable
 from tserver.engine.session_queue import SessionQueue
@@ -90,6 +91,7 @@ class Engine:
             single_owner=config.single_owner,
         )
         self.completions = Completions(on_fatal)
+        self._pass_threads = PassThreads(self._choose_device)
         # Who is due at a moment of time.monotonic; the number orders those of one moment.
         self._alarms: list[tuple[float, int, Runnable]] = []
         self._alarm_numbers = itertools.count()
@@ -145,6 +147,7 @@ class Engine:
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,
             max_bytes=config.max_session_bytes,
+            pass_threads=self._pass_threads,
         )
         opened = SessionQueue(self, store, self.device)
         self._queues.add(opened)
@@ -222,7 +225,8 @@ class Engine:
 
     def _relay_warning(self, message: Warning | str, category: type[Warning], *rest: Any, **kwargs: Any) -> None:
         run = self.executor.current
-        if run is None or threading.current_thread() is not self._thread:
+        thread = threading.current_thread()
+        if run is None or not (thread is self._thread or self._pass_threads.is_one(thread)):
             log.debug("%s: %s", category.__name__, message)
             return
         run.reply.warnings.add(category=category.__name__, message=str(message), call_index=run.index)
@@ -241,11 +245,14 @@ class Engine:
                 continue
         return self.ready.get()
 
+    def _choose_device(self) -> None:
+        """Which device is the current one, each thread has to say for itself."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
     def _loop(self) -> None:
         _do_not_preempt()
-        if self.device.type == "cuda":
-            # Which device is the current one, each thread has to say for itself.
-            torch.cuda.set_device(self.device)
+        self._choose_device()
         ready = self.ready
         executor = self.executor
 
@@ -255,6 +262,7 @@ class Engine:
         while True:
             runnable = self._next()
             if runnable is None:
+                self._pass_threads.stop()
                 return
             store = runnable.store
             if store is not None and store is not self._current:

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.callers_code import CallersCode
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.ledger import Ledger, Totals
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
+from tserver.engine.passes import PassThreads
 from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload, Uploads
 from tserver.engine.values import held_as
@@ -136,12 +138,15 @@ class ObjectStore:
         max_nesting: int,
         max_inline_bytes: int,
         max_bytes: int,
+        pass_threads: PassThreads,
     ) -> None:
         self.objects: dict[int, Any] = {}
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
         self.uploads = Uploads(memory)
         self.state = ProcessState(default_device)
+        self.callers_code = CallersCode()
+        self.pass_threads = pass_threads
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes
@@ -382,6 +387,7 @@ class ObjectStore:
             for _ in range(min(_PIECE, len(self.objects))):
                 self.objects.popitem()
             yield
+        self.callers_code.clear()
         self.uploads.clear()
         self.operations.clear()
         self.modes.clear()
