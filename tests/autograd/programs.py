@@ -493,7 +493,48 @@ def grad_cam(m: Any, t: Watch) -> None:
     t.show(GradCam(model, model[2])(m.rand(1, 1, 8, 8), 1))
 
 
+def checked(m: Any, t: Watch) -> None:
+    gradcheck, gradgradcheck = m.autograd.gradcheck, m.autograd.gradgradcheck
+
+    class Cube(m.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any, k: float = 1.0) -> Any:
+            ctx.save_for_backward(x)
+            ctx.k = k
+            return k * x**3
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return 3 * ctx.k * x**2 * g, None
+
+    class Wrong(Cube):
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 0 + 2, None
+
+    x = m.tensor([0.5, -1.0], dtype=m.double, requires_grad=True)
+    w = m.tensor([[1.0, 2.0]], dtype=m.double, requires_grad=True)
+    t.show(
+        gradcheck(Cube.apply, (x, 2.0)),
+        gradcheck(lambda a, b: (b @ a, a.exp(), a.detach()), (x, w)),
+        gradcheck(lambda a: a.detach() * 0, (x,)),
+        gradgradcheck(Cube.apply, (x,)),
+        gradcheck(Wrong.apply, (x,), raise_exception=False),
+        gradcheck(lambda a: a * 2, x, eps=1e-4, atol=1e-4),
+        gradcheck(m.nn.Linear(2, 3).double(), (x,)),
+    )
+    t.tries(
+        lambda: gradcheck(Wrong.apply, (x,)),
+        lambda: gradcheck(lambda a: a.detach() * 2, (x,)),
+        lambda: gradcheck(lambda a: a * 2, (x.detach(),)),
+        lambda: gradcheck(lambda a: a * 2, (m.ones(1, dtype=m.double).expand(3).requires_grad_(),)),
+    )
+    t.warns(lambda: gradcheck(lambda a: a * 2, m.ones(2, requires_grad=True), eps=1e-2, atol=1e-2))
+
+
 PROGRAMS = [
+    checked,
     relu,
     straight_through,
     exponential_twice,

@@ -4,6 +4,7 @@ variable       Variable, as programs before torch 0.4 name tensors
 anomaly_mode   looking for NaN in backward passes, which is the server's to decide
 graph          the nodes that a backward pass goes through
 function       Function, to derive operations from whose gradient is the program's own
+gradcheck      whether gradients are the slopes that small differences show
 functional     jacobians, hessians and products with them, of functions of the caller
 """
 
@@ -24,6 +25,7 @@ from tclient.autograd import graph as graph  # noqa: E402
 from tclient.autograd import variable as variable  # noqa: E402
 from tclient.autograd.anomaly_mode import detect_anomaly, set_detect_anomaly  # noqa: E402
 from tclient.autograd.function import Function  # noqa: E402
+from tclient.autograd.gradcheck import gradcheck, gradgradcheck  # noqa: E402
 from tclient.autograd.variable import Variable  # noqa: E402
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Variable",
     "detect_anomaly",
     "enable_grad",
+    "gradcheck",
+    "gradgradcheck",
     "inference_mode",
     "no_grad",
     "set_detect_anomaly",

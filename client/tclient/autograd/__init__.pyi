@@ -21,6 +21,8 @@ from tclient._session.modes import set_grad_enabled as set_grad_enabled
 from tclient.autograd.anomaly_mode import detect_anomaly as detect_anomaly
 from tclient.autograd.anomaly_mode import set_detect_anomaly as set_detect_anomaly
 from tclient.autograd.function import Function as Function
+from tclient.autograd.gradcheck import gradcheck as gradcheck
+from tclient.autograd.gradcheck import gradgradcheck as gradgradcheck
 from tclient.autograd.variable import Variable as Variable
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None, retain_graph: _bool | None = None, create_graph: _bool = False, grad_variables: Tensor | Sequence[Tensor | None] | None = None, inputs: Tensor | Sequence[Tensor] | None = None) -> None: ...
