@@ -43,7 +43,7 @@ def plain(value: Any) -> Any:
 def _unlocated(text: str) -> str:
     """A text without the names of modules and the places of objects, which differ."""
     text = re.sub(r"(<(?:function|bound method|class|method|[\w.]+ object)) .*?>+", r"\1>", text)
-    return re.sub(r"torch\.nn\.modules\.\w+\.|tclient\.nn\.\w+\.|torch\.|tclient\.", "", text)
+    return re.sub(r"(?:torch|tclient)\.(?:nn\.(?:modules|utils)\.\w+\.|nn\.\w+\.)?", "", text)
 
 
 def module(namespace: Any, path: str) -> Any:

@@ -1,6 +1,6 @@
 """Helpers for gradients and parameters, under the names of torch.nn.utils."""
 
-from tclient.nn.utils import rnn
+from tclient.nn.utils import parametrizations, parametrize, rnn, stateless
 from tclient.nn.utils.clip_grad import (
     clip_grad_norm,
     clip_grad_norm_,
@@ -32,11 +32,14 @@ __all__ = [
     "fuse_linear_bn_weights",
     "get_total_norm",
     "parameters_to_vector",
+    "parametrizations",
+    "parametrize",
     "remove_spectral_norm",
     "remove_weight_norm",
     "rnn",
     "skip_init",
     "spectral_norm",
+    "stateless",
     "vector_to_parameters",
     "weight_norm",
 ]
