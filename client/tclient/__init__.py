@@ -236,6 +236,9 @@ from tclient.random import default_generator as default_generator
 from tclient.random import manual_seed as manual_seed
 from tclient.serialization import load as load
 from tclient.serialization import save as save
+from tclient.storage import TypedStorage as TypedStorage
+from tclient.storage import UntypedStorage as UntypedStorage
+from tclient.storage import is_storage as is_storage
 from tensorcompute import __version__ as __version__
 
 inf = _math.inf

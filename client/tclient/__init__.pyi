@@ -83,6 +83,9 @@ from tclient.random import default_generator as default_generator
 from tclient.random import manual_seed as manual_seed
 from tclient.serialization import load as load
 from tclient.serialization import save as save
+from tclient.storage import TypedStorage as TypedStorage
+from tclient.storage import UntypedStorage as UntypedStorage
+from tclient.storage import is_storage as is_storage
 from tensorcompute import __version__ as __version__
 from tclient import autograd as autograd
 from tclient import cuda as cuda
@@ -113,6 +116,7 @@ from tclient import optim as optim
 from tclient import random as random
 from tclient import serialization as serialization
 from tclient import signal as signal
+from tclient import storage as storage
 from tclient import testing as testing
 from tclient import types as types
 from tclient import utils as utils

@@ -14,6 +14,7 @@ from tclient._codec.dtypes import DTYPES, dtype
 from tclient._codec.operations import TABLE
 from tclient._codec.values import Scope, host_array, register
 from tclient._issue import dispatch
+from tclient._memory import SHARED
 from tclient._tensor import _READ, Tensor
 from tensorcompute.v1 import tensor_pb2 as pb
 
@@ -46,6 +47,11 @@ def elements_of(tensor: Tensor) -> bytes:
 
 def reduced(tensor: Tensor) -> tuple[Any, ...]:
     """What pickle keeps of a tensor."""
+    if SHARED in tensor.__dict__:
+        raise RuntimeError(
+            "a tensor whose memory shall be shared (share_memory_) cannot be sent to another process, which gets "
+            "tensors by value; without share_memory_ it gets a copy"
+        )
     value = (type(tensor), tensor.dtype._name, tuple(tensor.shape), elements_of(tensor), str(tensor.device))
     return restored, (*value, tensor.requires_grad), tensor.__dict__ or None
 

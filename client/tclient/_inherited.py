@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tclient._by_value import elements_of, restored
+from tclient._memory import SHARED
 from tclient._session.refs import RemoteRef
 from tclient._session.session import SESSIONS, Session
 from tclient._tensor import Tensor
@@ -57,7 +58,8 @@ def read(root: object) -> list[tuple[RemoteRef, tuple[Any, ...]]]:
     """The tensors that an object refers to, and what is in them. Waits."""
     if not SESSIONS:
         return []
-    found = {id(tensor._ref): tensor for tensor in _tensors(root) if type(tensor._ref) is RemoteRef}
+    # One whose memory shall be shared is refused at its first use there.
+    found = {id(tensor._ref): tensor for tensor in _tensors(root) if _is_copied(tensor)}
     return [
         (
             tensor._ref,
@@ -65,6 +67,10 @@ def read(root: object) -> list[tuple[RemoteRef, tuple[Any, ...]]]:
         )
         for tensor in found.values()
     ]
+
+
+def _is_copied(tensor: Tensor) -> bool:
+    return type(tensor._ref) is RemoteRef and SHARED not in tensor.__dict__
 
 
 def inherit(values: list[tuple[RemoteRef, tuple[Any, ...]]]) -> None:

@@ -60,10 +60,6 @@ _TENSOR_REASONS: dict[str, str] = {
     **dict.fromkeys(("apply_", "map_", "map2_"), f"{_CALLABLE}; use operations on whole tensors"),
     **dict.fromkeys(
         (
-            "data_ptr",
-            "const_data_ptr",
-            "storage",
-            "untyped_storage",
             "storage_type",
             "set_",
             "__cuda_array_interface__",
@@ -84,7 +80,6 @@ _TENSOR_REASONS: dict[str, str] = {
         _SPARSE,
     ),
     "to_mkldnn": "only strided tensors travel",
-    "new": "use new_empty, new_tensor, new_zeros, new_ones or new_full",
 }
 
 

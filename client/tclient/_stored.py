@@ -15,6 +15,7 @@ import numpy as np
 from tclient._codec.dtypes import BY_NUMPY, dtype
 from tclient._exceptions import TensorError, TensorTypeError
 from tclient._issue import call_builtin
+from tclient._memory import SHARED
 from tclient._namespace import Generator
 from tclient._outline import Path, Reader, named
 from tclient._tensor import Tensor
@@ -61,8 +62,9 @@ class Shelf:
             kind = type(obj)
             if kind is not Tensor and kind.__qualname__ != "Buffer":
                 options["class"] = value(kind, path)
-            if obj.__dict__ and "class" in options:
-                options["state"] = value(obj.__dict__, path)
+            state = {name: each for name, each in obj.__dict__.items() if name != SHARED}
+            if state and "class" in options:
+                options["state"] = value(state, path)
             self._placed.append(_Placed(obj, self._name(path), ["tensor", "", options]))
             return self._placed[-1].node
         if type(obj) is np.ndarray:

@@ -26,6 +26,7 @@ from tclient._codec.size import Size
 from tclient._codec.wire import FREE, KWARG, TRUE, named_value
 from tclient._exceptions import ServerFailed, TensorError, TensorTypeError, TensorValueError
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
+from tclient._memory import Memory
 from tclient._session.modes import MODES, no_grad
 from tclient._session.refs import Meta
 from tclient._session.results import meta_at
@@ -47,7 +48,7 @@ else:
     _Base = TensorBase
 
 
-class Tensor(_Base):
+class Tensor(Memory, _Base):
     """A tensor on the server. Its methods are torch's; `Tensor(2, 3)` and `Tensor([1., 2.])` make float tensors.
 
     Operations do not wait: what they return stands for a result that may not exist yet. Reading (`item`, `numpy`,
@@ -211,6 +212,9 @@ class Tensor(_Base):
             # numpy.transpose tries this, and transposes an array if it is refused: at once, not when it is read.
             made._meta()
         return made
+
+    # The table has it, too; here nothing is shared.
+    is_shared = Memory.is_shared
 
     # ---- hooks ---------------------------------------------------------------------------------------------------
 

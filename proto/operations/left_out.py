@@ -34,17 +34,18 @@ def _leave_out(reason: str, names: str) -> None:
 _leave_out(
     "client",
     """autocast Tensor.__array__ Tensor.__array_wrap__ Tensor.__deepcopy__ Tensor.module_load Tensor.register_hook
-    Tensor.register_post_accumulate_grad_hook""",
+    Tensor.register_post_accumulate_grad_hook Tensor.data_ptr Tensor.const_data_ptr Tensor.storage
+    Tensor.untyped_storage Tensor.share_memory_""",
 )
 _leave_out("callable", "Tensor.apply_ Tensor.map_ Tensor.map2_ Tensor.index")
 _leave_out("pickle", "Tensor.__reduce_ex__ Tensor.__setstate__")
 _leave_out(
     "pointer",
-    """Tensor.data_ptr Tensor.const_data_ptr Tensor.__dlpack__ Tensor.__dlpack_device__
+    """Tensor.__dlpack__ Tensor.__dlpack_device__
     Tensor.__cuda_array_interface__.__get__""",
 )
-_leave_out("storage", "Tensor.set_ Tensor.storage Tensor.storage_type Tensor.untyped_storage")
-_leave_out("shared memory", "Tensor.share_memory_ Tensor.pin_memory")
+_leave_out("storage", "Tensor.set_ Tensor.storage_type")
+_leave_out("shared memory", "Tensor.pin_memory")
 _leave_out("stream", "Tensor.record_stream")
 _leave_out(
     "sparse",
@@ -88,7 +89,7 @@ FACTORIES_LEFT_OUT: dict[str, str] = {
     "from_dlpack": "client",
     "to_dlpack": "pointer",
     "nested.nested_tensor": "nested",
-    "Tensor.new": "storage",
+    "Tensor.new": "client",
 }
 
 # A name with one of these in it is let in only by name: what torch adds later is not trusted by default.

@@ -362,7 +362,7 @@ _ABSENT_METHODS = {
     "relux": "relu",
     "summ": "sum",
     "apply_": "no code",
-    "data_ptr": "memory",
+    "set_": "memory",
     "to_sparse": "dense",
 }
 

@@ -521,8 +521,10 @@ class Module(Conversions):
         object.__setattr__(self, "_is_full_backward_hook", full)
 
     def share_memory(self) -> Self:
-        """Refused: the memory is the server's; threads of this process share the module as it is."""
-        raise NotImplementedError("share_memory: the parameters live on the server, not in memory of this process")
+        """Notes that others shall share the parameters, which no process can: it is refused where one gets them."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            tensor.share_memory_()
+        return self
 
     def extra_repr(self) -> str:
         """What stands in the parentheses of the module's text."""
