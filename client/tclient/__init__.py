@@ -258,6 +258,7 @@ globals().update({repr(each).removeprefix("torch."): each for each in _MEMORY_FO
 globals().update({repr(each).removeprefix("torch."): each for each in _LAYOUTS.values()})
 _install()
 
+
 # They are built of what is above.
 from tclient import autograd as autograd  # noqa: E402
 from tclient import cuda as cuda  # noqa: E402
@@ -271,6 +272,7 @@ from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_ena
 _LAZY = (
     "accelerator",
     "amp",
+    "array_api",
     "backends",
     "compiler",
     "distributed",

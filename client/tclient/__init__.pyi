@@ -97,6 +97,7 @@ from tclient.autograd.anomaly_mode import is_anomaly_enabled as is_anomaly_enabl
 from tclient.autograd.anomaly_mode import set_anomaly_enabled as set_anomaly_enabled
 from tclient import accelerator as accelerator
 from tclient import amp as amp
+from tclient import array_api as array_api
 from tclient import backends as backends
 from tclient import compiler as compiler
 from tclient import distributed as distributed

@@ -12,7 +12,8 @@ import difflib
 import numbers
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -387,11 +388,50 @@ class Tensor(Memory, _Base):
 
         return reduced(self)
 
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = -1,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule with a copy of the elements in the memory of this process. Waits.
 
-    def __dlpack_device__(self) -> NoReturn:
-        raise BufferError("a tensor of tclient is on the server and has no memory here to share; use x.numpy()")
+        Raises: BufferError for copy=False, for another place than this memory, and for dtypes that numpy does not have.
+        """
+        if copy is False:
+            raise BufferError("a tensor of tclient is on the server: its elements cannot be here without a copy")
+        if dl_device is not None and tuple(map(int, dl_device)) != _HOST:
+            raise BufferError("the elements of a tensor of tclient can be copied into the memory of this process only")
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        if self.is_conj():
+            raise BufferError("Can't export tensors with the conjugate bit set")
+        if self.dtype.numpy is None:
+            raise BufferError(f"numpy, which hands out the copy, does not have {self.dtype}")
+        return self.numpy().__dlpack__(max_version=max_version)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The memory of this process, where `__dlpack__` copies the elements."""
+        return _HOST
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> ModuleType:
+        """The functions of the array API standard, which libraries use that work with arrays of any kind.
+
+        Raises: ValueError for a version of the standard that is not known here.
+        """
+        from tclient import array_api
+
+        if api_version is not None and api_version not in array_api.VERSIONS:
+            raise ValueError(f"the array API {api_version} is not here; there are {', '.join(array_api.VERSIONS)}")
+        return array_api
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Any:
+        """The tensor on another device of the server, as the array API standard has it."""
+        if stream is not None:
+            raise ValueError("streams are the server's; leave `stream` out")
+        return self.to(device)
 
     if not TYPE_CHECKING:  # a checker refuses unknown names by itself
 
@@ -421,6 +461,7 @@ def constructed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
 Elements = tuple[_dtypes.dtype, Sequence[int], "bytes | np.ndarray[Any, Any]"]
 
 _BFLOAT16 = _dtypes.DTYPES["bfloat16"]
+_HOST = (1, 0)  # kDLCPU of DLPack
 _FORCE = field(KWARG, named_value("force", TRUE))
 
 

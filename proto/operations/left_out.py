@@ -37,12 +37,12 @@ _leave_out(
     Tensor.register_post_accumulate_grad_hook Tensor.data_ptr Tensor.const_data_ptr Tensor.storage
     Tensor.untyped_storage Tensor.share_memory_""",
 )
+_leave_out("client", "Tensor.__dlpack__ Tensor.__dlpack_device__")
 _leave_out("callable", "Tensor.apply_ Tensor.map_ Tensor.map2_ Tensor.index")
 _leave_out("pickle", "Tensor.__reduce_ex__ Tensor.__setstate__")
 _leave_out(
     "pointer",
-    """Tensor.__dlpack__ Tensor.__dlpack_device__
-    Tensor.__cuda_array_interface__.__get__""",
+    "Tensor.__cuda_array_interface__.__get__",
 )
 _leave_out("storage", "Tensor.set_ Tensor.storage_type")
 _leave_out("shared memory", "Tensor.pin_memory")

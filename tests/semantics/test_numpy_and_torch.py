@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -187,15 +188,40 @@ def test_numpy_and_tensors_go_together_as_with_torch(program: Program, synchrono
     assert_same(program, tc, synchronous=synchronous)
 
 
-def test_dlpack_is_refused_with_the_way_that_works(tc: Any) -> None:
-    x = tc.ones(2)
-    with pytest.raises(BufferError, match=r"use x\.numpy\(\)"):
-        np.from_dlpack(x)
-    with pytest.raises(BufferError, match=r"use x\.numpy\(\)"):
-        local.from_dlpack(x)  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match=r"tclient\.tensor\(array\)"):
-        tc.to_dlpack(x)
-    assert x.tolist() == [1, 1]
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool", "complex64", "float16"])
+def test_dlpack_hands_out_a_copy(tc: Any, dtype: str) -> None:
+    x = tc.tensor([[1, 0], [3, 1]], dtype=getattr(tc, dtype)).t()
+    of_numpy, of_torch = np.from_dlpack(x), local.from_dlpack(x)  # type: ignore[attr-defined]
+    assert (of_numpy.tolist(), of_numpy.dtype) == (x.tolist(), np.dtype(dtype))
+    assert (of_torch.tolist(), of_torch.dtype) == (x.tolist(), getattr(local, dtype))
+    of_torch[0, 0] = 0
+    assert x[0, 0].item() == 1
+    assert tc.from_dlpack(x).tolist() == x.tolist()
+    assert x.__dlpack_device__() == local.ones(1).__dlpack_device__()
+
+
+_REFUSED_COPIES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no copy": (lambda tc: np.from_dlpack(tc.ones(2), copy=False), "without a copy"),
+    "a gradient": (
+        lambda tc: np.from_dlpack(tc.ones(2, requires_grad=True)),
+        "Can't export tensors that require gradient",
+    ),
+    "a conjugate": (lambda tc: np.from_dlpack(tc.ones(2, dtype=tc.cfloat).conj()), "conjugate bit"),
+    "another place": (lambda tc: tc.ones(2).__dlpack__(dl_device=(2, 0)), "memory of this process only"),
+    "a dtype": (lambda tc: np.from_dlpack(tc.ones(2, dtype=tc.bfloat16)), "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", _REFUSED_COPIES)
+def test_dlpack_refuses_what_it_cannot_copy(tc: Any, name: str) -> None:
+    program, why = _REFUSED_COPIES[name]
+    with pytest.raises(BufferError, match=why):
+        program(tc)
+
+
+def test_numpy_is_told_that_there_is_no_way_without_a_copy(tc: Any) -> None:
+    with pytest.raises(ValueError, match="Unable to avoid copy"):
+        np.asarray(tc.ones(2), copy=False)
 
 
 def test_what_hands_out_its_memory_by_dlpack_becomes_a_tensor(tc: Any) -> None:
