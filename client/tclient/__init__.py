@@ -138,6 +138,7 @@ from tclient._info import (
 )
 from tclient._launcher.alias import as_torch as as_torch
 from tclient._launcher.alias import load_ipython_extension as load_ipython_extension
+from tclient._libraries import tell as _tell_libraries
 from tclient._namespace import Generator as Generator
 from tclient._session.current import (
     connect as connect,
@@ -258,6 +259,7 @@ globals().update({repr(each).removeprefix("torch."): each for each in _MEMORY_FO
 globals().update({repr(each).removeprefix("torch."): each for each in _LAYOUTS.values()})
 _install()
 
+_tell_libraries()
 
 # They are built of what is above.
 from tclient import autograd as autograd  # noqa: E402

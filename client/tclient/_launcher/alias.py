@@ -56,6 +56,13 @@ def _is_module(path: str) -> bool:
     return path in _modules()
 
 
+@cache
+def _rooms(path: str) -> list[str]:
+    """torch's modules right below one of them."""
+    parts = [each.rpartition(".") for each in _modules() if each]
+    return [name for parent, _, name in parts if parent == path]
+
+
 def _may_be_imported(path: str, name: str) -> bool:
     """Whether torch has the name in that module, as far as the table tells."""
     names = _modules()[path]
@@ -199,8 +206,9 @@ class TorchModule(ModuleType):
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        names = [each for each in _modules()[_relative(self.__name__)] or () if hasattr(self, each)]
-        return sorted({*vars(self), *names})
+        path = _relative(self.__name__)
+        names = [each for each in _modules()[path] or () if hasattr(self, each)]
+        return sorted({*vars(self), *names, *_rooms(path)})
 
     def __repr__(self) -> str:
         return f"<module '{self.__name__}' of tclient>"

@@ -6,12 +6,10 @@ forked process has the alias, and gets tensors by value.
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import sys
-from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
+
+from tclient._when_imported import when_imported
 
 # What the server of forks is told of the program, which it would run before anyone could tell it of the alias.
 _OF_THE_PROGRAM = frozenset({"main_path", "init_main_from_path", "init_main_from_name"})
@@ -40,50 +38,12 @@ def begin(synchronous: bool) -> None:
 
 def tell_processes() -> None:
     """From here on, in this process, those that it begins anew have the alias. Imports nothing."""
-    _when_imported("multiprocessing.spawn", _tell)
+    when_imported("multiprocessing.spawn", _tell)
 
 
 def hand_over() -> None:
     """From here on, in this process, those that it forks get the tensors that they are given. Imports nothing."""
-    _when_imported("multiprocessing.popen_fork", _hand_over)
-
-
-_changed: set[str] = set()
-
-
-def _when_imported(name: str, change: Callable[[Any], None]) -> None:
-    """Change a module once: now, or when it is imported."""
-    if name in _changed:
-        return
-    _changed.add(name)
-    if name in sys.modules:
-        change(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _Finder(name, change))
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Changes a module of multiprocessing when it is imported."""
-
-    def __init__(self, name: str, change: Callable[[Any], None]) -> None:
-        self._name, self._change = name, change
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        sys.meta_path.remove(self)
-        found = importlib.machinery.PathFinder.find_spec(fullname, path)
-        if found is not None and found.loader is not None:
-            run: Any = found.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                run(module)
-                self._change(module)
-
-            found.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return found
+    when_imported("multiprocessing.popen_fork", _hand_over)
 
 
 def _tell(spawn: Any) -> None:

@@ -72,6 +72,10 @@ def cuda_version() -> str | None:
     return f"{found[1]}.{found[2]}" if found else None
 
 
+def _ignored(*args: Any) -> None:
+    """Libraries count their uses by this, and torch has nobody to tell either."""
+
+
 # What torch has and tclient has not, since it means the server: made when a program asks.
 MADE: dict[str, Callable[[], Any]] = {
     "__version__": torch_version,
@@ -81,4 +85,5 @@ MADE: dict[str, Callable[[], Any]] = {
     "version.xpu": lambda: None,
     "version.debug": lambda: False,
     "torch_version.TorchVersion": lambda: TorchVersion,
+    "_C._log_api_usage_once": lambda: _ignored,
 }

@@ -1,0 +1,1 @@
+"""The folder where `einops.layers` finds a module for tclient, beside those for other frameworks."""
