@@ -308,6 +308,10 @@ def __getattr__(name: str) -> _Any:
         import importlib
 
         return importlib.import_module(f"tclient.{name}")
+    if name == "vmap":
+        from tclient._transforms import vmap
+
+        return vmap
     if name.startswith(_SELDOM):
         from tclient import _foreach, _private
 
@@ -318,4 +322,4 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "vmap"})

@@ -12,7 +12,7 @@ _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.
 
 _REASONS: dict[str, str] = {
     **dict.fromkeys(
-        ("vmap", "func", "func.vmap", "func.grad", "func.jacrev", "fx", "export"),
+        ("func.functionalize", "func.linearize", "fx", "export"),
         f"{_CALLABLE}; call the function as it is",
     ),
     **dict.fromkeys(("while_loop", "cond"), f"{_CALLABLE}; write the loop or condition in Python"),

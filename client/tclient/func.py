@@ -1,7 +1,4 @@
-"""torch.func, of which functional_call: a module called with other parameters and buffers than its own.
-
-The transformations of functions are not here: no code of a caller runs on the server.
-"""
+"""torch.func: a module called with other parameters and buffers than its own, and the transformations of functions."""
 
 from __future__ import annotations
 
@@ -9,8 +6,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tclient._namespace import missing
+from tclient._transforms import (
+    grad,
+    grad_and_value,
+    hessian,
+    jacfwd,
+    jacrev,
+    jvp,
+    stack_module_state,
+    vjp,
+    vmap,
+)
 from tclient.nn.module import Module
 from tclient.nn.utils.stateless import called
+
+__all__ = [
+    "functional_call",
+    "grad",
+    "grad_and_value",
+    "hessian",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "stack_module_state",
+    "vjp",
+    "vmap",
+]
 
 
 def functional_call(

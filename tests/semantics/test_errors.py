@@ -346,7 +346,7 @@ _ABSENT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "misspelt loss": (lambda tc: tc.nn.functional.crossentropy, "cross_entropy"),
     "misspelt decomposition": (lambda tc: tc.linalg.svdd, "svd"),
     "sparse tensors": (lambda tc: tc.sparse_coo_tensor, "dense"),
-    "transformed functions": (lambda tc: tc.vmap(print), "no code of a caller"),
+    "recorded functions": (lambda tc: tc.cond(print), "no code of a caller"),
 }
 
 

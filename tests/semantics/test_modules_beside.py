@@ -101,7 +101,7 @@ def test_what_cannot_be_served_says_so_at_its_use(tc: ModuleType) -> None:
         tc.distributed.init_process_group("gloo", rank=0, world_size=1)
     with pytest.raises(RuntimeError, match="state_dict"):
         tc.onnx.export(tc.nn.Linear(1, 1), (tc.ones(1),), "model.onnx")
-    for module, name in ((tc.hub, "load"), (tc.jit, "save"), (tc.distributed, "all_reduce"), (tc, "vmap")):
+    for module, name in ((tc.hub, "load"), (tc.jit, "save"), (tc.distributed, "all_reduce"), (tc, "while_loop")):
         with pytest.raises(AttributeError, match=f"no attribute '{name}': "):
             getattr(module, name)
 
