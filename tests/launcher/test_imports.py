@@ -253,3 +253,30 @@ def test_a_version_compares_as_torch_s(mine: str) -> None:
 
     assert answers(TorchVersion(mine)) == answers(torch_version.TorchVersion(mine))
     assert TorchVersion(mine).split("+") == mine.split("+")
+
+
+START = """
+import torch, torch.nn as nn, torch.nn.functional as F, torch.optim as optim
+from torch.utils.data import DataLoader
+print(nn.Linear(2, 2)(torch.ones(1, 2)).shape, F.relu(torch.ones(1)), optim.SGD, DataLoader)
+import sys
+print(sorted(name for name in sys.modules if name.startswith(tuple(sys.argv[1:]))))
+"""
+# What a program that trains a network does not need before it asks for it: each takes a while to import.
+LATER = [
+    *(
+        "tclient.distributions",
+        "tclient.models",
+        "tclient.testing",
+        "tclient._torch_files",
+        "tclient._launcher.profile",
+    ),
+    *("torch._", "tserver", "scipy", "pandas", "matplotlib", "PIL", "unittest", "email", "http", "xml", "sqlite3"),
+    *("multiprocessing.queues", "multiprocessing.pool", "multiprocessing.connection", "pdb", "doctest", "torchvision"),
+]
+
+
+def test_a_program_that_trains_imports_little_before_it_begins(server: ServerProcess, tmp_path: Path) -> None:
+    done = launched(server.address, _in(tmp_path, START), *LATER, folder=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "[]"
