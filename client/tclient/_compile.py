@@ -19,8 +19,9 @@ from tclient._codec.values import register
 from tclient._exceptions import TensorError, TensorRuntimeError
 from tclient._session.current import current
 from tclient._session.handles import Handle
+from tclient._session.kinds import Meta
 from tclient._session.modes import MODES
-from tclient._session.refs import Meta, RemoteRef
+from tclient._session.refs import RemoteRef
 from tclient._session.session import Session
 from tclient._tensor import Tensor
 from tensorcompute.v1 import tensor_pb2 as pb

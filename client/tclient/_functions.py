@@ -119,7 +119,9 @@ def numel(input: Any) -> int:
 
 def set_default_dtype(d: dtype) -> None:
     """Set the floating point dtype that this session gives to new tensors."""
-    current().default_dtype_known = False
+    session = current()
+    session.default_dtype_known = False
+    session.kinds.forget()  # those of integers divided depend on it
     dispatch(TABLE["set_default_dtype"], (d,), None)
 
 

@@ -24,10 +24,12 @@ from tclient._session.call_queue import Writes
 from tclient._session.calls import Call
 from tclient._session.current import current
 from tclient._session.handles import Handle, wrap_object
+from tclient._session.kinds import Kind
 from tclient._session.modes import MODES
 from tclient._session.refs import RemoteRef, ref_value, whole
-from tclient._session.results import Decoder, return_type, unanswered
+from tclient._session.results import Decoder, as_before, learn, return_type, unanswered
 from tclient._session.session import Session
+from tclient._shapes import is_replaced_by_its_like, kind_of
 from tensorcompute.wire.varint import field
 
 _get_frame = sys._getframe
@@ -36,6 +38,7 @@ _new_ref = RemoteRef
 
 # Operations whose first data argument becomes a tensor.
 _DATA_OPERATIONS = {"tensor": 0, "as_tensor": 0, "asarray": 0, "Tensor.new_tensor": 1}
+_SET_DATA = TABLE["Tensor.data.__set__"]
 _DATA_NAMES = frozenset({"data", "obj"})
 # What numpy's functions give to the methods of what they get, and those of a tensor mostly do not have.
 _NUMPY_KEYWORDS = frozenset({"out", "order", "mode", "axis"})
@@ -174,8 +177,14 @@ def dispatch(
         returns = "out"
     elif operation.writes or (operation.writes_if and written(operation.entry, args, kwargs or {})):
         writes = Writes.METADATA if operation.meta_change else Writes.ELEMENTS
+        if operation is _SET_DATA and is_replaced_by_its_like(session, args):
+            writes = Writes.ELEMENTS
     if returns == "by_signature":
         returns = resolve(operation.entry, args, kwargs or {}, is_tensor_argument)
+
+    # -- what is known of it already? (Before the call is put: what changes later is not missed.)
+    since = queue.epoch
+    kind = kind_of(session, operation, args, kwargs) if operation.tensors else None
 
     # -- issue
     call = _new_call()
@@ -204,6 +213,8 @@ def dispatch(
         ref.call = call
         ref.meta = None
         ref.epoch = -1
+        ref.kind = kind
+        ref.since = since
         result: Any = object.__new__(tensor_class)
         result._ref = ref
     elif returns == "self":
@@ -213,7 +224,7 @@ def dispatch(
     elif returns == "out":
         result = _out_result(operation, args, kwargs or {})
     else:
-        return _dispatch_other(operation, returns, session, call, parts, writes)
+        return _dispatch_other(operation, returns, session, call, parts, writes, kind, since)
     queue.put(call, parts, writes)
     return result
 
@@ -239,25 +250,34 @@ def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], k
 
 
 def _dispatch_other(
-    operation: Operation, returns: Returns, session: Session, call: Call, parts: list[bytes], writes: Writes
+    operation: Operation,
+    returns: Returns,
+    session: Session,
+    call: Call,
+    parts: list[bytes],
+    writes: Writes,
+    kind: Kind | None,
+    since: int,
 ) -> Any:
     """Results that are not one tensor: several, an object, or whatever the answer will say."""
     id_bytes = id_varint(session.queue.next_id())
     parts.append(CALL_ID + id_bytes)
     if isinstance(returns, dict):
-        result: Any = unanswered(returns, session, id_bytes, call, make_tensor)
+        result: Any = unanswered(returns, session, id_bytes, call, make_tensor, kind, since)
     elif returns == "object":
         # "Generator.clone_state" makes a Generator, "tc.network" a network.
         result = wrap_object(operation.name.removeprefix("tc.").partition(".")[0], whole(session, id_bytes, call))
+    elif kind is not None and kind.items is not None:
+        result = as_before(kind, session, id_bytes, call, make_tensor, since)
     else:
         session.queue.put(call, parts, writes, is_awaited=True)
-        return finish(session, call, id_bytes)
+        return finish(session, call, id_bytes, kind)
     session.queue.put(call, parts, writes)
     return result
 
 
-def finish(session: Session, call: Call, id_bytes: bytes) -> Any:
-    """Wait for a call and return what it returned."""
+def finish(session: Session, call: Call, id_bytes: bytes, kind: Kind | None = None) -> Any:
+    """Wait for a call and return what it returned; such as it are of a kind."""
     try:
         value = session.wait(call)
     except BaseException:
@@ -266,6 +286,8 @@ def finish(session: Session, call: Call, id_bytes: bytes) -> Any:
         raise
     if value is None:
         return None
+    if kind is not None:
+        learn(kind, value)
     return Decoder(session, id_bytes, call.epoch, make_tensor).decode(value)
 
 

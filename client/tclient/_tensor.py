@@ -11,7 +11,7 @@ import copy
 import difflib
 import numbers
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -26,10 +26,14 @@ from tclient._codec.operations import TABLE, Operation
 from tclient._codec.size import Size
 from tclient._codec.wire import FREE, KWARG, TRUE, named_value
 from tclient._exceptions import ServerFailed, TensorError, TensorTypeError, TensorValueError
+from tclient._gradients import gradient, set_gradient
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
 from tclient._memory import Memory
+from tclient._session.call_queue import CallQueue
+from tclient._session.calls import Call
+from tclient._session.kinds import Meta
 from tclient._session.modes import MODES, no_grad
-from tclient._session.refs import Meta
+from tclient._session.refs import RemoteRef
 from tclient._session.results import meta_at
 from tclient._session.session import Session
 from tclient._transfer.arrays import check_out
@@ -71,14 +75,29 @@ class Tensor(Memory, _Base):
 
     # ---- metadata ------------------------------------------------------------------------------------------------
 
+    def _known(self, *, grad: bool = False) -> Meta | None:
+        """What is known of the tensor without a word from the server."""
+        ref = self._ref
+        queue = ref.session.queue
+        meta = ref.meta
+        if meta is not None and _is_current(ref, queue, meta, grad):
+            return meta
+        kind = ref.kind
+        if kind is None or kind.meta is None or grad or ref.since < queue.meta_epoch:
+            return None
+        if ref.call is not None and ref.call.done:
+            return None  # the answer may be an error
+        ref.meta, ref.epoch = kind.meta, ref.since
+        return ref.meta
+
     def _meta(self, *, grad: bool = False) -> Meta:
         """What is known of the tensor; waits if its description is on its way, asks if it may have changed."""
+        meta = self._known(grad=grad)
+        if meta is not None:
+            return meta
         ref = self._ref
         session = ref.session
         queue = session.queue
-        meta = ref.meta
-        if meta is not None and (ref.epoch == queue.epoch or (ref.epoch >= queue.meta_epoch and not grad)):
-            return meta
         call = ref.call
         if call is not None:
             value = session.wait(call)
@@ -87,16 +106,23 @@ class Tensor(Memory, _Base):
             if told is not None:
                 meta = ref.meta = Meta(told)
                 ref.epoch = call.epoch
-                if ref.epoch == queue.epoch or (ref.epoch >= queue.meta_epoch and not grad):
+                if ref.kind is not None:
+                    ref.kind.learn(meta)
+                if _is_current(ref, queue, meta, grad):
                     return meta
         call, id_bytes = prepare(_DESCRIBE, ref)
         queue.drops.append(FREE + id_bytes)
-        value = session.wait(call)
+        return self._described(call)
+
+    def _described(self, call: Call) -> Meta:
+        """Takes in the answer to a call of `tc.describe`."""
+        ref = self._ref
+        value = ref.session.wait(call)
         if value is None:
             raise ServerFailed("describe: the server did not describe the tensor")
-        meta = ref.meta = Meta(value.tensor)
+        ref.meta = Meta(value.tensor)
         ref.epoch = call.epoch
-        return meta
+        return ref.meta
 
     @property
     def shape(self) -> Size:
@@ -126,7 +152,7 @@ class Tensor(Memory, _Base):
     @property
     def requires_grad(self) -> bool:
         """Whether gradients are recorded for the tensor."""
-        return self._meta(grad=True).requires_grad
+        return bool(self._meta(grad=True).requires_grad)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -433,7 +459,8 @@ class Tensor(Memory, _Base):
             raise ValueError("streams are the server's; leave `stream` out")
         return self.to(device)
 
-    if not TYPE_CHECKING:  # a checker refuses unknown names by itself
+    if not TYPE_CHECKING:  # a checker knows the gradient from the stubs, and refuses unknown names by itself
+        grad = property(gradient, set_gradient, doc="The gradient, or None. Waits where it may have changed.")
 
         def __getattr__(self, name: str) -> Any:
             error = AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
@@ -455,6 +482,13 @@ def constructed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if len(args) == 1 and not kwargs and isinstance(args[0], np.ndarray):
         refuse_foreign(args[0])
     return dispatch(_CONSTRUCTED, (name, *args), kwargs or None)
+
+
+def _is_current(ref: RemoteRef, queue: CallQueue, meta: Meta, grad: bool) -> bool:
+    """Whether what is known of a tensor holds still; requires_grad, too, if that is asked for."""
+    if grad and meta.requires_grad is None:
+        return False
+    return ref.epoch == queue.epoch or (ref.epoch >= queue.meta_epoch and not grad)
 
 
 # What a read gives: dtype, shape, bytes.
@@ -504,6 +538,18 @@ def _list_of(element: _dtypes.dtype, shape: Sequence[int], data: bytes | np.ndar
     else:
         array = np.frombuffer(data, element.numpy)
     return (array if len(shape) == 1 else array.reshape(shape)).tolist()
+
+
+def describe(tensors: Iterable[Tensor]) -> None:
+    """Have shape, dtype and device of all of these known, by one wait for all that are not."""
+    asked = []
+    for tensor in tensors:
+        if tensor._known() is None:
+            call, id_bytes = prepare(_DESCRIBE, tensor._ref)
+            tensor._ref.session.queue.drops.append(FREE + id_bytes)
+            asked.append((tensor, call))
+    for tensor, call in reversed(asked):
+        tensor._described(call)
 
 
 def is_tensor(value: Any) -> bool:

@@ -310,7 +310,7 @@ _ONE_WAIT: dict[str, Callable[[Any, Any], Any]] = {
     "float": lambda tc, x: float(x[0, 0]),
     "int": lambda tc, x: int(x[0, 0]),
     "shape": lambda tc, x: x.view(-1).shape,
-    "dtype after shape": lambda tc, x: [(y.shape, y.dtype, y.device, y.ndim, len(y), y.numel()) for y in [x + 1]],
+    "dtype after shape": lambda tc, x: [(y.shape, y.dtype, y.device, y.ndim, len(y), y.numel()) for y in [x @ x]],
     "equal": lambda tc, x: tc.equal(x, x),
     "allclose": lambda tc, x: tc.allclose(x, x),
     "split": lambda tc, x: x.split(1),

@@ -21,10 +21,32 @@ _PREFIXES: dict[str, bytes] = {}
 _lock = threading.Lock()
 
 
+# They change a tensor's part in autograd, and nothing else of it.
+_OF_GRADIENTS = frozenset(("Tensor.requires_grad_", "Tensor.requires_grad.__set__", "Tensor.detach_", "detach_"))
+# Afterwards a tensor may have a gradient that had none, or another one. Of the server's own operations all may do that,
+# except for these.
+_SETS_GRADIENTS = frozenset(("Tensor.backward", "autograd.backward", "Tensor.grad.__set__"))
+_SETS_NO_GRADIENTS = frozenset(
+    f"tc.{name}"
+    for name in ("read", "numpy", "describe", "constructed", "network", "forward", "trunc_normal_", "standard_gamma")
+)
+
+
 class Operation:
     """One entry of the table."""
 
-    __slots__ = ("entry", "meta_change", "name", "prefix", "returns", "writes", "writes_if")
+    __slots__ = (
+        "entry",
+        "meta_change",
+        "name",
+        "prefix",
+        "returns",
+        "sets_gradients",
+        "shape_rule",
+        "tensors",
+        "writes",
+        "writes_if",
+    )
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.entry = entry
@@ -32,7 +54,14 @@ class Operation:
         self.returns: Returns = entry["returns"]
         self.writes = bool(entry.get("writes"))
         self.writes_if = "writes_if" in entry
-        self.meta_change = bool(entry.get("meta_change"))
+        # requires_grad alone is outdated by any write.
+        self.meta_change = bool(entry.get("meta_change")) and self.name not in _OF_GRADIENTS
+        self.sets_gradients = self.name in _SETS_GRADIENTS or (
+            entry.get("kind", "builtin") == "builtin" and self.name not in _SETS_NO_GRADIENTS
+        )
+        # Which arguments may be tensors, where the results' shapes follow from the arguments; see _shapes.
+        self.tensors = 0
+        self.shape_rule = ""
         # Call.operation, encoded; None until first use.
         self.prefix: bytes | None = None
 

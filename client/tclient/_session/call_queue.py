@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from tclient._codec import wire
 from tclient._exceptions import fresh
@@ -81,6 +81,8 @@ class CallQueue:
         self.relief = 0
         # Raised by calls that may change requires_grad (epoch) or shapes and dtypes too (meta_epoch) of tensors known.
         self.epoch = self.meta_epoch = 0
+        # What was told of gradients since they may have been set last, by the argument that names the tensor.
+        self.gradients: dict[bytes, Any] = {}
         self._writing = threading.Lock()
         # True when the sender sleeps without a timeout, so that a dropped result has to wake it.
         self.dozing = False
@@ -121,6 +123,9 @@ class CallQueue:
             # Before it is appended: what is written behind it must not seem to be known.
             call.epoch = self.epoch
             self.pending.append(call)
+        if call.operation.sets_gradients:
+            # Another one, so that what is told of the time before does not get in.
+            self.gradients = {}
         if is_awaited:
             return
         if self.attention:

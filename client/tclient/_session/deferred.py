@@ -73,6 +73,10 @@ class DeferredErrors:
         self._warnings.append((warning, call))
         self.noteworthy = True
 
+    def has_warning(self, call: Call) -> bool:
+        """Whether a call has given a warning that nobody was told of."""
+        return any(of is call for _, of in list(self._warnings))
+
     def _raise_failed_effect(self) -> None:
         """Raises the oldest failed effect that nobody has been told of."""
         try:

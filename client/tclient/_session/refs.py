@@ -7,42 +7,16 @@ calls; does not know how they travel.
 from __future__ import annotations
 
 from tclient._codec import wire
-from tclient._codec.device import device
-from tclient._codec.dtypes import BY_CODE, LAYOUTS, dtype, layout
-from tclient._codec.size import Size, size_of
 from tclient._session.calls import Call
+from tclient._session.kinds import Kind, Meta
 from tclient._session.session import Session
-from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.varint import field
-
-
-class Meta:
-    """What is known of a tensor without its elements."""
-
-    __slots__ = ("device", "dtype", "layout", "requires_grad", "shape")
-
-    def __init__(self, meta: pb.TensorMeta) -> None:
-        self.shape: Size = size_of(meta.shape)
-        self.dtype: dtype = BY_CODE[meta.dtype]
-        self.device = _device(meta.device)
-        self.requires_grad: bool = meta.requires_grad
-        self.layout: layout = LAYOUTS[meta.layout]
-
-
-_devices: dict[str, device] = {}
-
-
-def _device(name: str) -> device:
-    found = _devices.get(name)
-    if found is None:
-        found = _devices[name] = device(name)
-    return found
 
 
 class RemoteRef:
     """One result of a call, or a part of one, that the session holds."""
 
-    __slots__ = ("arg", "call", "drop", "epoch", "id", "meta", "path", "session")
+    __slots__ = ("arg", "call", "drop", "epoch", "id", "kind", "meta", "path", "session", "since")
 
     session: Session
     id: bytes  # the id as a varint
@@ -52,6 +26,8 @@ class RemoteRef:
     call: Call | None  # whose answer describes it, as long as that has not been read
     meta: Meta | None
     epoch: int  # the session's epoch that meta belongs to
+    kind: Kind | None  # what it has in common with the results of other calls
+    since: int  # the session's epoch that kind belongs to
 
     def __del__(self) -> None:
         # Runs at any moment, within any lock: appending to a deque is all it may do.
@@ -70,8 +46,8 @@ def whole(session: Session, id_bytes: bytes, call: Call | None) -> RemoteRef:
     ref.arg = wire.SHORT_ARG[len(id_bytes) + 1] + b"\x08" + id_bytes
     ref.drop = wire.FREE + id_bytes
     ref.call = call
-    ref.meta = None
-    ref.epoch = -1
+    ref.meta = ref.kind = None
+    ref.epoch = ref.since = -1
     return ref
 
 
@@ -85,8 +61,8 @@ def part(session: Session, id_bytes: bytes, path: tuple[int, ...], call: Call | 
     ref.arg = wire.arg(field(b"\x12", named))
     ref.drop = field(wire.FREE_PART, named)
     ref.call = call
-    ref.meta = None
-    ref.epoch = -1
+    ref.meta = ref.kind = None
+    ref.epoch = ref.since = -1
     return ref
 
 

@@ -15,7 +15,8 @@ from tclient._codec.size import size_of
 from tclient._exceptions import ServerFailed
 from tclient._session.calls import Call
 from tclient._session.handles import wrap_object
-from tclient._session.refs import Meta, RemoteRef, part, whole
+from tclient._session.kinds import Kind, Meta
+from tclient._session.refs import RemoteRef, part, whole
 from tclient._session.session import Session
 from tensorcompute.v1 import tensor_pb2 as pb
 
@@ -70,13 +71,52 @@ def _getter(position: int) -> Callable[[Any], Any]:
     return get
 
 
-def unanswered(returns: Fields | Count, session: Session, id_bytes: bytes, call: Call, make: MakeTensor) -> Any:
-    """The tensors that a call surely returns, before it is answered."""
+def unanswered(
+    returns: Fields | Count,
+    session: Session,
+    id_bytes: bytes,
+    call: Call,
+    make: MakeTensor,
+    kind: Kind | None = None,
+    since: int = -1,
+) -> Any:
+    """The tensors that a call surely returns, before it is answered. `kind` is known since that epoch."""
     count = len(returns["fields"]) if "fields" in returns else returns["count"]
-    items = [make(part(session, id_bytes, (position,), call)) for position in range(count)]
+    items = []
+    for position in range(count):
+        ref = part(session, id_bytes, (position,), call)
+        if kind is not None:
+            ref.kind, ref.since = kind.part(position), since
+        items.append(make(ref))
     if "fields" in returns:
         return return_type(returns["type"], tuple(returns["fields"]))(items)
     return tuple(items)
+
+
+def as_before(
+    kind: Kind, session: Session, id_bytes: bytes, call: Call, make: MakeTensor, since: int
+) -> list[Any] | tuple[Any, ...]:
+    """What a call returns that returned several tensors before, for arguments of the same kinds."""
+    assert kind.items is not None
+    made = unanswered({"count": len(kind.items)}, session, id_bytes, call, make, kind, since)
+    items = [item if is_tensor else None for item, is_tensor in zip(made, kind.items, strict=True)]
+    return items if isinstance(kind.items, list) else tuple(items)
+
+
+def learn(kind: Kind, value: pb.Value) -> None:
+    """Takes in what such a call returned, if it is a list or tuple of tensors, or None for some of them."""
+    which = value.WhichOneof("kind")
+    if which not in ("list", "tuple"):
+        return
+    items = value.list.items if which == "list" else value.tuple.items
+    kinds = [item.WhichOneof("kind") for item in items]
+    if not {"tensor", "none"}.issuperset(kinds):
+        return
+    for position, item in enumerate(items):
+        if kinds[position] == "tensor":
+            kind.part(position).learn(Meta(item.tensor))
+    are_tensors = [each == "tensor" for each in kinds]
+    kind.items = are_tensors if which == "list" else tuple(are_tensors)
 
 
 class Decoder:

@@ -21,6 +21,7 @@ from tclient._session.call_queue import CallQueue
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._session.forwards import Forwards
+from tclient._session.kinds import Kinds
 from tclient._session.waiters import Waiters
 from tclient._transfer.progress import Wish
 from tclient._transfer.transfers import Transfers
@@ -62,6 +63,7 @@ class Session:
         self.default_dtype_known = True
         # The caller's own code in graphs (autograd/_callers.py); None until there is some.
         self.callers: Any = None
+        self.kinds = Kinds()
         # The one that was meant before it.
         self.previous: Session | None = None
 

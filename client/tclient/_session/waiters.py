@@ -57,6 +57,13 @@ class Waiters:
             raise self._deferred.exception(result.error, call)
         return result.value
 
+    def answer(self, call: Call) -> pb.Value | None:
+        """What an answered call returned, without a word of what went wrong: None then, and where there is nothing."""
+        result = call.result
+        if isinstance(result, bytes):
+            return pb.Value.FromString(result)
+        return None if result is None or result.HasField("error") else result.value
+
     def block(self, answered: Answered) -> None:
         """Wait until `answered.done`. Ctrl-C ends the wait, and only the wait. Raises: ReadTimeout."""
         self._channel.stats.waits += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import tclient
 from tclient.nn._changes import changed
-from tclient.nn._core import Tensor
+from tclient.nn._core import Tensor, describe, gradients
 from tclient.nn.parameter import Parameter, is_lazy
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Conversions:
 
         def children(self) -> Iterator[Module]: ...
         def parameters(self, recurse: bool = True) -> Iterator[Parameter]: ...
+        def buffers(self, recurse: bool = True) -> Iterator[Tensor]: ...
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, here and below: dropout drops, batch norm learns its statistics."""
@@ -51,10 +52,13 @@ class Conversions:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Lets go of the gradients of all parameters, or fills them with zeros."""
-        for param in self.parameters():
-            if set_to_none:
+        params = list(self.parameters())
+        if set_to_none:
+            for param in params:
                 param.grad = None
-            elif (grad := param.grad) is not None:
+            return
+        for grad in gradients(params):
+            if grad is not None:
                 grad.detach_().zero_()
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
@@ -69,14 +73,19 @@ class Conversions:
         if recurse:
             for module in self.children():
                 module._apply(fn)
-        for param in self._parameters.values():
-            if param is not None:
-                grad = param.grad
-                with tclient.no_grad():
-                    # The parameter stays the object it is: optimisers and networks hold on to it.
-                    param.data = fn(param.data)
-                    if grad is not None:
-                        param.grad = fn(grad)
+        params = [param for param in self._parameters.values() if param is not None]
+        with tclient.no_grad():
+            made = [(param, fn(param)) for param in params]
+            changed = [(param, new) for param, new in made if new is not param]
+            grads = gradients([param for param, _ in changed])
+            # All is asked for before anything changes, of which nothing is known then.
+            describe([grad for grad in grads if grad is not None])
+            new_grads = [None if grad is None else fn(grad) for grad in grads]
+            for (param, new), new_grad in zip(changed, new_grads, strict=True):
+                # The parameter stays the object it is: optimisers and networks hold on to it.
+                param.data = new
+                if new_grad is not None:
+                    param.grad = new_grad
         for name, buffer in self._buffers.items():
             if buffer is not None and is_lazy(buffer):
                 buffer.data = fn(buffer.data)
@@ -102,16 +111,35 @@ class Conversions:
                 f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
             )
 
+        place = None if device is None else tclient.device(device)
+        may_stay = kwargs.keys() <= {"non_blocking"}
+
+        kinds = self._kinds()
+
         def convert(tensor: Tensor) -> Tensor:
-            floating = tensor.dtype.is_floating_point or tensor.dtype.is_complex
-            wanted = dtype if floating else None
+            element, where = kinds.get(tensor._ref) or (tensor.dtype, tensor.device)
+            wanted = dtype if element.is_floating_point or element.is_complex else None
+            if may_stay and wanted in (None, element) and place in (None, where):
+                return tensor
             options = {name: value for name, value in (("device", device), ("dtype", wanted)) if value is not None}
             return tensor.to(**options, **kwargs) if options else tensor
 
         return self._apply(convert)
 
+    def _kinds(self) -> dict[Any, tuple[Any, Any]]:
+        """dtype and device of all parameters and buffers, by one wait where they are not known."""
+        tensors = [each for each in (*self.parameters(), *self.buffers()) if not is_lazy(each)]
+        describe(tensors)
+        return {each._ref: (each.dtype, each.device) for each in tensors}
+
     def _cast(self, dtype: Any) -> Self:
-        return self._apply(lambda tensor: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor)
+        kinds = self._kinds()
+
+        def convert(tensor: Tensor) -> Tensor:
+            element, _ = kinds.get(tensor._ref) or (tensor.dtype, None)
+            return tensor.to(dtype) if element.is_floating_point and element is not dtype else tensor
+
+        return self._apply(convert)
 
     def type(self, dst_type: Any) -> Self:
         """Casts all parameters and buffers."""

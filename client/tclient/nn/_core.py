@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from tclient._gradients import gradients, is_new
 from tclient._issue import call_builtin
 from tclient._session.handles import RemoteObject
-from tclient._tensor import Tensor
+from tclient._tensor import Tensor, describe
 
-__all__ = ["RemoteObject", "Tensor", "adopt", "call_builtin", "make_network", "run_network", "same_session"]
+__all__ = [
+    "RemoteObject",
+    "Tensor",
+    "adopt",
+    "adopt_new",
+    "call_builtin",
+    "describe",
+    "gradients",
+    "make_network",
+    "run_network",
+    "same_session",
+]
 
 T = TypeVar("T", bound=Tensor)
 
@@ -17,6 +29,12 @@ def adopt(kind: type[T], tensor: Tensor) -> T:
     """An object of a subclass that stands for the same tensor on the server."""
     made: T = tensor._alias(kind)
     return made
+
+
+def adopt_new(kind: type[T], tensor: Tensor) -> T:
+    """The same of a tensor that was just made: it has no gradient."""
+    is_new(tensor)
+    return adopt(kind, tensor)
 
 
 def make_network(layers: list[dict[str, Any]]) -> RemoteObject:

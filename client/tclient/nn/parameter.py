@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tclient
-from tclient.nn._core import Tensor, adopt
+from tclient.nn._core import Tensor, adopt, adopt_new
 
 
 class Parameter(Tensor):
@@ -25,7 +25,7 @@ class Parameter(Tensor):
             raise TypeError(
                 f"Parameter: data is a {type(data).__name__}; give a tensor, as in Parameter(tclient.tensor(data))"
             )
-        return adopt(cls, data.detach().requires_grad_(requires_grad))
+        return adopt_new(cls, data.detach().requires_grad_(requires_grad))
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         """Nothing is left to do: __new__ took over the tensor."""
@@ -44,7 +44,7 @@ class Parameter(Tensor):
 
 def parameter_from(factory: Callable[..., Tensor], shape: Any, device: Any = None, dtype: Any = None) -> Parameter:
     """A new parameter that a factory such as `tclient.empty` fills: one call; Parameter(factory(...)) is three."""
-    return adopt(Parameter, factory(shape, device=device, dtype=dtype, requires_grad=True))
+    return adopt_new(Parameter, factory(shape, device=device, dtype=dtype, requires_grad=True))
 
 
 class Buffer(Tensor):

@@ -9,11 +9,16 @@ import warnings
 from collections.abc import Iterable
 
 import tclient
-from tclient.nn._core import Tensor
+from tclient.nn._core import Tensor, gradients
 
 
 def _list(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [parameters] if isinstance(parameters, Tensor) else list(parameters)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Those that there are. Waits once."""
+    return [grad for grad in gradients(_list(parameters)) if grad is not None]
 
 
 def get_total_norm(
@@ -48,7 +53,7 @@ def clip_grad_norm_(
     foreach: bool | None = None,
 ) -> Tensor:
     """Shrinks all gradients by one factor so that their norm is at most max_norm; returns the norm before."""
-    grads = [grad for parameter in _list(parameters) if (grad := parameter.grad) is not None]
+    grads = _gradients(parameters)
     with tclient.no_grad():
         total = get_total_norm(grads, norm_type, error_if_nonfinite)
     _shrink(grads, max_norm, total)
@@ -75,7 +80,7 @@ def clip_grads_with_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Shrinks all gradients by the factor that takes total_norm to max_norm, if it is larger."""
-    _shrink([grad for parameter in _list(parameters) if (grad := parameter.grad) is not None], max_norm, total_norm)
+    _shrink(_gradients(parameters), max_norm, total_norm)
 
 
 def _shrink(grads: list[Tensor], max_norm: float, total: Tensor) -> None:
@@ -89,6 +94,5 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
     """Keeps each element of each gradient between -clip_value and clip_value."""
     bound = float(clip_value)
     with tclient.no_grad():
-        for parameter in _list(parameters):
-            if (grad := parameter.grad) is not None:
-                grad.clamp_(min=-bound, max=bound)
+        for grad in _gradients(parameters):
+            grad.clamp_(min=-bound, max=bound)
