@@ -272,6 +272,58 @@ def _of(make: Callable[[Any, Any], Any]) -> Program:
     return lambda namespace: repr(make(namespace, model(namespace)))
 
 
+def _sgd(namespace: Any) -> Any:
+    optimizer = namespace.optim.SGD(model(namespace).parameters(), lr=1.0)
+    optimizer.step()
+    return optimizer
+
+
+def _asked_schedule(namespace: Any) -> Any:
+    schedule = namespace.optim.lr_scheduler.StepLR(_sgd(namespace), 2, 0.5)
+    rates = [schedule.get_lr()]
+    schedule.step(3)
+    return rates, schedule.get_last_lr(), schedule.last_epoch, schedule.state_dict()
+
+
+def _own_schedule(namespace: Any) -> Any:
+    asked: list[Any] = []
+
+    class Own(namespace.optim.lr_scheduler.LRScheduler):  # type: ignore[misc]
+        def get_lr(self) -> list[float]:
+            asked.append((self._get_lr_called_within_step, self._is_initial))
+            return [base * 0.9**self.last_epoch for base in self.base_lrs]
+
+        def _get_closed_form_lr(self) -> list[float]:
+            return [7.0 for _ in self.base_lrs]
+
+    schedule = Own(_sgd(namespace))
+    schedule.step()
+    rates = [schedule.get_last_lr(), schedule.get_lr()]
+    schedule.step(5)
+    return rates, schedule.get_last_lr(), asked
+
+
+class _Decay:
+    """A function of the epoch that remembers."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, epoch: int) -> float:
+        return self.by**epoch
+
+
+def _functions(namespace: Any) -> Any:
+    schedules = namespace.optim.lr_scheduler
+    first = schedules.LambdaLR(_sgd(namespace), _Decay(0.5))
+    second = schedules.LambdaLR(_sgd(namespace), _Decay(0.1))
+    state = first.state_dict()
+    second.load_state_dict(state)
+    second.step()
+    plain_state = schedules.MultiplicativeLR(_sgd(namespace), lambda epoch: 0.9).state_dict()
+    return state, second.get_last_lr(), plain_state
+
+
 def _dense(namespace: Any) -> Any:
     network = model(namespace)
     optimizer = namespace.optim.SparseAdam(network.parameters())
@@ -308,6 +360,11 @@ PROGRAMS: dict[str, Program] = {
         lambda n, m: descent(n)([{"params": m[0].bias}, {"params": [("a", m[0].weight)]}], lr=1)
     ),
     "other groups": lambda n: descended(n)[1].load_state_dict({"state": {}, "param_groups": []}),
+    "a schedule that is asked": _asked_schedule,
+    "a schedule of one's own": _own_schedule,
+    "schedules of functions": _functions,
+    "a schedule that goes on": lambda n: n.optim.lr_scheduler.StepLR(_sgd(n), 2, last_epoch=3),
+    "a plateau": lambda n: n.optim.lr_scheduler.ReduceLROnPlateau(_sgd(n)).state_dict(),
     "LBFGS of two groups": _of(lambda n, m: n.optim.LBFGS([{"params": m[0].weight}, {"params": m[0].bias}])),
     "LBFGS rate": _of(lambda n, m: n.optim.LBFGS(m.parameters(), lr=-1)),
     "LBFGS without closure": lambda n: n.optim.LBFGS(model(n).parameters()).step(),

@@ -94,7 +94,8 @@ class Optimizer:
         """What an optimiser has besides its groups and its state, also one that is copied."""
         for name in _HOOKS:
             self.__dict__.setdefault(name, OrderedDict())
-        self._stepped = False
+        # Whether a schedule looks at the steps, and whether there was one since then.
+        self._watched = self._stepped = False
         self._patch_step_function()
 
     def _patch_step_function(self) -> None:
@@ -120,7 +121,7 @@ class Optimizer:
                         )
                     args, kwargs = changed
             result = func(*args, **kwargs)
-            self._stepped = True
+            self._stepped = self._watched
             for hook in tuple(itertools.chain(self._hooked("step_post"), _global_optimizer_post_hooks.values())):
                 hook(self, args, kwargs)
             return result

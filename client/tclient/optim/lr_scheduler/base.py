@@ -5,11 +5,35 @@ Knows the groups of an optimiser; runs here, because a new rate travels with the
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from tclient.optim.optimizer import Optimizer
+
+EPOCH_DEPRECATION_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. Please use "
+    "`scheduler.step()` to step the scheduler. During the deprecation, if epoch is different from None, the closed "
+    "form is used instead of the new chainable form, where available. Please open an issue if you are unable to "
+    "replicate your use case: https://github.com/pytorch/pytorch/issues/new/choose."
+)
+
+
+def _warning_outside_step(get_lr: Callable[[Any], list[float]]) -> Callable[[Any], list[float]]:
+    """What a schedule of torch's own says to who asks it for the next rates by hand."""
+
+    @functools.wraps(get_lr)
+    def warned(self: Any) -> list[float]:
+        if not self._get_lr_called_within_step:
+            warnings.warn(
+                "To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return get_lr(self)
+
+    return warned
 
 
 class LRScheduler:
@@ -18,28 +42,46 @@ class LRScheduler:
     Subclasses define `get_lr`, which gives the rates for `last_epoch`, usually from the current ones.
     """
 
-    _closed_form: Callable[[], list[float]] | None = None
+    _get_closed_form_lr: Callable[[], list[float]] | None = None
+    # Whether `get_lr` is called by `step`, and whether that is the first one; schedules of one's own ask.
+    _get_lr_called_within_step: bool = False
+    _is_initial: bool = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.__module__.startswith("tclient.") and "get_lr" in cls.__dict__:
+            cls.get_lr = _warning_outside_step(cls.get_lr)  # type: ignore[method-assign, assignment]
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
+        optimizer._watched = True
         for index, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
                 raise KeyError(
-                    f"param 'initial_lr' is not specified in param_groups[{index}] when resuming an optimizer"
+                    f"param 'initial_lr' is not specified in param_groups[{index}] when resuming scheduler with "
+                    "last_epoch >= 0.\nThis typically happens when:\n1. You're trying to resume training from a "
+                    "checkpoint but haven't properly loaded the optimizer state\n2. You're using last_epoch >= 0 for a "
+                    "fresh training run (not recommended)"
                 )
         self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._step_count = 0
         self._last_lr: list[float] = []
+        self._get_lr_called_within_step = False
+        self._is_initial = False
         self._initial_step()
 
     def _initial_step(self) -> None:
         self._step_count = 0
-        self.step()
+        self._is_initial = True
+        try:
+            self.step()
+        finally:
+            self._is_initial = False
 
     @property
     def _rates(self) -> list[float]:
@@ -65,15 +107,21 @@ class LRScheduler:
                 stacklevel=2,
             )
         self._step_count += 1
-        self._go(epoch)
+        if epoch is not None:
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+        self._update_lr(epoch)
 
-    def _go(self, epoch: int | None) -> None:
-        if epoch is None:
-            self.last_epoch += 1
-            rates = self.get_lr()
-        else:
-            self.last_epoch = epoch
-            rates = self.get_lr() if self._closed_form is None else self._closed_form()
+    def _update_lr(self, epoch: int | None = None) -> None:
+        self._get_lr_called_within_step = True
+        try:
+            if epoch is None:
+                self.last_epoch += 1
+                rates = self.get_lr()
+            else:
+                self.last_epoch = epoch
+                rates = self.get_lr() if self._get_closed_form_lr is None else self._get_closed_form_lr()
+        finally:
+            self._get_lr_called_within_step = False
         self._set(rates)
 
     def _set(self, rates: list[float]) -> None:

@@ -6,6 +6,7 @@ Each multiplies the current rates, as torch does, so that schedules can be chain
 from __future__ import annotations
 
 import math
+import types
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,8 +29,21 @@ class _PerGroup(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser and the functions, which are yours to keep."""
-        return {name: value for name, value in super().state_dict().items() if name != "lr_lambdas"}
+        """Everything but the optimiser and the functions, which are yours to keep; of objects, their attributes."""
+        kept = [
+            None if isinstance(function, types.FunctionType) else dict(function.__dict__)
+            for function in self.lr_lambdas
+        ]
+        return {**super().state_dict(), "lr_lambdas": kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        functions = self.lr_lambdas
+        super().load_state_dict(state_dict)
+        self.lr_lambdas = functions
+        for function, kept in zip(functions, state_dict.get("lr_lambdas", ()), strict=False):
+            if kept is not None:
+                function.__dict__.update(kept)
 
 
 class LambdaLR(_PerGroup):
@@ -64,7 +78,7 @@ class StepLR(LRScheduler):
             return self._rates
         return [rate * self.gamma for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         return [base * self.gamma ** (self.last_epoch // self.step_size) for base in self.base_lrs]
 
 
@@ -84,7 +98,7 @@ class MultiStepLR(LRScheduler):
             return self._rates
         return [rate * self.gamma ** self.milestones[self.last_epoch] for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         passed = sum(1 for milestone in self.milestones.elements() if milestone <= self.last_epoch)
         return [base * self.gamma**passed for base in self.base_lrs]
 
@@ -102,7 +116,7 @@ class ExponentialLR(LRScheduler):
             return self._rates
         return [rate * self.gamma for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
 
 
@@ -126,7 +140,7 @@ class ConstantLR(LRScheduler):
             return self._rates
         return [rate * (1.0 / self.factor) for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         late = self.last_epoch >= self.total_iters
         return [base * (late + (not late) * self.factor) for base in self.base_lrs]
 
@@ -161,7 +175,7 @@ class LinearLR(LRScheduler):
         before = self.total_iters * self.start_factor + (self.last_epoch - 1) * rise
         return [rate * (1.0 + rise / before) for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         share = min(self.total_iters, self.last_epoch) / self.total_iters
         return [base * (self.start_factor + (self.end_factor - self.start_factor) * share) for base in self.base_lrs]
 
@@ -183,7 +197,7 @@ class PolynomialLR(LRScheduler):
         factor = (now / before) ** self.power
         return [rate * factor for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         left = 1.0 - min(self.total_iters, self.last_epoch) / self.total_iters
         return [base * left**self.power for base in self.base_lrs]
 
@@ -212,7 +226,7 @@ class CosineAnnealingLR(LRScheduler):
         before = 1 + math.cos(math.pi * (self.last_epoch - 1) / self.T_max)
         return [now / before * (rate - self.eta_min) + self.eta_min for rate in self._rates]
 
-    def _closed_form(self) -> list[float]:
+    def _get_closed_form_lr(self) -> list[float]:
         factor = 1 + math.cos(math.pi * self.last_epoch / self.T_max)
         return [self.eta_min + (base - self.eta_min) * factor / 2 for base in self.base_lrs]
 

@@ -42,8 +42,10 @@ class ReduceLROnPlateau(LRScheduler):
             self.min_lrs = list(min_lr)
         else:
             self.min_lrs = [min_lr] * groups
+        self.default_min_lr = None if isinstance(min_lr, list | tuple) else min_lr
         self.optimizer = optimizer
         self.mode = mode
+        self.mode_worse = math.inf if mode == "min" else -math.inf
         self.factor = factor
         self.patience = patience
         self.threshold = threshold
@@ -56,7 +58,7 @@ class ReduceLROnPlateau(LRScheduler):
 
     def _reset(self) -> None:
         """Forgets what the figure was so far."""
-        self.best = math.inf if self.mode == "min" else -math.inf
+        self.best = self.mode_worse
         self.cooldown_counter = 0
         self.num_bad_epochs = 0
 
