@@ -292,6 +292,7 @@ _LAZY = (
     "ops",
     "optim",
     "signal",
+    "sparse",
     "testing",
     "types",
     "utils",

@@ -117,6 +117,7 @@ from tclient import optim as optim
 from tclient import random as random
 from tclient import serialization as serialization
 from tclient import signal as signal
+from tclient import sparse as sparse
 from tclient import storage as storage
 from tclient import testing as testing
 from tclient import types as types

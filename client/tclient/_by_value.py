@@ -6,6 +6,7 @@ session of who reads it. Knows tensors and how bytes travel; does not know files
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ def elements_of(tensor: Tensor) -> bytes:
     return data if isinstance(data, bytes) else data.tobytes()
 
 
+def sparse_tensor(indices: Any, values: Any, size: Sequence[int], is_coalesced: bool) -> Any:
+    """A sparse tensor of its parts."""
+    made = dispatch(TABLE["sparse_coo_tensor"], (indices, values.detach(), tuple(size)), {"device": values.device})
+    return made.coalesce() if is_coalesced else made
+
+
 def reduced(tensor: Tensor) -> tuple[Any, ...]:
     """What pickle keeps of a tensor."""
     if SHARED in tensor.__dict__:
@@ -52,8 +59,21 @@ def reduced(tensor: Tensor) -> tuple[Any, ...]:
             "a tensor whose memory shall be shared (share_memory_) cannot be sent to another process, which gets "
             "tensors by value; without share_memory_ it gets a copy"
         )
+    if tensor.is_sparse:
+        parts = (tensor._indices(), tensor._values(), tuple(tensor.shape), tensor.is_coalesced())
+        return restored_sparse, (type(tensor), *parts, tensor.requires_grad), tensor.__dict__ or None
     value = (type(tensor), tensor.dtype._name, tuple(tensor.shape), elements_of(tensor), str(tensor.device))
     return restored, (*value, tensor.requires_grad), tensor.__dict__ or None
+
+
+def restored_sparse(
+    kind: type[Tensor], indices: Tensor, values: Tensor, size: tuple[int, ...], is_coalesced: bool, requires_grad: bool
+) -> Tensor:
+    """The sparse tensor of a pickle, in the session of this process."""
+    made: Tensor = sparse_tensor(indices, values, size, is_coalesced)
+    if requires_grad:
+        made.requires_grad_()
+    return made if kind is Tensor else made._alias(kind)
 
 
 def restored(

@@ -6,7 +6,7 @@ They say in an AttributeError what a user of torch needs to know. Knows no opera
 from __future__ import annotations
 
 _CALLABLE = "no code of a caller runs on the server"
-_SPARSE = "only strided tensors travel; keep the tensor dense"
+_SPARSE = "sparse tensors are those of torch.sparse_coo here, whose indices can be checked; use sparse_coo_tensor"
 _QUANTIZED = "quantized tensors are not supported; use float16 or bfloat16 to save memory"
 _POINTER = "the memory of a tensor is the server's; read it with x.numpy() or x.tolist()"
 
@@ -30,13 +30,13 @@ _REASONS: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
-            "sparse_coo_tensor",
             "sparse_csr_tensor",
             "sparse_csc_tensor",
             "sparse_bsr_tensor",
             "sparse_bsc_tensor",
             "sparse_compressed_tensor",
-            "sparse",
+            *(f"sparse.{name}" for name in ("sampled_addmm", "spsolve", "spdiags", "to_sparse_semi_structured")),
+            *("sparse.SparseSemiStructuredTensor", "sparse.as_sparse_gradcheck"),
         ),
         _SPARSE,
     ),
@@ -69,13 +69,10 @@ _TENSOR_REASONS: dict[str, str] = {
     **dict.fromkeys(("share_memory_", "record_stream"), _POINTER),
     **dict.fromkeys(
         (
-            "to_sparse",
-            "to_sparse_coo",
             "to_sparse_csr",
             "to_sparse_csc",
             "to_sparse_bsr",
             "to_sparse_bsc",
-            "sparse_mask",
         ),
         _SPARSE,
     ),

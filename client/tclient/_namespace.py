@@ -36,7 +36,7 @@ _FACTORIES = frozenset(
         *("arange", "as_tensor", "asarray", "bartlett_window", "blackman_window", "empty", "empty_permuted"),
         *("empty_strided", "eye", "fft.fftfreq", "fft.rfftfreq", "full", "hamming_window", "hann_window"),
         *("kaiser_window", "linspace", "logspace", "ones", "rand", "randint", "randn", "randperm", "range"),
-        *("scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
+        *("scalar_tensor", "sparse_coo_tensor", "tensor", "tril_indices", "triu_indices", "zeros"),
     )
 )
 _BACKWARD = frozenset({"Tensor.backward", "autograd.backward", "autograd.grad"})

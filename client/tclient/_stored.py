@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tclient._by_value import sparse_tensor
 from tclient._codec.dtypes import BY_NUMPY, dtype
 from tclient._exceptions import TensorError, TensorTypeError
 from tclient._issue import call_builtin
@@ -39,11 +40,12 @@ class _Lie(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """A tensor, the name that it would have, and its node, which is to be filled."""
+    """A tensor, the name that it would have, its node, which is to be filled, and what makes the nodes of its parts."""
 
     tensor: Tensor
     name: str
     node: list[Any]
+    value: Value
 
 
 class Shelf:
@@ -65,7 +67,7 @@ class Shelf:
             state = {name: each for name, each in obj.__dict__.items() if name != SHARED}
             if state and "class" in options:
                 options["state"] = value(state, path)
-            self._placed.append(_Placed(obj, self._name(path), ["tensor", "", options]))
+            self._placed.append(_Placed(obj, self._name(path), ["tensor", "", options], value))
             return self._placed[-1].node
         if type(obj) is np.ndarray:
             return self._array(obj, path, value)
@@ -102,8 +104,14 @@ class Shelf:
 
     def place(self) -> None:
         """Make entries of the tensors, when all are there. Waits once."""
+        lies = _lies([each.tensor for each in self._placed])
+        # Known only now without another wait.
+        if sparse := [each for each in self._placed if each.tensor.is_sparse]:
+            for each in sparse:
+                self._take_apart(each)
+            self._placed = [each for each in self._placed if not each.tensor.is_sparse]
+            lies = _lies([each.tensor for each in self._placed])
         placed = self._placed
-        lies = _lies([each.tensor for each in placed])
         together: dict[int, list[tuple[_Placed, _Lie]]] = {}
         for each, lie in zip(placed, lies, strict=True):
             if str(each.tensor.device) != "cpu":
@@ -125,9 +133,15 @@ class Shelf:
                 else:
                     self._shared(part)
 
+    def _take_apart(self, placed: _Placed) -> None:
+        """A sparse tensor, as the two that it is made of."""
+        tensor, name, node, value = placed
+        parts = [value(tensor._indices(), (name, "indices")), value(tensor._values(), (name, "values"))]
+        node[:] = ["sparse", *parts, list(tensor.shape), tensor.is_coalesced(), tensor.requires_grad]
+
     def _alone(self, placed: _Placed, lie: _Lie | None) -> None:
         """A tensor that shares nothing: an entry of its own."""
-        tensor, name, node = placed
+        tensor, name, node, _ = placed
         node[1] = name
         element, shape, source = tensor.dtype, tuple(tensor.shape), tensor
         if element._name not in CODES:
@@ -253,7 +267,13 @@ class Contents:
 
     def makers(self) -> dict[str, Callable[..., Any]]:
         """What makes the objects of the nodes that Shelf makes."""
-        return {"tensor": self._placed, "array": self._array, "objects": self._objects, "generator": self._generator}
+        return {
+            "tensor": self._placed,
+            "sparse": self._sparse,
+            "array": self._array,
+            "objects": self._objects,
+            "generator": self._generator,
+        }
 
     def _placed(self, name: str, options: dict[str, Any]) -> Tensor:
         made = self._made.get(name)
@@ -276,6 +296,13 @@ class Contents:
         if "state" in options:
             made.__dict__.update(self.reader.value(options["state"]))
         return made
+
+    def _sparse(self, indices: Any, values: Any, size: Any, is_coalesced: bool, requires_grad: bool) -> Tensor:
+        parts = self.reader.value(indices), self.reader.value(values)
+        if not all(isinstance(part, Tensor) for part in parts):
+            raise TypeError("a sparse tensor of what are no tensors")
+        made: Tensor = sparse_tensor(*parts, _sizes(size), is_coalesced is True)
+        return made.requires_grad_() if requires_grad is True else made
 
     def _array(self, name: str, described: Any, shape: list[int], is_fortran: bool) -> np.ndarray[Any, Any]:
         element = self.reader.numpy_dtype(described)

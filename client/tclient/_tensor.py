@@ -40,6 +40,7 @@ from tclient._transfer.arrays import check_out
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.varint import field
 
+_COO = _dtypes.LAYOUTS[int(pb.LAYOUT_SPARSE_COO)]
 _DESCRIBE = operation_named("tc.describe")
 _READ = operation_named("tc.read")
 _NUMPY = operation_named("tc.numpy")
@@ -164,9 +165,20 @@ class Tensor(Memory, _Base):
         return self._meta().dtype.itemsize
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether the tensor is one of coordinates and values."""
+        return self._meta().layout is _COO
+
+    def to_sparse_coo(self) -> Any:
+        """The tensor as one of coordinates and values."""
+        return dispatch(TABLE["Tensor.to_sparse"], (self,), None)
+
+    @property
     def nbytes(self) -> int:
-        """The bytes of all elements."""
+        """The bytes of all elements. Raises: RuntimeError for a sparse tensor."""
         meta = self._meta()
+        if meta.layout is _COO:
+            dispatch(TABLE["Tensor.nbytes.__get__"], (self,), None)  # torch's own refusal
         return meta.shape.numel() * meta.dtype.itemsize
 
     @property

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tclient._by_value import sparse_tensor
 from tclient._codec import pickles
 from tclient._codec.device import device
 from tclient._codec.dtypes import DTYPES, SCALAR_TYPES, dtype
 from tclient._codec.pickles import NotAllowed, Refused
 from tclient._codec.size import Size
+from tclient._tensor import Tensor
 from tclient._types import OLD_SCALARS
 from tclient.nn.parameter import Parameter
 
@@ -137,6 +139,16 @@ def _names(view: View) -> dict[str, Any]:
     def parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> Any:
         return data if isinstance(data, _Stub) else Parameter(data, requires_grad=bool(requires_grad))
 
+    def sparse(layout: Any, parts: Any) -> Any:
+        if layout != "torch.sparse_coo" or type(parts) is not tuple or not 3 <= len(parts) <= 4:
+            raise Refused("it has a sparse tensor of another layout than torch.sparse_coo")
+        indices, values, size, is_coalesced = (*parts, False)[:4]
+        if any(isinstance(part, _Stub) for part in (indices, values)):
+            return _Stub()
+        if not isinstance(indices, Tensor) or not isinstance(values, Tensor) or not isinstance(size, Size):
+            raise Refused("it has a sparse tensor without indices, values or a size")
+        return sparse_tensor(indices, values, size, is_coalesced is True)
+
     def size(numbers: Any = ()) -> Size:
         if any(type(number) is not int for number in numbers):
             raise Refused("a torch.Size in it is not of integers")
@@ -152,6 +164,8 @@ def _names(view: View) -> dict[str, Any]:
         "torch._utils _rebuild_tensor_v2": tensor_v2,
         "torch._utils _rebuild_tensor_v3": tensor,
         "torch._utils _rebuild_parameter": parameter,
+        "torch._utils _rebuild_sparse_tensor": sparse,
+        "torch.serialization _get_layout": str,
         "torch Size": size,
         "torch device": place,
         **{f"torch {name}": pickles.Constant(element) for name, element in DTYPES.items()},

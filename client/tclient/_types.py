@@ -23,7 +23,12 @@ class tensortype(type):
     _place: str
 
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.dtype is cls.dtype and value.device.type == cls._place
+        return (
+            isinstance(value, Tensor)
+            and value.dtype is cls.dtype
+            and value.device.type == cls._place
+            and not value.is_sparse
+        )
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         made = constructed(cls.__name__, args, kwargs)

@@ -238,6 +238,8 @@ def _tensors(actual: Any, expected: Any, place: Place, options: _Options) -> _Te
     mine, theirs = _tensor_of(actual, kinds, place), _tensor_of(expected, kinds, place)
     rtol, atol = _tolerances([mine.dtype, theirs.dtype], place, options)
     _compare_attributes(mine, theirs, place, options)
+    if mine.is_sparse or theirs.is_sparse:
+        mine, theirs = mine.to_dense(), theirs.to_dense()
     mine, theirs = _equalized(mine, theirs)
     if mine.dtype.is_floating_point and mine.dtype.itemsize == 1 and (rtol != 0 or atol != 0):
         raise _Mismatch(

@@ -10,7 +10,7 @@ from operations.lists import words
 FACTORIES = words("""
 tensor as_tensor asarray from_numpy scalar_tensor complex polar
 zeros ones empty full rand randn randint randperm normal arange range linspace logspace eye
-empty_strided empty_permuted
+empty_strided empty_permuted sparse_coo_tensor
 zeros_like ones_like empty_like full_like rand_like randn_like randint_like
 tril_indices triu_indices vander
 bartlett_window blackman_window hamming_window hann_window kaiser_window
@@ -25,6 +25,7 @@ nn.functional.upsample nn.functional.upsample_bilinear nn.functional.upsample_ne
 Tensor.unflatten Tensor.stride Tensor.__delitem__
 broadcast_shapes
 autograd.grad autograd.backward
+sparse.mm sparse.addmm sparse.sum sparse.softmax sparse.log_softmax
 nn.init.uniform_ nn.init.normal_ nn.init.trunc_normal_ nn.init.constant_ nn.init.ones_ nn.init.zeros_ nn.init.eye_
 nn.init.dirac_ nn.init.xavier_uniform_ nn.init.xavier_normal_ nn.init.kaiming_uniform_ nn.init.kaiming_normal_
 nn.init.orthogonal_ nn.init.sparse_ nn.init.calculate_gain
@@ -47,7 +48,7 @@ Tensor.grad_dtype.__set__
 """)
 
 # Read-only looks at a tensor that torch spells with an underscore and that people use all the same.
-PRIVATE_BUT_KNOWN = words("Tensor._version.__get__ Tensor._is_view")
+PRIVATE_BUT_KNOWN = words("Tensor._version.__get__ Tensor._is_view Tensor._indices Tensor._values Tensor._nnz")
 
 EXTRAS = [*FACTORIES, *FUNCTIONS, *PROMOTION, *SESSION, *SETTERS, *PRIVATE_BUT_KNOWN]
 

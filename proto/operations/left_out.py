@@ -12,7 +12,7 @@ REASONS = {
     "file": "files of the server's host",
     "nested": "nested tensors: only rectangular ones are held",
     "stream": "CUDA streams belong to the server",
-    "sparse": "makes sparse or mkldnn tensors: malformed ones crash the process, and only strided tensors are held",
+    "sparse": "compressed sparse and mkldnn tensors, which are not held, and what changes a sparse tensor in its place",
     "quantized": "quantized tensors and their packed weights: only plain element types are held",
     "symbolic": "symbolic shapes of the compiler, no tensors",
     "backend": "the inner half of another operation, on one vendor's library only",
@@ -49,7 +49,7 @@ _leave_out("shared memory", "Tensor.pin_memory")
 _leave_out("stream", "Tensor.record_stream")
 _leave_out(
     "sparse",
-    """hspmm smm sspaddmm native_norm Tensor.smm Tensor.sspaddmm Tensor.to_sparse Tensor.to_mkldnn Tensor.sparse_mask
+    """hspmm smm sspaddmm native_norm Tensor.smm Tensor.sspaddmm Tensor.to_mkldnn
     Tensor.sparse_resize_ Tensor.sparse_resize_and_clear_ Tensor.resize_as_sparse_ resize_as_sparse_""",
 )
 _leave_out(
@@ -79,7 +79,7 @@ _leave_out("unchecked", "native_batch_norm native_group_norm")
 # Factories that torch lists elsewhere.
 FACTORIES_LEFT_OUT: dict[str, str] = {
     **dict.fromkeys(
-        words("""sparse_coo_tensor sparse_csr_tensor sparse_csc_tensor sparse_bsr_tensor sparse_bsc_tensor
+        words("""sparse_csr_tensor sparse_csc_tensor sparse_bsr_tensor sparse_bsc_tensor
         sparse_compressed_tensor"""),
         "sparse",
     ),
@@ -104,7 +104,7 @@ NOT_SUSPECT = frozenset(
     words("""unsafe_chunk unsafe_split unsafe_split_with_sizes
     Tensor.unsafe_chunk Tensor.unsafe_split Tensor.unsafe_split_with_sizes
     Tensor.is_sparse.__get__ Tensor.is_sparse_csr.__get__ Tensor.is_mkldnn.__get__ Tensor.is_quantized.__get__
-    Tensor.sparse_dim Tensor.storage_offset
+    Tensor.sparse_dim Tensor.storage_offset Tensor.to_sparse Tensor.sparse_mask
     dequantize Tensor.dequantize fake_quantize_per_channel_affine
     fake_quantize_per_tensor_affine
     nn.init.sparse_ Tensor.is_shared""")

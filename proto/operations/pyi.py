@@ -257,7 +257,7 @@ def files(table: dict[str, Any], texts: _Typed) -> dict[Path, str]:
         "_stubs/methods.pyi": _methods(table, texts),
         "_stubs/returns.pyi": _returns(table),
     }
-    for name in ("autograd", "nn.functional", "linalg", "fft", "special"):
+    for name in ("autograd", "nn.functional", "linalg", "fft", "special", "sparse"):
         path = name.replace(".", "/")
         if (CLIENT / path).is_dir():
             path += "/__init__"

@@ -81,6 +81,7 @@ Tensor.__rmod__ Tensor.__rdiv__ Tensor.cdouble Tensor.cfloat Tensor.norm Tensor.
 Tensor.stft Tensor.istft Tensor.new_tensor Tensor.unflatten
 get_rng_state Generator.get_state
 nn.utils.get_total_norm nn.utils.clip_grad_norm_ nn.utils.parameters_to_vector nn.utils.rnn.pad_sequence
+sparse_coo_tensor sparse.mm sparse.addmm sparse.sum sparse.softmax sparse.log_softmax Tensor._indices Tensor._values
 """)
 
 _NOTHING = words("""

@@ -22,6 +22,7 @@ NAMESPACES: dict[str, Any] = {
     "linalg.": torch.linalg,
     "fft.": torch.fft,
     "special.": torch.special,
+    "sparse.": torch.sparse,
     "Tensor.": torch.Tensor,
     "Generator.": torch.Generator,
     "autograd.": torch.autograd,

@@ -46,6 +46,9 @@ def main() -> int:
         "--tampering", type=float, default=0.3, help="share of sequences that tamper before a backward (default: 0.3)"
     )
     parser.add_argument(
+        "--sparse", type=float, default=0.15, help="share of sequences with sparse tensors (default: 0.15)"
+    )
+    parser.add_argument(
         "--served", type=int, default=2000, help="calls to play on a real server (default: %(default)s)"
     )
     parser.add_argument("--only", default="", help="operations to draw, with commas between them (default: all)")
@@ -57,7 +60,12 @@ def main() -> int:
     seed = options.seed or secrets.token_hex(4)
     print(f"seed {seed}", flush=True)
     watched = watch.Watch(
-        seed, samples=options.samples, hang_s=options.hang_s, tampering=options.tampering, only=options.only
+        seed,
+        samples=options.samples,
+        hang_s=options.hang_s,
+        tampering=options.tampering,
+        sparse=options.sparse,
+        only=options.only,
     )
     began = time.monotonic()
     findings = 0

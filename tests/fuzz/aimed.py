@@ -61,7 +61,7 @@ def requires_grad(objects: dict[int, Any], kept: Kept) -> bool:
     return isinstance(found, torch.Tensor) and found.requires_grad
 
 
-def _is_leaf(tensor: torch.Tensor) -> bool:
+def is_leaf(tensor: torch.Tensor) -> bool:
     try:
         return tensor.is_leaf
     except RuntimeError:
@@ -226,7 +226,7 @@ def own(chance: random.Random, live: Live, objects: dict[int, Any]) -> Aimed:
     if chance.random() < _CALLERS_CODE:
         return _callers_code(chance, live, objects)
     made = [(one, held.held_as) for one, held in objects.items() if hasattr(held, "held_as")]
-    tensors = [target for target, tensor in live if _is_leaf(tensor)] or [target for target, _ in live]
+    tensors = [target for target, tensor in live if is_leaf(tensor)] or [target for target, _ in live]
     some = chance.choices(tensors, k=min(len(tensors), 2)) if tensors else [torch.ones(3, 3), torch.ones(3)]
     match chance.choice(made) if made and chance.random() < 0.7 else (0, ""):
         case one, "network":

@@ -35,6 +35,10 @@ def small(chance: random.Random) -> int:
 
 def tensor(sample: torch.Tensor, chance: random.Random) -> torch.Tensor:
     """Another tensor in the place of this one."""
+    if sample.layout is torch.sparse_coo:
+        return chance.choice(
+            [sample.transpose(0, -1), sample * 2, sample.to_dense(), sample.coalesce(), sample.unsqueeze(0)]
+        )
     real = sample.is_floating_point() or sample.is_complex()
     numbers: list[Any] = [*_FLOATS, 2.0**40] if real else [number for number in _INTEGERS if number < 2**63]
     sizes = list(sample.shape)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tests.fuzz import aimed, damage
+from tests.fuzz import aimed, damage, sparse
 from tests.operations.calls import Invocation, from_torch, from_us, operators, table
 from tests.operations.samples import SAMPLES
 from tests.support.values import Kept, encode
@@ -70,10 +70,14 @@ class Drawer:
         objects: dict[int, Any],
         *,
         tampering: float = 0.3,
+        sparse: float = 0.15,
         barren: Set[str] = frozenset(),
     ) -> None:
-        """`tampering` is the share of sequences that change things before a backward; `barren` has no gradients."""
+        """`tampering` is the share of sequences that change things before a backward, `sparse` of those with sparse
+        tensors; `barren` has no gradients.
+        """
         self._tampers = tampering
+        self._sparse = sparse
         self._barren = barren
         # Whether an operation had a gradient, each time that it was tried.
         self.bore: list[tuple[str, bool]] = []
@@ -83,18 +87,23 @@ class Drawer:
         self._objects = objects
         self._id = _GENERATOR.id
         self._preparations: list[pb.Call] = []
+        # The share of the arguments that are made sparse.
+        self._thins = 0.0
 
     def steps(self, count: int) -> Iterator[Step]:
         """About so many drawn calls, each of which is to be run before the next is asked for."""
         yield Part.PREPARES, self._call("manual_seed", [self._chance.randrange(1000)], keep=False)
         yield Part.PREPARES, self._call("Generator", [], to=_GENERATOR.id)
-        if self._chance.random() < self._tampers:
+        ways: list[Callable[[], pb.Call]] = [self._sampled, self._aimed, self._own, self._of_sparse]
+        weights = [6, 3.6, 0.4, 0.0]
+        if self._chance.random() < self._sparse:
+            self._thins, weights = 0.3, [2, 1, 0.2, 6]
+        elif self._chance.random() < self._tampers:
             for _ in range(count // 4):
                 yield from self._tampering()
             return
         for _ in range(count):
-            ways: list[Callable[[], pb.Call]] = [self._sampled, self._aimed, self._own]
-            (way,) = self._chance.choices(ways, [6, 3.6, 0.4])
+            (way,) = self._chance.choices(ways, weights)
             call = way()
             if self._chance.random() < 0.03:
                 call = self._as_program(call)
@@ -136,7 +145,9 @@ class Drawer:
     def _prepared(self, value: torch.Tensor, gradients: bool = False) -> Kept:
         """A tensor that the session holds, with the strides, the device and the gradients of this one."""
         plain = value.detach()
-        if plain.device.type == "meta":
+        if plain.layout is not torch.strided:
+            made = self._prepare("sparse_coo_tensor", [plain._indices(), plain._values(), tuple(plain.shape)])
+        elif plain.device.type == "meta":
             made = self._prepare("empty", [tuple(plain.shape)], {"dtype": plain.dtype, "device": "meta"})
         elif plain.is_contiguous() or plain.is_conj() or plain.is_neg():
             made = self._prepare("as_tensor", [plain.contiguous()])
@@ -194,6 +205,8 @@ class Drawer:
             if isinstance(value, torch.Tensor):
                 if live and chance.random() < share:
                     return chance.choice(live)[0]
+                if chance.random() < self._thins:
+                    return self._thinned(self._prepared(value), gradients)
                 return self._prepared(value, gradients) if gradients or hold else value
             if isinstance(value, (list, tuple)) and any(isinstance(item, torch.Tensor) for item in value):
                 return [place(item) for item in value]
@@ -238,6 +251,25 @@ class Drawer:
             if name in self._by_name:
                 return self._call(name, args)
         return self._sampled()
+
+    def _thinned(self, dense: Kept, gradients: bool) -> Kept:
+        made = self._prepare("Tensor.to_sparse", [dense])
+        if gradients:
+            self._preparations.append(self._call("Tensor.requires_grad_", [made], keep=False))
+        return made
+
+    def _of_sparse(self) -> pb.Call:
+        """A call on a sparse tensor, or one that makes one."""
+        chance = self._chance
+        found = sparse.draw(chance, self.live()) if chance.random() < 0.75 else None
+        if found is not None and found[0] in self._by_name:
+            return self._call(*found)
+        indices, values, size = sparse.parts(chance)
+        kwargs = {"is_coalesced": chance.random() < 0.5} if chance.random() < 0.2 else {}
+        given: list[Any] = [indices, self._prepared(values, chance.random() < 0.4), size]
+        if chance.random() < 0.1:
+            return self._call("tc.constructed", ["sparse.FloatTensor", *given])
+        return self._call("sparse_coo_tensor", given, kwargs)
 
     def _own(self) -> pb.Call:
         """An operation of ours."""

@@ -182,6 +182,8 @@ def _marks(mark: int, run: int) -> tuple[bytes, ...]:
 
 def misfit(tensor: torch.Tensor) -> str:
     """Why a tensor must not be held, or "". Its extent is added up in integers that cannot wrap."""
+    if tensor.layout is torch.sparse_coo:
+        return _misfit_of_sparse(tensor)
     if tensor.layout is not torch.strided:
         return f"layout: a tensor of layout {tensor.layout} is held"
     if tensor.device.type == "meta" or not all(tensor.shape):
@@ -195,7 +197,20 @@ def misfit(tensor: torch.Tensor) -> str:
     return ""
 
 
+def _misfit_of_sparse(tensor: torch.Tensor) -> str:
+    indices, values = tensor._indices(), tensor._values()
+    try:
+        torch._validate_sparse_coo_tensor_args(indices, values, tensor.shape, tensor.is_coalesced())
+    except RuntimeError as error:
+        return f"indices: a sparse tensor is held that is none: {error}"
+    return misfit(indices) or misfit(values)
+
+
 def _content(tensor: torch.Tensor) -> bytes:
+    if tensor.layout is not torch.strided:
+        # What is behind the parts of a result is unwritten, too, and nobody gets to see it.
+        parts = (tensor._indices(), tensor._values()) if tensor.is_cpu else ()
+        return b"".join(ctypes.string_at(part.data_ptr(), part.nbytes) for part in parts if part.is_contiguous())
     if tensor.device.type != "cpu" or torch._is_zerotensor(tensor):
         return b""
     storage = tensor.untyped_storage()

@@ -62,7 +62,9 @@ def test_the_extent_of_a_tensor_is_added_up_without_wrapping() -> None:
     beyond.untyped_storage().resize_(36)
     assert "from 0 to 9 in a storage of 9 elements" in misfit(beyond)
     assert misfit(torch.zeros(4).as_strided((0, 3), (2**61, 1), 0)) == ""
-    assert "sparse" in misfit(torch.ones(2, 2).to_sparse())
+    assert misfit(torch.ones(2, 2).to_sparse()) == ""
+    assert "found index 5" in misfit(torch.sparse_coo_tensor(torch.tensor([[5]]), torch.ones(1), (3,)))
+    assert "sparse_csr" in misfit(torch.ones(2, 2).to_sparse_csr())
 
 
 def test_what_a_child_wrote_down_is_read_in_order() -> None:

@@ -59,18 +59,19 @@ class Watch:
         samples: int = 6,
         hang_s: float = 30.0,
         tampering: float = 0.3,
+        sparse: float = 0.15,
         twice: float = 0.1,
         only: str = "",
     ) -> None:
-        """`tampering` is the share of sequences that change things between forward and backward, `twice` of those that
-        are played twice, to see what depends on unwritten memory.
+        """`tampering` is the share of sequences that change things between forward and backward, `sparse` of those with
+        sparse tensors, `twice` of those that are played twice, to see what depends on unwritten memory.
         """
         torch.set_num_threads(1)
         # As the engine does: once, and not in each child.
         importlib.import_module("torch._dynamo")
         self._seed = seed
         self._hang_s = hang_s
-        self._tampering = tampering
+        self._tampering, self._sparse = tampering, sparse
         self._twice = twice
         self._most_samples = samples
         self._only = only
@@ -124,7 +125,9 @@ class Watch:
 
     def _play_sequence(self, stage: Stage, name: str) -> tuple[str, str]:
         stage.begin(NAMES, CONTEXTS)
-        drawer = Drawer(name, self._samples, stage.objects, tampering=self._tampering, barren=self._barren())
+        drawer = Drawer(
+            name, self._samples, stage.objects, tampering=self._tampering, sparse=self._sparse, barren=self._barren()
+        )
         calls: list[pb.Call] = []
         sums: list[int] = []
         for part, call in drawer.steps(_PER_SEQUENCE):

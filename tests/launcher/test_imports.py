@@ -161,7 +161,7 @@ def derived():
     Mine(3)
 for use in (lambda: Absent(3), lambda: Absent.convert, derived, lambda: torch.nn.LinearCrossEntropyLoss,
             lambda: GraphModule(),
-            lambda: torch.jit.save, lambda: torch.sparse_coo_tensor, lambda: torch.nonsense):
+            lambda: torch.jit.save, lambda: torch.sparse_csr_tensor, lambda: torch.nonsense):
     try:
         use()
     except Exception as error:
@@ -186,8 +186,8 @@ def test_a_missing_name_says_so_when_it_is_used(server: ServerProcess, tmp_path:
         f"NotImplementedError: tclient does not have torch.fx.GraphModule: {code}",
         "AttributeError: module 'torch.jit' has no attribute 'save': tclient does not have it: no code is kept in "
         "files; use save and load with a state_dict",
-        "AttributeError: module 'torch' has no attribute 'sparse_coo_tensor': tclient does not have it: only strided "
-        "tensors travel; keep the tensor dense",
+        "AttributeError: module 'torch' has no attribute 'sparse_csr_tensor': tclient does not have it: sparse tensors "
+        "are those of torch.sparse_coo here, whose indices can be checked; use sparse_coo_tensor",
         "AttributeError: module 'torch' has no attribute 'nonsense'",
     ]
 

@@ -20,6 +20,7 @@ EXACT = [
     pytest.param(["densities.py"], id="distributions"),
     pytest.param(["functions.py"], id="functions of its own and hooks"),
     pytest.param(["lazily.py"], id="lazy layers, pruning and LBFGS"),
+    pytest.param(["graphs.py"], id="networks on graphs"),
     pytest.param(["ends.py", str(PROGRAMS)], id="an exit code and work at exit"),
     pytest.param(["-m", "course.lesson", "--local", "x"], id="a module of a package"),
 ]

@@ -155,6 +155,13 @@ def operators() -> dict[str, tuple[Any, list[str]]]:
     return {name: (info, names) for name, (info, names) in found.items() if names}
 
 
+_HELD = {torch.strided, torch.sparse_coo}
+
+
+def _layout(tensor: torch.Tensor) -> torch.layout:
+    return tensor.layout
+
+
 def from_torch(operator: str, most: int, dtype: torch.dtype = torch.float32) -> Iterator[Invocation]:
     """Calls from torch's samples for one operator: at most so many of them, not only the first ones."""
     info, names = operators()[operator]
@@ -164,6 +171,7 @@ def from_torch(operator: str, most: int, dtype: torch.dtype = torch.float32) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         samples = list(islice(info.sample_inputs("cpu", usable, requires_grad=False), 16 * most))
+    samples = [sample for sample in samples if {*map(_layout, tensors([sample.input, *sample.args]))} <= _HELD]
     for sample in samples[:: max(1, -(-len(samples) // most))]:
         for name in names:
             arguments = copied((sample.input, *sample.args)), copied(dict(sample.kwargs))

@@ -58,6 +58,10 @@ def _deep(gates: int) -> list[torch.Tensor]:
     return [*_rnn(gates), *second]
 
 
+def _sparse() -> torch.Tensor:
+    return torch.tensor([[0.0, 0.0, 3.0], [4.0, 0.0, 5.0]]).to_sparse()
+
+
 def _with_grad() -> torch.Tensor:
     x = _grad()
     x.sum().backward()
@@ -374,5 +378,21 @@ SAMPLES: dict[str, list[Any]] = {
     "lu": [lambda: (_square(),), lambda: (_square(), {"get_infos": True})],
     "Tensor.lu": [lambda: (_square(),), lambda: (_square(), {"get_infos": True})],
     "unique": [lambda: (_ints(),), lambda: (_ints(), True, True, True), lambda: (_ints(), {"return_counts": True})],
+    "sparse_coo_tensor": [
+        lambda: (torch.tensor([[0, 1], [2, 0]]), torch.tensor([3.0, 4.0]), (2, 3)),
+        lambda: ([[0, 1]], [3.0, 4.0]),
+        lambda: ((2, 3),),
+    ],
+    "Tensor.to_sparse": [lambda: (_x(),), lambda: (_volume(), 2)],
+    "Tensor.sparse_mask": [lambda: (_x(), _sparse())],
+    "sparse.mm": [lambda: (_sparse(), torch.ones(3, 2)), lambda: (_sparse(), _sparse().t())],
+    "sparse.addmm": [lambda: (torch.ones(2, 2), _sparse(), torch.ones(3, 2))],
+    "sparse.sum": [lambda: (_sparse(),), lambda: (_sparse(), 1)],
+    "sparse.softmax": [lambda: (_sparse(), 1)],
+    "sparse.log_softmax": [lambda: (_sparse(), 1)],
+    **{
+        f"Tensor.{name}": [lambda: (_sparse(),)]
+        for name in ("_indices", "_nnz", "_values", "coalesce", "indices", "is_coalesced", "values")
+    },
     "nonzero": [lambda: (_x(),), lambda: (_x(), {"as_tuple": True})],
 }

@@ -44,7 +44,7 @@ _FORBIDDEN = {
         Tensor.__setattr__ Tensor.__dict__ Tensor.__subclasshook__ Tensor.add.__self__ Tensor.add.__class__
         add.__globals__ functional.split.__globals__ nn.functional.relu.__globals__ Generator.__class__ ops.aten.add
         _C._VariableFunctions.add nn.functional.torch.save os sys storage __name__ __doc__ tc.__class__""",
-    "malformed memory": """sparse_coo_tensor sparse_csr_tensor sparse_compressed_tensor quantize_per_tensor
+    "malformed memory": """sparse_csr_tensor sparse_compressed_tensor quantize_per_tensor
         _sparse_coo_tensor_unsafe segment_reduce native_batch_norm native_group_norm _unsafe_index _embedding_bag
         mkldnn_rnn_layer nested.nested_tensor""",
 }

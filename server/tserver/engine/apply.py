@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tserver.engine import cost
+from tserver.engine import cost, sparse
 from tserver.engine.extents import check_out, check_sizes_of
 from tserver.engine.memory import check_factory
+from tserver.engine.new_memory import BACKWARD, on_zeros
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
@@ -45,10 +46,12 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
         store.before_call(writes=writes)
     if store.has_giants:
         cost.check(operation.name, args, kwargs)
-    if store.has_meta:
-        result = call_on_one_device(store, operation, args, kwargs)
+    if store.has_sparse and sparse.concerns(operation.name, args, kwargs, is_backward=operation.name in BACKWARD):
+        with sparse.GUARD:
+            # A sparse kernel may take more memory for its result than it writes.
+            result = on_zeros(_called, (store, operation, args, kwargs), {})
     else:
-        result = operation.call(store, args, kwargs)
+        result = _called(store, operation, args, kwargs)
     if out is not None:
         check_sizes_of(out)
     if result is NotImplemented:
@@ -59,6 +62,12 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
         elsewhere = writes and (result is None or operation.name.startswith(_WHOLE))
         store.charge(operation.name, result, elsewhere=elsewhere)
     return result
+
+
+def _called(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    if store.has_meta:
+        return call_on_one_device(store, operation, args, kwargs)
+    return operation.call(store, args, kwargs)
 
 
 def unsupported(name: str, args: list[Any]) -> TypeError:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import functions, initial, networks, optimizers, reads, sampling
-from tserver.engine.creation import constructed, from_packed, new_tensor, sent, sent_anew
+from tserver.engine import functions, initial, networks, optimizers, reads, sampling, sparse
+from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import Find, forward
 from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
@@ -50,6 +50,10 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
     for name in ("tensor", "as_tensor", "asarray"):
         create = from_packed(getattr(torch, name))
         yield Operation(name, sent(create) if has_gpu else create, takes_packed=True)
+    yield Operation("sparse_coo_tensor", made_sparse(sparse.coo_tensor), needs_store=True, takes_packed=True)
+    yield Operation("Tensor.to_sparse", made_sparse(torch.Tensor.to_sparse), needs_store=True)
+    for name, apart in sparse.HANDED_OUT.items():
+        yield Operation(name, apart(getattr(torch.Tensor, name.removeprefix("Tensor."))))
     yield Operation("tc.constructed", constructed, needs_store=True, takes_packed=True)
     yield Operation("Tensor.tolist", reads.tolist, needs_store=True)
     yield Operation("Tensor.new_tensor", sent_anew(new_tensor) if has_gpu else new_tensor, takes_packed=True)
@@ -87,14 +91,19 @@ def _shown(function: Callable[..., str]) -> Callable[..., str]:
 
     def show(*args: Any, **kwargs: Any) -> str:
         tensor = args[0] if args else None
-        if isinstance(tensor, torch.Tensor) and _MAX_SHOWN < tensor.numel() <= tensor_str.PRINT_OPTS.threshold:
+        count = _elements(tensor) if isinstance(tensor, torch.Tensor) else 0
+        if _MAX_SHOWN < count <= tensor_str.PRINT_OPTS.threshold:
             raise RuntimeError(
-                f"a text of {tensor.numel()} elements is not made (at most {_MAX_SHOWN}); "
+                f"a text of {count} elements is not made (at most {_MAX_SHOWN}); "
                 "lower the threshold of set_printoptions, or use numpy()"
             )
         return function(*args, **kwargs)
 
     return show
+
+
+def _elements(tensor: torch.Tensor) -> int:
+    return max((part.numel() for part in sparse.memory_of(tensor)), default=0)
 
 
 def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

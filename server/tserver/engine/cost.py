@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tserver.engine.device import free_bytes
+from tserver.engine.sparse import memory_of
 
 # Seconds on one core, give or take what an element costs; a GPU goes through about so many times as many.
 _ON_CPU = 1 << 33
@@ -171,8 +172,15 @@ def product(left: Tensor, right: Tensor) -> tuple[float, float, str]:
     """Multiplications of a matrix product."""
     columns = right.shape[-1] if right.dim() > 1 else 1
     rows = left.shape[-2] if left.dim() > 1 else 1
-    count = max(left.numel() * columns, right.numel() * rows)
+    count = max(_elements(left) * columns, _elements(right) * rows)
+    if left.layout is not torch.strided or right.layout is not torch.strided:
+        # Of a sparse factor only what is there is multiplied; how much meets is looked at in sparse.py.
+        count = min(_elements(left) * columns, _elements(right) * rows)
     return count, _limits.of(left) * _PRODUCTS_TIMES, "the multiplications"
+
+
+def _elements(tensor: Tensor) -> int:
+    return sum(part.numel() for part in memory_of(tensor))
 
 
 def _of_matrices(*tensors: Any, **named: Any) -> tuple[float, float, str] | None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tserver.engine import streams, transfers
+from tserver.engine import sparse, streams, transfers
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.values import Packed
 
@@ -50,7 +50,9 @@ def constructed(store: ObjectStore, name: str, *args: Any, **kwargs: Any) -> Ten
 
     torch.Tensor puts what it makes where the session's new tensors go.
     """
-    make = _CONSTRUCTORS[name]
+    make = _CONSTRUCTORS.get(name)
+    if make is None:
+        return made_sparse(_SPARSE_CONSTRUCTORS[name])(store, *args, **kwargs)
     given: Any = args[0] if len(args) == 1 else kwargs.get("data", kwargs.get("other"))
     if isinstance(given, Packed):
         floats = given.array.dtype.kind != "c" and make().is_floating_point()
@@ -79,6 +81,25 @@ _CLASSES = "Tensor FloatTensor DoubleTensor HalfTensor BFloat16Tensor ByteTensor
 _CONSTRUCTORS: dict[str, Callable[..., Tensor]] = {
     name: getattr(torch, name) for name in (*_CLASSES.split(), "LongTensor", "BoolTensor")
 }
+
+
+_SPARSE_CONSTRUCTORS: dict[str, Callable[..., Tensor]] = {
+    f"sparse.{name}": sparse.old_constructor(getattr(torch.sparse, name))
+    for name in (*_CLASSES.split(), "LongTensor")
+    if name != "Tensor"
+}
+
+
+def made_sparse(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function that makes a sparse tensor, which the session knows of from then on."""
+
+    def made(store: ObjectStore, *args: Any, **kwargs: Any) -> Tensor:
+        store.meet_sparse()
+        args = tuple(argument.array if isinstance(argument, Packed) else argument for argument in args)
+        kwargs = {name: value.array if isinstance(value, Packed) else value for name, value in kwargs.items()}
+        return create(*args, **kwargs)
+
+    return made
 
 
 def sent(create: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -104,7 +104,7 @@ def restoring(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
     def changed(*args: Any, **kwargs: Any) -> Any:
         target = args[0] if args else next(iter(kwargs.values()), None)
-        if not isinstance(target, Tensor):
+        if not isinstance(target, Tensor) or target.layout is not torch.strided:
             return function(*args, **kwargs)
         before = target.shape, target.stride(), int(target.storage_offset())
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -83,20 +83,24 @@ def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function, assigned=("__name__", "__doc__"), updated=())
     def product(*args: Any, **kwargs: Any) -> Any:
         out = kwargs.get("out")
-        if not isinstance(out, Tensor):
+        if not _is_strided(out):
             return function(*args, **kwargs)
         written = out.untyped_storage().data_ptr()
 
         def read(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
                 return type(value)(map(read, value)) if type(value) in (list, tuple) else value
-            shared = isinstance(value, Tensor) and value.untyped_storage().data_ptr() == written
+            shared = _is_strided(value) and value.untyped_storage().data_ptr() == written
             return value.clone() if shared else value
 
         others = {name: value if name == "out" else read(value) for name, value in kwargs.items()}
         return function(*map(read, args), **others)
 
     return product
+
+
+def _is_strided(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.layout is torch.strided
 
 
 def _eigenvalues_exist(input: Tensor, **_: Any) -> str | None:
@@ -277,7 +281,7 @@ def _gradient_is_dense(name: str, place: int | None = None) -> Guard:
     def check(*args: Any, **named: Any) -> str | None:
         is_sparse = named.get(name, place is not None and len(args) > place and args[place])
         if is_sparse and torch.is_grad_enabled() and any(t.requires_grad for t in tensors_in([args, named])):
-            return f"{name}=True gives a sparse gradient, but only strided tensors are held; use {name}=False"
+            return f"{name}=True gives a sparse gradient, which the server does not hold; use {name}=False"
         return None
 
     return check

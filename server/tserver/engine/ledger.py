@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tserver.engine.sparse import memory_of
+
 _PARTS = 1024
 # Addresses of storages are multiples of some power of two.
 _GRAIN = 64
@@ -40,15 +42,16 @@ class Totals:
 
     def add(self, tensor: Tensor) -> None:
         """Count the memory of a tensor, if that of no other before it was the same."""
-        if tensor.layout is not torch.strided or tensor.is_meta:
+        if tensor.is_meta:
             return
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        seen = self._seen[address // _GRAIN % _PARTS]
-        if address not in seen:
-            seen.add(address)
-            self.storages += 1
-            self.tensor_bytes[tensor.device] += storage.nbytes()
+        for part in memory_of(tensor):
+            storage = part.untyped_storage()
+            address = storage._cdata
+            seen = self._seen[address // _GRAIN % _PARTS]
+            if address not in seen:
+                seen.add(address)
+                self.storages += 1
+                self.tensor_bytes[tensor.device] += storage.nbytes()
 
     def close(self) -> Generator[None, None, None]:
         """Everything has been counted."""
@@ -87,8 +90,10 @@ class Ledger:
 
     def add_tensor(self, tensor: Tensor) -> None:
         """Count the memory of a tensor; if it is counted already, its size as it is now."""
-        if tensor.layout is torch.strided and not tensor.is_meta:
-            storage = tensor.untyped_storage()
+        if tensor.is_meta:
+            return
+        for part in memory_of(tensor):
+            storage = part.untyped_storage()
             # As long as anything refers to the storage, this is the same Python object each time.
             self.add(storage, storage.nbytes())
 

@@ -39,7 +39,7 @@ def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwar
         planned = function(*args, **dry)
     except Exception:
         return
-    if not isinstance(planned, torch.Tensor):
+    if not isinstance(planned, torch.Tensor) or planned.layout is not torch.strided:
         return
     like = next((argument.device for argument in args if isinstance(argument, torch.Tensor)), "cpu")
     device = torch.device(kwargs.get("device") or like)

@@ -318,6 +318,8 @@ def _tensor(kind: str, name: str, value: Any, shape: str) -> Tensor:
         raise ValueError(f"network: {kind} has no {name}; give a tensor of shape {shape}")
     if not isinstance(value, Tensor):
         raise TypeError(f"network: {kind} has a {type(value).__name__} as {name}; give a tensor of shape {shape}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"network: {kind} has a {value.layout} tensor as {name}; give a dense one")
     return value
 
 

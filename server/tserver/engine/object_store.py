@@ -163,8 +163,11 @@ class ObjectStore:
         self._lent: weakref.WeakSet[Staged] = weakref.WeakSet()
         # Whether there has been a view of many more elements than there are, which no kernel may go through (cost.py).
         self.has_giants = False
-        # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices or giants.
+        # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices, for
+        # giants or for sparse tensors.
         self.watched = bool(max_bytes)
+        # Whether there may be a sparse tensor, which few kernels may see (sparse.py).
+        self.has_sparse = False
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
         self.has_meta = False
         self.peak_results = 0
@@ -260,6 +263,10 @@ class ObjectStore:
         """A view of many more elements than there are has come into being: from now on calls are looked at."""
         self.has_giants = self.watched = True
 
+    def meet_sparse(self) -> None:
+        """A sparse tensor is to come into being: from now on calls are looked at for what they bring to a kernel."""
+        self.has_sparse = self.watched = True
+
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         if self.max_bytes:
@@ -336,7 +343,7 @@ class ObjectStore:
                 staged.copy_out()
             self._lent.clear()
         if not self._lent:
-            self.watched = bool(self.max_bytes or self.has_meta or self.has_giants)
+            self.watched = bool(self.max_bytes or self.has_meta or self.has_giants or self.has_sparse)
 
     def _check_quota(self, what: str, size: int) -> None:
         held = self._ledger.total() + self.uploads.held_bytes + size

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch.autograd.grad_mode import set_multithreading_enabled
 
+from tserver.engine.sparse import GUARD
 from tserver.engine.streams import StreamPair
 from tserver.errors import InvalidArgument
 
@@ -61,6 +62,8 @@ class Surroundings:
         if self._pair is not None:
             self._pair.enter()
         stack.enter_context(set_multithreading_enabled(False))
+        # What the caller's code answers may be sparse, whatever was before.
+        stack.enter_context(GUARD)
         if self._inference:
             stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.set_grad_enabled(self._grad))

@@ -61,6 +61,10 @@ class _Slots:
         """The program names the meta device."""
         self._store.meet_meta()
 
+    def meet_sparse(self) -> None:
+        """The program names a layout that is not the strided one."""
+        self._store.meet_sparse()
+
     def _checked(self, slot: int) -> int:
         if slot not in self._filled:
             raise InvalidArgument(f"the program reads slot {slot}, which nothing fills, or which was let go")
@@ -160,7 +164,7 @@ class Program:
         if len(inputs) != self._inputs:
             raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
         pair = store.state.pair
-        if self._graphs is None or pair is None or store.max_bytes:
+        if self._graphs is None or pair is None or store.max_bytes or store.has_sparse:
             return self._run(store, inputs)
         return self._graphs.run(lambda given: self._run(store, given), inputs, pair)
 
@@ -197,7 +201,7 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        is_free = not (store.has_meta or store.has_giants)
+        is_free = not (store.has_meta or store.has_giants or store.has_sparse)
         if operation.is_direct and is_free and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:

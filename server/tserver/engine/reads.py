@@ -50,6 +50,8 @@ class Deferred:
 
 def read_elements(store: ObjectStore, tensor: Tensor) -> Any:
     """The elements, if they fit into a message and the reply; else a staged copy, for Download."""
+    if tensor.layout is not torch.strided:
+        return tensor.tolist()  # as torch refuses it
     if _too_large(store, tensor):
         return stage(store, tensor)
     return Elements(tensor, read(tensor))
@@ -152,7 +154,7 @@ def _elements(tensor: Tensor) -> Deferred:
 
 
 def _is_apart(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and streams.runs_apart(tensor)
+    return isinstance(tensor, Tensor) and streams.runs_apart(tensor) and tensor.layout is torch.strided
 
 
 def _any(dtype: torch.dtype) -> bool:

@@ -58,6 +58,9 @@ class Holder(Protocol):
     def meet_meta(self) -> None:
         """An argument names the meta device."""
 
+    def meet_sparse(self) -> None:
+        """An argument names a layout that is not the strided one."""
+
 
 class Packed:
     """A nested sequence of Python numbers, packed; an operation that does not know it gets it as a list."""
@@ -134,7 +137,9 @@ def read(tensor: torch.Tensor) -> bytes:
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor without gradients, and with elements in memory that are those it shows."""
+    """The tensor without gradients, and with elements in memory that are those it shows. Raises: InvalidArgument."""
+    if tensor.layout is not torch.strided:
+        raise InvalidArgument(f"the elements of a {tensor.layout} tensor are not read; call to_dense() first")
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_conj():
@@ -271,9 +276,18 @@ def _layout(holder: Holder, value: pb.Value, depth: int) -> torch.layout:
     except KeyError:
         raise InvalidArgument(f"layout {value.layout} is not known") from None
     if layout is not torch.strided:
-        # A malformed sparse tensor can end the process.
-        raise InvalidArgument(f"layout {layout} is not held; only strided tensors are")
+        _check_layout(layout)
+        holder.meet_sparse()
     return layout
+
+
+def _check_layout(layout: torch.layout) -> None:
+    if LAYOUT_CODES.get(layout) not in _HELD_LAYOUTS:
+        # A malformed sparse tensor can end the process: those of coordinates alone are looked at (sparse.py).
+        raise InvalidArgument(f"layout {layout} is not held; only strided tensors and torch.sparse_coo are")
+
+
+_HELD_LAYOUTS = frozenset({pb.LAYOUT_STRIDED, pb.LAYOUT_SPARSE_COO})
 
 
 def _foreign(holder: Holder, value: pb.Value, depth: int) -> Any:
@@ -344,8 +358,9 @@ def device_name(device: torch.device) -> str:
 
 def describe(tensor: torch.Tensor, into: pb.TensorMeta) -> None:
     """Fill in the description of a tensor. Raises: InvalidArgument for one that the contract cannot hold."""
-    if tensor.layout is not torch.strided:
-        raise InvalidArgument(f"a tensor of layout {tensor.layout} is not held; only strided tensors are")
+    layout = tensor.layout
+    if layout is not torch.strided:
+        _check_layout(layout)
     into.shape.extend(tensor.shape)
     try:
         into.dtype = DTYPE_CODES[tensor.dtype]
@@ -354,7 +369,7 @@ def describe(tensor: torch.Tensor, into: pb.TensorMeta) -> None:
     into.device = device_name(tensor.device)
     if tensor.requires_grad:
         into.requires_grad = True
-    into.layout = pb.LAYOUT_STRIDED
+    into.layout = LAYOUT_CODES[layout]
 
 
 def held_as(result: Any) -> str | None:

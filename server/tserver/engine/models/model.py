@@ -73,6 +73,8 @@ class Model:
         """The same for a tensor."""
         if tensor.dtype != self.dtype:
             raise self._misfit(tensor.dtype)
+        if tensor.layout is not torch.strided:
+            raise InvalidArgument(f"inputs are a {tensor.layout} tensor; call to_dense() first")
         return self._rows(tensor.shape)
 
     def _misfit(self, dtype: torch.dtype) -> InvalidArgument:
