@@ -10,6 +10,7 @@ import builtins
 import copy
 import difflib
 import numbers
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
@@ -36,6 +37,7 @@ from tclient._session.modes import MODES, no_grad
 from tclient._session.refs import RemoteRef
 from tclient._session.results import meta_at
 from tclient._session.session import Session
+from tclient._together import kept, number
 from tclient._transfer.arrays import check_out
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.varint import field
@@ -340,8 +342,22 @@ class Tensor(Memory, _Base):
         if copy is False:
             # The elements have to come here: numpy says so in its words.
             return np.asarray([], copy=False)
-        array = self.numpy()
+        read = kept(self, sys._getframe(1)) if MODES.recorder is None else None
+        data = None if read is None else read.data
+        array = self.numpy() if data is None else _numpy_of(BY_CODE[data.dtype], data.shape, data.data)
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __float__(self) -> float:
+        found = number(self) if MODES.recorder is None else None
+        return dispatch(TABLE["Tensor.__float__"], (self,), None) if found is None else float(found)
+
+    def __int__(self) -> int:
+        found = number(self) if MODES.recorder is None else None
+        return dispatch(TABLE["Tensor.__int__"], (self,), None) if found is None else int(found)
+
+    def __bool__(self) -> bool:
+        found = number(self) if MODES.recorder is None else None
+        return dispatch(TABLE["Tensor.__bool__"], (self,), None) if found is None else bool(found)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         # As torch does: numpy's functions of tensors give tensors, and bools become uint8.
