@@ -283,6 +283,7 @@ _LAZY = (
     "fx",
     "hub",
     "jit",
+    "masked",
     "library",
     "models",
     "mps",

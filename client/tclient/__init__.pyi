@@ -107,6 +107,7 @@ from tclient import fx as fx
 from tclient import hub as hub
 from tclient import jit as jit
 from tclient import library as library
+from tclient import masked as masked
 from tclient import models as models
 from tclient import mps as mps
 from tclient import multiprocessing as multiprocessing

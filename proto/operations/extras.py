@@ -26,6 +26,10 @@ Tensor.unflatten Tensor.stride Tensor.__delitem__
 broadcast_shapes
 autograd.grad autograd.backward
 sparse.mm sparse.addmm sparse.sum sparse.softmax sparse.log_softmax
+masked.amax masked.amin masked.argmax masked.argmin masked.cumprod masked.cumsum
+masked.log_softmax masked.logaddexp masked.logsumexp masked.mean masked.median masked.norm
+masked.normalize masked.prod masked.softmax masked.softmin masked.std masked.sum
+masked.var
 nn.init.uniform_ nn.init.normal_ nn.init.trunc_normal_ nn.init.constant_ nn.init.ones_ nn.init.zeros_ nn.init.eye_
 nn.init.dirac_ nn.init.xavier_uniform_ nn.init.xavier_normal_ nn.init.kaiming_uniform_ nn.init.kaiming_normal_
 nn.init.orthogonal_ nn.init.sparse_ nn.init.calculate_gain

@@ -81,6 +81,10 @@ Tensor.__rmod__ Tensor.__rdiv__ Tensor.cdouble Tensor.cfloat Tensor.norm Tensor.
 Tensor.stft Tensor.istft Tensor.new_tensor Tensor.unflatten
 get_rng_state Generator.get_state
 nn.utils.get_total_norm nn.utils.clip_grad_norm_ nn.utils.parameters_to_vector nn.utils.rnn.pad_sequence
+masked.amax masked.amin masked.argmax masked.argmin masked.cumprod masked.cumsum
+masked.log_softmax masked.logaddexp masked.logsumexp masked.mean masked.median masked.norm
+masked.normalize masked.prod masked.softmax masked.softmin masked.std masked.sum
+masked.var
 sparse_coo_tensor sparse.mm sparse.addmm sparse.sum sparse.softmax sparse.log_softmax Tensor._indices Tensor._values
 """)
 

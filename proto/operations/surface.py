@@ -23,6 +23,7 @@ NAMESPACES: dict[str, Any] = {
     "fft.": torch.fft,
     "special.": torch.special,
     "sparse.": torch.sparse,
+    "masked.": torch.masked,
     "Tensor.": torch.Tensor,
     "Generator.": torch.Generator,
     "autograd.": torch.autograd,
