@@ -67,7 +67,7 @@ def test_an_installed_torch_is_not_imported(server: ServerProcess, tmp_path: Pat
         "print(torch.ones(2).sum().item(), '_C' in dir(torch), 'torch._C' in sys.modules, torch.nn.Linear.__module__)"
     )
     done = launched(server.address, "program.py", folder=tmp_path)
-    assert (done.stdout, done.stderr) == ("2.0 False False tclient.nn.linear\n", "")
+    assert (done.stdout, done.stderr) == ("2.0 True False tclient.nn.linear\n", "")
 
 
 def test_the_address_may_stand_in_the_environment(server: ServerProcess) -> None:

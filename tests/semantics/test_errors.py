@@ -345,7 +345,7 @@ _ABSENT: dict[str, tuple[Callable[[Any], Any], str]] = {
     "misspelt factory": (lambda tc: tc.zeroes, "zeros"),
     "misspelt loss": (lambda tc: tc.nn.functional.crossentropy, "cross_entropy"),
     "misspelt decomposition": (lambda tc: tc.linalg.svdd, "svd"),
-    "sparse tensors": (lambda tc: tc.sparse_coo_tensor, "dense"),
+    "sparse tensors": (lambda tc: tc.sparse_csr_tensor, "sparse_coo"),
     "recorded functions": (lambda tc: tc.cond(print), "no code of a caller"),
 }
 
@@ -363,7 +363,7 @@ _ABSENT_METHODS = {
     "summ": "sum",
     "apply_": "no code",
     "set_": "memory",
-    "to_sparse": "dense",
+    "to_sparse_csr": "sparse_coo",
 }
 
 
