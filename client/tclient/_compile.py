@@ -451,7 +451,7 @@ def _context(stamp: bytes) -> int:
 
 
 def _name(ref: RemoteRef) -> _Name:
-    return pb.Call.FromString(b"\x08" + ref.id).id, ref.path
+    return ref.id, ref.path
 
 
 def _handles(value: Any) -> Iterator[Handle]:

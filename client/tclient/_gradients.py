@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tclient._codec.operations import TABLE
-from tclient._codec.wire import FREE
 from tclient._issue import TensorBase, dispatch, finish, make_tensor, prepare
+from tclient._session.calls import Name
 from tclient._session.modes import MODES
 from tclient._session.results import Decoder
 from tclient._session.session import Session
@@ -29,19 +29,19 @@ class _Readers:
     """Whose gradients a session has read: since they changed last, and before that."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, Any] = {}
-        self.now: dict[bytes, weakref.ref[Any]] = {}
-        self.before: dict[bytes, weakref.ref[Any]] = {}
+        self.known: dict[Name, Any] = {}
+        self.now: dict[Name, weakref.ref[Any]] = {}
+        self.before: dict[Name, weakref.ref[Any]] = {}
 
-    def note(self, known: dict[bytes, Any], tensor: TensorBase) -> None:
+    def note(self, known: dict[Name, Any], tensor: TensorBase) -> None:
         """Takes in that a gradient is read."""
         if known is not self.known:
             self.known, self.now, self.before = known, {}, self.now
-        self.now[tensor._ref.arg] = weakref.ref(tensor)
+        self.now[tensor._ref.name] = weakref.ref(tensor)
 
     def others(self, tensor: TensorBase) -> list[TensorBase]:
         """Whose gradients are likely to be read next, if what was done before is done again."""
-        if tensor._ref.arg not in self.before:
+        if tensor._ref.name not in self.before:
             return []
         alive = [reader() for key, reader in self.before.items() if key not in self.known]
         return [each for each in alive if each is not None and each is not tensor][:_MOST]
@@ -60,7 +60,7 @@ def gradient(tensor: TensorBase) -> Any:
     if readers is None:
         readers = _readers[session] = _Readers()
     readers.note(known, tensor)
-    found = known.get(tensor._ref.arg, _UNKNOWN)
+    found = known.get(tensor._ref.name, _UNKNOWN)
     return _ask(session, known, [tensor], readers.others(tensor))[0] if found is _UNKNOWN else found
 
 
@@ -69,7 +69,7 @@ def gradients(tensors: Iterable[TensorBase]) -> list[Any]:
     wanted = list(tensors)
     if MODES.recorder is not None:
         return [dispatch(_GET, (tensor,), None) for tensor in wanted]
-    found = {id(tensor): tensor._ref.session.queue.gradients.get(tensor._ref.arg, _UNKNOWN) for tensor in wanted}
+    found = {id(tensor): tensor._ref.session.queue.gradients.get(tensor._ref.name, _UNKNOWN) for tensor in wanted}
     by_session: dict[Session, list[TensorBase]] = {}
     for tensor in wanted:
         if found[id(tensor)] is _UNKNOWN:
@@ -85,7 +85,7 @@ def is_new(tensor: TensorBase) -> None:
     if MODES.recorder is None:
         known = tensor._ref.session.queue.gradients
         if len(known) < _MOST_KNOWN:
-            known[tensor._ref.arg] = None
+            known[tensor._ref.name] = None
 
 
 def set_gradient(tensor: TensorBase, value: Any) -> None:
@@ -94,7 +94,7 @@ def set_gradient(tensor: TensorBase, value: Any) -> None:
 
 
 def _ask(
-    session: Session, known: dict[bytes, Any], tensors: Sequence[TensorBase], ahead: Sequence[TensorBase]
+    session: Session, known: dict[Name, Any], tensors: Sequence[TensorBase], ahead: Sequence[TensorBase]
 ) -> list[Any]:
     """Ask for the gradients of these, and for others ahead. What is told is known, if nothing changed in between."""
     calls = [prepare(_GET, tensor._ref) for tensor in (*tensors, *ahead)]
@@ -104,18 +104,18 @@ def _ask(
     if len(known) >= _MOST_KNOWN:
         known.clear()
     results = []
-    for tensor, (call, id_bytes) in zip(tensors, calls, strict=False):
+    for tensor, (call, number) in zip(tensors, calls, strict=False):
         # A warning is told at each read, as torch does.
         is_kept = not session.deferred.has_warning(call)
-        found = finish(session, call, id_bytes)
+        found = finish(session, call, number)
         results.append(found)
         if is_kept:
-            known[tensor._ref.arg] = found
-    for tensor, (call, id_bytes) in zip(ahead, calls[len(tensors) :], strict=True):
+            known[tensor._ref.name] = found
+    for tensor, (call, number) in zip(ahead, calls[len(tensors) :], strict=True):
         # An error, too, is of those who read it.
         value = None if session.deferred.has_warning(call) else session.waiters.answer(call)
         if value is None:
-            session.queue.drops.append(FREE + id_bytes)
+            session.queue.drops.append(number)
         else:
-            known[tensor._ref.arg] = Decoder(session, id_bytes, call.epoch, make_tensor).decode(value)
+            known[tensor._ref.name] = Decoder(session, number, call.epoch, make_tensor).decode(value)
     return results

@@ -44,7 +44,7 @@ def _made(name: str) -> property:
         for each in RemoteRef.__slots__:
             setattr(ref, each, getattr(made, each))
         # The tensor lives on in this reference.
-        made.drop = b""
+        made.__class__ = _Inherited
         return getattr(ref, name)
 
     return property(look)

@@ -15,13 +15,14 @@ import numpy as np
 from tclient._caller import HERE, caller
 from tclient._codec.data import buffer_of, encode_data, has_memory, refuse_foreign, warn_if_read_only
 from tclient._codec.dtypes import DTYPES
-from tclient._codec.operations import TABLE, Operation
+from tclient._codec.operations import DATA_OPERATIONS, TABLE, Operation
 from tclient._codec.overloads import Returns, resolve, written
 from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
-from tclient._codec.wire import CALL_ID, FREE, SHORT_ARG, arg, id_varint, named_value
+from tclient._codec.wire import CALL_ID, KWARG, SHORT_ARG, arg, id_varint, named_value
+from tclient._codec.wire import call as encoded
 from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
 from tclient._session.call_queue import Writes
-from tclient._session.calls import Call
+from tclient._session.calls import GENERAL_CALL, Call
 from tclient._session.current import current
 from tclient._session.handles import Handle, wrap_object
 from tclient._session.kinds import Kind
@@ -30,14 +31,15 @@ from tclient._session.refs import RemoteRef, ref_value, whole
 from tclient._session.results import Decoder, as_before, learn, return_type, unanswered
 from tclient._session.session import Session
 from tclient._shapes import is_replaced_by_its_like, kind_of
+from tensorcompute.wire.packed import INTEGER_LIMIT, MAX_COUNT, NUMBER, bits_of, integer
 from tensorcompute.wire.varint import field
 
 _get_frame = sys._getframe
 _new_call = Call
 _new_ref = RemoteRef
 
-# Operations whose first data argument becomes a tensor.
-_DATA_OPERATIONS = {"tensor": 0, "as_tensor": 0, "asarray": 0, "Tensor.new_tensor": 1}
+# Of a packed call: its head, its id, and what fits behind them.
+_MOST_WORDS = 2 + MAX_COUNT
 _SET_DATA = TABLE["Tensor.data.__set__"]
 _DATA_NAMES = frozenset({"data", "obj"})
 # What numpy's functions give to the methods of what they get, and those of a tensor mostly do not have.
@@ -127,45 +129,42 @@ def dispatch(
     if MODES.recorder is not None:
         return MODES.recorder.dispatch(operation, args, kwargs)
     # -- encode
-    parts = [operation.prefix or operation.intern()]
     tensor_class = TENSOR_CLASS
     if args and args[0].__class__ is tensor_class:
         session = args[0]._ref.session
     else:
         session = find_session(args, kwargs) or current()
     queue = session.queue
-    scope = None
-    try:
-        if operation.name in _DATA_OPERATIONS:
-            scope = Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
-            _encode_with_data(operation, session, scope, args, kwargs, parts)
-        else:
-            for value in args:
-                if value.__class__ is tensor_class:
-                    ref = value._ref
-                    if ref.session is not session:
-                        raise _mixed(ref.session.address, session.address)
-                    parts.append(ref.arg)
-                else:
-                    if scope is None:
-                        scope = Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
-                    encoded = encode(value, scope)
-                    length = len(encoded)
-                    parts.append(SHORT_ARG[length] + encoded if length < 128 else arg(encoded))
-            if kwargs:
-                scope = scope or Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
-                for name, value in kwargs.items():
-                    parts.append(field(b"\x22", named_value(name, encode(value, scope))))
-        if scope is not None and scope.apart:
-            for each in scope.apart:
-                session.transfers.upload(*each)
-    except OddArgument:
-        return _ask(operation, session, args, kwargs)
-    except TensorError as error:
-        raise _refused(error, operation) from None
-    stamp = MODES.stamp
-    if stamp:
-        parts.append(stamp)
+    words: list[int] | None = None
+    parts: list[bytes] = []
+    if not kwargs and not operation.takes_data:
+        words = [0, 0]
+        for value in args:
+            given = value.__class__
+            if given is tensor_class or isinstance(value, TensorBase):
+                ref = value._ref
+                if ref.path or ref.session is not session:
+                    words = None
+                    break
+                words.append(ref.id)
+            elif given is int and -INTEGER_LIMIT <= value < INTEGER_LIMIT:
+                words.append(integer(value))
+            elif given is float:
+                words += (NUMBER, bits_of(value))
+            else:
+                words = None
+                break
+    if words is not None and len(words) <= _MOST_WORDS:
+        count = len(words) - 2
+        words[0] = operation.heads.get(count | MODES.context << 8) or operation.head(count, MODES.context)
+    else:
+        words = None
+        try:
+            parts = _encode(operation, session, args, kwargs, may_be_odd=may_be_odd)
+        except OddArgument:
+            return _ask(operation, session, args, kwargs)
+        except TensorError as error:
+            raise _refused(error, operation) from None
 
     # -- what will it return, and what does it change?
     returns = operation.returns
@@ -201,15 +200,11 @@ def dispatch(
     call.lasti = frame.f_lasti
 
     if returns == "tensor":
-        id_bytes = id_varint(queue.next_id())
-        named = CALL_ID + id_bytes
-        parts.append(named)
+        number = queue.next_id()
         ref = _new_ref()
         ref.session = session
-        ref.id = id_bytes
+        ref.id = number
         ref.path = ()
-        ref.arg = SHORT_ARG[len(named)] + named
-        ref.drop = FREE + id_bytes
         ref.call = call
         ref.meta = None
         ref.epoch = -1
@@ -218,15 +213,59 @@ def dispatch(
         result: Any = object.__new__(tensor_class)
         result._ref = ref
     elif returns == "self":
+        number = 0
         result = args[0] if args else next(iter((kwargs or {}).values()))
     elif returns == "none":
+        number = 0
         result = None
     elif returns == "out":
+        number = 0
         result = _out_result(operation, args, kwargs or {})
     else:
-        return _dispatch_other(operation, returns, session, call, parts, writes, kind, since)
-    queue.put(call, parts, writes)
+        number = queue.next_id()
+        _write(call, words, parts, number)
+        return _dispatch_other(operation, returns, session, call, number, writes, kind, since)
+    if words is not None:
+        words[1] = number
+        call.words = words
+        call.data = b""
+    else:
+        _write(call, None, parts, number)
+    queue.put(call, writes)
     return result
+
+
+def _write(call: Call, words: list[int] | None, parts: list[bytes], number: int) -> None:
+    """Give a call its words, or its encoded fields, with the id of its result; 0 keeps none."""
+    if words is not None:
+        words[1] = number
+        call.words, call.data = words, b""
+    else:
+        if number:
+            parts.append(CALL_ID + id_varint(number))
+        call.words, call.data = GENERAL_CALL, encoded(parts)
+
+
+def _encode(
+    operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *, may_be_odd: bool
+) -> list[bytes]:
+    """The fields of a call that is not packed. Raises: OddArgument, TensorError."""
+    parts = [operation.prefix or operation.intern()]
+    scope = Scope(session.queue, session.channel.max_inline, may_be_odd=may_be_odd)
+    if operation.takes_data:
+        _encode_with_data(operation, session, scope, args, kwargs, parts)
+    else:
+        for value in args:
+            content = encode(value, scope)
+            length = len(content)
+            parts.append(SHORT_ARG[length] + content if length < 128 else arg(content))
+        for name, value in (kwargs or {}).items():
+            parts.append(field(KWARG, named_value(name, encode(value, scope))))
+    for each in scope.apart:
+        session.transfers.upload(*each)
+    if MODES.stamp:
+        parts.append(MODES.stamp)
+    return parts
 
 
 def _is_for_numpy(operation: Operation, kwargs: dict[str, Any]) -> bool:
@@ -241,11 +280,11 @@ def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], k
     """A call as `dispatch` encodes it, without an id: for what is recorded besides being issued."""
     parts = [operation.intern()]
     scope = Scope(session.queue, WHOLE)
-    if operation.name in _DATA_OPERATIONS:
+    if operation.takes_data:
         _encode_with_data(operation, session, scope, args, kwargs, parts)
     else:
         parts += [arg(encode(value, scope)) for value in args]
-        parts += [field(b"\x22", named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
+        parts += [field(KWARG, named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
     return b"".join([*parts, MODES.stamp])
 
 
@@ -254,55 +293,53 @@ def _dispatch_other(
     returns: Returns,
     session: Session,
     call: Call,
-    parts: list[bytes],
+    number: int,
     writes: Writes,
     kind: Kind | None,
     since: int,
 ) -> Any:
     """Results that are not one tensor: several, an object, or whatever the answer will say."""
-    id_bytes = id_varint(session.queue.next_id())
-    parts.append(CALL_ID + id_bytes)
     if isinstance(returns, dict):
-        result: Any = unanswered(returns, session, id_bytes, call, make_tensor, kind, since)
+        result: Any = unanswered(returns, session, number, call, make_tensor, kind, since)
     elif returns == "object":
         # "Generator.clone_state" makes a Generator, "tc.network" a network.
-        result = wrap_object(operation.name.removeprefix("tc.").partition(".")[0], whole(session, id_bytes, call))
+        result = wrap_object(operation.name.removeprefix("tc.").partition(".")[0], whole(session, number, call))
     elif kind is not None and kind.items is not None:
-        result = as_before(kind, session, id_bytes, call, make_tensor, since)
+        result = as_before(kind, session, number, call, make_tensor, since)
     else:
-        session.queue.put(call, parts, writes, is_awaited=True)
-        return finish(session, call, id_bytes, kind)
-    session.queue.put(call, parts, writes)
+        session.queue.put(call, writes, is_awaited=True)
+        return finish(session, call, number, kind)
+    session.queue.put(call, writes)
     return result
 
 
-def finish(session: Session, call: Call, id_bytes: bytes, kind: Kind | None = None) -> Any:
+def finish(session: Session, call: Call, number: int, kind: Kind | None = None) -> Any:
     """Wait for a call and return what it returned; such as it are of a kind."""
     try:
         value = session.wait(call)
     except BaseException:
         # Whatever the call may have left under its id is of no use to anyone.
-        session.queue.drops.append(FREE + id_bytes)
+        session.queue.drops.append(number)
         raise
     if value is None:
         return None
     if kind is not None:
         learn(kind, value)
-    return Decoder(session, id_bytes, call.epoch, make_tensor).decode(value)
+    return Decoder(session, number, call.epoch, make_tensor).decode(value)
 
 
-def prepare(operation: Operation, ref: RemoteRef, kwargs: bytes = b"") -> tuple[Call, bytes]:
+def prepare(operation: Operation, ref: RemoteRef, kwargs: bytes = b"") -> tuple[Call, int]:
     """A call on one tensor, with encoded keyword arguments; for callers that wait for its answer in their own way."""
     queue = ref.session.queue
-    id_bytes = id_varint(queue.next_id())
-    parts = [operation.prefix or operation.intern(), CALL_ID + id_bytes, ref.arg]
-    if kwargs:
-        parts.append(kwargs)
-    if MODES.stamp:
-        parts.append(MODES.stamp)
+    number = queue.next_id()
     call = _call_of(operation)
-    queue.put(call, parts, is_awaited=True)
-    return call, id_bytes
+    if kwargs or ref.path:
+        parts = [operation.prefix or operation.intern(), arg(ref_value(ref)), kwargs, MODES.stamp]
+        _write(call, None, parts, number)
+    else:
+        _write(call, [operation.head(1, MODES.context), 0, ref.id], [], number)
+    queue.put(call, is_awaited=True)
+    return call, number
 
 
 def _call_of(operation: Operation) -> Call:
@@ -344,7 +381,7 @@ def _encode_with_data(
     kwargs: dict[str, Any] | None,
     parts: list[bytes],
 ) -> None:
-    position = _DATA_OPERATIONS[operation.name]
+    position = DATA_OPERATIONS[operation.name]
     wanted: Any = kwargs.get("dtype") if kwargs else None
     if wanted is None and operation.name == "as_tensor" and len(args) > 1:
         wanted = args[1]
@@ -372,9 +409,9 @@ def _encode_with_data(
     for name, value in (kwargs or {}).items():
         if inferred is None or name != "dtype":
             encoded = data(value) if name in _DATA_NAMES else encode(value, scope)
-            parts.append(field(b"\x22", named_value(name, encoded)))
+            parts.append(field(KWARG, named_value(name, encoded)))
     if inferred is not None:
-        parts.append(field(b"\x22", named_value("dtype", inferred.value)))
+        parts.append(field(KWARG, named_value("dtype", inferred.value)))
 
 
 def _default_dtype(session: Session) -> Any:
@@ -418,7 +455,9 @@ def issue_effect(operation: Operation, args: tuple[Any, ...]) -> None:
     session = find_session(args, None) or current()
     scope = Scope(session.queue, WHOLE)
     parts = [operation.prefix or operation.intern(), *[arg(encode(value, scope)) for value in args]]
-    session.queue.put(_call_of(operation), parts, Writes.ELEMENTS)
+    call = _call_of(operation)
+    _write(call, None, parts, 0)
+    session.queue.put(call, Writes.ELEMENTS)
 
 
 def call_builtin(name: str, *args: Any, **kwargs: Any) -> Any:

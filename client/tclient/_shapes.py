@@ -172,7 +172,7 @@ def _put(key: list[Hashable], value: Any, session: Session, may_be_tensor: int) 
             return False
         ref = value._ref
         if isinstance(value, RemoteObject):
-            key.append(ref.arg)
+            key.append(ref.name)
             return True
         kind = session.kinds.of_ref(ref, session.queue.meta_epoch)
         key.append(kind)

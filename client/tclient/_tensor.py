@@ -25,7 +25,7 @@ from tclient._codec.data import refuse_foreign
 from tclient._codec.dtypes import BY_CODE, SCALAR_TYPES
 from tclient._codec.operations import TABLE, Operation
 from tclient._codec.size import Size
-from tclient._codec.wire import FREE, KWARG, TRUE, named_value
+from tclient._codec.wire import KWARG, TRUE, named_value
 from tclient._exceptions import ServerFailed, TensorError, TensorTypeError, TensorValueError
 from tclient._gradients import gradient, set_gradient
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
@@ -113,8 +113,8 @@ class Tensor(Memory, _Base):
                     ref.kind.learn(meta)
                 if _is_current(ref, queue, meta, grad):
                     return meta
-        call, id_bytes = prepare(_DESCRIBE, ref)
-        queue.drops.append(FREE + id_bytes)
+        call, number = prepare(_DESCRIBE, ref)
+        queue.drops.append(number)
         return self._described(call)
 
     def _described(self, call: Call) -> Meta:
@@ -286,23 +286,23 @@ class Tensor(Memory, _Base):
         if MODES.recorder is not None:
             raise MODES.recorder.refused("numpy", "reads a value")
         ref = self._ref
-        call, id_bytes = prepare(operation, ref, kwargs)
+        call, number = prepare(operation, ref, kwargs)
         value = ref.session.wait(call)
         if value is not None and value.HasField("data"):
             data = value.data
             return BY_CODE[data.dtype], data.shape, data.data
-        return _fetch(value, ref.session, id_bytes, out)
+        return _fetch(value, ref.session, number, out)
 
     async def _read_async(self, operation: Operation) -> Elements:
         import asyncio
 
         session = self._ref.session
-        call, id_bytes = prepare(operation, self._ref)
+        call, number = prepare(operation, self._ref)
         value = await session.wait_async(call)
         if value is not None and value.HasField("data"):
             data = value.data
             return BY_CODE[data.dtype], data.shape, data.data
-        return await asyncio.to_thread(_fetch, value, session, id_bytes)
+        return await asyncio.to_thread(_fetch, value, session, number)
 
     def numpy(self, *, force: bool = False, out: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
         """The elements as a numpy array of its own memory, or in `out`, which has their dtype and shape. Waits.
@@ -334,9 +334,9 @@ class Tensor(Memory, _Base):
 
     async def item_async(self) -> Any:
         """As `item`, without holding up the event loop."""
-        call, id_bytes = prepare(TABLE["Tensor.item"], self._ref)
+        call, number = prepare(TABLE["Tensor.item"], self._ref)
         await self._ref.session.wait_async(call)
-        return finish(self._ref.session, call, id_bytes)
+        return finish(self._ref.session, call, number)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if copy is False:
@@ -400,9 +400,9 @@ class Tensor(Memory, _Base):
         element: Any = None
         if self._ref.meta is None and MODES.recorder is None:
             # Both the shape and the element are asked for, and come with one wait; of more elements none is read.
-            call, id_bytes = prepare(TABLE["Tensor.item"], self.detach()._ref)
+            call, number = prepare(TABLE["Tensor.item"], self.detach()._ref)
             try:
-                element = finish(self._ref.session, call, id_bytes)
+                element = finish(self._ref.session, call, number)
             except TensorError:
                 pass  # it has several elements, or failed itself, which its shape says
         if self._meta().shape:
@@ -527,17 +527,15 @@ _HOST = (1, 0)  # kDLCPU of DLPack
 _FORCE = field(KWARG, named_value("force", TRUE))
 
 
-def _fetch(
-    value: pb.Value | None, session: Session, id_bytes: bytes, out: np.ndarray[Any, Any] | None = None
-) -> Elements:
+def _fetch(value: pb.Value | None, session: Session, number: int, out: np.ndarray[Any, Any] | None = None) -> Elements:
     """The elements of a read that were too many for a message."""
     kind = value.WhichOneof("kind") if value is not None else None
     if kind != "object":
         raise ServerFailed(f"a read was answered with {kind}, not with elements")
     try:
-        code, shape, buffer = session.transfers.download(id_bytes, out)
+        code, shape, buffer = session.transfers.download(number, out)
     finally:
-        session.queue.drops.append(FREE + id_bytes)
+        session.queue.drops.append(number)
     return BY_CODE[code], shape, buffer
 
 
@@ -573,8 +571,8 @@ def describe(tensors: Iterable[Tensor]) -> None:
     asked = []
     for tensor in tensors:
         if tensor._known() is None:
-            call, id_bytes = prepare(_DESCRIBE, tensor._ref)
-            tensor._ref.session.queue.drops.append(FREE + id_bytes)
+            call, number = prepare(_DESCRIBE, tensor._ref)
+            tensor._ref.session.queue.drops.append(number)
             asked.append((tensor, call))
     for tensor, call in reversed(asked):
         tensor._described(call)

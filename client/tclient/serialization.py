@@ -22,7 +22,6 @@ import numpy as np
 from tclient import _functions, _locations
 from tclient._by_value import tensor_of
 from tclient._codec.dtypes import DTYPES, dtype
-from tclient._codec.wire import FREE
 from tclient._exceptions import ServerFailed, TensorValueError
 from tclient._issue import prepare
 from tclient._safe_globals import (
@@ -174,7 +173,7 @@ def _write(file: BinaryIO, header: bytes, entries: list[Entry], sources: Mapping
 
 def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
     """The bytes of the tensors in turn; the next ones are asked for before one is waited for."""
-    asked: deque[tuple[Session, Any, bytes, int]] = deque()
+    asked: deque[tuple[Session, Any, int, int]] = deque()
     under_way = 0
     waiting = iter(tensors)
     tensor = next(waiting, None)
@@ -184,17 +183,17 @@ def _elements(tensors: list[Tensor]) -> Generator[Any, None, None]:
                 asked.append((tensor._ref.session, *prepare(_READ, tensor._ref), tensor.nbytes))
                 under_way += tensor.nbytes
                 tensor = next(waiting, None)
-            session, call, id_bytes, size = asked[0]
+            session, call, number, size = asked[0]
             value = session.wait(call)
             inline = value is not None and value.HasField("data")
-            data = value.data.data if value is not None and inline else _fetch(value, session, id_bytes)[2]
+            data = value.data.data if value is not None and inline else _fetch(value, session, number)[2]
             asked.popleft()
             under_way -= size
             yield data
     finally:
         # What was asked for and is not wanted any more must not stay on the server.
-        for session, _, id_bytes, _ in asked:
-            session.queue.drops.append(FREE + id_bytes)
+        for session, _, number, _ in asked:
+            session.queue.drops.append(number)
 
 
 class _Reading:

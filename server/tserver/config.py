@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIN_PROTOCOL = 1
-MAX_PROTOCOL = 1
+MAX_PROTOCOL = 2
 
 
 @dataclass(frozen=True, slots=True)

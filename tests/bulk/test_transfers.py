@@ -180,7 +180,7 @@ def test_a_connection_that_ended_while_it_rested_is_replaced(
     monkeypatch.setattr(session.channel, "client_stream", None)
     tc.from_numpy(numbers)
     (rested,) = session.transfers.endpoint.resting
-    rested._socket.shutdown(socket.SHUT_RDWR)
+    rested.socket.shutdown(socket.SHUT_RDWR)
     assert np.array_equal(tc.from_numpy(numbers)[1].numpy(), numbers[1])
     assert rested not in session.transfers.endpoint.resting
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import tclient
-from tests.support.serving import ServerProcess, server_environment
+from tests.support.serving import ServerProcess, server_environment, states_of, wait_until
 
 _LIMIT_S = 0.6
 # Between the limit and the end of a wait on a machine that is busy.
@@ -41,6 +41,8 @@ class _Stopped:
 
     def __enter__(self) -> None:
         os.kill(self._pid, signal.SIGSTOP)
+        # Each thread stops when it is its turn.
+        wait_until(lambda: states_of(self._pid) == {"T"}, 10.0, "all threads of the server stand still")
 
     def __exit__(self, *exc: object) -> None:
         os.kill(self._pid, signal.SIGCONT)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import linecache
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
@@ -284,24 +286,95 @@ def test_ctrl_c_at_any_line_of_the_sending_loses_no_call(tc: ModuleType) -> None
     assert x.tolist() == [4.0 * 90]
 
 
-def _interrupt_at(count: int, function: Any) -> None:
-    """Run a function and raise KeyboardInterrupt at its count-th line, counted through `_form` and `_commit`."""
+_OF_A_WAIT = {
+    *("block", "block_for", "_block_once", "pass_on", "notify", "flush", "_form", "_commit", "send", "_flush"),
+    *("read_until", "_take", "_wait", "_read", "_receive", "_let_go", "_settle", "_give_back", "add"),
+}
+
+
+def test_ctrl_c_at_any_line_of_a_wait_loses_no_call_and_no_answer(tc: ModuleType) -> None:
+    """Over a lane the main thread itself sends, reads and takes in the answers."""
+    session = session_of()
+    assert session._batches._sender.lane is not None
+    x = tc.zeros(1)
+    x.tolist()
+    interrupted = 0
+    for line in range(1, 260):
+        for _ in range(3):
+            x.add_(1)
+        try:
+            _interrupt_at(line, x.tolist, _OF_A_WAIT)
+        except KeyboardInterrupt:
+            interrupted += 1
+        x.add_(1)
+        if line % 7 == 0:
+            assert x.tolist() == [4.0 * line]
+    assert interrupted > 60
+    assert x.tolist() == [4.0 * 259]
+    assert session.dead is None
+
+
+def test_ctrl_c_at_any_moment_of_waits_loses_no_call_and_no_answer(tc: ModuleType) -> None:
+    x = tc.zeros(1)
+    ends = time.monotonic() + 3.0
+    main = threading.main_thread().ident
+    done = threading.Event()
+    # Set while the main thread waits: an interrupted `add_` may have been issued, or not.
+    waits = threading.Event()
+
+    def interrupt() -> None:
+        pause_s = 0.0
+        while not done.is_set() and main is not None:
+            if waits.wait(0.1):
+                pause_s = (pause_s + 0.000_037) % 0.001
+                done.wait(pause_s)
+                signal.pthread_kill(main, signal.SIGINT)
+                waits.clear()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    added = interrupted = 0
+    try:
+        while time.monotonic() < ends:
+            x.add_(1)
+            added += 1
+            try:
+                waits.set()
+                x.tolist()
+                while waits.is_set():
+                    x.tolist()
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        done.set()
+        thread.join()
+    try:
+        time.sleep(0)
+    except KeyboardInterrupt:
+        pass
+    assert interrupted > 50
+    assert x.tolist() == [float(added)]
+
+
+def _interrupt_at(count: int, function: Any, within: Collection[str] = ("_form", "_commit")) -> None:
+    """Run a function and raise KeyboardInterrupt at its count-th line, counted through the functions of these names."""
     seen = 0
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         nonlocal seen
-        if frame.f_code.co_name not in ("_form", "_commit"):
+        if frame.f_code.co_name not in within:
             return None
-        if event == "line":
+        # A signal's handler does not run between the end of a `with` and what it does there, though a trace does.
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith(
+            "with "
+        ):
             seen += 1
             if seen == count:
                 raise KeyboardInterrupt
         return trace
 
     before = sys.gettrace()
-    sys.settrace(
-        lambda frame, event, argument: trace if frame.f_code.co_name in ("flush", "_form", "_commit") else None
-    )
+    sys.settrace(lambda frame, event, argument: trace if frame.f_code.co_name in ("flush", *within) else None)
     try:
         function()
     finally:

@@ -69,6 +69,9 @@ GUARDED = {
     ("connections.py", "SO_SNDTIMEO"),
     ("connections.py", "AF_UNIX"),
     ("connections.py", "recv_fds"),
+    ("lane.py", "AF_UNIX"),
+    ("lane.py", "eventfd"),
+    ("lane.py", "poll"),
 }
 
 _LINUX_ALONE = """

@@ -38,7 +38,10 @@ def small() -> Iterator[ServerProcess]:
 
 @contextmanager
 def told(monkeypatch: pytest.MonkeyPatch, message_bytes: int) -> Iterator[None]:
-    """Within it servers name another limit than theirs: so it is behind a proxy that takes less than the server."""
+    """Within it servers name another limit than theirs: so it is behind a proxy that takes less than the server.
+
+    One of gRPC: it takes less of gRPC's messages.
+    """
     opened = Channel.open_session
 
     def open_session(self: Channel, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
@@ -48,6 +51,7 @@ def told(monkeypatch: pytest.MonkeyPatch, message_bytes: int) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(Channel, "open_session", open_session)
+        patch.setenv("TCLIENT_LANE", "0")
         yield
 
 

@@ -117,8 +117,6 @@ def test_a_value_written_by_hand_is_the_value_that_is_parsed(pair: tuple[bytes, 
     args=st.lists(_VALUES, max_size=4),
     kwargs=st.dictionaries(st.text(max_size=8), _VALUES, max_size=3),
     context=st.integers(0, 300),
-    frees=st.lists(_IDS, max_size=4),
-    parts=st.lists(st.tuples(_IDS, _PATHS), max_size=3),
 )
 def test_a_call_written_by_hand_is_the_call_that_is_parsed(
     call_id: int,
@@ -126,15 +124,11 @@ def test_a_call_written_by_hand_is_the_call_that_is_parsed(
     args: list[tuple[bytes, pb.Value]],
     kwargs: dict[str, tuple[bytes, pb.Value]],
     context: int,
-    frees: list[int],
-    parts: list[tuple[int, list[int]]],
 ) -> None:
     pieces = [b"\x10" + varint(operation)]
     pieces += [_wire.arg(value[0]) for value in args]
     pieces += [field(_wire.KWARG, _wire.named_value(name, value[0])) for name, value in kwargs.items()]
     pieces += [_wire.CONTEXT + varint(context)]
-    pieces += [_wire.FREE + _wire.id_varint(number) for number in frees]
-    pieces += [field(_wire.FREE_PART, _wire.ref(_wire.id_varint(number), path)) for number, path in parts]
     pieces += [_wire.CALL_ID + _wire.id_varint(call_id)]
     batch = pb.Batch.FromString(_wire.call(pieces))
     assert list(batch.calls) == [
@@ -144,15 +138,19 @@ def test_a_call_written_by_hand_is_the_call_that_is_parsed(
             args=[value[1] for value in args],
             kwargs=[pb.NamedValue(name=name, value=value[1]) for name, value in kwargs.items()],
             context=context,
-            frees=frees,
-            free_parts=[pb.Ref(id=number, path=path) for number, path in parts],
         )
     ]
 
 
-@given(seq=_UINT64, acked=_UINT64, session=st.binary(max_size=40), names=st.lists(st.text(max_size=9), max_size=3))
+@given(
+    seq=_UINT64,
+    acked=_UINT64,
+    session=st.binary(max_size=40),
+    names=st.lists(st.text(max_size=9), max_size=3),
+    words=st.binary(max_size=40),
+)
 def test_a_message_written_by_hand_is_the_message_that_is_parsed(
-    seq: int, acked: int, session: bytes, names: list[str]
+    seq: int, acked: int, session: bytes, names: list[str], words: bytes
 ) -> None:
     contexts = [(True, False, [("cuda", 4, True, True)]), (False, True, []), (False, False, [("cpu", 0, False, False)])]
     written = field(b"\x0a", session) + _wire.stream_message(
@@ -161,7 +159,7 @@ def test_a_message_written_by_hand_is_the_message_that_is_parsed(
         operations=names,
         contexts=[_wire.context(*each) for each in contexts],
         calls=[_wire.call([b"\x10\x01"])],
-        frees=[_wire.FREE + _wire.id_varint(20_000)],
+        packed=words,
     )
     expected = rpc.ExecuteStreamRequest(
         session=session,
@@ -180,7 +178,7 @@ def test_a_message_written_by_hand_is_the_message_that_is_parsed(
                 pb.Context(autocast=[pb.Autocast(device_type="cpu")]),
             ],
             calls=[pb.Call(operation=1)],
-            frees=[20_000],
+            packed=words,
         ),
     )
     assert rpc.ExecuteStreamRequest.FromString(written) == expected

@@ -338,7 +338,7 @@ def test_the_server_says_what_it_is(anyone: Raw, session: RawSession) -> None:
     info = anyone.ask("GetServerInfo")
     assert info.version
     assert info.torch_version.startswith(torch.__version__.split("+")[0])
-    assert (info.min_protocol, info.max_protocol) == (1, 1)
+    assert (info.min_protocol, info.max_protocol) == (1, 2)
     assert info.boot_id == session.opened.boot_id
     assert info.limits == session.limits
     assert info.operations_digest == session.opened.operations_digest

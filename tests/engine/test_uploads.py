@@ -8,6 +8,7 @@ import pytest
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
+from tserver.config import Config
 from tserver.engine.engine import Engine
 from tserver.session.session import Session
 
@@ -20,7 +21,9 @@ def test_a_caller_who_goes_away_before_its_turn_leaves_nothing(engine: Engine, g
     queue = engine.open_queue()
 
     async def upload() -> None:
-        session = Session(b"secret", "me", queue, lease_s=60.0, max_unacked_bytes=1 << 20, window=4)
+        session = Session(
+            b"secret", "me", queue, config=Config(lease_s=60.0, max_unacked_bytes=1 << 20, max_batches_in_flight=4)
+        )
         begun = asyncio.create_task(session.begin_upload(HEADER))
         await asyncio.sleep(0)
         if gives_up:

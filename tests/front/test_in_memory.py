@@ -115,5 +115,5 @@ def test_a_call_may_be_a_future(session: RawSession) -> None:
     assert future.result(20.0).torch_version == torch.__version__
     assert done.wait(20.0)
     response, call = method.with_call(request)
-    assert response.max_protocol == 1
+    assert response.max_protocol == 2
     assert call.code() is Code.OK

@@ -9,6 +9,7 @@ import torch
 
 from tests.support.proxy import Proxy
 from tests.support.raw import Raw
+from tests.support.roads import ROADS, proxied, take
 from tests.support.serving import HasAddress
 
 
@@ -18,10 +19,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(params=ROADS)
+def road(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each road in turn, which sessions take."""
+    road: str = request.param
+    take(road, monkeypatch)
+    return road
+
+
 @pytest.fixture
-def proxy(server: HasAddress) -> Iterator[Proxy]:
-    """A proxy before the shared server."""
-    with Proxy(server.address) as proxy:
+def proxy(server: HasAddress, road: str) -> Iterator[Proxy]:
+    """A proxy before the shared server, on either road."""
+    with proxied(server.address, road) as proxy:
         yield proxy
 
 

@@ -15,9 +15,9 @@ import grpc
 import pytest
 
 import tclient
-from tests.support.proxy import Proxy
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
+from tests.support.roads import proxied
 from tests.support.serving import ServerProcess, is_alive, serving, wait_until
 from tests.support.values import Kept
 
@@ -66,8 +66,8 @@ def test_a_crash_of_the_engine_ends_sessions_with_its_cause_and_the_server_is_ba
         assert tclient.ones(2).tolist() == [1, 1]
 
 
-def test_a_lease_that_runs_out_while_the_connection_is_cut_loses_the_session(mortal: ServerProcess) -> None:
-    with Proxy(mortal.address) as proxy, Raw(mortal.address) as raw:
+def test_a_lease_that_runs_out_while_the_connection_is_cut_loses_the_session(mortal: ServerProcess, road: str) -> None:
+    with proxied(mortal.address, road) as proxy, Raw(mortal.address) as raw:
         before = raw.ask("GetServerInfo").sessions
         with tclient.connect(proxy.address):
             x = tclient.ones(3)

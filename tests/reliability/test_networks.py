@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
@@ -18,7 +19,8 @@ import trustme
 
 import tclient
 from tclient._session.session import Session
-from tests.support.proxy import MBIT, Direction, Link, Proxy
+from tests.support.proxy import MBIT, OTHER_LOOPBACKS, Direction, Link, Proxy
+from tests.support.roads import data_port_of, take
 from tests.support.serving import HasAddress, serving, wait_until
 
 Array = np.ndarray[Any, Any]
@@ -41,13 +43,16 @@ class Served:
 
     server: HasAddress
     tls: bool | Path
+    # The road that calls take.
+    road: str
 
     @contextlib.contextmanager
     def behind(self, link: Link) -> Iterator[Network]:
         """The server at the far end of a link: its address, and its data endpoint."""
         with tclient.connect(self.server.address, tls=self.tls) as session:
             named = f"127.0.0.1{session.opened.data_endpoint}"
-        with Proxy(self.server.address, link) as main, Proxy(named, link) as data:
+        data_port = data_port_of(session) if self.road == "lane" else 0
+        with Proxy(self.server.address, link, data_port=data_port) as main, Proxy(named, link) as data:
             yield Network(main, data, self.tls)
 
     @contextlib.contextmanager
@@ -70,7 +75,7 @@ class Network:
 
     def connect(self) -> Session:
         """A session over the link; it is not made the current one."""
-        session = Session.open(self.main.address, tls=self.tls)
+        session = Session.open(self.main.address, tls=self.tls, lane=os.environ.get("TCLIENT_LANE") != "0")
         session.transfers.endpoint.address = self.data.address
         # Small arrays are bulk here, too.
         session.channel.max_inline = 32 << 10
@@ -88,19 +93,28 @@ class Network:
             self.passed[what] += 1
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "TLS"])
+@pytest.fixture(scope="module", params=["plain, grpc", "TLS, grpc", "TLS, lane"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server with TLS or without."""
-    if not request.param:
-        yield Served(request.getfixturevalue("server"), False)
+    """A server with TLS or without, and a road to it."""
+    security, road = request.param.split(", ")
+    with pytest.MonkeyPatch.context() as patch:
+        take(road, patch)
+        yield from _served(security, road, request, tmp_path_factory)
+
+
+def _served(
+    security: str, road: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    if security == "plain":
+        yield Served(request.getfixturevalue("server"), False, road)
         return
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     both = str(folder / "both.pem")
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
+    authority.issue_cert("127.0.0.1", *OTHER_LOOPBACKS).private_key_and_cert_chain_pem.write_to_path(both)
     with serving("--tls-cert", both, "--tls-key", both) as server:
-        yield Served(server, folder / "authority.pem")
+        yield Served(server, folder / "authority.pem", road)
 
 
 def some_numbers(size_bytes: int) -> Array:

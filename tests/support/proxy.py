@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import socket
 import threading
@@ -25,6 +26,7 @@ CHUNK_BYTES = 64 * 1024
 _SLOW_CHUNK_BYTES = 4 * 1024
 # Chunks of one connection that may be on their way.
 _MAX_CHUNKS = 1024
+OTHER_LOOPBACKS = tuple(f"127.0.0.{number}" for number in range(2, 20))
 
 
 class Direction(Enum):
@@ -69,9 +71,11 @@ class _Faults:
 class Proxy:
     """Passes connections on to a target, and breaks them as it is told. A context manager."""
 
-    def __init__(self, target: str, link: Link = LOOPBACK) -> None:
+    def __init__(self, target: str, link: Link = LOOPBACK, *, data_port: int = 0) -> None:
+        """With `data_port` that port of the target is passed on, too, under its own number on another address."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
+        self._data_port = data_port
         self._link = link
         self._random = random.Random(link.seed)
         self._loop = asyncio.new_event_loop()
@@ -84,6 +88,7 @@ class Proxy:
         self.cuts = 0
         self.cut_by_link = 0
         self.address = ""
+        self._servers: list[asyncio.Server] = []
 
     # --- what a test asks for; all are done when they return
 
@@ -140,7 +145,7 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refusing:
             writer.transport.abort()
@@ -154,7 +159,7 @@ class Proxy:
             # The packets that open a connection travel too: the client could speak from here on, the server hears it
             # half a round trip later.
             await asyncio.sleep(self._link.round_trip_s)
-            there = asyncio.create_task(self._reach())
+            there = asyncio.create_task(self._reach(port))
             pumps = {asyncio.create_task(self._pump(reader, there, Direction.TO_SERVER, cut))}
             self._pumps |= pumps
             there_reader, there_writer = await asyncio.shield(there)
@@ -182,9 +187,9 @@ class Proxy:
         self._writers -= pair
         self._pumps -= pumps
 
-    async def _reach(self) -> Ends:
+    async def _reach(self, port: int) -> Ends:
         await asyncio.sleep(self._link.round_trip_s / 2)
-        return await asyncio.open_connection(*self._target)
+        return await asyncio.open_connection(self._target[0], port)
 
     async def _pump(
         self, reader: asyncio.StreamReader, to: asyncio.Future[Ends], direction: Direction, cut: list[float]
@@ -254,16 +259,31 @@ class Proxy:
 
     async def _start(self) -> None:
         self._faults = {direction: _Faults(self._link.round_trip_s / 2) for direction in Direction}
-        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # The client looks for the data endpoint where it found the server, under the port that the server names: on an
+        # address of loopback where that port is free.
+        host = await self._listen_beside() if self._data_port else "127.0.0.1"
+        self.address = f"{host}:{await self._listen(host, 0, self._target[1])}"
+
+    async def _listen_beside(self) -> str:
+        for host in OTHER_LOOPBACKS:
+            try:
+                await self._listen(host, self._data_port, self._data_port)
+            except OSError:
+                continue
+            return host
+        raise OSError(f"port {self._data_port} is in use on every address of loopback")
+
+    async def _listen(self, host: str, port: int, to: int) -> int:
+        listener = socket.create_server((host, port), backlog=128)
         if self._link.bytes_per_s:
             # What waits for the link waits in the sender's memory, as everywhere.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
-        self._server = await asyncio.start_server(self._accept, sock=listener)
-        host, port = self._server.sockets[0].getsockname()[:2]
-        self.address = f"{host}:{port}"
+        self._servers.append(await asyncio.start_server(functools.partial(self._accept, to), sock=listener))
+        return int(listener.getsockname()[1])
 
     async def _stop(self) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for writer in self._writers:
             writer.transport.abort()
         for pump in list(self._pumps):

@@ -59,6 +59,12 @@ def is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
+def states_of(pid: int) -> set[str]:
+    """The states of the threads of a process, as /proc has them."""
+    stats = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
 class HasAddress(Protocol):
     """A server that listens: what the fixture `server` gives."""
 

@@ -12,13 +12,16 @@ from typing import Any
 
 import tensorcompute.v1
 from tclient._codec.overloads import Returns
+from tensorcompute.wire import packed
 from tensorcompute.wire.varint import varint
 
 # All operations that this process has used, in the order of first use; Call.operation is the position.
 # Sessions define them in this order, so a call's bytes are the same in all of them.
 USED: list[str] = []
-_PREFIXES: dict[str, bytes] = {}
+_NUMBERS: dict[str, int] = {}
 _lock = threading.Lock()
+# Operations whose first data argument becomes a tensor, and where it is.
+DATA_OPERATIONS = {"tensor": 0, "as_tensor": 0, "asarray": 0, "Tensor.new_tensor": 1}
 
 
 # They change a tensor's part in autograd, and nothing else of it.
@@ -37,12 +40,15 @@ class Operation:
 
     __slots__ = (
         "entry",
+        "heads",
         "meta_change",
         "name",
+        "number",
         "prefix",
         "returns",
         "sets_gradients",
         "shape_rule",
+        "takes_data",
         "tensors",
         "writes",
         "writes_if",
@@ -62,19 +68,36 @@ class Operation:
         # Which arguments may be tensors, where the results' shapes follow from the arguments; see _shapes.
         self.tensors = 0
         self.shape_rule = ""
-        # Call.operation, encoded; None until first use.
+        # Whether an argument is data that becomes a tensor.
+        self.takes_data = self.name in DATA_OPERATIONS
+        # Call.operation, and encoded; None until first use.
+        self.number: int | None = None
         self.prefix: bytes | None = None
+        # First words of packed calls, by the words that the arguments take and the context.
+        self.heads: dict[int, int] = {}
 
     def intern(self) -> bytes:
         """Give the operation its number, if it has none, and return it encoded."""
         with _lock:
             if self.prefix is None:
                 # Several may have one name, and a session takes so many names only.
-                self.prefix = _PREFIXES.get(self.name)
-            if self.prefix is None:
-                self.prefix = _PREFIXES[self.name] = b"\x10" + varint(len(USED))
-                USED.append(self.name)
+                number = _NUMBERS.get(self.name)
+                if number is None:
+                    number = _NUMBERS[self.name] = len(USED)
+                    USED.append(self.name)
+                self.number = number
+                self.prefix = b"\x10" + varint(number)
             return self.prefix
+
+    def head(self, count: int, context: int) -> int:
+        """The first word of a packed call."""
+        key = count | context << 8
+        found = self.heads.get(key)
+        if found is None:
+            if self.number is None:
+                self.intern()
+            found = self.heads[key] = packed.head(self.number or 0, count, context)
+        return found
 
     def __repr__(self) -> str:
         return f"<operation {self.name}>"

@@ -108,10 +108,10 @@ def mapping_value(entries: Iterable[tuple[str, bytes]]) -> bytes:
     return field(b"\x9a\x01", b"".join([field(b"\x0a", named_value(name, value)) for name, value in entries]))
 
 
-def ref(id_bytes: bytes, path: Iterable[int]) -> bytes:
-    """Ref: an id (as a varint) and a path."""
+def ref(number: int, path: Iterable[int]) -> bytes:
+    """Ref: an id and a path."""
     packed = b"".join([varint(step) for step in path])
-    return b"\x08" + id_bytes + (field(b"\x12", packed) if packed else b"")
+    return b"\x08" + id_varint(number) + (field(b"\x12", packed) if packed else b"")
 
 
 def tensor_data(dtype: int, shape: Iterable[int], data: bytes | memoryview) -> bytes:
@@ -144,8 +144,6 @@ ARG = b"\x1a"
 KWARG = b"\x22"
 CALL_ID = b"\x08"
 CONTEXT = b"\x28"
-FREE = b"\x30"
-FREE_PART = b"\x3a"
 
 # An argument of fewer than 128 bytes needs one byte for its length.
 SHORT_ARG = [bytes((0x1A, length)) for length in range(128)]
@@ -172,16 +170,17 @@ def stream_message(
     operations: Iterable[str] = (),
     contexts: Iterable[bytes] = (),
     calls: Iterable[bytes],
-    frees: Iterable[bytes] = (),
+    packed: bytes = b"",
 ) -> bytes:
-    """ExecuteStreamRequest with one Batch. calls and frees are fields already (`call`, FREE, FREE_PART)."""
+    """ExecuteStreamRequest with one Batch. calls are fields already (see `call`)."""
     parts = [b"\x08" + varint(seq)]
     if acked:
         parts.append(b"\x10" + varint(acked))
     parts.extend([field(b"\x1a", name.encode()) for name in operations] if operations else ())
     parts.extend([field(b"\x22", context) for context in contexts] if contexts else ())
     parts.extend(calls)
-    parts.extend(frees)
+    if packed:
+        parts.append(field(b"\x42", packed))
     return field(b"\x12", b"".join(parts))
 
 

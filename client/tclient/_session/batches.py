@@ -8,7 +8,6 @@ the reader always gets on: no deadlock under back-pressure. Knows calls, not ten
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import queue
 import time
@@ -27,13 +26,15 @@ from tclient._session.call_queue import DROP_BYTES, CallQueue
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._session.modes import CONTEXTS
-from tclient._session.oversize import frees_of, refuse
-from tclient._session.waiters import Answered
+from tclient._session.oversize import refuse
+from tclient._session.waiters import Answered, Waiters
 from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES, TENSOR_SERVICE, Channel
+from tclient._transport.lane import Lane
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
+from tensorcompute.wire.packed import GENERAL, WORD_BYTES, beginning, by_call, dropped_of, from_bytes, to_bytes
 from tensorcompute.wire.varint import field
 
 # Batches that may be on their way. More would not hide more latency, only make batches smaller.
@@ -45,6 +46,13 @@ RELIEF = 256
 # How often a sender without calls looks for results that were dropped.
 _POLL_S = 0.04
 _POLLS_BEFORE_DOZING = 25
+# Over a lane, how often it is looked for what nobody waits for, and for how long after there was something.
+_TICK_S = 0.001
+_TICKS = 50
+# How often it is looked while a batch is under way for longer.
+_OWED_POLL_S = 0.005
+# A lane on which nothing is answered for so long is given up for another.
+_SILENCE_S = 15.0
 # A server that restarts needs a moment until it can say that the session is lost, and why.
 RESTART_S = 20.0
 # The answers to such a batch are copied out of it, so that a small one does not keep all of it in memory.
@@ -61,10 +69,11 @@ class Batches(Stream[Batch]):
         calls: CallQueue,
         deferred: DeferredErrors,
         *,
-        notify: Callable[[], None],
+        waiters: Waiters,
         lost: Callable[[TensorError], None],
+        open_lane: Callable[[], Lane | None] | None,
     ) -> None:
-        """`notify` wakes the threads whose call is answered; `lost` is told that nothing will be answered any more."""
+        """`lost` is told that nothing will be answered any more; `open_lane` gives a lane, where there is one."""
         self._lease_s = opened.lease_s
         super().__init__(
             channel,
@@ -73,10 +82,11 @@ class Batches(Stream[Batch]):
             name="tclient",
             answers_each=True,
             patience_s=opened.lease_s + RESTART_S,
+            open_lane=open_lane,
         )
         self._calls = calls
         self._deferred = deferred
-        self._notify = notify
+        self._waiters = waiters
         self._tell_lost = lost
         self.inflight: deque[Batch] = deque()
         self._acked = 0
@@ -105,20 +115,28 @@ class Batches(Stream[Batch]):
         A thread in a tight loop would keep the interpreter from the sender for 5 ms; so it makes the batch itself, and
         then yields once, for gRPC's threads to run.
         """
+        lane = self._sender.lane
+        if lane is not None and len(self.inflight) >= self._window:
+            self._look(lane)
         with self._lock:
             batch = self._form() if len(self.inflight) < self._window else None
             self._calls.relief = len(self._calls.pending) + RELIEF
-        if batch is not None:
+        if batch is not None and lane is None:
             time.sleep(0)
 
-    def flush(self) -> None:
-        """Sends all that is pending, whatever the window: somebody waits for it."""
+    def flush(self) -> Lane | None:
+        """Sends all that is pending, whatever the window: somebody waits for it. Over a lane, who waits reads, too."""
         with self._lock:
             alone = not self.inflight
             while self._calls.pending and len(self.inflight) < self._hard_window:
                 if self._form(alone=alone) is None:
                     break
                 alone = False
+            return self._sender.lane
+
+    def read_until(self, lane: Lane, answered: Answered, until: float | None) -> bool:
+        """Take in what comes over a lane until it is answered or late, or the lane ends; False if others do."""
+        return lane.read_until(lambda: answered.done, until, self._receive)
 
     def last(self) -> Answered | None:
         """What is answered last of all that was issued: a Call or a Batch; None if nothing is on its way."""
@@ -138,10 +156,25 @@ class Batches(Stream[Batch]):
             sender.idle = idle
             calls.attention = self._sender.idle or calls.synchronous or self._channel.dead is not None
 
+    def _first_owed(self) -> int:
+        """The number of the batch that is answered next; 0 if none is under way."""
+        try:
+            return self.inflight[0].seq
+        except IndexError:
+            return 0
+
+    def _look(self, lane: Lane) -> None:
+        """Take in what has come, if nobody else does; another thread may wait for it by then."""
+        if self.inflight and lane.read_now(self._receive):
+            self._waiters.pass_on()
+
     # ---- the sender (a thread of ours) ---------------------------------------------------------------------------
 
     def _next(self, sender: Sender[Batch]) -> tuple[bytes, bool] | None:
         """See Stream."""
+        if sender.lane is not None:
+            self._tend(sender, sender.lane)
+            return None
         calls = self._calls
         polls = 0
         doze = False
@@ -179,6 +212,50 @@ class Batches(Stream[Batch]):
                         self._form()
         return None
 
+    def _tend(self, sender: Sender[Batch], lane: Lane) -> None:
+        """Over a lane, whoever waits sends and reads. Here is done what nobody waits for, with some delay."""
+        calls = self._calls
+        # How often there was nothing to do, and since when the same batch is the next to be answered.
+        quiet = 0
+        owed, owed_since = 0, 0.0
+        self._set_idle(sender, False)
+        while not sender.ended:
+            is_asleep = quiet >= _TICKS and not (calls.pending or self.inflight)
+            if is_asleep is not sender.idle:
+                self._set_idle(sender, is_asleep)
+                continue
+            dozes = is_asleep and quiet > _TICKS + _POLLS_BEFORE_DOZING
+            # Before the last look: from here on a dropped result wakes this thread.
+            calls.dozing = dozes
+            try:
+                if quiet < _TICKS:
+                    timeout_s: float | None = _TICK_S
+                elif not is_asleep:
+                    timeout_s = _OWED_POLL_S
+                else:
+                    timeout_s = None if dozes and not calls.drops else _POLL_S
+                sender.queue.get(timeout=timeout_s)
+                quiet = 0
+            except queue.Empty:
+                quiet += 1
+            if lane.owes:
+                lane.flush()
+            self._look(lane)
+            frees = is_asleep and bool(calls.drops)
+            if calls.pending or frees:
+                quiet = 0 if calls.pending else min(quiet, _TICKS)
+                with self._lock:
+                    while (calls.pending or (frees and calls.drops)) and len(self.inflight) < self._window:
+                        if sender is not self._sender or self._form(frees_alone=not calls.pending) is None:
+                            break
+            first = self._first_owed()
+            now = time.monotonic()
+            if first != owed:
+                owed, owed_since = first, now
+            elif owed and now > owed_since + _SILENCE_S:
+                # The engine may be busy; or the connection leads nowhere.
+                lane.cancel()
+
     def _form(self, frees_alone: bool = False, alone: bool = False) -> Batch | None:
         """Makes a batch of what is pending and hands it to the sender. The caller holds the lock.
 
@@ -194,11 +271,7 @@ class Batches(Stream[Batch]):
         most = self._channel.max_message - FRAME_BYTES
         room = min(_MAX_BATCH_BYTES, most)
         # Before the calls are taken: what is dropped now can be an argument only of calls that are already pending.
-        drops: list[bytes] = []
-        if frees_alone:
-            with contextlib.suppress(IndexError):  # another thread was quicker
-                drops.extend(queued.drops.popleft() for _ in range(min(len(queued.drops), room // DROP_BYTES)))
-            room -= sum(map(len, drops))
+        behind = queued.take_drops(room // DROP_BYTES) if frees_alone else []
         calls = pending[:_MAX_BATCH_CALLS]
         # By now all is defined that calls which are pending name.
         before = self._newest
@@ -211,36 +284,53 @@ class Batches(Stream[Batch]):
             most -= size
             if not are_all:
                 calls = []
-        data = [call.data for call in calls]
-        joined = b"".join(data)
-        if len(joined) > room:
-            sizes = list(map(len, data))
+        data = [call.data for call in calls if call.data]
+        words = [word for call in calls for word in call.words]
+        if sum(map(len, data)) + WORD_BYTES * (len(words) + len(behind)) > room:
+            sizes = [len(call.data) + WORD_BYTES * len(call.words) for call in calls]
             count = bisect_right(list(itertools.accumulate(sizes)), room)
-            if not count and not drops:
+            if not count:
                 # A call that is larger than a batch is one by itself.
                 if sizes[0] > most and not size:
-                    if len(data[0]) > HEAVY_BYTES:
-                        queued.release_heavy(len(data[0]))
-                    data[0] = refuse(calls[0], queued.drops, self._channel)
+                    sizes[0] = self._make_fit(calls[0], most)
                 count = int(sizes[0] <= most or not size)
-            del calls[count:], data[count:]
-            joined = b"".join(data)
-        if drops and len(calls) < len(pending):
-            queued.drops.extendleft(reversed(drops))
-            drops = []
-        if not calls and not drops and not size:
+            del calls[count:]
+            data = [call.data for call in calls if call.data]
+            words = [word for call in calls for word in call.words]
+        if behind and len(calls) < len(pending):
+            queued.drops.extendleft(reversed(dropped_of(behind)))
+            behind = []
+        words += behind
+        if not words and not size:
             return None
         heavy = _heavy(data) if queued.heavy else 0
         known = (before.operations, before.contexts)
         batch = Batch(before.seq + 1, calls, heavy, known[0] + len(operations), known[1] + len(contexts), known)
         batch.message = wire.stream_message(
-            seq=batch.seq, acked=self._acked, operations=operations, contexts=contexts, calls=(joined,), frees=drops
+            seq=batch.seq,
+            acked=self._acked,
+            operations=operations,
+            contexts=contexts,
+            calls=data,
+            packed=to_bytes(words),
         )
         batch.size = len(batch.message)
         batch.alone = alone and len(calls) == len(pending)
         self._newest = batch
         self._commit(batch)
         return batch
+
+    def _make_fit(self, call: Call, most: int) -> int:
+        """A call that is too large for a message, without what is let go with it, or refused; the size that it has."""
+        queued = self._calls
+        begin = beginning(call.words)
+        queued.drops.extendleft(reversed(dropped_of(call.words[:begin])))
+        call.words = call.words[begin:]
+        if len(call.data) + WORD_BYTES * len(call.words) > most:
+            if len(call.data) > HEAVY_BYTES:
+                queued.release_heavy(len(call.data))
+            refuse(call, self._channel)
+        return len(call.data) + WORD_BYTES * len(call.words)
 
     def _commit(self, batch: Batch) -> None:
         """Moves the calls of a batch from pending to inflight, and the batch to the sender. Can be repeated."""
@@ -253,9 +343,16 @@ class Batches(Stream[Batch]):
             self.inflight.append(batch)
             self._channel.stats.batches += 1
         for call in calls:
-            call.data = b""
+            call.data, call.words = b"", []
         queued.relief = RELIEF
-        self._sender.queue.put(batch)
+        sender = self._sender
+        if sender.lane is None:
+            sender.queue.put(batch)
+        else:
+            # Twice does no harm: it is applied once.
+            sender.lane.send(batch.message)
+            if sender.lane.owes:
+                sender.queue.put(None)
         batch.committed = True
 
     # ---- the reader (a thread of ours) ---------------------------------------------------------------------------
@@ -277,6 +374,7 @@ class Batches(Stream[Batch]):
 
     def _again(self) -> Iterable[Batch]:
         """See Stream."""
+        self._let_go()
         for batch in self.inflight:
             batch.resent = True
         if self.inflight and self._acked:
@@ -311,16 +409,19 @@ class Batches(Stream[Batch]):
                 self.inflight.pop()
                 batch.done = not batch.calls
                 message = rpc.ExecuteStreamRequest.FromString(batch.message).batch
-                for call, content in zip(batch.calls, message.calls, strict=True):
-                    call.data = wire.call([content.SerializeToString()])
+                contents = iter(message.calls)
+                pieces = by_call(from_bytes(message.packed))
+                for call, (words, kind) in zip(batch.calls, pieces, strict=False):
+                    call.words = words
+                    call.data = wire.call([next(contents).SerializeToString()]) if kind == GENERAL else b""
+                queued.drops.extend(dropped_of([word for words, _ in pieces for word in words]))
                 if batch.heavy:
                     # The same call may take more bytes, or fewer, when it is written anew.
                     queued.release_heavy(batch.heavy - _heavy([call.data for call in batch.calls]))
                 calls += batch.calls
-                queued.drops.extend(frees_of(message))
             queued.pending[:0] = calls
             self._newest = answered(taken_back[0].seq - 1, taken_back[0].known)
-        self._notify()
+        self._waiters.notify()
 
     def _receive(self, message: bytes) -> None:
         inflight = self.inflight
@@ -331,13 +432,17 @@ class Batches(Stream[Batch]):
         else:
             reply = rpc.ExecuteStreamResponse.FromString(message).reply
             seq = reply.seq
+        self._let_go()
         if seq <= self._acked:
-            return  # a kept reply that we already have
+            # A kept reply that we already have. Who took that in may have been interrupted before it said so.
+            self._waiters.notify()
+            return
         if not inflight or inflight[0].seq != seq:
             raise ServerFailed(
                 f"the server at {self._channel.address} answered batch {seq}, "
                 f"but batch {inflight[0].seq if inflight else 'none'} is the next to be answered"
             )
+        # Over a lane Ctrl-C may strike here, too: up to the line that sets `_acked` the same message is taken in again.
         batch = inflight[0]
         if found is not None:
             for index, value in found[1]:
@@ -346,15 +451,21 @@ class Batches(Stream[Batch]):
             self._settle(batch, reply, len(message))
         for call in batch.calls:
             call.done = True
-        self._acked = seq
         batch.done = True
-        inflight.popleft()
-        if batch.heavy:
-            self._calls.release_heavy(batch.heavy)
-        self._notify()
-        if len(inflight) == self._window - 1:
+        self._acked = seq
+        self._let_go()
+        self._waiters.notify()
+        if len(inflight) == self._window - 1 and self._sender.lane is None:
             # The window has opened: what gathered meanwhile may go.
             self._sender.queue.put(None)
+
+    def _let_go(self) -> None:
+        """What is answered is not in flight. Can be repeated."""
+        inflight = self.inflight
+        while inflight and inflight[0].seq <= self._acked:
+            if inflight[0].heavy:
+                self._calls.release_heavy(inflight[0].heavy)
+            inflight.popleft()
 
     def _settle(self, batch: Batch, reply: pb.BatchReply, size_bytes: int) -> None:
         """Takes in an answer that may tell of more than values."""
@@ -371,6 +482,16 @@ class Batches(Stream[Batch]):
             call.result = result
         for warning in reply.warnings:
             self._deferred.note_warning(warning, calls[warning.call_index])
+
+    def _send_again(self, lane: Lane) -> None:
+        """See Stream."""
+        for batch in self._again():
+            lane.send(batch.message)
+
+    def _renewed(self) -> None:
+        """See Stream."""
+        self._waiters.notify()
+        self._waiters.pass_on()
 
     def abandon(self) -> list[Call]:
         """Gives up all calls that are not answered, and returns them."""

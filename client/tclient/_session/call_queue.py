@@ -18,19 +18,21 @@ from typing import Any, Protocol
 
 from tclient._codec import wire
 from tclient._exceptions import fresh
-from tclient._session.calls import Call
+from tclient._session.calls import Call, Name
 from tclient._session.oversize import fit
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES
 from tclient._transport.limits import late
 from tclient._transport.stats import waiting
+from tensorcompute.wire.packed import FREE, KIND_BITS, let_go
 
 # Results let go with one call; the rest go with the next ones.
-_MAX_DROPS = 4096
+_MAX_DROPS = 256
 # So many go without a look at the size of messages.
-_FEW_DROPS = 16
-# Of a result that is let go, the most that it takes in a message.
-DROP_BYTES = 128
+_FEW_DROPS = 8
+_SHARES = 8
+# Of a result that is let go, the most that it takes in a message, but for parts of parts of parts.
+DROP_BYTES = 64
 # Calls that may wait to be sent before the issuing thread has to wait too.
 _PENDING_LIMIT = 16_384
 # Bytes of large calls (arrays by value) that may wait to be answered.
@@ -71,8 +73,8 @@ class CallQueue:
         self._wait = wait
         self._sending: Sending
         self.pending: list[Call] = []
-        # The fields that let results go.
-        self.drops: deque[bytes] = deque()
+        # What was dropped: an id, or an id and the path of a part.
+        self.drops: deque[Name] = deque()
         # Ids start here, so that all of them have at least three bytes as varints.
         self.next_id = itertools.count(wire.FIRST_ID).__next__
         # True when the next call must do more than append: wake the sender, wait for itself, or fail.
@@ -81,8 +83,8 @@ class CallQueue:
         self.relief = 0
         # Raised by calls that may change requires_grad (epoch) or shapes and dtypes too (meta_epoch) of tensors known.
         self.epoch = self.meta_epoch = 0
-        # What was told of gradients since they may have been set last, by the argument that names the tensor.
-        self.gradients: dict[bytes, Any] = {}
+        # What was told of gradients since they may have been set last, by the name of the tensor.
+        self.gradients: dict[Name, Any] = {}
         self._writing = threading.Lock()
         # True when the sender sleeps without a timeout, so that a dropped result has to wake it.
         self.dozing = False
@@ -95,21 +97,20 @@ class CallQueue:
         """Who takes the calls; told once, before the first one."""
         self._sending = sending
 
-    def put(self, call: Call, parts: list[bytes], writes: Writes = Writes.NOTHING, *, is_awaited: bool = False) -> None:
-        """Put a call on its way: its encoded fields, and with them results that were dropped by now.
+    def put(self, call: Call, writes: Writes = Writes.NOTHING, *, is_awaited: bool = False) -> None:
+        """Put a call on its way, and before it the end of results that were dropped by now.
 
         What the call may write is outdated from then on, and not before: whoever asks in between is answered by the
         server before the call, and asks again after it. `is_awaited` says that its thread waits for it next, which
         sends it. Raises: RequestRefused for a call that no message can carry; the session's end; in synchronous mode,
         what went wrong with the call.
         """
-        if self.drops:
-            self._take_drops(parts)
-        call.data = wire.call(parts)
         if is_awaited and self._channel.dead is not None:
             raise fresh(self._channel.dead)
         if len(call.data) > self._channel.max_light:
             self._hold(call)
+        if self.drops:
+            call.words = self.take_drops() + call.words
         if writes:
             with self._writing:
                 try:
@@ -134,17 +135,27 @@ class CallQueue:
             self._sending.hand_over()
             self._while(lambda: len(self.pending) > _PENDING_LIMIT)
 
-    def _take_drops(self, parts: list[bytes]) -> None:
-        """Results dropped by now are let go with the call: their place in the sequence keeps memory low."""
+    def take_drops(self, most: int = 0) -> list[int]:
+        """The words that let results go that were dropped by now: their place in the sequence keeps memory low.
+
+        They take `most` such places, or a small part of a message.
+        """
+        words: list[int] = []
         drops = self.drops
         count = len(drops)
         if count > _FEW_DROPS:
-            count = min(count, _MAX_DROPS, max(_FEW_DROPS, self._channel.max_message // DROP_BYTES))
+            share = max(_FEW_DROPS, self._channel.max_message // (_SHARES * DROP_BYTES))
+            count = min(count, most or min(_MAX_DROPS, share))
         for _ in range(count):
             try:
-                parts.append(drops.popleft())
+                dropped = drops.popleft()
             except IndexError:  # another thread was quicker
-                return
+                break
+            if isinstance(dropped, int):
+                words.append(FREE | dropped << KIND_BITS)
+            else:
+                words += let_go(*dropped)
+        return words
 
     def _attend(self, call: Call) -> None:
         if self._channel.dead is not None:
@@ -169,7 +180,7 @@ class CallQueue:
     def _hold(self, call: Call) -> None:
         """Before a large call: blocks while many such bytes are on their way."""
         if len(call.data) > self._channel.max_message - FRAME_BYTES:
-            fit(call, self.drops, self._transfers, self.next_id)
+            fit(call, self._transfers, self.next_id)
         size_bytes = len(call.data)
         if size_bytes <= HEAVY_BYTES:
             return

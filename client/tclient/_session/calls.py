@@ -10,14 +10,24 @@ from types import CodeType
 from tclient._codec.operations import Operation
 from tclient._exceptions import TensorError
 from tensorcompute.v1 import tensor_pb2 as pb
+from tensorcompute.wire.packed import GENERAL
+
+# What names a result: its id, or the id and the path of a part.
+Name = int | tuple[int, tuple[int, ...]]
+
+# The words of a call that is not packed.
+GENERAL_CALL = [GENERAL]
 
 
 class Call:
     """A call, from the moment it is issued until its answer is read."""
 
-    __slots__ = ("code", "data", "done", "epoch", "failure", "lasti", "operation", "result")
+    __slots__ = ("code", "data", "done", "epoch", "failure", "lasti", "operation", "result", "words")
 
-    data: bytes  # the encoded call, until it is in a batch
+    # Until it is in a batch: the words of the call, with what is let go before it; and its encoded fields, where it is
+    # not packed.
+    words: list[int]
+    data: bytes
     operation: Operation
     code: CodeType | None  # with lasti, the caller's line
     lasti: int

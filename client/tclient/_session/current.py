@@ -43,6 +43,7 @@ def connect(
     tls: bool | str | os.PathLike[str] | None = None,
     shared_memory: bool | None = None,
     read_timeout_s: float | None = None,
+    lane: bool | None = None,
 ) -> Session:
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
@@ -51,7 +52,8 @@ def connect(
     shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
     takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
     later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
-    for as long as it takes.
+    for as long as it takes. Calls travel over a socket of their own beside gRPC, where that can be reached; lane=False
+    keeps them on gRPC, None takes TCLIENT_LANE (0 keeps them there).
     Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy.
     """
     address = address or os.environ.get("TCLIENT_ADDRESS")
@@ -67,6 +69,7 @@ def connect(
         tls=tls,
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
         read_timeout_s=read_timeout_s,
+        lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
     )
     with _lock:
         session.previous = connected()

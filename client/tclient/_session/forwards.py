@@ -1,22 +1,25 @@
 """Forward passes of models on arrays of the client: the requests of all threads of a session on one stream.
 
-A request that finds the sender busy leaves with the next message, together with the others. Forward passes change
-nothing, so one that a broken connection left unanswered is simply sent again. Knows the contract's messages; does not
-know what a model is.
+A request that finds the sender busy leaves with the next message, together with the others. Over a lane the threads
+that wait send and read themselves, one of them for all. Forward passes change nothing, so one that a broken connection
+left unanswered is simply sent again. Knows the contract's messages; does not know what a model is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc
 
 from tclient._exceptions import ServerBusy, TensorError
 from tclient._transport.channel import MODEL_SERVICE, Channel
+from tclient._transport.lane import Lane
 from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
@@ -25,6 +28,8 @@ from tensorcompute.v1 import model_service_pb2 as rpc
 
 # The size of a message of requests, where the server takes that.
 _MESSAGE_BYTES = 1 << 20
+# How often it is seen that somebody reads a lane.
+_TEND_S = 0.005
 # What is around a request in a message, at most.
 _CALL_BYTES = 8
 
@@ -32,12 +37,16 @@ _CALL_BYTES = 8
 class Waiter:
     """One thread that waits for one answer."""
 
-    __slots__ = ("answer", "answered", "call", "failure", "size_bytes")
+    __slots__ = ("answer", "answered", "call", "done", "failure", "is_sent", "size_bytes")
 
     def __init__(self, call: rpc.MlpForwardCall) -> None:
         self.call = call
+        # Released when there is an answer, or its thread is to read on for the others.
         self.answered = threading.Lock()
         self.answered.acquire()
+        # Whether it is in a message; one that is lost with its connection is in none.
+        self.is_sent = False
+        self.done = False
         self.answer: rpc.MlpForwardAnswer | None = None
         self.failure: TensorError | None = None
         self.size_bytes = call.ByteSize() + _CALL_BYTES
@@ -45,15 +54,26 @@ class Waiter:
     def fail(self, failure: TensorError) -> None:
         """There will be no answer."""
         self.failure = failure
-        self.answered.release()
+        self.end()
+
+    def end(self) -> None:
+        """There is an answer, or a failure."""
+        self.done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Its thread is to look."""
+        with contextlib.suppress(RuntimeError):  # it is about to
+            self.answered.release()
 
 
 class Forwards:
     """The stream of a session, opened with its first request, and again after it was lost."""
 
-    def __init__(self, channel: Channel, lease_s: float) -> None:
+    def __init__(self, channel: Channel, lease_s: float, open_lane: Callable[[], Lane | None] | None) -> None:
         self._channel = channel
         self._lease_s = lease_s
+        self._open_lane = open_lane
         self._ids = itertools.count(1).__next__
         self._lock = threading.Lock()
         self._stream: _ForwardStream | None = None
@@ -70,7 +90,7 @@ class Forwards:
         wait_s = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
         wait_s = wait_s if limit_s is None else min(wait_s, limit_s)
         with waiting(call.name):
-            is_answered = waiter.answered.acquire(timeout=-1.0 if wait_s == math.inf else wait_s)
+            is_answered = stream.wait(waiter, None if wait_s == math.inf else time.monotonic() + wait_s)
         if not is_answered:
             stream.forget(waiter)
             raise late(self._channel, call.name) if wait_s == limit_s else _too_late(timeout_s)
@@ -94,7 +114,7 @@ class Forwards:
                 self._channel.check_alive()
                 stream = self._stream
                 if stream is None or stream.is_over:
-                    stream = _ForwardStream(self._channel, self._lease_s)
+                    stream = _ForwardStream(self._channel, self._lease_s, self._open_lane)
                     stream.start()
                     # Only now: other threads take it from here without the lock.
                     self._stream = stream
@@ -102,7 +122,7 @@ class Forwards:
 
 
 class _ForwardStream(Stream[None]):
-    def __init__(self, channel: Channel, lease_s: float) -> None:
+    def __init__(self, channel: Channel, lease_s: float, open_lane: Callable[[], Lane | None] | None) -> None:
         # The first message is empty, and not answered.
         super().__init__(
             channel,
@@ -111,20 +131,38 @@ class _ForwardStream(Stream[None]):
             name="tclient-forwards",
             answers_each=False,
             patience_s=lease_s,
+            open_lane=open_lane,
         )
         self.is_over = False
+        # Whether the thread that looks after a lane has nothing to look after.
+        self._is_asleep = False
         self._pending: list[Waiter] = []
         self._waiting: dict[int, Waiter] = {}
 
     def put(self, waiter: Waiter) -> bool:
         """Send a request with the next message; whether the stream still does that."""
+        # Before the lock: over a lane, whoever sends just now takes it along.
+        self._waiting[waiter.call.id] = waiter
+        self._pending.append(waiter)
         with self._lock:
             if self.is_over:
-                return False
-            self._waiting[waiter.call.id] = waiter
-            self._pending.append(waiter)
-            if len(self._pending) == 1:
+                self._waiting.pop(waiter.call.id, None)
+                return waiter.done
+            if self._sender.lane is not None:
+                self._send_out(self._sender.lane)
+            elif not waiter.is_sent:
                 self._sender.queue.put(None)
+        return True
+
+    def wait(self, waiter: Waiter, until: float | None) -> bool:
+        """Wait for the answer, or the failure; False if it is late."""
+        while not waiter.done:
+            lane = self._sender.lane
+            if lane is not None and lane.read_until(lambda: waiter.done, until, self._receive):
+                self._pass_on()
+                return waiter.done
+            if not waiter.answered.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
+                return False
         return True
 
     def forget(self, waiter: Waiter) -> None:
@@ -134,6 +172,9 @@ class _ForwardStream(Stream[None]):
 
     def _next(self, sender: Sender[None]) -> tuple[bytes, bool] | None:
         """See Stream."""
+        if sender.lane is not None:
+            self._tend(sender, sender.lane)
+            return None
         while True:
             if not self._pending:
                 sender.queue.get()
@@ -142,19 +183,63 @@ class _ForwardStream(Stream[None]):
             if len(self._waiting) > 1:
                 # Who was answered just now asks again: let them, and take their requests along.
                 time.sleep(0)
-            most = min(_MESSAGE_BYTES, self._channel.max_message)
             with self._lock:
-                size = count = 0
-                for waiter in self._pending:
-                    size += waiter.size_bytes
-                    if count and size > most:
-                        break
-                    count += 1
-                taken = self._pending[:count]
-                del self._pending[:count]
-            if taken:
-                message = rpc.MlpForwardStreamRequest(calls=[waiter.call for waiter in taken])
-                return message.SerializeToString(), False
+                message = self._take_message()
+            if message:
+                return message, False
+
+    def _take_message(self) -> bytes:
+        """A message of requests that wait, or no bytes. The lock is held."""
+        most = min(_MESSAGE_BYTES, self._channel.max_message)
+        size = count = 0
+        for waiter in self._pending:
+            size += waiter.size_bytes
+            if count and size > most:
+                break
+            count += 1
+        taken = [waiter for waiter in self._pending[:count] if not waiter.is_sent]
+        del self._pending[:count]
+        if not taken:
+            return b""
+        for waiter in taken:
+            waiter.is_sent = True
+        return rpc.MlpForwardStreamRequest(calls=[waiter.call for waiter in taken]).SerializeToString()
+
+    def _tend(self, sender: Sender[None], lane: Lane) -> None:
+        """Over a lane, those who wait send and read; here it is seen that one of them does."""
+        while not sender.ended:
+            self._is_asleep = not self._waiting
+            try:
+                sender.queue.get(timeout=None if self._is_asleep else _TEND_S)
+            except queue.Empty:
+                if lane.owes:
+                    lane.flush()
+                if self._waiting and lane.read_now(self._receive):
+                    self._pass_on()
+
+    def _send_out(self, lane: Lane) -> None:
+        """Send over a lane what waits. The lock is held."""
+        while message := self._take_message():
+            lane.send(message)
+        if self._is_asleep:
+            self._is_asleep = False
+            self._sender.queue.put(None)
+
+    def _pass_on(self) -> None:
+        """Nobody reads any more: another thread that waits is to."""
+        for waiter in list(self._waiting.values()):
+            if not waiter.done:
+                waiter.wake()
+                return
+
+    def _send_again(self, lane: Lane) -> None:
+        """See Stream."""
+        self._again()
+        self._send_out(lane)
+
+    def _renewed(self) -> None:
+        """See Stream."""
+        self._pass_on()
 
     def _receive(self, message: bytes) -> None:
         """See Stream."""
@@ -162,11 +247,13 @@ class _ForwardStream(Stream[None]):
             waiter = self._waiting.pop(answer.id, None)
             if waiter is not None:
                 waiter.answer = answer
-                waiter.answered.release()
+                waiter.end()
 
     def _again(self) -> Iterable[None]:
         """See Stream."""
         self._pending = list(self._waiting.values())
+        for waiter in self._pending:
+            waiter.is_sent = False
         return [None]
 
     def _narrow(self, limit: int, failure: TensorError, *, had_progress: bool) -> None:

@@ -22,7 +22,7 @@ _Key = tuple[bool, bool, tuple[tuple[str, int, bool, bool], ...]]
 
 # All contexts that any thread has used; Call.context is the position + 1. Sessions define them in this order.
 CONTEXTS: list[bytes] = []
-_known: dict[_Key, bytes] = {(False, False, ()): b""}
+_known: dict[_Key, tuple[bytes, int]] = {(False, False, ()): (b"", 0)}
 _lock = threading.Lock()
 
 
@@ -31,8 +31,9 @@ class _Modes(threading.local):
         self.grad = True
         self.inference = False
         self.autocasts: dict[str, tuple[int, bool, bool]] = {}
-        # What goes into a call: the encoded field, or nothing.
+        # What goes into a call: the encoded field, or nothing; and its number.
         self.stamp = b""
+        self.context = 0
         # What records the calls of this thread; see _compile.
         self.recorder: Any = None
 
@@ -53,8 +54,8 @@ def _restamp() -> None:
             stamp = _known.get(key)
             if stamp is None:
                 CONTEXTS.append(wire.context(*key))
-                stamp = _known[key] = wire.CONTEXT + varint(len(CONTEXTS))
-    MODES.stamp = stamp
+                stamp = _known[key] = wire.CONTEXT + varint(len(CONTEXTS)), len(CONTEXTS)
+    MODES.stamp, MODES.context = stamp
 
 
 def is_grad_enabled() -> bool:

@@ -1,32 +1,32 @@
 """Calls that are too large for a message to the server.
 
-What can go another way does: arrays and programs by Upload, results that are let go with another call. A call that is
+What can go another way does: arrays and programs by Upload. A call that is
 too large even so is an error of that call. Knows the contract's calls; does not know how they are sent.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from tclient._codec import wire
 from tclient._exceptions import RequestRefused, attribute
-from tclient._session.calls import Call
+from tclient._session.calls import GENERAL_CALL, Call
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import FRAME_BYTES, Channel
 from tensorcompute.v1 import tensor_pb2 as pb
-from tensorcompute.wire.varint import field, varint
+from tensorcompute.wire.packed import CONTEXT_SHIFT, MAX_OPERATION, OPERATION_SHIFT, WORD_BYTES
+from tensorcompute.wire.varint import varint
 
 # An array below this is left where it is.
 _ARRAY_BYTES = 512
 
 
-def fit(call: Call, drops: deque[bytes], transfers: Transfers, next_id: Callable[[], int]) -> None:
+def fit(call: Call, transfers: Transfers, next_id: Callable[[], int]) -> None:
     """Makes a call small enough for a message. Raises: RequestRefused, and what uploads raise."""
     content = _content(call)
-    drops.extendleft(reversed(frees_of(content)))
-    content.ClearField("frees")
-    content.ClearField("free_parts")
+    if not call.data:
+        # A packed call takes little, and there is nothing in it that could go another way.
+        return
     most = transfers.channel.max_message - FRAME_BYTES
     size = len(call.data)
     for value in content.args:
@@ -44,23 +44,22 @@ def fit(call: Call, drops: deque[bytes], transfers: Transfers, next_id: Callable
         raise _refusal(transfers.channel, call)
 
 
-def refuse(call: Call, drops: deque[bytes], channel: Channel) -> bytes:
-    """What is sent in the place of a call: under its id, and failing, so that what needs its result fails too."""
-    content = _content(call)
+def refuse(call: Call, channel: Channel) -> None:
+    """Has another call sent in its place: under its id, and failing, so that what needs its result fails."""
     call.failure = _refusal(channel, call)
-    stand_in = pb.Call(id=content.id, operation=content.operation, context=content.context)
-    # A value of no kind, which the server refuses. The names say what the call would have written.
+    if call.data:
+        content = _content(call)
+        stand_in = pb.Call(id=content.id, operation=content.operation, context=content.context)
+        for entry in content.kwargs:
+            # The names say what the call would have written.
+            stand_in.kwargs.add(name=entry.name)
+    else:
+        head, number = call.words[:2]
+        stand_in = pb.Call(id=number, operation=head >> OPERATION_SHIFT & MAX_OPERATION, context=head >> CONTEXT_SHIFT)
+    # A value of no kind, which the server refuses.
     stand_in.args.add()
-    for entry in content.kwargs:
-        stand_in.kwargs.add(name=entry.name)
-    drops.extendleft(reversed(frees_of(content)))
-    return wire.call([stand_in.SerializeToString()])
-
-
-def frees_of(content: pb.Call | pb.Batch) -> list[bytes]:
-    """The fields with which a call, or a batch itself, lets results go."""
-    whole = [wire.FREE + varint(number) for number in content.frees]
-    return whole + [field(wire.FREE_PART, ref.SerializeToString()) for ref in content.free_parts]
+    call.words = GENERAL_CALL
+    call.data = wire.call([stand_in.SerializeToString()])
 
 
 def _content(call: Call) -> pb.Call:
@@ -69,8 +68,9 @@ def _content(call: Call) -> pb.Call:
 
 
 def _refusal(channel: Channel, call: Call) -> RequestRefused:
+    size = len(call.data) or WORD_BYTES * len(call.words)
     error = RequestRefused(
-        f"{call.operation.name}: the call takes {len(call.data)} bytes, but a message to {channel.address} has at most "
+        f"{call.operation.name}: the call takes {size} bytes, but a message to {channel.address} has at most "
         f"{channel.max_message}; give large data as numpy arrays or tensors, and long lists in parts"
     )
     attribute(error, operation=call.operation.name, reason="MESSAGE_TOO_LARGE", site=call.site())

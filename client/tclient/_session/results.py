@@ -74,7 +74,7 @@ def _getter(position: int) -> Callable[[Any], Any]:
 def unanswered(
     returns: Fields | Count,
     session: Session,
-    id_bytes: bytes,
+    number: int,
     call: Call,
     make: MakeTensor,
     kind: Kind | None = None,
@@ -84,7 +84,7 @@ def unanswered(
     count = len(returns["fields"]) if "fields" in returns else returns["count"]
     items = []
     for position in range(count):
-        ref = part(session, id_bytes, (position,), call)
+        ref = part(session, number, (position,), call)
         if kind is not None:
             ref.kind, ref.since = kind.part(position), since
         items.append(make(ref))
@@ -94,11 +94,11 @@ def unanswered(
 
 
 def as_before(
-    kind: Kind, session: Session, id_bytes: bytes, call: Call, make: MakeTensor, since: int
+    kind: Kind, session: Session, number: int, call: Call, make: MakeTensor, since: int
 ) -> list[Any] | tuple[Any, ...]:
     """What a call returns that returned several tensors before, for arguments of the same kinds."""
     assert kind.items is not None
-    made = unanswered({"count": len(kind.items)}, session, id_bytes, call, make, kind, since)
+    made = unanswered({"count": len(kind.items)}, session, number, call, make, kind, since)
     items = [item if is_tensor else None for item, is_tensor in zip(made, kind.items, strict=True)]
     return items if isinstance(kind.items, list) else tuple(items)
 
@@ -122,9 +122,9 @@ def learn(kind: Kind, value: pb.Value) -> None:
 class Decoder:
     """Turns the answer of one call into Python objects."""
 
-    def __init__(self, session: Session, id_bytes: bytes, epoch: int, make: MakeTensor) -> None:
+    def __init__(self, session: Session, number: int, epoch: int, make: MakeTensor) -> None:
         self._session = session
-        self._id = id_bytes
+        self._id = number
         self._epoch = epoch
         self._make = make
 

@@ -45,7 +45,7 @@ class Session:
     A context manager: within it, it is the session of `tclient.…`; at its end it is closed.
     """
 
-    def __init__(self, channel: Channel, opened: rpc.OpenSessionResponse, *, shared_memory: bool) -> None:
+    def __init__(self, channel: Channel, opened: rpc.OpenSessionResponse, *, shared_memory: bool, lane: bool) -> None:
         """Made by `open`."""
         self.channel = channel
         self.opened = opened
@@ -53,10 +53,18 @@ class Session:
         self.deferred = DeferredErrors(channel.address, opened)
         self.waiters = Waiters(channel, self.deferred)
         self.queue = CallQueue(self.transfers, self.waiters.wait)
-        self._batches = Batches(channel, opened, self.queue, self.deferred, notify=self.waiters.notify, lost=self.die)
+        self._batches = Batches(
+            channel,
+            opened,
+            self.queue,
+            self.deferred,
+            waiters=self.waiters,
+            lost=self.die,
+            open_lane=(lambda: self.transfers.endpoint.open_lane(self.waiters.has_tasks)) if lane else None,
+        )
         self.queue.send_with(self._batches)
-        self.waiters.flush_with(self._batches.flush)
-        self.forwards = Forwards(channel, opened.lease_s)
+        self.waiters.send_with(self._batches)
+        self.forwards = Forwards(channel, opened.lease_s, self.transfers.endpoint.open_forwards if lane else None)
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
@@ -78,6 +86,7 @@ class Session:
         shared_memory: bool = False,
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
+        lane: bool = True,
     ) -> Session:
         """A new session with the server at an address; see `tclient.connect`.
 
@@ -92,7 +101,7 @@ class Session:
                 channel = Channel(opened.endpoint, tls, read_timeout_s=read_timeout_s)
             channel.take_limits(opened.limits)
             opened.lease_s = opened.lease_s or _LEASE_S
-            session = cls(channel, opened, shared_memory=shared_memory)
+            session = cls(channel, opened, shared_memory=shared_memory, lane=lane)
             session.queue.synchronous = synchronous
             session._batches.start()
         except BaseException:
@@ -223,6 +232,8 @@ class Session:
                 failed = error
         self.closed = True
         self._batches.stop()
+        over = NotConnectedError(f"the session with {self.address} is closed; open another with tclient.connect()")
+        self.forwards.end(over)
         if not isinstance(self.dead, (SessionLost, ServerFailed)):
             try:
                 self.channel.call(
@@ -234,7 +245,7 @@ class Session:
                 )
             except TensorError:
                 pass  # the lease will end it
-        self.die(NotConnectedError(f"the session with {self.address} is closed; open another with tclient.connect()"))
+        self.die(over)
         self.channel.close()
         self.transfers.endpoint.close()
         self.deferred.warn_of_unread()
@@ -255,6 +266,7 @@ class Session:
 
     def after_fork(self) -> None:
         """In a child process: the connection belongs to the parent, and so do the tensors."""
+        self._batches.after_fork()
         self.queue.after_fork()
         self.queue.end()
         self.waiters.after_fork()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from tclient._exceptions import fresh
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._transport.channel import Channel
+from tclient._transport.lane import Lane
 from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -22,19 +24,30 @@ class Answered(Protocol):
     done: bool
 
 
+class Sending(Protocol):
+    """Who sends what is pending, and brings the answers."""
+
+    def flush(self) -> Lane | None:
+        """Send all that is pending, because somebody waits for it. Over a lane, who waits reads the answers."""
+
+    def read_until(self, lane: Lane, answered: Answered, until: float | None) -> bool:
+        """Take in what comes until it is answered or late; False if another thread does that, or the lane has ended."""
+
+
 class Waiters:
     """Who waits, and for what."""
 
     def __init__(self, channel: Channel, deferred: DeferredErrors) -> None:
         self._channel = channel
         self._deferred = deferred
-        self._flush: Callable[[], None]
-        self._waiting: dict[int, tuple[Answered, Callable[[], None]]] = {}
+        self._sending: Sending
+        # What each waits for, what wakes it, and whether it can read answers itself.
+        self._waiting: dict[int, tuple[Answered, Callable[[], None], bool]] = {}
         self._tickets = itertools.count().__next__
 
-    def flush_with(self, flush: Callable[[], None]) -> None:
-        """What sends all that is pending, because somebody waits for it; told once."""
-        self._flush = flush
+    def send_with(self, sending: Sending) -> None:
+        """Who sends what is pending; told once."""
+        self._sending = sending
 
     def wait(self, call: Call) -> pb.Value | None:
         """What the call returned, once it is answered; None if there is nothing to tell. Raises what went wrong."""
@@ -75,17 +88,38 @@ class Waiters:
 
     def block_for(self, answered: Answered, limit_s: float | None) -> bool:
         """Wait for so long at most; whether it is answered."""
+        until = None if limit_s is None else time.monotonic() + limit_s
+        while not self._block_once(answered, until):
+            pass
+        return answered.done
+
+    def _block_once(self, answered: Answered, until: float | None) -> bool:
+        """Wait; whether it is answered or late. If not, this thread was asked to read for itself."""
         lock = threading.Lock()
         lock.acquire()
         ticket = self._tickets()
-        self._waiting[ticket] = (answered, lock.release)
+        self._waiting[ticket] = (answered, lock.release, True)
         try:
-            self._flush()
+            lane = self._sending.flush()
             if not answered.done:
-                lock.acquire(timeout=-1 if limit_s is None else limit_s)
+                if lane is not None and self._sending.read_until(lane, answered, until):
+                    self.pass_on()
+                else:
+                    lock.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic()))
         finally:
             self._waiting.pop(ticket, None)
-        return answered.done
+        return answered.done or (until is not None and time.monotonic() >= until)
+
+    def pass_on(self) -> None:
+        """Nobody reads any more: another thread that waits is to, if there is one."""
+        for ticket, (answered, release, can_read) in list(self._waiting.items()):
+            if can_read and not answered.done and self._waiting.pop(ticket, None) is not None:
+                release()
+                return
+
+    def has_tasks(self) -> bool:
+        """Whether tasks wait, which cannot read."""
+        return any(not can_read for _, _, can_read in list(self._waiting.values()))
 
     async def wait_async(self, call: Call) -> pb.Value | None:
         """As `wait`, without holding up the event loop."""
@@ -109,9 +143,11 @@ class Waiters:
             loop.call_soon_threadsafe(answer)
 
         ticket = self._tickets()
-        self._waiting[ticket] = (answered, release)
+        self._waiting[ticket] = (answered, release, False)
         try:
-            self._flush()
+            lane = self._sending.flush()
+            if lane is not None:
+                lane.wake()
             if not answered.done:
                 try:
                     with waiting(_name(answered)):
@@ -124,7 +160,7 @@ class Waiters:
     def notify(self) -> None:
         """Wakes the threads whose call is answered."""
         if self._waiting:
-            for ticket, (answered, release) in list(self._waiting.items()):
+            for ticket, (answered, release, _) in list(self._waiting.items()):
                 if answered.done and self._waiting.pop(ticket, None) is not None:
                     try:
                         release()

@@ -47,7 +47,7 @@ class Connection:
 
     def __init__(self, where: str, connection: socket.socket) -> None:
         self.where = where
-        self._socket = connection
+        self.socket = connection
         self._kept = False
         self._limited_s = -1.0
 
@@ -56,7 +56,7 @@ class Connection:
         self._kept = False
         # Between transfers the server says nothing: what can be read is its end.
         with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self.socket, selectors.EVENT_READ)
             return not selector.select(0)
 
     def keep(self) -> None:
@@ -70,12 +70,12 @@ class Connection:
 
     def close(self) -> None:
         """End it."""
-        self._socket.close()
+        self.socket.close()
 
     def interrupt(self) -> None:
         """End it from another thread: whoever waits for it is told."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # it has ended
 
@@ -103,7 +103,7 @@ class Connection:
         while len(found) < count:
             if found:
                 self._limit(deadline - time.monotonic())
-            received = self._socket.recv(count - len(found))
+            received = self.socket.recv(count - len(found))
             if not received:
                 raise ConnectionError("the server ended the connection")
             found += received
@@ -112,14 +112,14 @@ class Connection:
     def write(self, data: bytes) -> None:
         """Send these bytes."""
         self._limit(STALL_S)
-        self._socket.sendall(data)
+        self.socket.sendall(data)
 
     def send(self, view: memoryview, progress: Progress) -> None:
         """Send what is in memory."""
         self._limit(STALL_S)
         position = 0
         while position < len(view):
-            position += self._socket.send(view[position : position + _PIECE_BYTES])
+            position += self.socket.send(view[position : position + _PIECE_BYTES])
             progress.reach(position)
 
     def receive(self, view: memoryview, progress: Progress) -> None:
@@ -134,7 +134,7 @@ class Connection:
             progress.reach(position)
 
     def _take(self, piece: memoryview) -> int:
-        return self._socket.recv_into(piece, 0, socket.MSG_WAITALL)
+        return self.socket.recv_into(piece, 0, socket.MSG_WAITALL)
 
     def _limit(self, seconds: float) -> None:
         """How long one call may get nowhere. A limit in the kernel: one call moves a whole piece."""
@@ -144,20 +144,20 @@ class Connection:
             self._limited_s = seconds
             # In microseconds; 0 would be for ever.
             limit = struct.pack("ll", int(seconds), max(1, int(seconds % 1 * 1e6)))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 class PolledConnection(Connection):
     """A connection whose limits are Python's: where the kernel's are not what Linux has."""
 
     def _take(self, piece: memoryview) -> int:
-        return self._socket.recv_into(piece)
+        return self.socket.recv_into(piece)
 
     def _limit(self, seconds: float) -> None:
         if seconds <= 0:
             raise TimeoutError("the server did not answer in time")
-        self._socket.settimeout(seconds)
+        self.socket.settimeout(seconds)
 
 
 class TlsConnection(PolledConnection):
@@ -174,7 +174,7 @@ class SharedMemory(Connection):
 
     def _begin(self) -> None:
         self._limit(STALL_S)
-        head, descriptors, _, _ = socket.recv_fds(self._socket, SHAPE.size, 1)
+        head, descriptors, _, _ = socket.recv_fds(self.socket, SHAPE.size, 1)
         try:
             if len(head) != SHAPE.size or not descriptors:
                 raise ConnectionError("the server gave no memory")
@@ -197,7 +197,7 @@ class SharedMemory(Connection):
                 free = self._answered()
             piece = source[position : position + self._size]
             np.copyto(self._slots[number % len(self._slots)][: len(piece)], piece)
-            self._socket.sendall(SLOT)
+            self.socket.sendall(SLOT)
             free -= 1
             progress.reach(position + len(piece))
         # The last slot is answered by the status of the whole.
@@ -215,19 +215,19 @@ class SharedMemory(Connection):
                 filled = self._answered()
             piece = target[position : position + self._size]
             np.copyto(piece, self._slots[number % len(self._slots)][: len(piece)])
-            self._socket.sendall(SLOT)
+            self.socket.sendall(SLOT)
             filled -= 1
             progress.reach(position + len(piece))
 
     def _answered(self) -> int:
-        count = len(self._socket.recv(len(self._slots)))
+        count = len(self.socket.recv(len(self._slots)))
         if not count:
             raise ConnectionError("the server ended the transfer")
         return count
 
 
-def connect_locally(name: str, within_s: float) -> Connection:
-    """A connection to memory that is shared under a name; nobody has proved anything yet. Raises: OSError."""
+def connect_locally(name: str, within_s: float, *, shares_memory: bool = True) -> Connection:
+    """A connection to a Unix socket of this machine; nobody has proved anything yet. Raises: OSError."""
     local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         local.settimeout(within_s)
@@ -236,7 +236,7 @@ def connect_locally(name: str, within_s: float) -> Connection:
     except BaseException:
         local.close()
         raise
-    return SharedMemory(name, local)
+    return (SharedMemory if shares_memory else Connection)(name, local)
 
 
 def connect(named: str, server: str, tls: Tls, within_s: float) -> Connection:

@@ -20,6 +20,7 @@ from tclient._exceptions import ServerError
 from tclient._transfer.connections import Connection, NotProved, connect, connect_locally
 from tclient._transfer.progress import Progress, Wish
 from tclient._transport.channel import TENSOR_SERVICE, Channel
+from tclient._transport.lane import IS_SUPPORTED, Lane
 from tclient._transport.limits import check, may_end
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.data_endpoint import DONE, LENGTH, WAIT, sized
@@ -29,6 +30,8 @@ log = logging.getLogger("tclient")
 _MAX_RESTING = 4
 # What each step of opening a connection may take beside two round trips.
 _PATIENCE_S = 1.5
+# How long a ticket for a lane is waited for.
+_LANE_S = 5.0
 # After a connection that broke while it opened: a server with no place for it ends it, too.
 REST_S = 60.0
 # Memory is shared by way of a Unix socket that has no place in the file system.
@@ -48,6 +51,9 @@ class DataEndpoint:
         self.address: str = opened.data_endpoint
         # The same through memory of this machine, where both sides want that.
         self.shared_memory: str = opened.shared_memory if shared_memory and _CAN_SHARE else ""
+        # A Unix socket of this machine for lanes, and when a lane may be tried again.
+        self.lane_socket: str = opened.lane_socket if _CAN_SHARE else ""
+        self._lanes_rest_until = 0.0
         # Connections that rest between two transfers, and those that move bytes just now.
         self.resting: list[Connection] = []
         self._in_use: set[Connection] = set()
@@ -85,6 +91,44 @@ class DataEndpoint:
             return answer if connection.read(1) == DONE else None
 
         return self._over_a_connection("download", move)
+
+    def open_lane(self, has_tasks: Callable[[], bool]) -> Lane | None:
+        """A lane for the batches of the session; see Lane. None: use gRPC."""
+        return self._lane(rpc.OpenTransferRequest(lane=self._ticket.connection), has_tasks)
+
+    def open_forwards(self) -> Lane | None:
+        """A lane for forward passes of models. None: use gRPC."""
+        return self._lane(rpc.OpenTransferRequest(forwards=self._ticket.connection), lambda: False)
+
+    def _lane(self, ticket: rpc.OpenTransferRequest, has_tasks: Callable[[], bool]) -> Lane | None:
+        if not (IS_SUPPORTED and (self.lane_socket or self.address)) or time.monotonic() < self._lanes_rest_until:
+            return None
+        for where in filter(None, (self.lane_socket, self.address)):
+            asked = time.monotonic()
+            connection = None
+            try:
+                answer = self._channel.call(
+                    TENSOR_SERVICE + "OpenTransfer", ticket, rpc.OpenTransferResponse, timeout_s=_LANE_S, again_s=0.0
+                )
+                within_s = _PATIENCE_S + 2 * (time.monotonic() - asked)
+                if where == self.lane_socket:
+                    connection = connect_locally(where, within_s, shares_memory=False)
+                else:
+                    connection = connect(where, self._channel.address, self._channel.tls, within_s)
+                connection.prove(answer.ticket, answer.key, within_s)
+                return Lane(connection.socket, has_tasks)
+            except ServerError as error:
+                # What is wrong is said over gRPC, too.
+                log.debug("no ticket for a lane: %s", error)
+                return None
+            except OSError as error:
+                log.debug("no lane to %r; going on without: %s", where, error)
+                if connection is not None:
+                    connection.close()
+                if where == self.lane_socket:
+                    self.lane_socket = ""
+        self._lanes_rest_until = time.monotonic() + REST_S
+        return None
 
     def interrupt(self) -> None:
         """The session has ended: whoever waits for a connection is told."""

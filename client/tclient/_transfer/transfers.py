@@ -53,11 +53,11 @@ class Transfers:
         header.context.CopyFrom(self._context)
         chunks.upload(self.channel, header, view, reach, max_chunk_bytes=self._max_chunk_bytes, within_s=self._lease_s)
 
-    def download(self, id_bytes: bytes, out: Array | None = None) -> Fetched:
+    def download(self, number: int, out: Array | None = None) -> Fetched:
         """Fetch a staged copy: its dtype code, its shape, and its bytes, which are those of `out` where that can be
         filled as it is. Raises: a ServerError; TypeError and ValueError if `out` does not fit.
         """
-        request = rpc.DownloadRequest(tensor=pb.Ref.FromString(b"\x08" + id_bytes), without_crc32=not self.checksums)
+        request = rpc.DownloadRequest(tensor=pb.Ref(id=number), without_crc32=not self.checksums)
         self.channel.stats.downloads += 1
         with transferring(self.channel, "download"):
             if not self.checksums:

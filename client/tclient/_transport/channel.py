@@ -25,7 +25,7 @@ from tensorcompute.wire.address import channel_options, parse
 
 TENSOR_SERVICE = "/tensorcompute.v1.TensorService/"
 MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
-PROTOCOL = 1
+PROTOCOL = 2
 # What gRPC takes where a server names no limit.
 _MESSAGE_BYTES = 4 << 20
 _INLINE_BYTES = 1 << 20

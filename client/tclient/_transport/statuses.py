@@ -46,6 +46,22 @@ class Ended(grpc.RpcError):
         return self._operation.trailing_metadata()
 
 
+class Broken(grpc.RpcError):
+    """The end of a connection that is not gRPC's, in gRPC's words: it may be tried again."""
+
+    def code(self) -> grpc.StatusCode:
+        """As of grpc.Call."""
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        """As of grpc.Call."""
+        return str(self)
+
+    def trailing_metadata(self) -> Any:
+        """As of grpc.Call."""
+        return ()
+
+
 def name_of(number: int) -> str:
     """The name of the status with that number."""
     return _BY_NUMBER.get(number, grpc.StatusCode.UNKNOWN).name

@@ -1,8 +1,8 @@
 """The engine of a stream: messages out, messages in, and the way back after a broken connection.
 
-One thread sends and one reads. When the connection breaks, a new RPC takes over with what was not answered, for as long
-as the session may still be there. What the messages are, and which of them go again, is said by a subclass. Knows RPCs;
-does not know calls.
+Over gRPC one thread sends and one reads; over a lane, those that have something to send or wait for an answer. When the
+connection breaks, a new one takes over with what was not answered, for as long as the session may still be there. What
+the messages are, and which of them go again, is said by a subclass. Knows RPCs; does not know calls.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import grpc
 from tclient._exceptions import ServerFailed, TensorError
 from tclient._transport.channel import Channel
 from tclient._transport.duplex import Duplex
+from tclient._transport.lane import Lane
 from tclient._transport.statuses import is_exhausted, message_limit, translate
 
 log = logging.getLogger("tclient")
@@ -28,10 +29,12 @@ M = TypeVar("M")
 
 
 class Sender(Generic[M]):
-    """What one RPC has to send. Another one follows it after a break."""
+    """What one RPC, or lane, has to send. Another one follows it after a break."""
 
     def __init__(self, rpc: Duplex, resend: Iterable[M] = ()) -> None:
         self.rpc = rpc
+        # Where there is one, messages go from the thread that has them.
+        self.lane = rpc if isinstance(rpc, Lane) else None
         # What to send; None says that there may be something to do.
         self.queue: queue.SimpleQueue[M | None] = queue.SimpleQueue()
         for item in resend:
@@ -45,12 +48,24 @@ class Stream(ABC, Generic[M]):
     """Sends what there is, and takes in what comes back, until it is stopped or lost."""
 
     def __init__(
-        self, channel: Channel, path: str, opening: bytes, *, name: str, answers_each: bool, patience_s: float
+        self,
+        channel: Channel,
+        path: str,
+        opening: bytes,
+        *,
+        name: str,
+        answers_each: bool,
+        patience_s: float,
+        open_lane: Callable[[], Lane | None] | None,
     ) -> None:
-        """`opening` is the first message of each RPC, and `patience_s` how long a broken connection is tried again."""
+        """`opening` is the first message of each RPC, and `patience_s` how long a broken connection is tried again.
+
+        `open_lane` gives a lane in the place of the RPC, or None where there is none.
+        """
         self._channel = channel
         self._path, self._opening, self._answers_each = path, opening, answers_each
         self._patience_s = patience_s
+        self._open_lane = open_lane
         self._name = name
         # Held while it is decided what goes next, by the threads that send or have something sent.
         self._lock = threading.Lock()
@@ -119,6 +134,9 @@ class Stream(ABC, Generic[M]):
         except TensorError as error:
             self._lost(error)
         except BaseException as error:
+            if self._stopped:
+                # The channel is closed under a thread that was about to begin anew.
+                return
             log.exception("a thread of the session with %s failed", self._channel.address)
             self._lost(ServerFailed(f"the client could not go on with {self._channel.address}: {error!r}"))
 
@@ -160,7 +178,9 @@ class Stream(ABC, Generic[M]):
             if now - broken_since > self._patience_s:
                 raise self._gone(cause, failure)
             if is_first and not was_refused:
-                log.warning(
+                # A lane that ends costs little, and what is wrong is seen when nothing follows it.
+                log.log(
+                    logging.DEBUG if self._sender.lane is not None else logging.WARNING,
                     "the connection to %s broke (%s); trying again for %g s",
                     self._channel.address,
                     cause,
@@ -173,14 +193,37 @@ class Stream(ABC, Generic[M]):
     def _is_stopped(self) -> bool:
         return self._stopped
 
-    def _open(self) -> Duplex:
-        return self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
+    def _open(self, before: Lane | None = None) -> Duplex:
+        """A lane, but for one that is to follow one on which nothing came."""
+        tries = self._open_lane is not None and (before is None or before.has_answered)
+        lane = self._open_lane() if self._open_lane is not None and tries else None
+        return lane or self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
 
     def _renew(self) -> None:
         """A new sender takes over, with all that was not answered."""
-        opened = self._open()
+        old = self._sender
+        opened = self._open(old.lane)
         with self._lock:
-            old = self._sender
-            self._sender = Sender(opened, self._again())
+            if isinstance(opened, Lane):
+                self._send_again(opened)
+                self._sender = Sender(opened)
+            else:
+                self._sender = Sender(opened, self._again())
             old.ended = True
+            if self._stopped:
+                opened.cancel()
         old.queue.put(None)
+        self._renewed()
+
+    def _renewed(self) -> None:
+        """There is a new sender."""
+
+    def _send_again(self, lane: Lane) -> None:
+        """Send over a lane what was not answered. The lock is held."""
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """In a child process: the connection is the parent's."""
+        self._stopped = True
+        if self._sender.lane is not None:
+            self._sender.lane.after_fork()

@@ -46,7 +46,7 @@ class Limits(_message.Message):
     def __init__(self, max_message_bytes: _Optional[int] = ..., max_inline_bytes: _Optional[int] = ..., max_unacked_bytes: _Optional[int] = ..., max_sessions: _Optional[int] = ..., max_session_bytes: _Optional[int] = ..., max_nesting: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_batches_in_flight: _Optional[int] = ...) -> None: ...
 
 class OpenSessionResponse(_message.Message):
-    __slots__ = ("session", "lease_s", "boot_id", "protocol", "server_version", "torch_version", "limits", "endpoint", "data_endpoint", "default_device", "operations_digest", "devices", "shared_memory")
+    __slots__ = ("session", "lease_s", "boot_id", "protocol", "server_version", "torch_version", "limits", "endpoint", "data_endpoint", "default_device", "operations_digest", "devices", "shared_memory", "lane_socket")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,7 @@ class OpenSessionResponse(_message.Message):
     OPERATIONS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
+    LANE_SOCKET_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     lease_s: float
     boot_id: str
@@ -73,7 +74,8 @@ class OpenSessionResponse(_message.Message):
     operations_digest: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
     shared_memory: str
-    def __init__(self, session: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., boot_id: _Optional[str] = ..., protocol: _Optional[int] = ..., server_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., endpoint: _Optional[str] = ..., data_endpoint: _Optional[str] = ..., default_device: _Optional[str] = ..., operations_digest: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., shared_memory: _Optional[str] = ...) -> None: ...
+    lane_socket: str
+    def __init__(self, session: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., boot_id: _Optional[str] = ..., protocol: _Optional[int] = ..., server_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., endpoint: _Optional[str] = ..., data_endpoint: _Optional[str] = ..., default_device: _Optional[str] = ..., operations_digest: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., shared_memory: _Optional[str] = ..., lane_socket: _Optional[str] = ...) -> None: ...
 
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session",)
@@ -442,14 +444,18 @@ class DownloadResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[DownloadTrailer, _Mapping]] = ...) -> None: ...
 
 class OpenTransferRequest(_message.Message):
-    __slots__ = ("upload", "download", "connection")
+    __slots__ = ("upload", "download", "connection", "lane", "forwards")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    FORWARDS_FIELD_NUMBER: _ClassVar[int]
     upload: UploadHeader
     download: DownloadRequest
     connection: SessionContext
-    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
+    lane: SessionContext
+    forwards: SessionContext
+    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ..., lane: _Optional[_Union[SessionContext, _Mapping]] = ..., forwards: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
     __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key")

@@ -175,6 +175,15 @@ class TensorServiceStub:
     server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
     that is slow while others wait for its place.
 
+    With `lane` the ticket is good for a lane: what ExecuteStream carries, over that connection, which costs a fraction of
+    it. Behind the proofs the client sends, for each batch, the length of an ExecuteStreamRequest as four bytes,
+    big-endian, and the message, with `batch` alone set; the server sends ExecuteStreamResponses in the same way. With its
+    client's proof the lane takes over from the stream, or the lane, that the session had before, and loses the session
+    to the next one; numbers, kept replies, limits and the lease are those of ExecuteStream. A server that refuses a batch
+    ends the lane: send the batch over ExecuteStream, whose error says why. OpenSessionResponse.lane_socket may be used
+    in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
+    session ends.
+
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
       INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
@@ -320,6 +329,15 @@ class TensorServiceAsyncStub(TensorServiceStub):
     from there on all is as above. While a download's turn has not come, it sends a length of 0 every few seconds. A
     server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
     that is slow while others wait for its place.
+
+    With `lane` the ticket is good for a lane: what ExecuteStream carries, over that connection, which costs a fraction of
+    it. Behind the proofs the client sends, for each batch, the length of an ExecuteStreamRequest as four bytes,
+    big-endian, and the message, with `batch` alone set; the server sends ExecuteStreamResponses in the same way. With its
+    client's proof the lane takes over from the stream, or the lane, that the session had before, and loses the session
+    to the next one; numbers, kept replies, limits and the lease are those of ExecuteStream. A server that refuses a batch
+    ends the lane: send the batch over ExecuteStream, whose error says why. OpenSessionResponse.lane_socket may be used
+    in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
+    session ends.
 
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
@@ -559,6 +577,15 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         from there on all is as above. While a download's turn has not come, it sends a length of 0 every few seconds. A
         server that refuses a transfer ends the connection, and so it does with one that is not used for some 20 seconds, or
         that is slow while others wait for its place.
+
+        With `lane` the ticket is good for a lane: what ExecuteStream carries, over that connection, which costs a fraction of
+        it. Behind the proofs the client sends, for each batch, the length of an ExecuteStreamRequest as four bytes,
+        big-endian, and the message, with `batch` alone set; the server sends ExecuteStreamResponses in the same way. With its
+        client's proof the lane takes over from the stream, or the lane, that the session had before, and loses the session
+        to the next one; numbers, kept replies, limits and the lease are those of ExecuteStream. A server that refuses a batch
+        ends the lane: send the batch over ExecuteStream, whose error says why. OpenSessionResponse.lane_socket may be used
+        in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
+        session ends.
 
         Errors: those of Upload and Download, and
           RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.

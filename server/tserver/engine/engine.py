@@ -12,7 +12,6 @@ import importlib
 import itertools
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -42,7 +41,7 @@ from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operations
 from tserver.engine.passes import PassThreads
 from tserver.engine.reads import deferring
-from tserver.engine.scheduling import Runnable
+from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.session_queue import SessionQueue
 from tserver.engine.streams import StreamPair
 from tserver.errors import NotFound
@@ -77,7 +76,7 @@ class Engine:
         self.memory = HostMemory(self.device)
         # Finds models by name and version, for calls that run them. Set by whoever keeps models.
         self.find_model: Find = _no_model
-        self.ready: queue.SimpleQueue[Runnable | None] = queue.SimpleQueue()
+        self.ready = ReadyQueue()
         # Also a server whose own device is the CPU may be told to use a GPU that is there.
         has_gpu = torch.cuda.is_available()
         self.operations = Operations(
@@ -156,6 +155,13 @@ class Engine:
     def run(self, function: Callable[[], T]) -> Future[T]:
         """Run a function on the engine's thread, in the name of no session."""
         return self._own_queue.run(lambda _: function())
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call a function on the engine's thread: at once if this is it, in its turn if not."""
+        if threading.current_thread() is self._thread:
+            function()
+        else:
+            self.run(function)
 
     def schedule(self, runnable: Runnable) -> None:
         """See Scheduler."""
@@ -240,8 +246,8 @@ class Engine:
                 self.ready.put(heapq.heappop(alarms)[2])
                 continue
             try:
-                return self.ready.get(timeout=wait_s)
-            except queue.Empty:
+                return self.ready.get(wait_s)
+            except TimeoutError:
                 continue
         return self.ready.get()
 
@@ -256,9 +262,6 @@ class Engine:
         ready = self.ready
         executor = self.executor
 
-        def others_wait() -> bool:
-            return not ready.empty()
-
         while True:
             runnable = self._next()
             if runnable is None:
@@ -272,7 +275,7 @@ class Engine:
                 self._current = store
             self._running = runnable
             try:
-                more = runnable.run_slice(executor, others_wait)
+                more = runnable.run_slice(executor, ready.others_wait)
             except DeviceFailure as error:
                 self._on_fatal(f"the device failed: {error}")
                 return

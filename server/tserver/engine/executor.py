@@ -7,13 +7,27 @@ here waits, and nothing here knows who asked.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.engine import replies
+from tensorcompute.wire.packed import (
+    CALL,
+    CONTEXT_SHIFT,
+    COUNT_SHIFT,
+    FREE,
+    GENERAL,
+    KIND_BITS,
+    KIND_MASK,
+    MAX_COUNT,
+    MAX_OPERATION,
+    OPERATION_SHIFT,
+    PART,
+)
+from tserver.engine import packed, replies
 from tserver.engine.apply import apply_operation, unsupported
 from tserver.engine.extents import mend
 from tserver.engine.failures import DeviceFailure, is_device_lost
@@ -56,30 +70,39 @@ class BatchRun:
 
     __slots__ = (
         "_rest",
+        "at",
         "count",
         "deferred",
         "frees",
         "index",
         "made",
+        "number",
         "operations",
         "parts",
         "remaining",
         "same",
         "seq",
         "told",
+        "words",
     )
 
     def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
         self.seq = batch.seq
         self.remaining = iter(batch.calls)
+        # Of packed calls: the words, and how far it has come in them.
+        self.words = packed.words_of(batch.packed) if batch.packed else None
+        self.at = 0
         self.count = len(batch.calls)
         self.frees = batch.frees
         self.parts = batch.free_parts
         # Set for calls of the typed RPCs, which bring their operations along and have their ids made here.
         self.operations = operations
         self.index = 0
+        # The operation of the call that is run, or was run last.
+        self.number = -1
         self.made: dict[int, int] = {}
-        self.same: dict[int, pb.Value] = {}
+        # Results that are the very tensor of an argument: an id, or a part.
+        self.same: dict[int, int | pb.Ref] = {}
         # Encoded results (see replies.py).
         self.told: list[bytes] = []
         self._rest: pb.BatchReply | None = None
@@ -119,19 +142,15 @@ class Executor:
         clock = time.perf_counter
         self.current = run
         try:
-            for call in run.remaining:
-                # Each access to a repeated field makes a wrapper: once each, on this path. A slice is a list, which is
-                # gone through in half the time.
-                if frees := call.frees[:]:
-                    for call_id in frees:
-                        objects.pop(call_id, None)
-                if parts := call.free_parts:
-                    for ref in parts:
-                        store.free(ref)
-                self._call(store, run, call, operations)
-                run.index += 1
-                if clock() > deadline and run.index < run.count:
+            if run.words is not None:
+                if not self._run_packed(store, run, operations, run.words, deadline):
                     return False
+            else:
+                for call in run.remaining:
+                    self._run_general(store, run, call, operations)
+                    run.index += 1
+                    if clock() > deadline and run.index < run.count:
+                        return False
         finally:
             self.current = None
         for call_id in run.frees:
@@ -149,54 +168,137 @@ class Executor:
             self._mode.leave()
             self._mode = None
 
-    def _call(self, store: ObjectStore, run: BatchRun, call: pb.Call, operations: list[Operation]) -> None:
-        call_id = call.id
+    def _run_packed(
+        self, store: ObjectStore, run: BatchRun, operations: list[Operation], words: list[int], deadline: float
+    ) -> bool:
+        """Run packed calls, as `run` does."""
+        objects = store.objects
+        clock = time.perf_counter
+        at, end = run.at, len(words)
+        try:
+            while at < end:
+                word = words[at]
+                kind = word & KIND_MASK
+                if kind == CALL:
+                    first = at + 2
+                    at = first + (word >> COUNT_SHIFT & MAX_COUNT)
+                    if at > end:
+                        raise IndexError
+                    self._call(
+                        store,
+                        run,
+                        operations,
+                        words[first - 1],
+                        word >> OPERATION_SHIFT & MAX_OPERATION,
+                        word >> CONTEXT_SHIFT,
+                        words=words[first:at],
+                    )
+                elif kind == FREE:
+                    objects.pop(word >> KIND_BITS, None)
+                    at += 1
+                    continue
+                elif kind == PART:
+                    first = at + 2
+                    at = first + words[at + 1]
+                    if at > end:
+                        raise IndexError
+                    store.free(pb.Ref(id=word >> KIND_BITS, path=[step & 0xFFFF_FFFF for step in words[first:at]]))
+                    continue
+                elif word == GENERAL:
+                    self._run_general(store, run, next(run.remaining), operations)
+                    at += 1
+                else:
+                    raise IndexError
+                run.index += 1
+                if clock() > deadline and at < end:
+                    run.at = at
+                    return False
+            if next(run.remaining, None) is not None:
+                raise StopIteration
+        except (IndexError, StopIteration):
+            refusal = InvalidArgument(f"the packed calls of the batch break the rules at word {min(at, end)} of {end}")
+            self._tell_error(store, run, 0, None, (), {}, _error(run, 0, None, refusal))
+        return True
+
+    def _run_general(self, store: ObjectStore, run: BatchRun, call: pb.Call, operations: list[Operation]) -> None:
+        # Each access to a repeated field makes a wrapper: once each, on this path. A slice is a list, which is gone
+        # through in half the time.
+        if frees := call.frees[:]:
+            for call_id in frees:
+                store.objects.pop(call_id, None)
+        if parts := call.free_parts:
+            for ref in parts:
+                store.free(ref)
+        self._call(store, run, operations, call.id, call.operation, call.context, call=call)
+
+    def _call(
+        self,
+        store: ObjectStore,
+        run: BatchRun,
+        operations: list[Operation],
+        call_id: int,
+        number: int,
+        context: int,
+        *,
+        words: list[int] | None = None,
+        call: pb.Call | None = None,
+    ) -> None:
+        """Run a call with its arguments as words, or as the message that it is."""
         objects = store.objects
         operation: Operation | None = None
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
+        entries: Any = ()
+        run.number = number
         try:
             try:
-                operation = operations[call.operation]
+                operation = operations[number]
             except IndexError:
                 raise InvalidArgument(
-                    f"operation index {call.operation} is not defined; the session has defined {len(operations)}"
+                    f"operation index {number} is not defined; the session has defined {len(operations)}"
                 ) from None
             if call_id:
                 if call_id in objects:
                     raise AlreadyExists(f"id {call_id} is in use; choose another, or free it", reason="DUPLICATE_ID")
                 if call_id >= FIRST_SERVER_ID and run.operations is None:
                     raise InvalidArgument(f"id {call_id} is not below 2^48; larger ids are made by the server")
-            if call.context or self._mode is not None:
-                self._set_mode(store, call.context)
-            direct = operation.is_direct
-            for value in call.args[:]:
-                # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
-                if call_ref := value.result:
-                    found = objects.get(call_ref)
-                    args.append(found if isinstance(found, Tensor) else store.whole(call_ref))
-                else:
-                    argument = decode(store, value)
-                    if argument.__class__ is Packed and not operation.takes_packed:
-                        argument = argument.array.tolist()
-                    args.append(argument)
-            if entries := call.kwargs:
+            if context or self._mode is not None:
+                self._set_mode(store, context)
+            if words is not None:
+                for word in words:
+                    found = objects.get(word) if word < FIRST_SERVER_ID else None
+                    if not isinstance(found, Tensor):
+                        args = packed.arguments(store, words)
+                        break
+                    args.append(found)
+            elif call is not None:
+                entries = call.kwargs
+                for value in call.args[:]:
+                    # A tensor is by far the most frequent argument: looked at first, and not asked for its kind.
+                    if call_ref := value.result:
+                        found = objects.get(call_ref)
+                        args.append(found if isinstance(found, Tensor) else store.whole(call_ref))
+                    else:
+                        argument = decode(store, value)
+                        if argument.__class__ is Packed and not operation.takes_packed:
+                            argument = argument.array.tolist()
+                        args.append(argument)
                 for entry in entries:
                     if entry.name in kwargs:
                         raise InvalidArgument(f"keyword argument {entry.name[:100]!r} is given twice")
                     kwargs[entry.name] = decode(store, entry.value)
-            if direct and not store.watched and (not kwargs or "out" not in kwargs):
+            if operation.is_direct and not store.watched and (not kwargs or "out" not in kwargs):
                 result = operation.function(*args, **kwargs) if kwargs else operation.function(*args)
                 if result is NotImplemented:
                     raise unsupported(operation.name, args)
             else:
                 result = apply_operation(store, operation, args, kwargs)
         except CallFailed as skipped:
-            self._tell_error(store, run, call, operation, kwargs, skipped.error)
+            self._tell_error(store, run, call_id, operation, entries, kwargs, skipped.error)
             return
         except Exception as error:
             mend(args, kwargs)
-            self._tell_error(store, run, call, operation, kwargs, _error(run, call, operation, error))
+            self._tell_error(store, run, call_id, operation, entries, kwargs, _error(run, call_id, operation, error))
             return
         if isinstance(result, Tensor):
             if call_id:
@@ -204,11 +306,11 @@ class Executor:
                 run.made[call_id] = run.index
                 for argument in args:
                     if argument is result:
-                        run.same[call_id] = call.args[_position(args, result)]
+                        run.same[call_id] = _id_of(words, call, _position(args, result))
                         break
                 store.peak_results = max(store.peak_results, len(objects))
         elif result is not None or call_id:
-            self._tell_value(store, run, call, operation, result)
+            self._tell_value(store, run, call_id, operation, result)
 
     def _set_mode(self, store: ObjectStore, context: int) -> None:
         wanted = store.mode(context)
@@ -218,7 +320,7 @@ class Executor:
                 wanted.enter()
                 self._mode = wanted
 
-    def _tell_value(self, store: ObjectStore, run: BatchRun, call: pb.Call, operation: Operation, result: Any) -> None:
+    def _tell_value(self, store: ObjectStore, run: BatchRun, call_id: int, operation: Operation, result: Any) -> None:
         encoder = replies.BY_CLASS.get(result.__class__)
         if encoder is not None:
             value = encoder(result)
@@ -227,12 +329,12 @@ class Executor:
                 run.told.append(replies.result_field(run.index, value))
                 return
         elif result.__class__ is Deferred:
-            self._tell_later(store, run, call, operation, result)
+            self._tell_later(store, run, call_id, operation, result)
             return
         told = run.reply.results.add(call_index=run.index)
         try:
             held = encode(result, told.value)
-            if held and not call.id:
+            if held and not call_id:
                 del run.reply.results[-1]
                 return
             kind = result.__class__
@@ -244,24 +346,24 @@ class Executor:
         except Exception as error:
             # What a call returned may be what no message can say: an error of that call, and not of the batch.
             del run.reply.results[-1]
-            self._tell_error(store, run, call, operation, {}, _error(run, call, operation, error))
+            self._tell_error(store, run, call_id, operation, (), {}, _error(run, call_id, operation, error))
             return
         if held:
             kept: Any = result
             if isinstance(result, (tuple, list, dict)):
                 kept = Parts(result)
-            store.objects[call.id] = kept
+            store.objects[call_id] = kept
 
     def _tell_later(
-        self, store: ObjectStore, run: BatchRun, call: pb.Call, operation: Operation, result: Deferred
+        self, store: ObjectStore, run: BatchRun, call_id: int, operation: Operation, result: Deferred
     ) -> None:
         """Take note of a call that is told of when its elements have arrived. Room in the reply is taken now."""
         if result.size_bytes > store.reply_room:
             refusal = _no_room(operation, result.size_bytes)
-            self._tell_error(store, run, call, operation, {}, _error(run, call, operation, refusal))
+            self._tell_error(store, run, call_id, operation, (), {}, _error(run, call_id, operation, refusal))
             return
         store.reply_room -= result.size_bytes
-        run.deferred.append((run.index, call.id, operation, result))
+        run.deferred.append((run.index, call_id, operation, result))
 
     def complete(self, run: BatchRun) -> None:
         """Tell of the calls whose elements have arrived by now. From any thread, when the batch has ended."""
@@ -277,15 +379,16 @@ class Executor:
                     run.reply.results.add(call_index=index, value=told)
             except Exception as error:
                 run.index = index
-                run.reply.results.add(call_index=index, error=_error(run, pb.Call(id=call_id), operation, error))
+                run.reply.results.add(call_index=index, error=_error(run, call_id, operation, error))
         run.deferred = []
 
     def _tell_error(
         self,
         store: ObjectStore,
         run: BatchRun,
-        call: pb.Call,
+        call_id: int,
         operation: Operation | None,
+        entries: Iterable[pb.NamedValue],
         kwargs: dict[str, Any],
         error: pb.Error,
     ) -> None:
@@ -297,10 +400,10 @@ class Executor:
         told = run.reply.results.add(call_index=run.index, error=error)
         if operation is not None:
             # An argument that could not be decoded is not among kwargs, but may be the very target.
-            given = {entry.name: kwargs.get(entry.name, True) for entry in call.kwargs}
+            given = {entry.name: kwargs.get(entry.name, True) for entry in entries}
             told.lost_effect = operation.changes(given)
-        if call.id and error.reason != "DUPLICATE_ID" and call.id not in store.objects:
-            store.objects[call.id] = Failed(error)
+        if call_id and error.reason != "DUPLICATE_ID" and call_id not in store.objects:
+            store.objects[call_id] = Failed(error)
 
     def _tell_made(self, store: ObjectStore, run: BatchRun) -> None:
         """Describe every tensor of the batch that is still held."""
@@ -320,17 +423,14 @@ class Executor:
                 describe(tensor, meta)
             except InvalidArgument as error:
                 run.index = index
-                told.error.CopyFrom(_error(run, pb.Call(id=call_id), None, error))
+                told.error.CopyFrom(_error(run, call_id, None, error))
                 objects[call_id] = Failed(told.error)
                 continue
             if run.operations is not None:
                 meta.id.id = call_id
             same = run.same.get(call_id)
             if same is not None:
-                if same.WhichOneof("kind") == "ref":
-                    meta.same_as.CopyFrom(same.ref)
-                else:
-                    meta.same_as.id = same.result
+                meta.same_as.CopyFrom(pb.Ref(id=same) if isinstance(same, int) else same)
 
 
 def _no_room(operation: Operation, size: int) -> Exhausted:
@@ -344,7 +444,15 @@ def _position(args: list[Any], wanted: torch.Tensor) -> int:
     return next(position for position, argument in enumerate(args) if argument is wanted)
 
 
-def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exception) -> pb.Error:
+def _id_of(words: list[int] | None, call: pb.Call | None, position: int) -> int | pb.Ref:
+    """The argument at that place, by name."""
+    if words is not None or call is None:
+        return packed.id_at(words or [], position)
+    value = call.args[position]
+    return value.ref if value.WhichOneof("kind") == "ref" else value.result
+
+
+def _error(run: BatchRun, call_id: int, operation: Operation | None, error: Exception) -> pb.Error:
     if isinstance(error, ServerError):
         kind, message, reason = _server_error_type(error), error.message, error.reason
     else:
@@ -366,7 +474,7 @@ def _error(run: BatchRun, call: pb.Call, operation: Operation | None, error: Exc
         type=kind,
         message=message.replace("\x00", "\\0"),
         operation=operation.name if operation is not None else "",
-        call_id=call.id,
+        call_id=call_id,
         batch_seq=run.seq,
         call_index=run.index,
         reason=reason,

@@ -6,30 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tserver.engine.completions import Awaited
-from tserver.engine.executor import Executor
-from tserver.engine.object_store import ObjectStore
+from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.streams import StreamPair
 
 # How long a time slice lasts while others wait.
 SLICE_S = 0.005
 
 
-class Runnable(Protocol):
-    """What is given time slices on the engine's thread: the queue of a session, or the batcher of a model."""
-
-    @property
-    def store(self) -> ObjectStore | None:
-        """What the session holds whose state is to be in force; None where that does not matter."""
-
-    def run_slice(self, executor: Executor, others_wait: Callable[[], bool]) -> bool:
-        """Work for a while; whether there is more to do."""
-
-    def at_work(self) -> str:
-        """What is being done, in words. From any thread."""
-
-
 class Scheduler(Protocol):
     """What a runnable needs of the engine."""
+
+    # Who is ready, and the sockets that are waited for.
+    ready: ReadyQueue
 
     def schedule(self, runnable: Runnable) -> None:
         """Give it a time slice. From any thread."""

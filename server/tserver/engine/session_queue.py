@@ -22,6 +22,7 @@ from tserver.engine.executor import BatchRun, Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.object_store import MAX_REPLY_BYTES, ObjectStore, Staged
 from tserver.engine.operations import Operation
+from tserver.engine.ready import ReadyQueue
 from tserver.engine.scheduling import SLICE_S, Scheduler
 from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload
@@ -43,6 +44,11 @@ class SessionQueue:
         self._scheduled = False
         # Replies that wait for the device. While there are any, those behind them wait too, to keep their order.
         self.owed = 0
+
+    @property
+    def ready(self) -> ReadyQueue:
+        """What the engine waits for."""
+        return self._scheduler.ready
 
     def submit(self, batch: pb.Batch, done: Callable[[bytes], None]) -> None:
         """Run a batch; `done` is called with the encoded BatchReply, on the engine's thread or one that waited for the
@@ -233,10 +239,10 @@ class _BatchJob(_Job):
         step, run = store.program_step, self._run
         if step is not None:
             return f"{step.operation.name}, a call of a program"
-        if run is None or run.index >= len(self._batch.calls):
+        if run is None or run.number < 0:
             return "a batch"
         operations = store.operations if self._operations is None else self._operations
-        index = self._batch.calls[run.index].operation
+        index = run.number
         return operations[index].name if index < len(operations) else "a call"
 
     def _begin(self, store: ObjectStore) -> BatchRun:

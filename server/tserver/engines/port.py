@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tserver.engines.model_calls import ModelCalls
     from tserver.models.manager import ModelManager
     from tserver.models.registry import ServedModel
+    from tserver.session.attachment import StreamAttachment
     from tserver.session.registry import Sessions
-    from tserver.session.session import Attachment, Session
+    from tserver.session.session import Session
 
 __all__ = [
-    "Attachment",
     "Counts",
     "Engine",
     "GpuStatus",
@@ -35,6 +35,7 @@ __all__ = [
     "Session",
     "Sessions",
     "Staged",
+    "StreamAttachment",
     "Upload",
     "Usage",
 ]

@@ -1,12 +1,12 @@
-"""The data endpoint: a TCP (or TLS) listener that moves bytes straight into and out of memory, and nothing else.
+"""The data endpoint: a TCP (or TLS) listener that moves bytes straight into and out of memory, and hands lanes on.
 
 Who comes names a ticket, which was given over gRPC (OpenTransfer) and is good for one connection, and both prove that
-they have its key, before anything else is said. It stands for one transfer, or for all those that the connection will
-ask for. What is said is in tensorcompute.wire.data_endpoint. Whatever goes wrong ends the connection: the client falls
-back to gRPC, which says why. Each connection has a thread, which spends its time in the
-kernel; there is a bound on them, and beyond it the one that has rested longest is ended. On a machine's own clients a
-second listener, a Unix socket, does the same through memory that both have. Knows sockets and tickets; does not know
-what a tensor is.
+they have its key, before anything else is said. It stands for one transfer, for all those that the connection will ask
+for, or for a lane, whose connection the session takes over. What is said is in tensorcompute.wire.data_endpoint.
+Whatever goes wrong ends the connection: the client falls back to gRPC, which says why. Each connection has a thread,
+which spends its time in the kernel; there is a bound on them, and beyond it the one that has rested longest is ended.
+For a machine's own clients a second listener, a Unix socket, takes lanes, and does the same through memory that both
+have where that is wanted. Knows sockets and tickets; does not know what a tensor is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import socket
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,9 +65,10 @@ class Transfer:
 Beat = Callable[[bool], None]
 
 
-class Transfers(Protocol):
+class Transfers(ABC):
     """What a ticket stands for that is good for a whole connection."""
 
+    @abstractmethod
     def next(self, message: bytes, beat: Beat) -> tuple[Transfer, bytes]:
         """The transfer that a message asks for, and what a download's answer begins with.
 
@@ -75,7 +77,14 @@ class Transfers(Protocol):
         """
 
 
-Admitted = Transfer | Transfers
+class Takes(Protocol):
+    """What a ticket stands for that takes the connection, and needs no thread of this endpoint."""
+
+    def take(self, connection: socket.socket) -> None:
+        """Keep it, and close it at the end. Raises: ServerError, OSError."""
+
+
+Admitted = Transfer | Transfers | Takes
 
 
 def wanted_address(config: Config) -> str:
@@ -109,14 +118,18 @@ class DataEndpoint:
             listener = _listener(address)
             self.address = f"{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
             self._start(listener, self._over_tls if self._tls is not None else TcpConnection)
-        # The name of the Unix socket, which is nowhere in the file system; empty without shared memory.
-        self.shared_memory = ""
-        if config.shared_memory:
-            self.shared_memory = f"tserver-{secrets.token_hex(8)}"
-            local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            local.bind(f"\0{self.shared_memory}")
-            local.listen(128)
-            self._start(local, SharedMemoryConnection)
+        # The name of the Unix socket, which is nowhere in the file system.
+        self.local = f"tserver-{secrets.token_hex(8)}"
+        self._shares_memory = config.shared_memory
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        local.bind(f"\0{self.local}")
+        local.listen(128)
+        self._start(local, SharedMemoryConnection)
+
+    @property
+    def moves_bytes(self) -> bool:
+        """Whether transfers may come here."""
+        return bool(self.address) or self._shares_memory
 
     def named(self, listen: str) -> str:
         """How clients are told of it: without its host, where that is the one that they know already."""
@@ -188,6 +201,7 @@ class DataEndpoint:
 
     def _serve(self, accepted: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
         speaking = accepted
+        taken = False
         try:
             with contextlib.suppress(OSError, ValueError, ServerError):
                 if accepted.family != socket.AF_UNIX:
@@ -197,6 +211,12 @@ class DataEndpoint:
                 speaking = connection.socket
                 admitted = self._prove(connection)
                 if admitted is None:
+                    return
+                if not isinstance(admitted, (Transfer, Transfers)):
+                    admitted.take(speaking)
+                    taken = True
+                    return
+                if isinstance(connection, SharedMemoryConnection) and not self._shares_memory:
                     return
                 connection.begin()
 
@@ -212,8 +232,9 @@ class DataEndpoint:
         finally:
             self._open.discard(accepted)
             self._resting.pop(accepted, None)
-            with contextlib.suppress(OSError):
-                speaking.close()
+            if not taken:
+                with contextlib.suppress(OSError):
+                    speaking.close()
             self._free.release()
 
     def _prove(self, connection: Connection) -> Admitted | None:

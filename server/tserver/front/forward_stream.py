@@ -1,4 +1,4 @@
-"""One stream of forward passes: many requests and answers under way at once, several in a message.
+"""Forward passes of one caller over a stream or a lane: many requests and answers are under way at once.
 
 Requests that come in one message join the queue together; answers of one batch leave in one message.
 """
@@ -7,42 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
-from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.errors import Exhausted, InvalidArgument, ServerError
-from tserver.front.status import code_number
+from tserver.front.forwards import Forwards
+from tserver.session.lane import Lane
 
 if TYPE_CHECKING:
     from tserver.config import Config
-    from tserver.engines.port import ModelManager, ServedModel
+    from tserver.engines.port import ModelManager, Session
     from tserver.front.rpc import Rpc
-    from tserver.models.requests import Request
-
-# Requests of one stream that may be under way, and the bytes of their outputs and of answers that the caller has not
-# taken yet; beyond either the stream is not read, and gRPC holds back the sender.
-_WINDOW = 4096
-_MAX_BYTES = 64 << 20
-# An answer, but for the elements.
-_ANSWER_BYTES = 256
-# The size of a message of answers, about.
-_MESSAGE_BYTES = 1 << 20
 
 
 class ForwardStream:
-    """The requests of one stream."""
+    """The requests of one stream of gRPC's."""
 
     def __init__(self, models: ModelManager, rpc: Rpc, config: Config) -> None:
-        self._models = models
         self._rpc = rpc
-        self._config = config
-        self._under_way: dict[int, tuple[ServedModel, Request]] = {}
-        # Answers that are to be sent, and what each takes of _MAX_BYTES.
-        self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
-        self._bytes = 0
+        self._forwards = Forwards(models, config, self._tell)
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._is_closed = False
@@ -55,8 +39,7 @@ class ForwardStream:
             await self._write()
         finally:
             reading.cancel()
-            for served, request in self._under_way.values():
-                self._models.take_back(served, request)
+            self._forwards.take_back()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
@@ -64,89 +47,76 @@ class ForwardStream:
         try:
             async for message in requests:
                 for call in message.calls:
-                    while len(self._under_way) >= _WINDOW or self._bytes > _MAX_BYTES:
+                    while not self._forwards.has_room:
                         self._room.clear()
                         await self._room.wait()
-                    self._begin(call)
+                    self._forwards.begin(call)
         except Exception as error:
             self._failure = error
         self._is_closed = True
         self._changed.set()
 
     async def _write(self) -> None:
-        while not (self._is_closed and not self._under_way and not self._answers):
+        forwards = self._forwards
+        while not (self._is_closed and forwards.is_idle):
             await self._changed.wait()
             self._changed.clear()
-            while self._answers:
-                size = count = taken = 0
-                for answer, room in self._answers:
-                    size += len(answer.output.data) + 64
-                    if count and size > _MESSAGE_BYTES:
-                        break
-                    taken += room
-                    count += 1
-                message = ms.MlpForwardStreamResponse(answers=[answer for answer, _ in self._answers[:count]])
-                del self._answers[:count]
-                await self._rpc.write(message.SerializeToString())
-                self._bytes -= taken
+            while (taken := forwards.take()) is not None:
+                message, room = taken
+                await self._rpc.write(message)
+                forwards.sent(room)
                 self._room.set()
             if self._failure is not None:
                 raise self._failure
 
-    def _begin(self, call: ms.MlpForwardCall) -> None:
-        number = call.id
-        try:
-            if number in self._under_way:
-                raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
-            data = call.inputs
-            elements = data.data
-            check_inputs(len(elements), self._config)
-            served = self._models.registry.find(call.name, call.version)
-            shape = list(data.shape)
-            request = self._models.request(served, data.dtype, shape, elements)
-            request.priority, request.timeout_us = call.priority, call.timeout_us
-            if call.deadline_us:
-                request.deadline = time.monotonic() + call.deadline_us / 1e6
-            shape[-1] = served.out_features
-            room = _ANSWER_BYTES + served.check_outputs(request.rows, self._config.max_output_bytes)
-            request.on_done = lambda request: self._end(number, served, shape, request, room)
-            self._models.put(served, request)
-        except ServerError as error:
-            answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))
-            self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))
-            self._tell(answer, room)
-            return
-        self._bytes += room
-        self._under_way[number] = (served, request)
-
-    def _end(self, number: int, served: ServedModel, shape: list[int], request: Request, room: int) -> None:
-        del self._under_way[number]
-        self._room.set()
-        answer = ms.MlpForwardAnswer(id=number, version=served.version)
-        error = request.error
-        if error is not None:
-            answer.failure.CopyFrom(_failure(error))
-        else:
-            data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.output))
-            answer.output.CopyFrom(data)
-        self._tell(answer, room)
-
-    def _tell(self, answer: ms.MlpForwardAnswer, room: int) -> None:
-        self._answers.append((answer, room))
+    def _tell(self) -> None:
         self._changed.set()
+        self._room.set()
 
 
-def check_inputs(size_bytes: int, config: Config) -> None:
-    """Raises: InvalidArgument for inputs by value that are too large for a message."""
-    if size_bytes > config.max_inline_bytes:
-        raise InvalidArgument(
-            f"inputs of {size_bytes} bytes are too large for a message (limit {config.max_inline_bytes}); "
-            "use Upload, or send fewer rows"
-        )
+class ForwardLanes:
+    """What a ticket for such a lane stands for."""
+
+    def __init__(self, session: Session, models: ModelManager, config: Config) -> None:
+        self._session, self._models, self._config = session, models, config
+
+    def take(self, connection: socket.socket) -> None:
+        """See Takes."""
+        lane = ForwardLane(self._session, self._models, self._config, connection)
+        self._session.add_lane(lane)
+        lane.start()
 
 
-def _failure(error: ServerError) -> ms.ForwardFailure:
-    retry_after_s = float(error.details.get("retry_after_s", 0)) if isinstance(error, Exhausted) else 0.0
-    return ms.ForwardFailure(
-        code=code_number(error), reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s
-    )
+class ForwardLane(Lane):
+    """The requests of one lane: they are read, run and answered by the engine's thread."""
+
+    def __init__(self, session: Session, models: ModelManager, config: Config, connection: socket.socket) -> None:
+        super().__init__(connection, session.queue.ready, config.max_message_bytes)
+        self._forwards = Forwards(models, config, self._tell, on_engine=True)
+        self._session = session
+        self._is_told = False
+
+    def run_slice(self, executor: object, others_wait: Callable[[], bool]) -> bool:
+        """Send the answers of what was run together, and take what has waited for room."""
+        self._is_told = False
+        while (taken := self._forwards.take()) is not None:
+            message, room = taken
+            self.send(message)
+            self._forwards.sent(room)
+        return super().run_slice(executor, others_wait)
+
+    def _receive(self, message: bytes) -> None:
+        for call in ms.MlpForwardStreamRequest.FromString(message).calls:
+            self._forwards.begin(call)
+
+    def _has_room(self) -> bool:
+        return self._forwards.has_room
+
+    def _ended(self) -> None:
+        self._forwards.take_back()
+        self._session.remove_lane(self)
+
+    def _tell(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            self._ready.put(self)

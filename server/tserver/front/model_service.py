@@ -15,7 +15,8 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.wire.chunks import chunk_message
 from tserver.config import Config
-from tserver.front.forward_stream import ForwardStream, check_inputs
+from tserver.front.forward_stream import ForwardStream
+from tserver.front.forwards import check_inputs
 from tserver.front.rpc import Rpc
 from tserver.models.batching import BatchingConfig
 from tserver.session.calls import operand

@@ -91,10 +91,7 @@ class _Process:
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         engine.start()
-        data = None
-        data_address = wanted_address(config)
-        if data_address or config.shared_memory:
-            data = tensors.data_endpoint = DataEndpoint(config, data_address)
+        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen:
@@ -115,7 +112,7 @@ class _Process:
             "serving",
             extra={
                 "address": address,
-                "data": data.address if data else "",
+                "data": data.address,
                 "device": engine.device,
                 "boot_id": sessions.boot_id,
             },
@@ -131,8 +128,7 @@ class _Process:
         await sessions.drain(config.drain_s)
         expiring.cancel()
         await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
-        if data is not None:
-            data.stop()
+        data.stop()
         if under_way := engine.stop(max(0.1, stop_by - loop.time())):
             # A kernel cannot be interrupted, and Python does not end in an orderly way beside one.
             log.warning("stopped within a call", extra={"call": under_way})

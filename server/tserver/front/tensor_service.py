@@ -21,17 +21,20 @@ from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import DataEndpoint
+from tserver.front.forward_stream import ForwardLanes
 from tserver.front.rpc import Rpc
-from tserver.front.transfers import open_transfer
+from tserver.front.transfers import open_transfer, permit
 from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
 
 if TYPE_CHECKING:
-    from tserver.engines.port import Attachment, Engine, Session
+    from tserver.engines.port import Engine, Session, StreamAttachment
 
 log = logging.getLogger("tserver.front")
 
 # The size of a download's chunks, where the caller names none: the fastest, as for uploads (see tclient._bulk).
 _CHUNK_BYTES = 960 << 10
+# Transfers that are lanes: for a session of one's own, and wherever connections may be opened.
+_LANES = ("lane", "forwards")
 
 
 class TensorServicer:
@@ -62,7 +65,8 @@ class TensorServicer:
             torch_version=self._engine.torch_version,
             limits=self._limits(),
             data_endpoint=data.named(self._config.listen) if data is not None else "",
-            shared_memory=data.shared_memory if data is not None and is_local else "",
+            shared_memory=data.local if data is not None and is_local and self._config.shared_memory else "",
+            lane_socket=data.local if data is not None and is_local else "",
             default_device=self._engine.device,
             operations_digest=self._engine.operations_digest,
             devices=self._engine.devices(),
@@ -86,7 +90,7 @@ class TensorServicer:
         if first is None or not first.session:
             raise InvalidArgument("the first message of the stream has no session; send its secret there")
         session = self._sessions.find(first.session, rpc.principal)
-        attachment = session.attach()
+        attachment = session.attach_stream()
         receiving = asyncio.create_task(_receive(session, attachment, first, requests))
         try:
             await _send(attachment, rpc)
@@ -268,14 +272,20 @@ class TensorServicer:
 
     async def OpenTransfer(self, request: ts.OpenTransferRequest, rpc: Rpc) -> ts.OpenTransferResponse:
         """See the proto."""
-        if self.data_endpoint is None:
-            raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
-        kind = request.WhichOneof("transfer")
+        endpoint, kind = self.data_endpoint, request.WhichOneof("transfer")
         if kind is None:
-            raise InvalidArgument("OpenTransferRequest.transfer is not set; set upload, download or connection")
-        named = request.connection if kind == "connection" else getattr(request, kind).context
-        session = self._sessions.resolve(named.session, rpc.principal)
-        return await open_transfer(self.data_endpoint, session, request)
+            raise InvalidArgument(
+                "OpenTransferRequest.transfer is not set; set upload, download, connection, lane or forwards"
+            )
+        if endpoint is None or not (endpoint.moves_bytes or kind in _LANES):
+            raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
+        named = getattr(request, kind)
+        context = named if kind == "connection" or kind in _LANES else named.context
+        find = self._sessions.find if kind in _LANES else self._sessions.resolve
+        session = find(context.session, rpc.principal)
+        if kind == "forwards":
+            return permit(endpoint, ForwardLanes(session, self._engine.models, self._config))
+        return await open_transfer(endpoint, session, request)
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
         """See the proto."""
@@ -315,7 +325,7 @@ class TensorServicer:
 
 async def _receive(
     session: Session,
-    attachment: Attachment,
+    attachment: StreamAttachment,
     first: ts.ExecuteStreamRequest,
     requests: AsyncIterator[ts.ExecuteStreamRequest],
 ) -> None:
@@ -334,7 +344,7 @@ async def _receive(
         attachment.put(error)
 
 
-async def _send(attachment: Attachment, rpc: Rpc) -> None:
+async def _send(attachment: StreamAttachment, rpc: Rpc) -> None:
     """Send replies until the client has closed its side and has all of them, or an error ends the stream."""
     closed = False
     replies = attachment.replies

@@ -5,6 +5,7 @@ Knows sessions and messages; does not know how bytes travel.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ async def open_transfer(
     """A ticket for what the request asks for. Raises: what Upload and Download raise, and Exhausted."""
     answer = ts.OpenTransferResponse(expires_s=TICKET_S)
     admitted: Admitted
-    if request.HasField("connection"):
+    if request.HasField("lane"):
+        admitted = _Lane(session)
+    elif request.HasField("connection"):
         admitted = _Connection(session)
     elif request.HasField("upload"):
         header = request.upload
@@ -45,6 +48,23 @@ async def open_transfer(
             admitted.cancel()
         raise
     return answer
+
+
+def permit(endpoint: DataEndpoint, admitted: Admitted) -> ts.OpenTransferResponse:
+    """A ticket for something that moves nothing yet. Raises: Exhausted."""
+    ticket, key = endpoint.admit(admitted)
+    return ts.OpenTransferResponse(ticket=ticket, key=key, expires_s=TICKET_S)
+
+
+class _Lane:
+    """The batches of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def take(self, connection: socket.socket) -> None:
+        """See Takes."""
+        self._session.open_lane(connection)
 
 
 class _Connection(Transfers):

@@ -84,13 +84,19 @@ class ModelManager:
             raise request.error
 
     def put(self, served: ServedModel, request: Request) -> None:
-        """Queue a request; `request.on_done` is called when it was run. Raises: Exhausted if the queue is full."""
+        """Queue a request; `request.on_done` is called when it was run. Raises: Exhausted if the queue is full.
+
+        On the event loop, or the engine's thread for a request whose answer is taken there.
+        """
         try:
             served.batcher.queue.put(request)
         except ServerError as error:
             served.statistics.rejected += 1
             served.statistics.failed(error.reason)
             raise
+        if request.on_engine:
+            served.batcher.wake()
+            return
         if not self._to_wake:
             # Behind the requests that have come in with this one.
             self._loop.call_soon(self._wake)
@@ -107,7 +113,12 @@ class ModelManager:
             batcher.wake()
 
     def _deliver(self, requests: list[Request]) -> None:
-        """From the engine's thread: one hand-over for a whole batch. At the very end there may be no loop to tell."""
+        """One hand-over for a whole batch. At the very end there may be no loop to tell."""
+        if here := [request for request in requests if request.on_engine]:
+            self._engine.call(lambda: notify(here))
+            requests = [request for request in requests if not request.on_engine]
+            if not requests:
+                return
         try:
             self._loop.call_soon_threadsafe(notify, requests)
         except RuntimeError:

@@ -29,6 +29,7 @@ class Request:
         "level",
         "made",
         "on_done",
+        "on_engine",
         "output",
         "priority",
         "rows",
@@ -59,6 +60,8 @@ class Request:
         self.priority, self.timeout_us, self.deadline = priority, timeout_us, deadline
         # Called by whoever takes what has been delivered, once there is an output or an error.
         self.on_done = on_done
+        # Whether that is done on the engine's thread.
+        self.on_engine = False
         self.level = 0
         self.is_delayed = False
         self.arrived = 0.0

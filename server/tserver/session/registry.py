@@ -130,13 +130,6 @@ class Sessions:
                 retry_after_s="1",
             )
         secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(_SECRET_BYTES)
-        session = Session(
-            secret,
-            principal,
-            self._engine.open_queue(),
-            lease_s=self._config.lease_s,
-            max_unacked_bytes=self._config.max_unacked_bytes,
-            window=self._config.max_batches_in_flight,
-        )
+        session = Session(secret, principal, self._engine.open_queue(), config=self._config)
         self._by_secret[secret] = session
         return session

@@ -1,15 +1,16 @@
 """One session: its numbered batches, the replies it keeps, and the stream that is attached to it.
 
-Every method runs on the event loop's thread, but for those that say otherwise. The engine's thread hands a reply over
-with `call_soon_threadsafe`.
+Every method runs on the event loop's thread, but for those that say otherwise. Batches come from there or, over a lane,
+on the engine's thread, and are answered by the engine: a lock keeps their ledger whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
@@ -18,12 +19,16 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.wire.varint import field
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
+from tserver.session.attachment import Attachment, StreamAttachment, post
+from tserver.session.batch_lane import BatchLane
 
 if TYPE_CHECKING:
+    from tserver.config import Config
     from tserver.engine.object_store import ObjectStore, Staged
     from tserver.engine.operations import Operation
     from tserver.engine.session_queue import SessionQueue
     from tserver.engine.uploads import Upload
+    from tserver.session.lane import Lane
 
 T = TypeVar("T")
 _MEANWHILE_S = 5.0
@@ -47,79 +52,20 @@ def _done_for_thread(running: Future[T], meanwhile: Callable[[], None]) -> T:
     return running.result()
 
 
-class Attachment:
-    """A stream of a session: where replies go while it is the current one.
-
-    Each reply passes here, so this does what asyncio.Queue and asyncio.Event would, with less between.
-    """
-
-    def __init__(self, window: int) -> None:
-        # Replies; an error that ends the stream; None when the client has sent all it will send.
-        self.replies: deque[bytes | Exception | None] = deque()
-        # The batches that this stream has sent and has no reply to: it gets no other's.
-        self.wanted: set[int] = set()
-        # Whether it may not send more before it has replies.
-        self.full = False
-        self._window = window
-        self._loop = asyncio.get_running_loop()
-        # Who waits for a reply, and who waits for room.
-        self._sender: asyncio.Future[None] | None = None
-        self._receiver: asyncio.Future[None] | None = None
-
-    def put(self, reply: bytes | Exception | None) -> None:
-        """Give the stream a reply, or its end."""
-        self.replies.append(reply)
-        sender = self._sender
-        if sender is not None:
-            self._sender = None
-            if not sender.done():
-                sender.set_result(None)
-
-    async def reply(self) -> None:
-        """Wait until something is among the replies. For one task."""
-        if not self.replies:
-            self._sender = self._loop.create_future()
-            await self._sender
-
-    def want(self, seq: int) -> None:
-        """The stream has sent a batch."""
-        self.wanted.add(seq)
-        self.full = len(self.wanted) >= self._window
-
-    def answer(self, seq: int, reply: bytes) -> None:
-        """A batch is answered: its reply goes out here if it came from here."""
-        if seq in self.wanted:
-            self.wanted.discard(seq)
-            if self.full:
-                self.make_room()
-            self.put(reply)
-
-    def make_room(self) -> None:
-        """Let the stream send on."""
-        self.full = False
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
-
-    async def room(self) -> None:
-        """Wait until the stream may send on. For one task."""
-        if self.full:
-            self._receiver = self._loop.create_future()
-            await self._receiver
-
-
 class Session:
     """The order, the replies and the lease of one session."""
 
-    def __init__(
-        self, secret: bytes, principal: str, queue: SessionQueue, *, lease_s: float, max_unacked_bytes: int, window: int
-    ) -> None:
+    def __init__(self, secret: bytes, principal: str, queue: SessionQueue, *, config: Config) -> None:
         self.secret = secret
         self.principal = principal
         self.queue = queue
-        self.lease_s = lease_s
-        self._max_unacked_bytes = max_unacked_bytes
-        self._window = window
+        self.lease_s = config.lease_s
+        self._max_unacked_bytes = config.max_unacked_bytes
+        self._max_message_bytes = config.max_message_bytes
+        self.window = config.max_batches_in_flight
         self._loop = asyncio.get_running_loop()
+        # Held while the ledger is read or changed: what was received, acknowledged, kept, and who is attached.
+        self._lock = threading.Lock()
         self._received = 0
         self._acked = 0
         self._kept: dict[int, bytes] = {}
@@ -129,7 +75,9 @@ class Session:
         # Set when nothing is under way any more; made by who waits for that.
         self._idle: asyncio.Event | None = None
         self._attachment: Attachment | None = None
-        self._expires_at = time.monotonic() + lease_s
+        # Those that carry no batches.
+        self._lanes: set[Lane] = set()
+        self._expires_at = time.monotonic() + self.lease_s
         self._lost: SessionLost | None = None
 
     # --- the lease ---
@@ -144,56 +92,95 @@ class Session:
 
     def end(self, cause: str) -> None:
         """End the session: let go of all it holds, and tell those who wait."""
-        if self._lost is not None:
-            return
-        self._lost = SessionLost(f"the session ended: {cause}", cause=cause)
-        for waiters in self._running.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(self._lost)
-        if self._attachment is not None:
-            self._attachment.put(self._lost)
-        self._kept.clear()
+        with self._lock:
+            if self._lost is not None:
+                return
+            self._lost = SessionLost(f"the session ended: {cause}", cause=cause)
+            for waiters in self._running.values():
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_exception(self._lost)
+            if self._attachment is not None:
+                self._attachment.end(self._lost)
+            self._kept.clear()
+            for lane in self._lanes:
+                lane.shut()
         self.queue.close()
 
-    # --- streams ---
+    # --- streams and lanes ---
 
-    def attach(self) -> Attachment:
-        """Make a new stream the current one; the one before it ends."""
-        if self._attachment is not None:
-            self._attachment.put(Superseded("another stream of this session has taken over"))
-            self._attachment.make_room()
-        self._attachment = Attachment(self._window)
-        return self._attachment
+    def attach_stream(self) -> StreamAttachment:
+        """A new gRPC stream that is the current attachment."""
+        stream = StreamAttachment(self.window)
+        self.attach(stream)
+        return stream
+
+    def open_lane(self, connection: socket.socket) -> None:
+        """Take batches over a connection, which has proved that it is for this session. From any thread.
+
+        Raises: SessionLost, OSError.
+        """
+        lane = BatchLane(self, connection, self.queue.ready, self._max_message_bytes)
+        self.attach(lane)
+        try:
+            lane.start()
+        except OSError:
+            self.detach(lane)
+            raise
+
+    def add_lane(self, lane: Lane) -> None:
+        """A lane that carries no batches, and ends with the session. From any thread. Raises: SessionLost."""
+        with self._lock:
+            self._check_open()
+            self._lanes.add(lane)
+
+    def remove_lane(self, lane: Lane) -> None:
+        """It has ended. From any thread."""
+        with self._lock:
+            self._lanes.discard(lane)
+
+    def attach(self, attachment: Attachment) -> None:
+        """Make an attachment the current one; the one before it ends. From any thread. Raises: SessionLost."""
+        with self._lock:
+            self._check_open()
+            if self._attachment is not None:
+                self._attachment.end(Superseded("another stream of this session has taken over"))
+            self._attachment = attachment
 
     def detach(self, attachment: Attachment) -> None:
-        """A stream has ended; the lease begins, if it was the current one."""
-        if self._attachment is attachment:
-            self._attachment = None
-            self.touch()
+        """An attachment has ended; the lease begins, if it was the current one. From any thread."""
+        with self._lock:
+            if self._attachment is attachment:
+                self._attachment = None
+                self.touch()
 
     async def idle(self, timeout_s: float) -> None:
         """Wait until nothing is under way, or the time is up."""
+        # Made before it is looked whether there is something to wait for: the engine's thread does it the other way.
+        self._idle = self._idle or asyncio.Event()
+        self._idle.clear()
         if timeout_s > 0 and (self._running or self._unnumbered):
-            self._idle = self._idle or asyncio.Event()
-            self._idle.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
 
     # --- batches ---
 
     def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
-        """Take a batch from a stream. Its reply goes to the stream that is current when it is there.
+        """Take a batch from an attachment, on its thread. Its reply goes to the one that is current when it is there.
 
         Raises: SequenceGap, Exhausted, InvalidArgument, Superseded, SessionLost.
         """
-        if attachment is not self._attachment:
-            raise self._lost or Superseded("another stream of this session has taken over")
-        kept = self._accept(batch)
-        if kept is not None:
-            attachment.put(kept)
-        else:
-            attachment.want(batch.seq)
+        with self._lock:
+            if attachment is not self._attachment:
+                raise self._lost or Superseded("another stream of this session has taken over")
+            if 0 < batch.seq <= self._acked:
+                # Sent again, though the client has the reply and has said so.
+                return
+            kept = self._accept(batch)
+            if kept is not None:
+                attachment.give(kept)
+            else:
+                attachment.want(batch.seq)
 
     async def execute(self, batch: pb.Batch) -> bytes:
         """Run a batch, or join it, or get its kept reply; the framed response.
@@ -201,25 +188,29 @@ class Session:
         Raises: as `receive`.
         """
         self.touch()
-        if len(self._running) >= self._window and batch.seq > self._received:
-            raise Exhausted(
-                f"{len(self._running)} batches of this session are under way, which is the limit; wait for a reply",
-                retry_after_s="0.05",
-            )
-        kept = self._accept(batch)
-        return kept if kept is not None else await self._join(batch.seq)
+        with self._lock:
+            if len(self._running) >= self.window and batch.seq > self._received:
+                raise Exhausted(
+                    f"{len(self._running)} batches of this session are under way, which is the limit; wait for a reply",
+                    retry_after_s="0.05",
+                )
+            kept = self._accept(batch)
+            joined = self._join(batch.seq) if kept is None else None
+        return await joined if joined is not None else kept or b""
 
     async def call(self, batch: pb.Batch, operations: Sequence[Operation | str]) -> pb.BatchReply:
         """Run calls of a typed RPC. With a seq they take their place among the batches, and are applied once."""
         self.touch()
         if batch.seq:
-            kept = self._accept(batch, operations)
-            framed = kept if kept is not None else await self._join(batch.seq)
+            with self._lock:
+                kept = self._accept(batch, operations)
+                joined = self._join(batch.seq) if kept is None else None
+            framed = await joined if joined is not None else kept or b""
             return ts.ExecuteResponse.FromString(framed).reply
         self._check_open()
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._unnumbered += 1
-        self.queue.submit_typed(batch, operations, lambda reply: self._post(self._answer, answer, reply))
+        self.queue.submit_typed(batch, operations, lambda reply: post(self._loop, self._answer, answer, reply))
         # Shielded: a caller who goes away does not undo what was accepted.
         return pb.BatchReply.FromString(await asyncio.shield(answer))
 
@@ -319,15 +310,15 @@ class Session:
         self._received = seq
         self._running[seq] = []
         if operations is None:
-            self.queue.submit(batch, lambda reply: self._post(self._finish, seq, reply))
+            self.queue.submit(batch, lambda reply: self._finish(seq, reply))
         else:
-            self.queue.submit_typed(batch, operations, lambda reply: self._post(self._finish, seq, reply))
+            self.queue.submit_typed(batch, operations, lambda reply: self._finish(seq, reply))
         return None
 
-    async def _join(self, seq: int) -> bytes:
+    def _join(self, seq: int) -> asyncio.Future[bytes]:
         waiter: asyncio.Future[bytes] = self._loop.create_future()
         self._running[seq].append(waiter)
-        return await waiter
+        return waiter
 
     def _acknowledge(self, acked: int) -> None:
         if acked > self._received:
@@ -336,28 +327,25 @@ class Session:
             self._acked += 1
             self._kept_bytes -= len(self._kept.pop(self._acked, b""))
 
-    def _post(self, function: Callable[..., None], *args: object) -> None:
-        """From the engine's thread to the loop's; at the very end there may be no loop to tell."""
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
-
     def _finish(self, seq: int, reply: bytes) -> None:
-        waiters = self._running.pop(seq, [])
-        self._note_idle()
-        if self._lost is not None:
-            return
+        """A batch is answered. On the engine's thread, or one that waited for the device."""
         framed = frame(reply)
-        if seq > self._acked:
-            self._kept[seq] = framed
-            self._kept_bytes += len(framed)
+        with self._lock:
+            waiters = self._running.pop(seq, [])
+            if self._lost is None:
+                if seq > self._acked:
+                    self._kept[seq] = framed
+                    self._kept_bytes += len(framed)
+                if self._attachment is not None:
+                    self._attachment.answer(seq, framed)
+        if waiters or self._idle is not None:
+            post(self._loop, self._tell, waiters, framed)
+
+    def _tell(self, waiters: list[asyncio.Future[bytes]], framed: bytes) -> None:
+        self._note_idle()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(framed)
-        if self._attachment is not None:
-            self._attachment.answer(seq, framed)
 
     def _note_idle(self) -> None:
         if self._idle is not None and not self._running and not self._unnumbered:

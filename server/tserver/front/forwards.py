@@ -1,0 +1,141 @@
+"""The forward passes that one caller has under way, and the answers that it has not taken yet.
+
+Where requests come from and answers go to is said by who uses this: a gRPC stream, or a lane.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.front.status import code_number
+
+if TYPE_CHECKING:
+    from tserver.config import Config
+    from tserver.engines.port import ModelManager, ServedModel
+    from tserver.models.requests import Request
+
+# Requests of one caller that may be under way, and the bytes of their outputs and of answers that it has not taken
+# yet; beyond either nothing more is read from it, which holds it back.
+_WINDOW = 4096
+_MAX_BYTES = 64 << 20
+# An answer, but for the elements.
+_ANSWER_BYTES = 256
+# The size of a message of answers, about.
+_MESSAGE_BYTES = 1 << 20
+
+
+class Forwards:
+    """Requests, from their beginning until their answers are sent."""
+
+    def __init__(
+        self, models: ModelManager, config: Config, changed: Callable[[], None], *, on_engine: bool = False
+    ) -> None:
+        """`changed` is called when there is an answer. With `on_engine` all of it is on the engine's thread."""
+        self._models = models
+        self._config = config
+        self._tell_changed = changed
+        self._on_engine = on_engine
+        self._under_way: dict[int, tuple[ServedModel, Request]] = {}
+        # Answers that are to be sent, and what each takes of _MAX_BYTES.
+        self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
+        self._bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may begin."""
+        return len(self._under_way) < _WINDOW and self._bytes <= _MAX_BYTES
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, and no answer waits."""
+        return not self._under_way and not self._answers
+
+    def take(self) -> tuple[bytes, int] | None:
+        """The next message of answers, and what to give to `sent` once it is; None if there are none."""
+        if not self._answers:
+            return None
+        size = count = taken = 0
+        for answer, room in self._answers:
+            size += len(answer.output.data) + 64
+            if count and size > _MESSAGE_BYTES:
+                break
+            taken += room
+            count += 1
+        message = ms.MlpForwardStreamResponse(answers=[answer for answer, _ in self._answers[:count]])
+        del self._answers[:count]
+        return message.SerializeToString(), taken
+
+    def sent(self, room: int) -> None:
+        """So much of what was taken is on its way."""
+        self._bytes -= room
+
+    def take_back(self) -> None:
+        """The caller has gone: what waits for its turn leaves the queues."""
+        for served, request in self._under_way.values():
+            self._models.take_back(served, request)
+        self._under_way.clear()
+
+    def begin(self, call: ms.MlpForwardCall) -> None:
+        """Queue a request; whatever becomes of it is an answer."""
+        number = call.id
+        try:
+            if number in self._under_way:
+                raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
+            data = call.inputs
+            elements = data.data
+            check_inputs(len(elements), self._config)
+            served = self._models.registry.find(call.name, call.version)
+            shape = list(data.shape)
+            request = self._models.request(served, data.dtype, shape, elements)
+            request.priority, request.timeout_us = call.priority, call.timeout_us
+            if call.deadline_us:
+                request.deadline = time.monotonic() + call.deadline_us / 1e6
+            shape[-1] = served.out_features
+            room = _ANSWER_BYTES + served.check_outputs(request.rows, self._config.max_output_bytes)
+            request.on_done = lambda request: self._end(number, served, shape, request, room)
+            request.on_engine = self._on_engine
+            self._models.put(served, request)
+        except ServerError as error:
+            answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))
+            self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))
+            self._tell(answer, room)
+            return
+        self._bytes += room
+        self._under_way[number] = (served, request)
+
+    def _end(self, number: int, served: ServedModel, shape: list[int], request: Request, room: int) -> None:
+        if self._under_way.pop(number, None) is None:
+            return
+        answer = ms.MlpForwardAnswer(id=number, version=served.version)
+        error = request.error
+        if error is not None:
+            answer.failure.CopyFrom(_failure(error))
+        else:
+            data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.output))
+            answer.output.CopyFrom(data)
+        self._tell(answer, room)
+
+    def _tell(self, answer: ms.MlpForwardAnswer, room: int) -> None:
+        self._answers.append((answer, room))
+        self._tell_changed()
+
+
+def check_inputs(size_bytes: int, config: Config) -> None:
+    """Raises: InvalidArgument for inputs by value that are too large for a message."""
+    if size_bytes > config.max_inline_bytes:
+        raise InvalidArgument(
+            f"inputs of {size_bytes} bytes are too large for a message (limit {config.max_inline_bytes}); "
+            "use Upload, or send fewer rows"
+        )
+
+
+def _failure(error: ServerError) -> ms.ForwardFailure:
+    retry_after_s = float(error.details.get("retry_after_s", 0)) if isinstance(error, Exhausted) else 0.0
+    return ms.ForwardFailure(
+        code=code_number(error), reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s
+    )

@@ -1,0 +1,75 @@
+"""The batches of a session over a lane: the same messages as on ExecuteStream, run where they are read."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.errors import InvalidArgument
+from tserver.session.lane import Lane
+
+if TYPE_CHECKING:
+    from tensorcompute.v1 import tensor_pb2 as pb
+    from tserver.engine.ready import ReadyQueue
+    from tserver.session.attachment import Attachment
+
+
+class TakesBatches(Protocol):
+    """What the lane needs of its session."""
+
+    # How many batches may be under way.
+    window: int
+
+    def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
+        """Take a batch."""
+
+    def detach(self, attachment: Attachment) -> None:
+        """The attachment has ended."""
+
+
+class BatchLane(Lane):
+    """An attachment of a session, for as long as that has no newer one."""
+
+    def __init__(
+        self, session: TakesBatches, connection: socket.socket, ready: ReadyQueue, max_message_bytes: int
+    ) -> None:
+        super().__init__(connection, ready, max_message_bytes)
+        self._session = session
+        self._wanted: set[int] = set()
+
+    # --- as an attachment: the session's lock is held ---
+
+    def want(self, seq: int) -> None:
+        """See Attachment."""
+        self._wanted.add(seq)
+
+    def answer(self, seq: int, reply: bytes) -> None:
+        """See Attachment."""
+        if seq in self._wanted:
+            self._wanted.discard(seq)
+            self.send(reply)
+            self.look_again()
+
+    def give(self, reply: bytes) -> None:
+        """See Attachment."""
+        self.send(reply)
+
+    def end(self, error: Exception) -> None:
+        """See Attachment."""
+        del error
+        self.shut()
+
+    # --- as a lane ---
+
+    def _receive(self, message: bytes) -> None:
+        request = ts.ExecuteStreamRequest.FromString(message)
+        if not request.HasField("batch") or request.session:
+            raise InvalidArgument("a message of a lane is not one batch")
+        self._session.receive(request.batch, self)
+
+    def _has_room(self) -> bool:
+        return len(self._wanted) < self._session.window
+
+    def _ended(self) -> None:
+        self._session.detach(self)
