@@ -18,22 +18,25 @@ from .stats import Bar, Row
 
 MODULE = __name__
 LENGTH = 2000
-BAR = Bar("at most", (15, 8, 5))
+LANE_BAR = Bar("at most", (3.2, 2))
+GRPC_BAR = Bar("at most", (15, 8, 6))
 
 
 def measure(bench: Bench) -> Iterator[Row]:
-    """One row unpinned, which the bar judges, and one with all processes on one core."""
+    """For either road a row unpinned, which the bar judges, and one with all processes on one core."""
     rounds, repetitions = bench.choose(12, 4), bench.choose(8, 5)
     for cpu, where in ((None, "unpinned"), (bench.one_core, "one core")):
         with (
             bench.server(cpu=cpu) as server,
-            side(MODULE, "tclient", address=server.address, cpu=cpu) as remote,
+            side(MODULE, "tclient", address=server.address, cpu=cpu) as lane,
+            side(MODULE, "tclient over gRPC", address=server.address, cpu=cpu) as grpc_alone,
             side(MODULE, "torch", cpu=cpu) as local,
         ):
             order = {"repetitions": repetitions, "length": LENGTH}
-            ours, theirs = bench.take_turns([remote, local], "µs/op", rounds, order)
+            ours, over_grpc, theirs = bench.take_turns([lane, grpc_alone, local], "µs/op", rounds, order)
         what = f"chain of {LENGTH} `y = y + x`, then a read, {where}"
-        yield Row("W1", what, ours, theirs, BAR if cpu is None else None)
+        yield Row("W1", f"{what}, lane", ours, theirs, LANE_BAR if cpu is None else None)
+        yield Row("W1", f"{what}, gRPC", over_grpc, theirs, GRPC_BAR if cpu is None else None)
 
 
 def chains(torch: Any, order: Order) -> list[float]:
@@ -54,11 +57,11 @@ def chains(torch: Any, order: Order) -> list[float]:
 
 
 @contextlib.contextmanager
-def with_tclient(options: Options) -> Iterator[Run]:
+def with_tclient(options: Options, *, lane: bool = True) -> Iterator[Run]:
     """The loop through a server."""
     import tclient
 
-    with tclient.connect(options.address):
+    with tclient.connect(options.address, lane=lane):
         yield partial(chains, tclient)
 
 
@@ -71,4 +74,10 @@ def with_torch(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({"tclient": with_tclient, "torch": with_torch})
+    serve(
+        {
+            "tclient": with_tclient,
+            "tclient over gRPC": partial(with_tclient, lane=False),
+            "torch": with_torch,
+        }
+    )

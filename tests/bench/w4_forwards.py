@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ METHOD = "/bench.Naive/Forward"
 CALLERS = 16
 CLIENTS = 4
 BAR = Bar("at least", (2,))
+LANE_BAR = Bar("at least", (1, 2))
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -35,13 +37,14 @@ def measure(bench: Bench) -> Iterator[Row]:
         enter = stack.enter_context
         server, naive = enter(bench.server()), enter(peer("naive"))
         remote = enter(side(MODULE, "tclient", address=server.address, threads=CALLERS))
+        grpc_alone = enter(side(MODULE, "tclient over gRPC", address=server.address, threads=CALLERS))
         own = enter(side(MODULE, "tclient nn.MLP", address=server.address, threads=CALLERS))
         unary = enter(side(MODULE, "naive gRPC", address=naive.address, threads=CALLERS))
         local = enter(side(MODULE, "torch", threads=CALLERS))
-        sides = [remote, own, unary, local]
-        ours, modules, theirs, torchs = bench.take_turns(sides, "requests/s", rounds, order)
-        yield Row("W4", f"served MLP, {CALLERS} threads of one client", ours, theirs, BAR)
-        yield Row("W4", f"served MLP, {CALLERS} threads of one client", ours, torchs, note="goal: above 1×")
+        sides = [remote, grpc_alone, own, unary, local]
+        ours, over_grpc, modules, theirs, torchs = bench.take_turns(sides, "requests/s", rounds, order)
+        yield Row("W4", f"served MLP, {CALLERS} threads of one client, gRPC", over_grpc, theirs, BAR)
+        yield Row("W4", f"served MLP, {CALLERS} threads of one client, lane", ours, torchs, LANE_BAR)
         yield Row("W4", f"a session's own nn.MLP, {CALLERS} threads", modules, theirs)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -108,13 +111,13 @@ def closed_loop(request: Callable[[], object], threads: int, seconds: float) -> 
 
 
 @contextlib.contextmanager
-def with_served(options: Options) -> Iterator[Run]:
+def with_served(options: Options, *, lane: bool = True) -> Iterator[Run]:
     """A model that the server keeps: rows of all callers are batched there."""
     import tclient
 
     from .shape import SIZES
 
-    with tclient.connect(options.address):
+    with tclient.connect(options.address, lane=lane):
         try:
             model = tclient.models.get("bench")
         except tclient.TensorError:
@@ -202,4 +205,12 @@ def with_naive(options: Options) -> Iterator[Run]:
 
 
 if __name__ == "__main__":
-    serve({"tclient": with_served, "tclient nn.MLP": with_module, "torch": with_torch, "naive gRPC": with_naive})
+    serve(
+        {
+            "tclient": with_served,
+            "tclient over gRPC": functools.partial(with_served, lane=False),
+            "tclient nn.MLP": with_module,
+            "torch": with_torch,
+            "naive gRPC": with_naive,
+        }
+    )
