@@ -106,6 +106,11 @@ class Forwards:
                 self._stream.cancel()
                 self._stream.fail(failure)
 
+    def after_fork(self) -> None:
+        """In a child process: the connection is the parent's."""
+        if self._stream is not None:
+            self._stream.after_fork()
+
     def _current(self) -> _ForwardStream:
         self._channel.check_alive()
         stream = self._stream

@@ -267,6 +267,7 @@ class Session:
     def after_fork(self) -> None:
         """In a child process: the connection belongs to the parent, and so do the tensors."""
         self._batches.after_fork()
+        self.forwards.after_fork()
         self.queue.after_fork()
         self.queue.end()
         self.waiters.after_fork()
