@@ -21,7 +21,11 @@ def settings() -> Iterator[None]:
 
     # torch's own samples, which other tests import, leave its flags frozen for the whole process.
     with getattr(torch.backends, "__allow_nonbracketed_mutation")():
+        # An engine that other tests run in this process has torch warn always.
+        always = torch.is_warn_always_enabled()
+        torch.set_warn_always(False)
         yield
+        torch.set_warn_always(always)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for module in (torch, tclient):
