@@ -280,6 +280,7 @@ _LAZY = (
     "distributed",
     "distributions",
     "func",
+    "futures",
     "fx",
     "hub",
     "jit",

@@ -103,6 +103,7 @@ from tclient import compiler as compiler
 from tclient import distributed as distributed
 from tclient import distributions as distributions
 from tclient import func as func
+from tclient import futures as futures
 from tclient import fx as fx
 from tclient import hub as hub
 from tclient import jit as jit

@@ -104,5 +104,7 @@ def __getattr__(name: str) -> Any:
     if name == "ScriptModule":
         from tclient.nn import Module
 
-        return Module
+        # A class of its own: what was scripted here is none of its instances.
+        made = globals()[name] = type(name, (Module,), {"__doc__": "A module whose methods Python runs."})
+        return made
     missing(__name__, name, globals())

@@ -41,6 +41,9 @@ from tensorcompute.wire.safetensors import LENGTH_BYTES, Damaged, Entry, header_
 __all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save"]
 
 File = str | os.PathLike[str] | BinaryIO
+# As torch names the kinds of arguments; for annotations.
+FILE_LIKE = File
+MAP_LOCATION = Callable[[Any, str], Any] | str | dict[str, str] | None
 
 # Where a file keeps what its list of tensors does not tell; and where earlier versions kept it.
 _OBJECTS = "tclient.objects"

@@ -136,8 +136,34 @@ def marks(m: Any, t: Watch) -> None:
     t.tries(lambda: sizes._list_with_default([None, 2], [7]), lambda: attention.sdpa_kernel("math").__enter__())
 
 
+def futures(m: Any, t: Watch) -> None:
+    importlib.import_module(f"{m.__name__}.futures")
+    first, second = m.futures.Future(), m.futures.Future()
+    both = m.futures.collect_all([first, second])
+    after = first.then(lambda done: done.value() + 1)
+    t.show(first.done(), both.done())
+    first.set_result(m.ones(2))
+    second.set_result(3)
+    t.show(first.wait(), after.wait(), both.done(), [each.value() for each in both.wait()])
+    t.show(m.futures.wait_all([first, second]), m.futures.collect_all([]).done())
+    failed = first.then(lambda done: done.nothing)
+    t.refuses(lambda: first.set_result(1), lambda: failed.wait(), lambda: m.futures.Future().value())
+
+
+def scripted_modules(m: Any, t: Watch) -> None:
+    importlib.import_module(f"{m.__name__}.jit")
+
+    class Mine(m.jit.ScriptModule):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return x + 1
+
+    t.show(isinstance(m.nn.ReLU(), m.jit.ScriptModule), isinstance(Mine(), m.jit.ScriptModule), Mine()(m.ones(2)))
+    t.show(type(importlib.import_module(f"{m.__name__}.__config__").show()) is str)
+
+
 @pytest.mark.parametrize(
-    "program", [trees, lists_of_tensors, functional_calls, checks, buffers, autocast_settings, marks]
+    "program",
+    [trees, lists_of_tensors, functional_calls, checks, buffers, autocast_settings, marks, futures, scripted_modules],
 )
 def test_they_are_as_torch_has_them(program: Any, tc: ModuleType) -> None:
     assert_same(program, tc, synchronous=False)
