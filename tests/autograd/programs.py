@@ -533,7 +533,38 @@ def checked(m: Any, t: Watch) -> None:
     t.warns(lambda: gradcheck(lambda a: a * 2, m.ones(2, requires_grad=True), eps=1e-2, atol=1e-2))
 
 
+def lower_precision(m: Any, t: Watch) -> None:
+    def made(cast: Any) -> Any:
+        class Product(m.autograd.Function):  # type: ignore[misc]
+            @staticmethod
+            @m.amp.custom_fwd(device_type="cpu", cast_inputs=cast)  # type: ignore[untyped-decorator]
+            def forward(ctx: Any, a: Any, b: Any) -> Any:
+                ctx.save_for_backward(a, b)
+                t.show(a.dtype, (a @ b).dtype, m.is_autocast_enabled("cpu"))
+                return a @ b
+
+            @staticmethod
+            @m.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+            def backward(ctx: Any, g: Any) -> Any:
+                a, b = ctx.saved_tensors
+                t.show(m.is_autocast_enabled("cpu"), (g.float() @ b.float().t()).dtype)
+                return g @ b.t(), a.t() @ g
+
+        return Product
+
+    for cast in (None, m.float32, m.bfloat16):
+        a, b = m.ones(2, 2, requires_grad=True), m.eye(2, requires_grad=True)
+        with m.autocast("cpu", dtype=m.bfloat16):
+            y = made(cast).apply(a, b)
+        t.show(y)
+        y.sum().backward()
+        t.show(a.grad, b.grad)
+        made(cast).apply(a, b).sum().backward()
+        t.show(a.grad)
+
+
 PROGRAMS = [
+    lower_precision,
     checked,
     relu,
     straight_through,

@@ -40,3 +40,24 @@ class GradScaler(amp.GradScaler):
             stacklevel=2,
         )
         super().__init__("cuda", init_scale, growth_factor, backoff_factor, growth_interval, enabled)
+
+
+def custom_fwd(fwd: Any = None, *, cast_inputs: Any = None) -> Any:
+    """`torch.amp.custom_fwd(..., device_type="cuda")`, with a warning that this is its old name."""
+    _warn_of_old_name("custom_fwd")
+    return amp.custom_fwd(fwd, device_type="cuda", cast_inputs=cast_inputs)
+
+
+def custom_bwd(bwd: Any = None) -> Any:
+    """`torch.amp.custom_bwd(..., device_type="cuda")`, with a warning that this is its old name."""
+    _warn_of_old_name("custom_bwd")
+    return amp.custom_bwd(bwd, device_type="cuda")
+
+
+def _warn_of_old_name(name: str) -> None:
+    warnings.warn(
+        f"`torch.cuda.amp.{name}(args...)` is deprecated. Please use `torch.amp.{name}(args..., device_type='cuda')` "
+        "instead.",
+        FutureWarning,
+        stacklevel=3,
+    )
