@@ -5,10 +5,12 @@ What would tell torch how to trace them is not needed; an operator that is defin
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from tclient._namespace import missing
+from tclient.autograd.function import Function
 
 _T = TypeVar("_T")
 
@@ -37,12 +39,17 @@ class Library:
         """Nothing."""
 
 
+# By name.
+_operators: dict[str, CustomOpDef] = {}
+
+
 class CustomOpDef:
     """An operator of the caller: calling it calls the function."""
 
     def __init__(self, name: str, fn: Callable[..., Any]) -> None:
         self._name = name
         self._function = fn
+        _operators[name] = self
         self.__name__ = fn.__name__
         self.__doc__ = fn.__doc__
 
@@ -56,6 +63,31 @@ class CustomOpDef:
     def register_kernel(self, device_types: Any, fn: Any = None, /) -> Any:
         """The function as it is: what was given first is what runs."""
         return _decorator(fn)
+
+    def register_autograd(
+        self, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None
+    ) -> None:
+        """From here on gradients are what `backward` makes of those of the results, as in torch.autograd.Function."""
+        function = self._function
+        signature = inspect.signature(function)
+
+        def set_up(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            if setup_context is not None:
+                setup_context(ctx, inputs, output)
+
+        members = {
+            "forward": staticmethod(function),
+            "setup_context": staticmethod(set_up),
+            "backward": staticmethod(backward),
+        }
+        made: Any = type(self.__name__, (Function,), members)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            given.apply_defaults()
+            return made.apply(*given.args, *given.kwargs.values())
+
+        self._function = call
 
     def __repr__(self) -> str:
         return f"<CustomOpDef({self._name})>"
@@ -84,8 +116,14 @@ def register_fake(op: Any, func: Any = None, /, **kwargs: Any) -> Any:
     return _decorator(func)
 
 
-def register_autograd(op: Any, backward: Any, /, **kwargs: Any) -> None:
-    """Nothing: gradients are those of what the function computes with."""
+def register_autograd(op: Any, backward: Any, /, *, setup_context: Any = None, lib: Any = None) -> None:
+    """As the method of an operator, which may be given by its name."""
+    found = _operators.get(op) if isinstance(op, str) else op
+    if not isinstance(found, CustomOpDef):
+        raise NotImplementedError(
+            f"library.register_autograd: {op!r} is no operator of custom_op; derive from torch.autograd.Function"
+        )
+    found.register_autograd(backward, setup_context=setup_context)
 
 
 impl_abstract = register_fake

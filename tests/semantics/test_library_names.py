@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.semantics.harness import Watch, assert_same
 
@@ -186,3 +187,26 @@ def test_the_folder_of_fetched_weights_is_torch_s(
     assert (tmp_path / "hub" / "checkpoints" / served.name).exists()
     with pytest.raises(RuntimeError, match="invalid hash value"):
         hub.load_state_dict_from_url(served.as_uri(), str(tmp_path / "again"), check_hash=True)
+
+
+def test_an_operator_of_the_caller_s_has_the_gradient_that_was_registered(tc: Any) -> None:
+    def outcome(m: Any, name: str) -> list[list[float]]:
+        @m.library.custom_op(f"tests::{name}", mutates_args=())  # type: ignore[untyped-decorator]
+        def twice(x: torch.Tensor, times: float = 2.0) -> torch.Tensor:
+            return x * times
+
+        def set_up(ctx: Any, inputs: Any, output: Any) -> None:
+            x, ctx.times = inputs
+            ctx.save_for_backward(x)
+
+        def backward(ctx: Any, gradient: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return gradient * ctx.times * 10 + x, None
+
+        m.library.register_autograd(f"tests::{name}", backward, setup_context=set_up)
+        x = m.tensor([1.0, 2.0], requires_grad=True)
+        y = twice(x, times=3.0)
+        y.sum().backward()
+        return [y.tolist(), x.grad.tolist()]
+
+    assert outcome(tc, "ours") == outcome(torch, "theirs") == [[3.0, 6.0], [31.0, 32.0]]
