@@ -314,6 +314,7 @@ def test_ctrl_c_at_any_line_of_a_wait_loses_no_call_and_no_answer(tc: ModuleType
     assert session.dead is None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_moment_of_waits_loses_no_call_and_no_answer(tc: ModuleType) -> None:
     x = tc.zeros(1)
     ends = time.monotonic() + 3.0
