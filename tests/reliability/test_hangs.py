@@ -12,7 +12,7 @@ import pytest
 
 import tclient as tc
 from tests.support.raw import RawSession
-from tests.support.serving import ServerProcess, serving, wait_until
+from tests.support.serving import ServerProcess, serving, states_of, wait_until
 from tests.support.values import Kept
 
 HANG_S = 1.0
@@ -39,7 +39,10 @@ def test_a_server_that_hangs_is_started_again_and_says_why(impatient: ServerProc
             x = x.expand(ENDLESS).sum()
             why = "the engine hung in Tensor.sum for 1 s"
         else:
-            os.kill(impatient.engine_pid(), signal.SIGSTOP)
+            engine = impatient.engine_pid()
+            os.kill(engine, signal.SIGSTOP)
+            # Each thread stops when it is its turn.
+            wait_until(lambda: states_of(engine) == {"T"}, 10.0, "all threads of the server stand still")
             why = "the server hung: nothing of it has run for"
         with pytest.raises(tc.SessionLost, match=why):
             x.item()

@@ -52,6 +52,8 @@ def test_a_crash_of_the_engine_ends_sessions_with_its_cause_and_the_server_is_ba
         assert engine != mortal.pid, "a supervisor and its child"
         began = time.monotonic()
         os.kill(engine, crash)
+        # It may answer until the signal has ended it.
+        wait_until(lambda: not is_alive(engine), 10.0, "the end of the engine")
         with pytest.raises(tclient.SessionLost) as told:
             x.add_(1).tolist()
         assert time.monotonic() - began < 20.0
