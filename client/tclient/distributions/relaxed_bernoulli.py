@@ -61,12 +61,32 @@ class LogitRelaxedBernoulli(Binary):
         return self.temperature.log() + difference - 2 * difference.exp().log1p()
 
 
-class RelaxedBernoulli(TransformedDistribution):
+class Relaxed(TransformedDistribution):
+    """What is close to a distribution of bits or classes, as a transform of one that has their parameters."""
+
+    has_rsample = True
+
+    @property
+    def temperature(self) -> Any:
+        """How far from bits, or from vectors of one 1, the values are."""
+        return self.base_dist.temperature
+
+    @property
+    def logits(self) -> Any:
+        """The log odds of the bit, or the log probabilities of the classes."""
+        return self.base_dist.logits
+
+    @property
+    def probs(self) -> Any:
+        """The probability of the bit, or those of the classes."""
+        return self.base_dist.probs
+
+
+class RelaxedBernoulli(Relaxed):
     """From 0 to 1: close to a Bernoulli distribution at a low temperature, and with a gradient."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
-    has_rsample = True
     _parameters = {}
 
     def __init__(
@@ -75,21 +95,6 @@ class RelaxedBernoulli(TransformedDistribution):
         with one_wait():
             base = LogitRelaxedBernoulli(temperature, probs, logits)
             super().__init__(base, SigmoidTransform(), validate_args=validate_args)
-
-    @property
-    def temperature(self) -> Any:
-        """How far from bits the values are."""
-        return self.base_dist.temperature
-
-    @property
-    def logits(self) -> Any:
-        """The log odds of the bit."""
-        return self.base_dist.logits
-
-    @property
-    def probs(self) -> Any:
-        """The probability of the bit."""
-        return self.base_dist.probs
 
 
 __all__ = ["LogitRelaxedBernoulli", "RelaxedBernoulli"]

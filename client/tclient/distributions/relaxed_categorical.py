@@ -8,7 +8,7 @@ import tclient
 from tclient.distributions import constraints
 from tclient.distributions._core import Size, broadcast_all, clamp_probs_of, one_wait, standard_uniform
 from tclient.distributions.categorical import OfCategorical
-from tclient.distributions.transformed_distribution import TransformedDistribution
+from tclient.distributions.relaxed_bernoulli import Relaxed
 from tclient.distributions.transforms import ExpTransform
 
 
@@ -49,12 +49,11 @@ class ExpRelaxedCategorical(OfCategorical):
         return of_scores + (orders + self.temperature.log().mul(count - 1))
 
 
-class RelaxedOneHotCategorical(TransformedDistribution):
+class RelaxedOneHotCategorical(Relaxed):
     """Over probabilities: close to a OneHotCategorical at a low temperature, and with a gradient."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.simplex
-    has_rsample = True
     _parameters = {}
 
     def __init__(
@@ -63,21 +62,6 @@ class RelaxedOneHotCategorical(TransformedDistribution):
         with one_wait():
             base = ExpRelaxedCategorical(temperature, probs, logits, validate_args=validate_args)
             super().__init__(base, ExpTransform(), validate_args=validate_args)
-
-    @property
-    def temperature(self) -> Any:
-        """How far from vectors of one 1 the values are."""
-        return self.base_dist.temperature
-
-    @property
-    def logits(self) -> Any:
-        """The log probabilities of the classes."""
-        return self.base_dist.logits
-
-    @property
-    def probs(self) -> Any:
-        """The probabilities of the classes."""
-        return self.base_dist.probs
 
 
 __all__ = ["ExpRelaxedCategorical", "RelaxedOneHotCategorical"]

@@ -210,6 +210,13 @@ class PositiveDefiniteTransform(PlainTransform):
         return LowerCholeskyTransform().inv(tclient.linalg.cholesky(y))
 
 
+def _cached(tseq: Sequence[Transform], cache_size: int) -> list[Transform]:
+    """The transforms of a sequence, with a cache if one is wanted. Raises: AssertionError."""
+    if not all(isinstance(each, Transform) for each in tseq):
+        raise AssertionError("All elements of tseq must be Transform instances")
+    return [each.with_cache(cache_size) for each in tseq] if cache_size else list(tseq)
+
+
 class CatTransform(Transform):
     """Transforms of the parts of a tensor along a dimension."""
 
@@ -218,12 +225,8 @@ class CatTransform(Transform):
     def __init__(
         self, tseq: Sequence[Transform], dim: int = 0, lengths: Sequence[int] | None = None, cache_size: int = 0
     ) -> None:
-        if not all(isinstance(each, Transform) for each in tseq):
-            raise AssertionError("All elements of tseq must be Transform instances")
-        if cache_size:
-            tseq = [each.with_cache(cache_size) for each in tseq]
         super().__init__(cache_size=cache_size)
-        self.transforms = list(tseq)
+        self.transforms = _cached(tseq, cache_size)
         self.lengths = list([1] * len(self.transforms) if lengths is None else lengths)
         if len(self.lengths) != len(self.transforms):
             raise AssertionError("lengths and transforms must have the same length")
@@ -292,12 +295,8 @@ class StackTransform(Transform):
     transforms: list[Transform]
 
     def __init__(self, tseq: Sequence[Transform], dim: int = 0, cache_size: int = 0) -> None:
-        if not all(isinstance(each, Transform) for each in tseq):
-            raise AssertionError("All elements of tseq must be Transform instances")
-        if cache_size:
-            tseq = [each.with_cache(cache_size) for each in tseq]
         super().__init__(cache_size=cache_size)
-        self.transforms = list(tseq)
+        self.transforms = _cached(tseq, cache_size)
         self.dim = dim
 
     def with_cache(self, cache_size: int = 1) -> Any:
