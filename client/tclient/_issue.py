@@ -18,7 +18,7 @@ from tclient._codec.dtypes import DTYPES
 from tclient._codec.operations import DATA_OPERATIONS, TABLE, Operation
 from tclient._codec.overloads import Returns, resolve, written
 from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
-from tclient._codec.wire import CALL_ID, KWARG, SHORT_ARG, arg, id_varint, named_value
+from tclient._codec.wire import CALL_ID, KWARG, arg, id_varint, named_value
 from tclient._codec.wire import call as encoded
 from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
 from tclient._session.call_queue import Writes
@@ -160,7 +160,8 @@ def dispatch(
     else:
         words = None
         try:
-            parts = _encode(operation, session, args, kwargs, may_be_odd=may_be_odd)
+            scope = Scope(queue, session.channel.max_inline, may_be_odd=may_be_odd)
+            parts = _encode(operation, session, scope, args, kwargs)
         except OddArgument:
             return _ask(operation, session, args, kwargs)
         except TensorError as error:
@@ -247,24 +248,18 @@ def _write(call: Call, words: list[int] | None, parts: list[bytes], number: int)
 
 
 def _encode(
-    operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None, *, may_be_odd: bool
+    operation: Operation, session: Session, scope: Scope, args: tuple[Any, ...], kwargs: dict[str, Any] | None
 ) -> list[bytes]:
-    """The fields of a call that is not packed. Raises: OddArgument, TensorError."""
+    """The fields of a call that is not packed, but for its id. Raises: OddArgument, TensorError."""
     parts = [operation.prefix or operation.intern()]
-    scope = Scope(session.queue, session.channel.max_inline, may_be_odd=may_be_odd)
     if operation.takes_data:
         _encode_with_data(operation, session, scope, args, kwargs, parts)
     else:
-        for value in args:
-            content = encode(value, scope)
-            length = len(content)
-            parts.append(SHORT_ARG[length] + content if length < 128 else arg(content))
-        for name, value in (kwargs or {}).items():
-            parts.append(field(KWARG, named_value(name, encode(value, scope))))
+        parts += [arg(encode(value, scope)) for value in args]
+        parts += [field(KWARG, named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
     for each in scope.apart:
         session.transfers.upload(*each)
-    if MODES.stamp:
-        parts.append(MODES.stamp)
+    parts.append(MODES.stamp)
     return parts
 
 
@@ -278,14 +273,7 @@ def _is_for_numpy(operation: Operation, kwargs: dict[str, Any]) -> bool:
 
 def encode_call(operation: Operation, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bytes:
     """A call as `dispatch` encodes it, without an id: for what is recorded besides being issued."""
-    parts = [operation.intern()]
-    scope = Scope(session.queue, WHOLE)
-    if operation.takes_data:
-        _encode_with_data(operation, session, scope, args, kwargs, parts)
-    else:
-        parts += [arg(encode(value, scope)) for value in args]
-        parts += [field(KWARG, named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
-    return b"".join([*parts, MODES.stamp])
+    return b"".join(_encode(operation, session, Scope(session.queue, WHOLE), args, kwargs))
 
 
 def _dispatch_other(
