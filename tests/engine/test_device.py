@@ -7,8 +7,9 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import device
+from tserver.engine.batch_run import BatchRun
 from tserver.engine.engine import Engine
-from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.batch_run import BatchRun
 from tserver.engine.engine import Engine
-from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.executor import Executor
 from tserver.engine.operations import Operation
 
 

@@ -18,7 +18,8 @@ import torch
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import inspect
-from tserver.engine.executor import BatchRun, Executor
+from tserver.engine.batch_run import BatchRun
+from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.object_store import MAX_REPLY_BYTES, ObjectStore, Staged
 from tserver.engine.operations import Operation

@@ -1,0 +1,65 @@
+"""A batch that is being run: what is left of it, and what has come of it so far. Runs nothing itself."""
+
+from __future__ import annotations
+
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine import packed, replies
+from tserver.engine.operations import Operation
+from tserver.engine.reads import Deferred
+
+
+class BatchRun:
+    """A batch under way: how far it has come, and what there is to tell about it."""
+
+    __slots__ = (
+        "_rest",
+        "at",
+        "count",
+        "deferred",
+        "frees",
+        "index",
+        "made",
+        "number",
+        "operations",
+        "parts",
+        "remaining",
+        "same",
+        "seq",
+        "told",
+        "words",
+    )
+
+    def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
+        self.seq = batch.seq
+        self.remaining = iter(batch.calls)
+        # Of packed calls: the words, and how far it has come in them.
+        self.words = packed.words_of(batch.packed) if batch.packed else None
+        self.at = 0
+        self.count = len(batch.calls)
+        self.frees = batch.frees
+        self.parts = batch.free_parts
+        # Set for calls of the typed RPCs, which bring their operations along and have their ids made here.
+        self.operations = operations
+        self.index = 0
+        # The operation of the call that is run, or was run last.
+        self.number = -1
+        self.made: dict[int, int] = {}
+        # Results that are the very tensor of an argument: an id, or a part.
+        self.same: dict[int, int | pb.Ref] = {}
+        # Encoded results (see replies.py).
+        self.told: list[bytes] = []
+        self._rest: pb.BatchReply | None = None
+        # Calls that are told of when their elements have arrived: index, id, operation, and what is to come.
+        self.deferred: list[tuple[int, int, Operation, Deferred]] = []
+
+    @property
+    def reply(self) -> pb.BatchReply:
+        """What is told by way of message objects: errors, warnings, and the rarer kinds of results."""
+        if self._rest is None:
+            self._rest = pb.BatchReply()
+        return self._rest
+
+    def encoded_reply(self) -> bytes:
+        """The BatchReply. Messages that are joined are merged: results of both kinds come out as one list."""
+        rest = b"" if self._rest is None else self._rest.SerializeToString()
+        return b"".join((replies.seq_field(self.seq), *self.told, rest))
