@@ -14,22 +14,18 @@ import contextlib
 import os
 import select
 import socket
-import ssl
 import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from tclient._exceptions import TensorError
 from tclient._transport.statuses import Broken
-from tensorcompute.wire.data_endpoint import LENGTH
-from tensorcompute.wire.lane import Frames
+from tensorcompute.wire.lane import Frames, Outbox, receive
 
 # How the end of a connection is waited for on other systems is not known.
 IS_SUPPORTED = sys.platform == "linux" and hasattr(select, "poll") and hasattr(os, "eventfd")
-_READ_BYTES = 256 << 10
 _MAX_REPLY_BYTES = 1 << 31
 _PAUSE_S = 0.001
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
@@ -59,7 +55,7 @@ class Lane:
         self._frames = Frames(_MAX_REPLY_BYTES)
         # Held while the connection is used, which never waits.
         self._lock = threading.Lock()
-        self._unsent: deque[bytes | memoryview] = deque()
+        self._unsent = Outbox()
         # Who reads; a reader that is gone without a word reads no more.
         self._reader: weakref.ref[Reader] | None = None
         # True in the midst of what must be done as a whole.
@@ -89,7 +85,7 @@ class Lane:
     def send(self, message: bytes, alone: bool = False) -> None:
         """See Duplex. What the connection does not take now is sent by whoever comes next: see `flush`."""
         with self._lock:
-            self._unsent.append(LENGTH.pack(len(message)) + message)
+            self._unsent.put(message)
             self._flush()
 
     def flush(self) -> None:
@@ -215,7 +211,7 @@ class Lane:
         self._is_taking = True
         try:
             with self._lock:
-                data = self._receive()
+                data = receive(self._socket)
         except OSError:
             data = b""
         if data is None:
@@ -234,18 +230,6 @@ class Lane:
                 self._tear()
         return bool(data)
 
-    def _receive(self) -> bytes | None:
-        """What is there; None if there is nothing, and no bytes at the end. Raises: OSError."""
-        connection = self._socket
-        try:
-            data = connection.recv(_READ_BYTES)
-            while isinstance(connection, ssl.SSLSocket) and (pending := connection.pending()):
-                # To wait for more does not show what TLS has read already.
-                data += connection.recv(pending)
-            return data
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-
     # ---- with the lock held --------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
@@ -254,19 +238,7 @@ class Lane:
             self._tear()
             return
         self._is_sending = True
-        unsent = self._unsent
-        try:
-            while unsent:
-                sent = self._socket.send(unsent[0])
-                if sent < len(unsent[0]):
-                    unsent[0] = memoryview(unsent[0])[sent:]
-                else:
-                    unsent.popleft()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except OSError:
-            # What is read says so, too.
-            unsent.clear()
+        self._unsent.flush(self._socket)
         self._is_sending = False
 
     def _tear(self) -> None:

@@ -1,8 +1,21 @@
-"""What is said on a lane: messages of a stream, each behind its length, both ways. Knows no sockets."""
+"""What is said on a lane: messages of a stream, each behind its length, both ways, over a socket that never waits.
+
+Whoever uses it holds a lock: TLS takes one thread at a time. Knows sockets; does not know what the messages are.
+"""
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections import deque
+
 from tensorcompute.wire.data_endpoint import LENGTH
+
+_READ_BYTES = 256 << 10
+# A message below this is joined with its length; a larger one is not copied for that.
+_JOINED_BYTES = 64 << 10
+# What sockets say that would have to wait, and TLS.
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class TooLong(ValueError):
@@ -46,3 +59,56 @@ class Frames:
         if at < size:
             self._pieces.append(data[at:])
         return messages
+
+
+class Outbox:
+    """Messages that a connection has not taken yet."""
+
+    def __init__(self) -> None:
+        self._unsent: deque[bytes | memoryview] = deque()
+        self.size_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._unsent)
+
+    def put(self, message: bytes) -> None:
+        """Behind those that wait; `flush` sends it."""
+        length = LENGTH.pack(len(message))
+        if len(message) < _JOINED_BYTES:
+            self._unsent.append(length + message)
+        else:
+            self._unsent += (length, memoryview(message))
+        self.size_bytes += len(length) + len(message)
+
+    def flush(self, connection: socket.socket) -> None:
+        """Send what the connection takes now. Where it has ended nothing waits any more: what is read says so."""
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = connection.send(unsent[0])
+                self.size_bytes -= sent
+                if sent < len(unsent[0]):
+                    unsent[0] = memoryview(unsent[0])[sent:]
+                else:
+                    unsent.popleft()
+        except _NOT_NOW:
+            pass
+        except OSError:
+            self.clear()
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self._unsent.clear()
+        self.size_bytes = 0
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """What has come; None if nothing has, and no bytes at the end of the connection. Raises: OSError."""
+    try:
+        data = connection.recv(_READ_BYTES)
+        while isinstance(connection, ssl.SSLSocket) and (pending := connection.pending()):
+            # To wait for more does not show what TLS has read already.
+            data += connection.recv(pending)
+        return data
+    except _NOT_NOW:
+        return None

@@ -6,7 +6,6 @@ answered. Knows descriptors and functions; does not know what is said over a soc
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import time
@@ -16,8 +15,6 @@ from typing import Protocol
 
 from tserver.engine.executor import Executor
 from tserver.engine.object_store import ObjectStore
-
-log = logging.getLogger("tserver.engine")
 
 # While there is always somebody who is ready, sockets are looked at so often.
 _LOOK_S = 0.001
@@ -62,7 +59,9 @@ class ReadyQueue:
             os.eventfd_write(self._wake, 1)
 
     def watch(self, descriptor: int, events: int, function: OnEvents) -> None:
-        """Call a function on the engine's thread with the events of a descriptor, as epoll names them."""
+        """Call a function, which raises nothing, on the engine's thread with the events of a descriptor, as epoll names
+        them.
+        """
         self._sockets[descriptor] = function
         self._poll.register(descriptor, events)
 
@@ -107,12 +106,6 @@ class ReadyQueue:
             if descriptor == self._wake:
                 os.eventfd_read(self._wake)
                 continue
-            function = self._sockets.get(descriptor)
-            if function is not None:
-                try:
-                    function(events)
-                except Exception:
-                    # Of one connection, and not of the engine.
-                    log.exception("a connection failed")
-                    self.forget(descriptor)
+            if (function := self._sockets.get(descriptor)) is not None:
+                function(events)
         self._look_at = time.monotonic() + _LOOK_S

@@ -22,7 +22,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from tensorcompute.wire import data_endpoint as said
 from tensorcompute.wire.address import parse
@@ -77,9 +76,10 @@ class Transfers(ABC):
         """
 
 
-class Takes(Protocol):
+class Takes(ABC):
     """What a ticket stands for that takes the connection, and needs no thread of this endpoint."""
 
+    @abstractmethod
     def take(self, connection: socket.socket) -> None:
         """Keep it, and close it at the end. Raises: ServerError, OSError."""
 
@@ -212,7 +212,7 @@ class DataEndpoint:
                 admitted = self._prove(connection)
                 if admitted is None:
                     return
-                if not isinstance(admitted, (Transfer, Transfers)):
+                if isinstance(admitted, Takes):
                     admitted.take(speaking)
                     taken = True
                     return

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.front.data_endpoint import Takes
 from tserver.front.forwards import Forwards
 from tserver.session.lane import Lane
 
@@ -74,7 +75,7 @@ class ForwardStream:
         self._room.set()
 
 
-class ForwardLanes:
+class ForwardLanes(Takes):
     """What a ticket for such a lane stands for."""
 
     def __init__(self, session: Session, models: ModelManager, config: Config) -> None:
@@ -96,14 +97,14 @@ class ForwardLane(Lane):
         self._session = session
         self._is_told = False
 
-    def run_slice(self, executor: object, others_wait: Callable[[], bool]) -> bool:
+    def _go_on(self) -> None:
         """Send the answers of what was run together, and take what has waited for room."""
         self._is_told = False
         while (taken := self._forwards.take()) is not None:
             message, room = taken
             self.send(message)
             self._forwards.sent(room)
-        return super().run_slice(executor, others_wait)
+        super()._go_on()
 
     def _receive(self, message: bytes) -> None:
         for call in ms.MlpForwardStreamRequest.FromString(message).calls:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.errors import Exhausted
 from tserver.front.binding import parse
-from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Transfer, Transfers
+from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Takes, Transfer, Transfers
 from tserver.session.calls import require
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def permit(endpoint: DataEndpoint, admitted: Admitted) -> ts.OpenTransferRespons
     return ts.OpenTransferResponse(ticket=ticket, key=key, expires_s=TICKET_S)
 
 
-class _Lane:
+class _Lane(Takes):
     """The batches of a session."""
 
     def __init__(self, session: Session) -> None:

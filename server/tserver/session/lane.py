@@ -11,7 +11,6 @@ import contextlib
 import logging
 import select
 import socket
-import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from tensorcompute.wire.data_endpoint import LENGTH
-from tensorcompute.wire.lane import Frames
+from tensorcompute.wire.lane import Frames, Outbox, TooLong, receive
 from tserver.errors import ServerError
 
 if TYPE_CHECKING:
@@ -29,11 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tserver.session")
 
-_READ_BYTES = 256 << 10
 # While so much of what was answered is not taken, nothing more is read.
 _MAX_UNSENT_BYTES = 1 << 20
-# A reply below this is joined with its length; a larger one is not copied for that.
-_JOINED_BYTES = 64 << 10
 
 
 class Lane(ABC):
@@ -50,8 +45,7 @@ class Lane(ABC):
         self._arrived: deque[bytes] = deque()
         # Held while something is written, or it is said what the engine waits for.
         self._lock = threading.Lock()
-        self._unsent: deque[bytes | memoryview] = deque()
-        self._unsent_bytes = 0
+        self._unsent = Outbox()
         self._events = select.EPOLLIN
         self._is_over = False
 
@@ -61,15 +55,11 @@ class Lane(ABC):
 
     def send(self, message: bytes) -> None:
         """Send a message, as soon as the client takes it. From any thread."""
-        length = LENGTH.pack(len(message))
         with self._lock:
-            if len(message) < _JOINED_BYTES:
-                self._unsent.append(length + message)
-            else:
-                self._unsent += (length, memoryview(message))
-            self._unsent_bytes += len(length) + len(message)
-            self._flush()
-            self._arm()
+            if not self._is_over:
+                self._unsent.put(message)
+                self._unsent.flush(self._socket)
+                self._arm()
 
     def shut(self) -> None:
         """End it. From any thread: the engine's sees that the connection has ended, and closes it."""
@@ -85,7 +75,7 @@ class Lane(ABC):
 
     @abstractmethod
     def _receive(self, message: bytes) -> None:
-        """Take a message. Raises: DecodeError, ServerError, which end the lane."""
+        """Take a message. What it raises ends the lane."""
 
     @abstractmethod
     def _has_room(self) -> bool:
@@ -98,53 +88,51 @@ class Lane(ABC):
     # --- on the engine's thread ---
 
     def run_slice(self, executor: object, others_wait: Callable[[], bool]) -> bool:
-        """Take what has waited for room."""
-        self._take()
+        """Go on with what has waited for room."""
+        self._or_close(self._go_on)
         return False
 
     def at_work(self) -> str:
         """See Runnable."""
         return "reading a message"
 
+    def _or_close(self, work: Callable[[], None]) -> None:
+        """Do something; whatever goes wrong ends this lane, and nothing else."""
+        try:
+            work()
+        except (DecodeError, ServerError, OSError, TooLong) as error:
+            self._close(str(error))
+        except Exception:
+            log.exception("a lane failed")
+            self._close("it failed")
+
     def _on_events(self, events: int) -> None:
         if events & select.EPOLLOUT:
             with self._lock:
-                self._flush()
+                self._unsent.flush(self._socket)
                 self._arm()
         if events & ~select.EPOLLOUT:
-            self._read()
+            self._or_close(self._read)
 
     def _read(self) -> None:
-        connection = self._socket
-        try:
-            data = connection.recv(_READ_BYTES)
-            while isinstance(connection, ssl.SSLSocket) and (pending := connection.pending()):
-                # epoll does not see what TLS has read already.
-                data += connection.recv(pending)
-            if not data:
-                self._close("the client left")
-                return
+        with self._lock:
+            data = receive(self._socket)
+        if data == b"":
+            self._close("the client left")
+        elif data is not None:
             self._arrived += self._frames.add(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except (OSError, ValueError) as error:
-            self._close(str(error))
-            return
-        self._take()
+            self._go_on()
 
-    def _take(self) -> None:
+    def _go_on(self) -> None:
+        """Take what there is room for."""
         arrived = self._arrived
-        try:
-            while arrived and not self._is_full():
-                self._receive(arrived.popleft())
-        except (DecodeError, ServerError) as error:
-            self._close(str(error))
-            return
+        while arrived and not self._is_full():
+            self._receive(arrived.popleft())
         with self._lock:
             self._arm()
 
     def _is_full(self) -> bool:
-        return self._unsent_bytes > _MAX_UNSENT_BYTES or not self._has_room()
+        return self._unsent.size_bytes > _MAX_UNSENT_BYTES or not self._has_room()
 
     def _close(self, cause: str) -> None:
         if not self._is_over:
@@ -158,23 +146,6 @@ class Lane(ABC):
             self._ended()
 
     # --- with the lock held ---
-
-    def _flush(self) -> None:
-        unsent = self._unsent
-        try:
-            while unsent and not self._is_over:
-                sent = self._socket.send(unsent[0])
-                self._unsent_bytes -= sent
-                if sent < len(unsent[0]):
-                    unsent[0] = memoryview(unsent[0])[sent:]
-                else:
-                    unsent.popleft()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except OSError:
-            # What is to be read says so, too.
-            unsent.clear()
-            self._unsent_bytes = 0
 
     def _arm(self) -> None:
         """Wait for what there is to do now."""
