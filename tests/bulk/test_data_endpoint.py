@@ -15,30 +15,9 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused
-from tests.support.serving import HasAddress, wait_until
+from tests.support.serving import wait_until
 
 SIZE = 4 << 20
-
-
-@pytest.fixture(scope="module")
-def wire(server: HasAddress) -> Iterator[Raw]:
-    """One connection for the sessions of these tests."""
-    with Raw(server.address) as raw:
-        yield raw
-
-
-@pytest.fixture
-def session(wire: Raw) -> Iterator[RawSession]:
-    """A session of its own."""
-    with wire.open_session() as session:
-        yield session
-
-
-@pytest.fixture
-def port(session: RawSession) -> int:
-    """Where the endpoint is: on the host of the server."""
-    assert session.opened.data_endpoint.startswith(":")
-    return int(session.opened.data_endpoint[1:])
 
 
 def header_of(session: RawSession, **fields: Any) -> service_pb.UploadHeader:
