@@ -83,6 +83,16 @@ def test_the_choice_of_how_grpc_waits_leaves_no_trace(
     assert run(_WITHOUT_EVENT_ENGINES.format(first=first), server.address) == told + "\n"
 
 
-def test_import_costs_at_most_300_ms_more_than_numpy_and_grpc() -> None:
-    script = "import time, numpy, grpc\nbegan = time.process_time()\nimport tclient\nprint(time.process_time() - began)"
-    assert min(float(run(script)) for _ in range(3)) <= 0.3
+_COSTS = (
+    "import time\n"
+    "began = time.process_time()\n"
+    "import numpy, grpc\n"
+    "between = time.process_time()\n"
+    "import tclient\n"
+    "print((time.process_time() - between) / (between - began))"
+)
+
+
+def test_import_costs_no_more_than_twice_what_numpy_and_grpc_cost() -> None:
+    # Measured beside them in one process, so that a busy machine slows both; in milliseconds it is I1 of `make bench`.
+    assert min(float(run(_COSTS)) for _ in range(3)) <= 2.0

@@ -55,6 +55,7 @@ def test_planted_faults_are_found() -> None:
         assert told.startswith(fault.removesuffix(" to another") + ": ")
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # said by torch once in a process
 def test_the_extent_of_a_tensor_is_added_up_without_wrapping() -> None:
     inside = torch.zeros(10).as_strided((3, 2), (4, 1), 0)
     assert misfit(inside) == ""
