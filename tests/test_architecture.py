@@ -37,6 +37,7 @@ LATE = {
     ("tserver.__main__", "tserver.cli"): "without click, it is told what to install",
     ("tserver.child", "tserver.engines.in_process"): "a mistake in the settings is told without waiting for torch",
     ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
+    ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
 }
 
@@ -161,8 +162,14 @@ def test_imports_within_functions_have_a_reason(imports: list[Import]) -> None:
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
-    [("torch", {"engine"}), ("grpc", {"front", "cli"}), ("prometheus_client", {"front"}), ("asyncio", None)],
-    ids=["torch", "gRPC", "Prometheus", "asyncio"],
+    [
+        ("torch", {"engine"}),
+        ("grpc", {"front", "cli"}),
+        ("prometheus_client", {"front"}),
+        ("aiohttp", {"front"}),
+        ("asyncio", None),
+    ],
+    ids=["torch", "gRPC", "Prometheus", "aiohttp", "asyncio"],
 )
 def test_a_library_is_imported_in_its_room_only(
     modules: dict[str, ast.Module], library: str, rooms: set[str] | None

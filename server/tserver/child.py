@@ -33,6 +33,10 @@ def main() -> int:
 
     try:
         return serve(config, make_engine, cause_file=cause_file)
+    except ModuleNotFoundError as error:
+        # What only some listeners need is imported with them.
+        print(told(error), file=sys.stderr)
+        return 1
     except (ServerError, OSError, RuntimeError) as error:
         print(f"tserver: {error}", file=sys.stderr)
         return 1

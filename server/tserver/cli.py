@@ -45,7 +45,8 @@ _HELP = {
     "oip_listen": "HOST:PORT or unix:PATH for clients of the Open Inference Protocol, such as Triton's; empty is none.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
-    "metrics_listen": "HOST:PORT for Prometheus to scrape, under /metrics; empty is none.",
+    "http_listen": "HOST:PORT for HTTP: the Open Inference Protocol under /v2, and /metrics; empty is none.",
+    "metrics_listen": "HOST:PORT for /metrics alone, for Prometheus to scrape; empty is none.",
     "log_level": "debug, info, warning or error.",
 }
 

@@ -38,6 +38,7 @@ class Config:
     oip_listen: str = ""
     oip_model_control: bool = False
     oip_shared_memory: bool = False
+    http_listen: str = ""
     metrics_listen: str = ""
     log_level: str = "info"
 
@@ -52,6 +53,7 @@ class Config:
             "--listen": self.listen,
             "--data-listen": self.data_listen if self.data_listen != "auto" else "",
             "--oip-listen": self.oip_listen,
+            "--http-listen": self.http_listen,
             "--metrics-listen": self.metrics_listen,
         }
         return {option: address for option, address in chosen.items() if address}

@@ -43,7 +43,7 @@ _GRACE_S = 5.0
 
 
 # What comes before "listening on", and the setting that it tells of; the main listener is the last to say it.
-_LISTENERS = {"": "listen", "oip ": "oip_listen", "metrics ": "metrics_listen"}
+_LISTENERS = {"": "listen", "oip ": "oip_listen", "http ": "http_listen", "metrics ": "metrics_listen"}
 
 # gRPC listens on unix sockets too.
 _UNIX_LISTENERS = ("--listen", "--oip-listen")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.raw import METHODS, Raw
 from tests.support.refusals import refused
-from tests.support.serving import serving
+from tests.support.serving import ServerProcess, server_environment, serving
 
 SERVICES = ["tensorcompute.v1.TensorService", "tensorcompute.v1.ModelService"]
 
@@ -68,7 +69,7 @@ def test_reflection_describes_every_rpc(anyone: Raw, service: str) -> None:
 
 
 def test_a_server_does_without_packages_that_a_gpu_host_may_lack(tmp_path: Path) -> None:
-    for name in ("grpc_health", "grpc_reflection", "uvloop"):
+    for name in ("aiohttp", "grpc_health", "grpc_reflection", "prometheus_client", "uvloop"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError({name!r})\n")
     with (
         serving("--oip-listen", "127.0.0.1:0", env={"PYTHONPATH": str(tmp_path)}) as server,
@@ -79,3 +80,13 @@ def test_a_server_does_without_packages_that_a_gpu_host_may_lack(tmp_path: Path)
             raw.ask("DescribeMlp", name="nobody")
     assert "grpcio-health-checking is not installed" in server.log()
     assert "grpcio-reflection is not installed" in server.log()
+
+
+@pytest.mark.parametrize("option", ["--http-listen", "--metrics-listen"])
+def test_who_wants_http_is_told_what_it_needs(tmp_path: Path, option: str) -> None:
+    (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('no aiohttp', name='aiohttp')\n")
+    path = os.pathsep.join([str(tmp_path), server_environment()["PYTHONPATH"]])
+    server = ServerProcess(option, "127.0.0.1:0", env={"PYTHONPATH": path})
+    assert server.wait(40.0) != 0
+    assert "aiohttp is not installed; the server needs: pip install 'tclient[server]'" in server.log()
+    assert "Traceback" not in server.log()

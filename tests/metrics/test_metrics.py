@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import math
+import os
 import re
+import socket
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tensorcompute.oip import inference_pb2 as oip_pb
 from tests.models.networks import by_value, create, forward, relu_mlp
+from tests.support.http import Caller
 from tests.support.listeners import listener
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
@@ -235,6 +240,31 @@ def test_methods_that_are_not_there_fill_no_table(measured: ServerProcess, raw: 
         assert status_of(lambda call=call: call(b"", timeout=20)) is Code.UNIMPLEMENTED  # type: ignore[misc]
     labels = {sample.labels.get("method", "") for sample in scrape(measured).samples}
     assert not any(method.startswith("Nothing") for method in labels)
+
+
+def test_connections_that_ask_for_nothing_cost_no_threads(measured: ServerProcess) -> None:
+    def threads() -> int:
+        return len(os.listdir(f"/proc/{measured.engine_pid()}/task"))
+
+    before = threads()
+    host, _, port = listener(measured, "metrics").rpartition(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection((host, int(port)), 20))
+        assert "tensorcompute_sessions" in scrape(measured).names
+        # A scrape may begin a thread.
+        assert threads() < before + 30
+
+
+def test_scrapes_are_counted_and_compressed_where_that_is_wanted(measured: ServerProcess) -> None:
+    with Caller(listener(measured, "metrics")) as caller:
+        assert caller.ask("HEAD", "/metrics").status == 200
+        whole = caller.ask("GET", "/metrics", Accept_Encoding="gzip", Accept="application/openmetrics-text")
+        assert whole.headers["content-type"].startswith("application/openmetrics-text")
+        assert gzip.decompress(whole.body).endswith(b"# EOF\n")
+        assert caller.ask("GET", "/v2").status == 404
+    labels = {"service": "http", "method": "Metrics"}
+    assert scrape(measured).value("tensorcompute_rpcs_total", code="OK", **labels) >= 2
 
 
 def test_nothing_is_told_unless_it_is_wanted(server: ServerProcess) -> None:

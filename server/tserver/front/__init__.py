@@ -8,6 +8,7 @@ binding           requests and responses as bytes
 data_endpoint     bulk bytes on a socket of their own: over `connections`, into what `transfers` names
 tensor_service, model_service, forward_stream, health    the services
 oip               the Open Inference Protocol, on a listener of its own
-http, metrics     what Prometheus is told
+http              requests of HTTP, and the listener for them
+metrics           what Prometheus is told
 listeners, server all of it, put together and stopped
 """

@@ -1,8 +1,8 @@
 """The one way in: every request of every listener passes here, before its servicer and after it.
 
 What is known of a caller (Rpc), what becomes of errors (status.py) and what is counted (rpc_counts.py) is decided here,
-for our services, for gRPC's own (health, reflection) and for the HTTP of the metrics. A token or a trace header would
-be read here, and nowhere else. A stream passes once, not each of its messages. Knows no servicer.
+for our services, for gRPC's own (health, reflection) and for HTTP. A token or a trace header would be read here, and
+nowhere else. A stream passes once, not each of its messages. Knows no servicer.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from tserver.errors import ServerError
 from tserver.front import status
-from tserver.front.rpc import Context, Rpc, principal_of
+from tserver.front.rpc import Context, Rpc
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from tserver.front.http import messages as http
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
@@ -54,19 +55,33 @@ class Interceptor(grpc.aio.ServerInterceptor):
             known = self._wrapped[id(handler)] = handler, self._wrap(handler_call_details.method, handler)
         return known[1]
 
-    def http(self, application: WSGIApplication) -> WSGIApplication:
-        """An application whose requests pass here too. It runs on threads of its own."""
+    def http(self, routes: http.Routes) -> http.Handler:
+        """What answers the requests of a listener for HTTP, also where they fail."""
 
-        def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            environ["REMOTE_USER"] = principal_of(environ.get("REMOTE_ADDR", ""))
+        async def answered(request: http.HttpRequest) -> http.HttpResponse:
             try:
-                return application(environ, start_response)
-            except Exception as error:
-                text = status.http_status(error)
-                start_response(text, [("Content-Type", "text/plain; charset=utf-8")])
-                return [f"{text}\n".encode()]
+                # As with gRPC, only paths that there are have a row in the table.
+                route = routes.find(request)
+            except ServerError as refusal:
+                return status.http_refusal(refusal)
+            counts = None if self._rpcs is None else self._rpcs.method(status.HTTP, route.name)
+            if counts is None:
+                return (await _http_outcome(route.handler, request))[0]
+            counts.started += 1
+            began = time.perf_counter()
+            code = "CANCELLED"
+            try:
+                response, error = await _http_outcome(route.handler, request)
+                code = "OK" if error is None else status.code_name(error)
+                if error is not None:
+                    counts.by_reason[error.reason] = counts.by_reason.get(error.reason, 0) + 1
+                counts.bytes_out += response.size_bytes
+                return response
+            finally:
+                counts.bytes_in += request.body_bytes
+                counts.finish(code, time.perf_counter() - began)
 
-        return guarded
+        return answered
 
     def _wrap(self, path: str, handler: Any) -> Handler:
         service, _, method = path.strip("/").rpartition("/")
@@ -96,6 +111,17 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 seen = partial(CountedRpc, counts=counts)
             wrapped = _counted(counts, _guarded(behaviour, codes, seen))
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+async def _http_outcome(
+    handler: http.Handler, request: http.HttpRequest
+) -> tuple[http.HttpResponse, ServerError | None]:
+    """The response, and the error that it tells of."""
+    try:
+        return await handler(request), None
+    except Exception as raised:
+        error = status.as_ours(raised, "an HTTP request")
+        return status.http_refusal(error), error
 
 
 def _as_it_is(context: Context) -> Any:

@@ -1,25 +1,26 @@
-"""What the server tells Prometheus, on an HTTP port of its own.
+"""What the server tells Prometheus, over HTTP.
 
-Everything is read when somebody scrapes, from counts that are kept anyway, on a thread of the HTTP server. Where a
+Everything is read when somebody scrapes, from counts that are kept anyway, on a thread, one scrape at a time. Where a
 number means what one of Triton's means, it has Triton's name (nv_*), so that dashboards made for Triton work; all
 others begin with tensorcompute_.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qs
 
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from tserver import __version__
-from tserver.config import Config
-from tserver.front.http import serve
-from tserver.front.interceptor import Interceptor
+from tserver.front.http.messages import HttpRequest, HttpResponse, Route
 from tserver.front.rpc_counts import RpcCounts
 from tserver.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
 
@@ -43,22 +44,29 @@ _TRITON_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], int]], ...] 
 
 
 class Metrics:
-    """The metrics of one process, and the port they are on."""
+    """The metrics of one process."""
 
-    def __init__(self, config: Config, engine: Engine, rpcs: RpcCounts, interceptor: Interceptor) -> None:
-        self._config = config
-        self._interceptor = interceptor
+    def __init__(self, engine: Engine, rpcs: RpcCounts) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ServerCollector(engine))
         self._registry.register(_ModelCollector(engine))
         self._registry.register(_RpcCollector(rpcs))
         self._registry.register(GpuCollector(engine.gpus))
         ProcessCollector(registry=self._registry)
+        self._scraping = asyncio.Lock()
 
-    def start(self) -> str:
-        """Listen, until the process ends; the address. Raises: OSError that names the option."""
-        application = self._interceptor.http(make_wsgi_app(self._registry))
-        return serve("--metrics-listen", self._config.metrics_listen, self._config, application)
+    def routes(self) -> list[Route]:
+        """Where they are."""
+        return [Route("GET", "/metrics", "Metrics", self._scrape)]
+
+    async def _scrape(self, request: HttpRequest) -> HttpResponse:
+        write, content_type = choose_encoder(request.headers.get("Accept", ""))
+        names = parse_qs(request.query).get("name[]")
+        registry = self._registry.restricted_registry(names) if names else self._registry
+        async with self._scraping:
+            # The engine may let it wait.
+            text = await asyncio.to_thread(write, registry)
+        return HttpResponse(body=(text,), content_type=content_type)
 
 
 class _ServerCollector(Collector):

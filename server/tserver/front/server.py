@@ -21,6 +21,7 @@ from tserver.front import listeners
 from tserver.front.binding import bind
 from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.health import Health
+from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.model_service import ModelServicer
 from tserver.front.oip.listener import OipListener
@@ -29,6 +30,7 @@ from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
     from tserver.engines.port import Engine
+    from tserver.front.http.listener import HttpListener
 
 log = logging.getLogger("tserver")
 
@@ -83,7 +85,7 @@ class _Process:
         config = self._config
         engine = self._make_engine(self._fatal)
         sessions = engine.sessions
-        rpcs = RpcCounts() if config.metrics_listen else None
+        rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         interceptor = Interceptor(rpcs)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine)
@@ -97,11 +99,7 @@ class _Process:
         if config.oip_listen:
             oip = OipListener(config, engine.models, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
-        if rpcs is not None:
-            # A GPU host may lack prometheus_client, which nothing else needs.
-            from tserver.front.metrics import Metrics
-
-            print(f"metrics listening on {Metrics(config, engine, rpcs, interceptor).start()}", flush=True)
+        https = [] if rpcs is None else await self._serve_http(engine, interceptor, rpcs)
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
@@ -127,7 +125,8 @@ class _Process:
             await oip.drain()
         await sessions.drain(config.drain_s)
         expiring.cancel()
-        await asyncio.gather(server.stop(grace=1.0), *([] if oip is None else [oip.stop(grace_s=1.0)]))
+        also = [*([] if oip is None else [oip.stop(grace_s=1.0)]), *(each.stop(grace_s=1.0) for each in https)]
+        await asyncio.gather(server.stop(grace=1.0), *also)
         data.stop()
         if under_way := engine.stop(max(0.1, stop_by - loop.time())):
             # A kernel cannot be interrupted, and Python does not end in an orderly way beside one.
@@ -136,6 +135,25 @@ class _Process:
             os._exit(0)
         log.info("stopped")
         return 0
+
+    async def _serve_http(self, engine: Engine, interceptor: Interceptor, rpcs: RpcCounts) -> list[HttpListener]:
+        """Listen for HTTP where that is wanted."""
+        # Who serves no HTTP may lack aiohttp and prometheus_client, which nothing else needs.
+        from tserver.front.http.listener import HttpListener
+        from tserver.front.metrics import Metrics
+
+        config = self._config
+        metrics = Metrics(engine, rpcs).routes()
+        listeners = []
+        for name, address, routes in (
+            ("metrics", config.metrics_listen, metrics),
+            ("http", config.http_listen, metrics),
+        ):
+            if address:
+                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))
+                print(f"{name} listening on {await one.start()}", flush=True)
+                listeners.append(one)
+        return listeners
 
     def _fatal(self, cause: str) -> None:
         """The engine cannot go on: leave the cause for the next boot, and end at once."""

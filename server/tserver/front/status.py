@@ -1,12 +1,13 @@
-"""The server's errors as gRPC statuses. The only module that names status codes: no other place speaks of them.
+"""The server's errors as statuses, of gRPC and of HTTP. The only module that names codes: no other speaks of them.
 
-Each status carries google.rpc.Status with ErrorInfo, and RetryInfo where a retry makes sense.
+Each status of gRPC carries google.rpc.Status with ErrorInfo, and RetryInfo where a retry makes sense.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from google.protobuf.message import Message
 
 from tensorcompute.v1 import status_pb2
 from tserver import errors
+from tserver.front.http.messages import HttpResponse
 
 log = logging.getLogger("tserver.front")
 
@@ -78,18 +80,34 @@ def _oip_code_of(error: errors.ServerError) -> grpc.StatusCode:
     return grpc.StatusCode.UNAVAILABLE if isinstance(error, errors.ModelNotReady) else code_of(error)
 
 
-CODES_OF: dict[str, Codes] = {"inference.GRPCInferenceService": _oip_code_of}
+HTTP = "http"
+"""The service that requests of HTTP are counted under."""
+
+CODES_OF: dict[str, Codes] = {"inference.GRPCInferenceService": _oip_code_of, HTTP: _oip_code_of}
 """The services whose statuses differ."""
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
-# As google.rpc.Code has them in HTTP.
+# As google.rpc.Code has them in HTTP, which are Triton's too.
 _HTTP: dict[grpc.StatusCode, HTTPStatus] = {
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     grpc.StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
     grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    grpc.StatusCode.ABORTED: HTTPStatus.CONFLICT,
     grpc.StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    grpc.StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     grpc.StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+}
+# What HTTP has words for that gRPC has not, by the reason.
+_HTTP_REASONS: dict[str, HTTPStatus] = {
+    errors.TooLarge.reason: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "METHOD_NOT_ALLOWED": HTTPStatus.METHOD_NOT_ALLOWED,
+    "UNSUPPORTED_ENCODING": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "BODY_TOO_SLOW": HTTPStatus.REQUEST_TIMEOUT,
 }
 
 
@@ -132,13 +150,30 @@ def failure(context: Any) -> tuple[str, str]:
     return name, name
 
 
-def http_status(error: Exception) -> str:
-    """The status line of an HTTP request that failed; an error that is not ours is a defect, and logged."""
-    if not isinstance(error, errors.ServerError):
-        log.error("an HTTP request failed in a way it should not", exc_info=error)
-        error = errors.ServerError("the server failed")
-    found = _HTTP.get(code_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return f"{found.value} {found.phrase}"
+def code_name(error: errors.ServerError) -> str:
+    """The name of the status for an error of HTTP, in gRPC's words, which all requests are counted in."""
+    return _oip_code_of(error).name
+
+
+def http_refusal(error: errors.ServerError) -> HttpResponse:
+    """The response that tells of an error."""
+    code = _oip_code_of(error)
+    found = _HTTP_REASONS.get(error.reason) or _HTTP.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    headers = {}
+    if "allow" in error.details:
+        headers["Allow"] = error.details["allow"]
+    if found is HTTPStatus.TOO_MANY_REQUESTS:
+        # In whole seconds.
+        headers["Retry-After"] = str(math.ceil(float(error.details.get("retry_after_s", "") or 1)))
+    return HttpResponse.of({"error": error.message[:2000]}, found.value, **headers)
+
+
+def as_ours(error: Exception, what: str) -> errors.ServerError:
+    """An error of ours; another one is a defect, and logged."""
+    if isinstance(error, errors.ServerError):
+        return error
+    log.error("%s failed in a way it should not", what, exc_info=error)
+    return errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
 
 
 async def abort(
@@ -153,9 +188,7 @@ async def abort(
     if isinstance(error, grpc.aio.InternalError):
         # A message could not be sent: the caller left while it waited to be. There is nobody to tell, and no defect.
         raise asyncio.CancelledError from error
-    if not isinstance(error, errors.ServerError):
-        log.error("an RPC failed in a way it should not", exc_info=error)
-        error = errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
+    error = as_ours(error, "an RPC")
     # HTTP/2 headers have a limit of 8 KiB by default; a longer text would lose the whole status.
     text = error.message.replace("\n", " ")[:2000]
     error.message = error.message[:2000]
