@@ -6,7 +6,7 @@ Knows tclient.nn and the contract's messages; sends nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from tclient._exceptions import make_error
@@ -47,9 +47,19 @@ def layers_of(network: Any) -> Sequence[tuple[Any, Any, rpc.Activation]]:
     return layers  # type: ignore[no-any-return]
 
 
+def in_order(what: str, given: Iterable[Any] | None) -> list[Any]:
+    """What is given for each layer. Raises: TypeError for what has no order, or is no sequence of them."""
+    if isinstance(given, (str, bytes, Mapping, Set)):
+        raise make_error(
+            "TypeError", f"{what} is a {type(given).__name__}; give a list, with one for each layer in order"
+        )
+    return list(given or ())
+
+
 def _given(network: Any) -> list[Sequence[Any]]:
     """A network that is given by its layers. Raises: TypeError for what is none."""
-    is_sequence = isinstance(network, Iterable) and not isinstance(network, (str, bytes, Mapping))
+    # A set has no order that layers could be run in.
+    is_sequence = isinstance(network, Iterable) and not isinstance(network, (str, bytes, Mapping, Set))
     layers = list(network) if is_sequence else []
     if is_sequence and all(isinstance(layer, (list, tuple)) and len(layer) == 3 for layer in layers):
         return layers

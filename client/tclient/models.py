@@ -23,7 +23,7 @@ from tclient._codec.dtypes import BY_CODE, dtype
 from tclient._codec.values import array_of
 from tclient._exceptions import BY_REASON, RequestRefused, ServerBusy, TensorError, TensorValueError, make_error
 from tclient._issue import call_builtin
-from tclient._layers import activation_of, layers_of, spec_of, tensors_of
+from tclient._layers import activation_of, in_order, layers_of, spec_of, tensors_of
 from tclient._session.current import current
 from tclient._session.session import Session
 from tclient._tensor import Tensor
@@ -230,27 +230,32 @@ def load(
     path: str | os.PathLike[str],
     activations: Sequence[Any] | None = None,
     *,
+    layers: Sequence[str] | None = None,
     version: int | None = None,
     dtype: dtype | None = None,
     on_server: bool = False,
     progress: bool = True,
     **batching: Any,
 ) -> ServedModel:
-    """Make a model of a safetensors file: NAME.weight and NAME.bias of each layer, in order.
+    """Make a model of a safetensors file: NAME.weight and NAME.bias of each layer.
 
-    activations is one name, module or None a layer; it may be left out for files that `ServedModel.export` wrote. With
-    on_server, path is a file in the server's model directory; else the file is uploaded, with a progress bar if that
-    takes over a second.
-    Raises: ValueError if the file is damaged or does not fit, or the name and version are taken.
+    activations is one name, module or None a layer, in their order; it may be left out for files that
+    `ServedModel.export` wrote. layers names the layers in order, as in ["input", "hidden", "output"]; it may be left
+    out where the file tells the order: by what `ServedModel.export` wrote, by names that differ in one number alone, or
+    by shapes that fit each other in one order alone. With on_server, path is a file in the server's model directory;
+    else the file is uploaded, with a progress bar if that takes over a second.
+    Raises: ValueError if the file is damaged or does not fit, no order of its layers is certain, or the name and
+    version are taken.
     """
     session = current()
-    specs = [rpc.LayerSpec(activation=activation_of(activation)) for activation in activations or ()]
+    specs = [rpc.LayerSpec(activation=activation_of(activation)) for activation in in_order("activations", activations)]
+    names = in_order("layers", layers)
     if on_server:
-        file = rpc.WeightsFile(path=os.fspath(path))
+        file = rpc.WeightsFile(path=os.fspath(path), layers=names)
     else:
         number = session.queue.next_id()
         upload(session.transfers, number, Path(path), progress)
-        file = rpc.WeightsFile(upload=number)
+        file = rpc.WeightsFile(upload=number, layers=names)
     request = rpc.CreateMlpRequest(
         context=session_rpc.SessionContext(session=session.secret),
         name=name,

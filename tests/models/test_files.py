@@ -42,19 +42,6 @@ def test_what_is_written_the_library_reads_and_torch_loads() -> None:
     assert torch.equal(weights[1][0], last.weight)
 
 
-def test_layers_are_in_the_order_of_their_numbers() -> None:
-    tensors = {f"net.{index}.weight": torch.full((1, 1), float(index)) for index in (10, 9, 2, 11)}
-    _, weights = files.layers_of(tensors, {}, [ms.LayerSpec()] * 4)
-    assert [weight.item() for weight, _ in weights] == [2, 9, 10, 11]
-
-
-def test_numbers_of_any_length_are_ordered() -> None:
-    names = ["2", "11", "9" * 5000, "1" + "0" * 5000]
-    tensors = {f"{name}.weight": torch.full((1, 1), float(index)) for index, name in reversed([*enumerate(names)])}
-    _, weights = files.layers_of(tensors, {}, [ms.LayerSpec()] * 4)
-    assert [weight.item() for weight, _ in weights] == [0, 1, 2, 3]
-
-
 def raw(header: Any, content: bytes = b"", length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + content
@@ -113,8 +100,8 @@ MISFITS: dict[str, tuple[dict[str, torch.Tensor], dict[str, str], list[ms.LayerS
     "no tensors": ({}, {}, [ms.LayerSpec()], "no tensors"),
     "a tensor that is no layer's": ({"0.weight": W, "running_mean": W}, {}, [ms.LayerSpec()], "running_mean"),
     "a bias alone": ({"0.bias": torch.ones(2)}, {}, [ms.LayerSpec()], "no weight"),
-    "a bias of another length": ({"0.weight": W, "0.bias": torch.ones(3)}, {}, [ms.LayerSpec()], "layer 0"),
-    "a weight that is a vector": ({"0.weight": torch.ones(3)}, {}, [ms.LayerSpec()], "layer 0"),
+    "a bias of another length": ({"0.weight": W, "0.bias": torch.ones(3)}, {}, [ms.LayerSpec()], "layer '0'"),
+    "a weight that is a vector": ({"0.weight": torch.ones(3)}, {}, [ms.LayerSpec()], "layer '0'"),
     "fewer activations than layers": ({"0.weight": W, "1.weight": W}, {}, [ms.LayerSpec()], "1 layers"),
     "another width than described": ({"0.weight": W}, {}, [ms.LayerSpec(in_features=4)], "in_features 4"),
     "no word on activations": ({"0.weight": W}, {}, [], "give layers"),
@@ -124,6 +111,10 @@ MISFITS: dict[str, tuple[dict[str, torch.Tensor], dict[str, str], list[ms.LayerS
     "metadata with half of a character": ({"0.weight": W}, {files.LAYERS_KEY: r'[{"\ud800": 1}]'}, [], "surrogates"),
     "metadata of another width": ({"0.weight": W}, {files.LAYERS_KEY: '[{"in_features": "7"}]'}, [], "in_features 7"),
     "metadata with a number too large": ({"0.weight": W}, {files.LAYERS_KEY: '[{"in_features": 1e30}]'}, [], "range"),
+    "names that are no JSON": ({"0.weight": W}, {files.NAMES_KEY: "["}, [ms.LayerSpec()], "JSON"),
+    "names that are no list": ({"0.weight": W}, {files.NAMES_KEY: '{"0": 1}'}, [ms.LayerSpec()], "list of names"),
+    "names that are no texts": ({"0.weight": W}, {files.NAMES_KEY: "[0]"}, [ms.LayerSpec()], "list of names"),
+    "names of others": ({"0.weight": W}, {files.NAMES_KEY: '["1"]'}, [ms.LayerSpec()], "metadata names .* no '1'"),
     "metadata of other fields": ({"0.weight": W}, {files.LAYERS_KEY: '[{"wings": 2}]'}, [], "wings"),
 }
 

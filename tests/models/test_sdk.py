@@ -210,6 +210,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a module of torch itself": (lambda nn: torch.nn.Linear(6, 3), TypeError, "load_state_dict"),
     "the name of a file": (lambda nn: "net.onnx", TypeError, "models.load"),
     "a function": (lambda nn: lambda x: x, TypeError, "a function cannot be served: functions are not served"),
+    "a set of layers": (lambda nn: {(nn.Linear(6, 3).weight, None, None)}, TypeError, "a set cannot be served"),
     "layers of two": (lambda nn: [(np.ones((3, 6)), None)], TypeError, "one for each layer"),
     "an activation first": (lambda nn: nn.Sequential(nn.ReLU(), nn.Linear(6, 3)), TypeError, "before the first layer"),
     "two activations": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()), TypeError, "behind another"),

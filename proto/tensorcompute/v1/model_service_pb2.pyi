@@ -334,12 +334,14 @@ class MlpSummary(_message.Message):
     def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ...) -> None: ...
 
 class WeightsFile(_message.Message):
-    __slots__ = ("upload", "path")
+    __slots__ = ("upload", "path", "layers")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
     upload: int
     path: str
-    def __init__(self, upload: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+    layers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, upload: _Optional[int] = ..., path: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateMlpRequest(_message.Message):
     __slots__ = ("context", "name", "layers", "dtype", "version", "file", "batching")

@@ -198,8 +198,8 @@ class ModelServiceServicer:
 
         Errors:
         ALREADY_EXISTS      the name, or that version of it, is taken; give a new version, or delete the old one.
-        INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
-        name is not usable; fix the request.
+        INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
+        order of its layers is not certain, or the name is not usable; fix the request.
         NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
         RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """

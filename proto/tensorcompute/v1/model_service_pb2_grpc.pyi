@@ -92,8 +92,8 @@ class ModelServiceStub:
 
     Errors:
       ALREADY_EXISTS      the name, or that version of it, is taken; give a new version, or delete the old one.
-      INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
-                          name is not usable; fix the request.
+      INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
+                          order of its layers is not certain, or the name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
       RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
@@ -215,8 +215,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     Errors:
       ALREADY_EXISTS      the name, or that version of it, is taken; give a new version, or delete the old one.
-      INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
-                          name is not usable; fix the request.
+      INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
+                          order of its layers is not certain, or the name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
       RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
@@ -371,8 +371,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           ALREADY_EXISTS      the name, or that version of it, is taken; give a new version, or delete the old one.
-          INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, or the
-                              name is not usable; fix the request.
+          INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
+                              order of its layers is not certain, or the name is not usable; fix the request.
           NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
           RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """

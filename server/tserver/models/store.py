@@ -209,7 +209,7 @@ class Store:
             ms.LayerSpec(in_features=layer.in_features, out_features=layer.out_features, activation=layer.activation)
             for layer in layers
         ]
-        found, weights = files.layers_of(tensors, {}, specs)
+        found, weights = files.layers_of(tensors, {}, specs, files.names_of(layers))
         dtype = weights[0][0].dtype
         if [layer.has_bias for layer in found] != [layer.has_bias for layer in layers]:
             raise InvalidArgument(f"the biases in {_WEIGHTS} are not those of the manifest")

@@ -21,13 +21,15 @@ from tensorcompute.tables import dtypes
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire import safetensors
 from tserver.engine.dtypes import DTYPES
+from tserver.engine.models import order
 from tserver.engine.models.description import positions, summarise
 from tserver.errors import InvalidArgument
 
 # A header is parsed in one go, and nobody else is served meanwhile. The largest network that is kept needs a few MiB.
 _MAX_HEADER_BYTES = 16 << 20
-# The key of the file's metadata under which we describe the layers.
-LAYERS_KEY = "tensorcompute.layers"
+# The keys of the file's metadata under which we describe the layers, and name them in order. The names are apart, so
+# that servers that do not know of them take the file.
+LAYERS_KEY, NAMES_KEY = "tensorcompute.layers", "tensorcompute.names"
 
 # What the weights of a network may be, by torch's names.
 _DTYPES = {row.name: DTYPES[row.code] for row in dtypes.DTYPES if row.kind == "f" and row.size > 1}
@@ -76,11 +78,17 @@ def _described(file: BinaryIO, size: int) -> tuple[list[safetensors.Entry], dict
 def write(layers: Sequence[ms.LayerSummary], weights: Weights) -> bytes:
     """A network as a file, with the names that a torch.nn.Sequential of the same layers has."""
     tensors: dict[str, torch.Tensor] = {}
-    for position, (weight, bias) in zip(positions(layers), weights, strict=True):
-        tensors[f"{position}.weight"] = weight.contiguous()
+    names = names_of(layers)
+    for name, (weight, bias) in zip(names, weights, strict=True):
+        tensors[f"{name}.weight"] = weight.contiguous()
         if bias is not None:
-            tensors[f"{position}.bias"] = bias.contiguous()
-    return bytes(save(tensors, {"format": "pt", LAYERS_KEY: describe(layers)}))
+            tensors[f"{name}.bias"] = bias.contiguous()
+    return bytes(save(tensors, {"format": "pt", LAYERS_KEY: describe(layers), NAMES_KEY: json.dumps(names)}))
+
+
+def names_of(layers: Sequence[ms.LayerSummary]) -> list[str]:
+    """The names of the layers in the files that are written."""
+    return [str(position) for position in positions(layers)]
 
 
 def describe(layers: Sequence[ms.LayerSummary]) -> str:
@@ -99,49 +107,45 @@ def parse_layers(described: Any) -> list[ms.LayerSummary]:
 
 
 def layers_of(
-    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], specs: Sequence[ms.LayerSpec]
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    specs: Sequence[ms.LayerSpec],
+    names: Sequence[str] = (),
 ) -> tuple[list[ms.LayerSummary], Weights]:
     """The layers of a file, with the activations that `specs` gives, or without them, those that the metadata tells.
 
-    Raises: InvalidArgument where the file and the description do not fit each other.
+    `names` are those of the layers in order, where the caller knows it.
+    Raises: InvalidArgument where the file and the description do not fit each other, or no order is certain.
     """
-    weights = _weights(tensors)
+    found = _parts(tensors)
     described: Sequence[ms.LayerSpec | ms.LayerSummary] = specs
     if not specs and LAYERS_KEY in metadata:
-        try:
-            described = parse_layers(safetensors.load_json(metadata[LAYERS_KEY]))
-        except ValueError as error:
-            raise InvalidArgument(f"the file's description of its layers is not JSON: {error}") from None
+        described = parse_layers(_parsed(metadata, LAYERS_KEY))
     elif not specs:
         raise InvalidArgument(
-            f"the file has {len(weights)} layers and does not tell their activations; give layers with them"
+            f"the file has {len(found)} layers and does not tell their activations; give layers with them"
         )
-    if len(described) != len(weights):
+    if len(described) != len(found):
         raise InvalidArgument(
-            f"{len(described)} layers are described, but the file has the weights of {len(weights)}: "
-            f"{', '.join(sorted(tensors))[:500]}"
+            f"{len(described)} layers are described, but the file has the weights of {len(found)}: "
+            f"{order.shown([*found])}"
         )
     layers = []
+    weights = [found[name] for name in _in_order(found, metadata, names)]
     for index, ((weight, bias), told) in enumerate(zip(weights, described, strict=True)):
-        if weight.dim() != 2 or (bias is not None and tuple(bias.shape) != (weight.shape[0],)):
-            has = tuple(bias.shape) if bias is not None else "none"
-            raise InvalidArgument(
-                f"layer {index} of the file has a weight of shape {tuple(weight.shape)} and a bias of shape {has}; "
-                "they must be (out, in) and (out,)"
-            )
         rows, columns = weight.shape
-        for field, wanted, found in (
+        for field, wanted, has in (
             ("in_features", told.in_features, columns),
             ("out_features", told.out_features, rows),
         ):
-            if wanted and wanted != found:
-                raise InvalidArgument(f"layer {index} is described with {field} {wanted}, but the file has {found}")
+            if wanted and wanted != has:
+                raise InvalidArgument(f"layer {index} is described with {field} {wanted}, but the file has {has}")
         layers.append(summarise(columns, rows, told.activation, has_bias=bias is not None))
     return layers, weights
 
 
-def _weights(tensors: Mapping[str, torch.Tensor]) -> Weights:
-    """The weights layer by layer: names in the order of the numbers in them."""
+def _parts(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """The weight and the bias of each layer by its name, in no order. Raises: InvalidArgument."""
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         match = _NAME.fullmatch(name)
@@ -150,22 +154,41 @@ def _weights(tensors: Mapping[str, torch.Tensor]) -> Weights:
                 f"the file has a tensor {name[:100]!r}; a network of layers has only NAME.weight and NAME.bias"
             )
         found.setdefault(match["layer"] or "", {})[match["part"]] = tensor
-    weights: Weights = []
-    for layer in sorted(found, key=_natural):
-        parts = found[layer]
-        if "weight" not in parts:
-            raise InvalidArgument(f"the file has a bias of layer {layer[:100]!r}, but no weight")
-        weights.append((parts["weight"], parts.get("bias")))
-    if not weights:
+    if not found:
         raise InvalidArgument("the file has no tensors")
-    return weights
+    for name, parts in found.items():
+        if "weight" not in parts:
+            raise InvalidArgument(f"the file has a bias of layer {name[:100]!r}, but no weight")
+        weight, bias = parts["weight"], parts.get("bias")
+        if weight.dim() != 2 or (bias is not None and tuple(bias.shape) != (weight.shape[0],)):
+            has = tuple(bias.shape) if bias is not None else "none"
+            raise InvalidArgument(
+                f"layer {name[:100]!r} of the file has a weight of shape {tuple(weight.shape)} and a bias of shape "
+                f"{has}; they must be (out, in) and (out,)"
+            )
+    return {name: (parts["weight"], parts.get("bias")) for name, parts in found.items()}
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that orders 'layer10' behind 'layer9'."""
-    # Every other part is a number. By their lengths and then their digits: Python refuses to convert very long ones.
-    parts = [part.lstrip("0") if index % 2 else part for index, part in enumerate(re.split(r"([0-9]+)", name))]
-    return [(len(part) if index % 2 else 0, part) for index, part in enumerate(parts)]
+def _in_order(
+    found: Mapping[str, tuple[torch.Tensor, torch.Tensor | None]], metadata: Mapping[str, str], names: Sequence[str]
+) -> list[str]:
+    """The names of the layers in the order that the caller, the file, the names or the shapes tell."""
+    widths = {name: order.Widths(weight.shape[1], weight.shape[0]) for name, (weight, _) in found.items()}
+    if names:
+        return order.named(widths, names, "the request")
+    if NAMES_KEY in metadata:
+        recorded = _parsed(metadata, NAMES_KEY)
+        if not isinstance(recorded, list) or not all(isinstance(name, str) for name in recorded):
+            raise InvalidArgument("the file's metadata names its layers by what is not a list of names")
+        return order.named(widths, recorded, "the file's metadata")
+    return order.found(widths)
+
+
+def _parsed(metadata: Mapping[str, str], key: str) -> Any:
+    try:
+        return safetensors.load_json(metadata[key])
+    except ValueError as error:
+        raise InvalidArgument(f"the file's description of its layers is not JSON: {error}") from None
 
 
 def _tensor(data: bytes | bytearray | memoryview, entry: safetensors.Entry) -> torch.Tensor:

@@ -41,7 +41,7 @@ class FileSource:
     def parse(self, data: bytes | bytearray | memoryview) -> None:
         """Read the file. Raises: InvalidArgument."""
         tensors, metadata = files.read(data)
-        self._parsed = files.layers_of(tensors, metadata, self._request.layers)
+        self._parsed = files.layers_of(tensors, metadata, self._request.layers, self._request.file.layers)
 
     def model(self, store: ObjectStore, given: Sequence[torch.Tensor | None], device: torch.device) -> Model:
         """The network. Raises: InvalidArgument, UnknownId, OutOfMemoryError."""
