@@ -14,6 +14,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ from tclient._safe_globals import (
     safe_globals,
 )
 from tclient._session.session import Session
+from tclient._sharded import is_index, shards_of
 from tclient._tensor import _READ, Tensor, _fetch
 from tclient._transfer.progress import bar
 from tensorcompute.wire.safetensors import LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, load_json, parse
@@ -124,8 +126,10 @@ def load(
     What a file holds decides, not its name: `save` writes safetensors into "model.pt", too. No pickle is run: of
     torch's files, data is read. Tensors that shared memory share it again.
 
+    A state dict that lies in several files is read by its index, such as "model.safetensors.index.json".
+
     Args:
-        f: a path, or a file that is open for reading bytes.
+        f: a path, or a file that is open for reading bytes; of an index, its path.
         map_location: the device of the tensors; or a dict, or a function (storage, location), that tells where those go
             that were elsewhere. Without it, they go where the server puts new tensors.
         weights_only: whether classes that the file names are refused, unless the program allows them by
@@ -133,7 +137,10 @@ def load(
         mmap: as torch's; a file that has a path is always mapped.
 
     Raises: UnpicklingError, in torch's words, for a class that is refused; ValueError for files that are damaged or of
-    another format; OSError.
+    another format; OutOfMemoryError; OSError.
+
+    Example:
+        >>> model.load_state_dict(torch.load("bert-base-uncased/model.safetensors"))
     """
     if mmap and not isinstance(f, str | os.PathLike):
         raise ValueError("f must be a file path in order to use the mmap argument")
@@ -147,14 +154,15 @@ def load(
             )
         return reading.read(memoryview(f.read()), "the file")
     path = Path(f)
+    content = _mapped(path)
+    return reading.read_shards(content, path) if is_index(content) else reading.read(content, str(path))
+
+
+def _mapped(path: Path) -> memoryview:
     with path.open("rb") as file:
-        return reading.read(memoryview(_mapped(file, path)), str(path))
-
-
-def _mapped(file: BinaryIO, path: Path) -> memory_map.mmap:
-    if not path.stat().st_size:
-        raise TensorValueError(f"load: {path} is empty")
-    return memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ)
+        if not path.stat().st_size:
+            raise TensorValueError(f"load: {path} is empty")
+        return memoryview(memory_map.mmap(file.fileno(), 0, access=memory_map.ACCESS_READ))
 
 
 # ---- the elements ----------------------------------------------------------------------------------------------------
@@ -234,6 +242,24 @@ class _Reading:
                 return self._around(metadata, by_name, tensor, data)
             except Damaged as error:
                 raise TensorValueError(f"load: {source} is damaged: {error}") from None
+
+    def read_shards(self, content: memoryview, index: Path) -> dict[str, Tensor]:
+        """The tensors that an index names, each from the file that it names for it."""
+        found: dict[str, Tensor] = {}
+        try:
+            shards = shards_of(content, index.parent)
+            for shard, names in shards.items():
+                if not shard.is_file():  # a pipe would be waited for
+                    raise FileNotFoundError(ENOENT, f"No such file, which {index.name} names", str(shard))
+                of_shard = self.read(_mapped(shard), str(shard))
+                for name in names:
+                    tensor = of_shard.get(name) if isinstance(of_shard, dict) else None
+                    if not isinstance(tensor, Tensor):
+                        raise Damaged(f"{shard.name!r} has no tensor {name[:100]!r}")
+                    found[name] = tensor
+        except Damaged as error:
+            raise TensorValueError(f"load: {index} is no index of a state dict, or does not fit: {error}") from None
+        return found
 
     def _around(
         self,

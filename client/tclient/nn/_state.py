@@ -43,6 +43,10 @@ class IncompatibleKeys(_Keys):
     __str__ = __repr__
 
 
+# By which it prints.
+IncompatibleKeys.__name__ = "_IncompatibleKeys"
+
+
 @dataclass(frozen=True)
 class WithModule:
     """A hook that is called with the module before its arguments."""
