@@ -181,7 +181,7 @@ class MlpForwardResponse(_message.Message):
     def __init__(self, output: _Optional[_Union[ForwardOutput, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class MlpForwardCall(_message.Message):
-    __slots__ = ("id", "name", "version", "inputs", "priority", "timeout_us", "deadline_us")
+    __slots__ = ("id", "name", "version", "inputs", "priority", "timeout_us", "deadline_us", "tensors")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +189,7 @@ class MlpForwardCall(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_US_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     version: int
@@ -196,7 +197,8 @@ class MlpForwardCall(_message.Message):
     priority: int
     timeout_us: int
     deadline_us: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., deadline_us: _Optional[int] = ...) -> None: ...
+    tensors: _containers.RepeatedCompositeFieldContainer[NamedTensor]
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., deadline_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ...) -> None: ...
 
 class ForwardFailure(_message.Message):
     __slots__ = ("code", "reason", "message", "retry_after_s")
@@ -211,16 +213,18 @@ class ForwardFailure(_message.Message):
     def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
 class MlpForwardAnswer(_message.Message):
-    __slots__ = ("id", "version", "output", "failure")
+    __slots__ = ("id", "version", "output", "failure", "outputs")
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     id: int
     version: int
     output: _tensor_pb2.TensorData
     failure: ForwardFailure
-    def __init__(self, id: _Optional[int] = ..., version: _Optional[int] = ..., output: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., failure: _Optional[_Union[ForwardFailure, _Mapping]] = ...) -> None: ...
+    outputs: NamedTensors
+    def __init__(self, id: _Optional[int] = ..., version: _Optional[int] = ..., output: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., failure: _Optional[_Union[ForwardFailure, _Mapping]] = ..., outputs: _Optional[_Union[NamedTensors, _Mapping]] = ...) -> None: ...
 
 class MlpForwardStreamRequest(_message.Message):
     __slots__ = ("calls",)
@@ -233,6 +237,159 @@ class MlpForwardStreamResponse(_message.Message):
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     answers: _containers.RepeatedCompositeFieldContainer[MlpForwardAnswer]
     def __init__(self, answers: _Optional[_Iterable[_Union[MlpForwardAnswer, _Mapping]]] = ...) -> None: ...
+
+class NamedTensor(_message.Message):
+    __slots__ = ("name", "data")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    data: _tensor_pb2.TensorData
+    def __init__(self, name: _Optional[str] = ..., data: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ...) -> None: ...
+
+class NamedTensors(_message.Message):
+    __slots__ = ("tensors",)
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[NamedTensor]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ...) -> None: ...
+
+class NamedOperand(_message.Message):
+    __slots__ = ("name", "operand")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPERAND_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    operand: Operand
+    def __init__(self, name: _Optional[str] = ..., operand: _Optional[_Union[Operand, _Mapping]] = ...) -> None: ...
+
+class NamedOutput(_message.Message):
+    __slots__ = ("name", "output")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    output: ForwardOutput
+    def __init__(self, name: _Optional[str] = ..., output: _Optional[_Union[ForwardOutput, _Mapping]] = ...) -> None: ...
+
+class ModelForwardRequest(_message.Message):
+    __slots__ = ("context", "name", "version", "inputs", "options", "priority", "timeout_us")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    context: _tensor_service_pb2.SessionContext
+    name: str
+    version: int
+    inputs: _containers.RepeatedCompositeFieldContainer[NamedOperand]
+    options: ForwardOptions
+    priority: int
+    timeout_us: int
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[NamedOperand, _Mapping]]] = ..., options: _Optional[_Union[ForwardOptions, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ...) -> None: ...
+
+class ModelForwardResponse(_message.Message):
+    __slots__ = ("outputs", "version")
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    outputs: _containers.RepeatedCompositeFieldContainer[NamedOutput]
+    version: int
+    def __init__(self, outputs: _Optional[_Iterable[_Union[NamedOutput, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ModelForwardStreamRequest(_message.Message):
+    __slots__ = ("calls",)
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    calls: _containers.RepeatedCompositeFieldContainer[MlpForwardCall]
+    def __init__(self, calls: _Optional[_Iterable[_Union[MlpForwardCall, _Mapping]]] = ...) -> None: ...
+
+class ModelForwardStreamResponse(_message.Message):
+    __slots__ = ("answers",)
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[MlpForwardAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[MlpForwardAnswer, _Mapping]]] = ...) -> None: ...
+
+class Dimension(_message.Message):
+    __slots__ = ("size", "name")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    name: str
+    def __init__(self, size: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
+
+class TensorSpec(_message.Message):
+    __slots__ = ("name", "dtype", "dimensions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: _tensor_pb2.DType
+    dimensions: _containers.RepeatedCompositeFieldContainer[Dimension]
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ...) -> None: ...
+
+class SizeFormula(_message.Message):
+    __slots__ = ("dimensions", "scale", "offset", "divisor")
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DIVISOR_FIELD_NUMBER: _ClassVar[int]
+    dimensions: _containers.RepeatedScalarFieldContainer[str]
+    scale: int
+    offset: int
+    divisor: int
+    def __init__(self, dimensions: _Optional[_Iterable[str]] = ..., scale: _Optional[int] = ..., offset: _Optional[int] = ..., divisor: _Optional[int] = ...) -> None: ...
+
+class ServedProgram(_message.Message):
+    __slots__ = ("inputs", "outputs", "weights", "sizes", "operations", "contexts", "program", "is_batched", "text", "recorded_sizes", "default_dtype")
+    class RecordedSizesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXTS_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    IS_BATCHED_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_SIZES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    weights: _containers.RepeatedScalarFieldContainer[str]
+    sizes: _containers.RepeatedCompositeFieldContainer[SizeFormula]
+    operations: _containers.RepeatedScalarFieldContainer[str]
+    contexts: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Context]
+    program: _tensor_pb2.Program
+    is_batched: bool
+    text: str
+    recorded_sizes: _containers.ScalarMap[str, int]
+    default_dtype: _tensor_pb2.DType
+    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., weights: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[_Union[SizeFormula, _Mapping]]] = ..., operations: _Optional[_Iterable[str]] = ..., contexts: _Optional[_Iterable[_Union[_tensor_pb2.Context, _Mapping]]] = ..., program: _Optional[_Union[_tensor_pb2.Program, _Mapping]] = ..., is_batched: _Optional[bool] = ..., text: _Optional[str] = ..., recorded_sizes: _Optional[_Mapping[str, int]] = ..., default_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ...) -> None: ...
+
+class CreateModelRequest(_message.Message):
+    __slots__ = ("context", "name", "version", "program", "weights", "batching")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    BATCHING_FIELD_NUMBER: _ClassVar[int]
+    context: _tensor_service_pb2.SessionContext
+    name: str
+    version: int
+    program: ServedProgram
+    weights: _containers.RepeatedCompositeFieldContainer[Operand]
+    batching: BatchingConfig
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., program: _Optional[_Union[ServedProgram, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ...) -> None: ...
+
+class CreateModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: MlpSummary
+    def __init__(self, model: _Optional[_Union[MlpSummary, _Mapping]] = ...) -> None: ...
 
 class LayerSpec(_message.Message):
     __slots__ = ("in_features", "out_features", "activation", "weight", "bias")
@@ -302,7 +459,7 @@ class BatchingConfig(_message.Message):
     def __init__(self, max_batch_size: _Optional[int] = ..., preferred_batch_size: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., preserve_ordering: _Optional[bool] = ..., priority_levels: _Optional[int] = ..., default_priority_level: _Optional[int] = ..., default_queue_policy: _Optional[_Union[QueuePolicy, _Mapping]] = ..., priority_queue_policy: _Optional[_Mapping[int, QueuePolicy]] = ...) -> None: ...
 
 class MlpSummary(_message.Message):
-    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent")
+    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent", "inputs", "outputs", "is_batched", "calls")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +474,10 @@ class MlpSummary(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     IS_PERSISTENT_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    IS_BATCHED_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
     name: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
     dtype: _tensor_pb2.DType
@@ -331,7 +492,11 @@ class MlpSummary(_message.Message):
     text: str
     batching: BatchingConfig
     is_persistent: bool
-    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
+    is_batched: bool
+    calls: int
+    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., is_batched: _Optional[bool] = ..., calls: _Optional[int] = ...) -> None: ...
 
 class WeightsFile(_message.Message):
     __slots__ = ("upload", "path", "layers")

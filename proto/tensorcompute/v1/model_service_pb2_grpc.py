@@ -69,6 +69,21 @@ class ModelServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamResponse.FromString,
                 _registered_method=True)
+        self.ModelForward = channel.unary_unary(
+                '/tensorcompute.v1.ModelService/ModelForward',
+                request_serializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardResponse.FromString,
+                _registered_method=True)
+        self.ModelForwardStream = channel.stream_stream(
+                '/tensorcompute.v1.ModelService/ModelForwardStream',
+                request_serializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamResponse.FromString,
+                _registered_method=True)
+        self.CreateModel = channel.unary_unary(
+                '/tensorcompute.v1.ModelService/CreateModel',
+                request_serializer=tensorcompute_dot_v1_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.CreateModelResponse.FromString,
+                _registered_method=True)
         self.CreateMlp = channel.unary_unary(
                 '/tensorcompute.v1.ModelService/CreateMlp',
                 request_serializer=tensorcompute_dot_v1_dot_model__service__pb2.CreateMlpRequest.SerializeToString,
@@ -186,6 +201,40 @@ class ModelServiceServicer:
         under its own id as soon as it has run, and one that fails does not end the stream.
 
         Errors of single requests are in their answers. The stream itself fails only for what is no request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelForward(self, request, context):
+        """ModelForward returns the outputs of a model of any kind, by name. Requests for a model that is batched are run together
+        as those of MlpForward are, where their other dimensions agree; those for one that is not run one by one. Inputs that
+        are tensors of the session are read in the request's place among the session's calls.
+
+        Errors are those of MlpForward; INVALID_ARGUMENT is also for an input that is missing, unknown or of another dtype, and
+        for a dimension that does not fit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelForwardStream(self, request_iterator, context):
+        """ModelForwardStream is ModelForward for many requests at once, by value. It is the same stream as MlpForwardStream:
+        either takes either kind of call.
+
+        Errors of single requests are in their answers. The stream itself fails only for what is no request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateModel(self, request, context):
+        """CreateModel keeps a network that is described as calls (ServedProgram) under a name and version. It is run once before
+        it serves, on zeros of the recorded sizes: what that shows to be wrong is refused. All else is as for CreateMlp, and
+        every other RPC takes models of both kinds.
+
+        Errors are those of CreateMlp; INVALID_ARGUMENT is also for calls that this server does not run, that draw random
+        numbers, that write to weights, or whose outputs are not as described.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -320,6 +369,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.MlpForwardStream,
                     request_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamResponse.SerializeToString,
+            ),
+            'ModelForward': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelForward,
+                    request_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardResponse.SerializeToString,
+            ),
+            'ModelForwardStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ModelForwardStream,
+                    request_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamResponse.SerializeToString,
+            ),
+            'CreateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateModel,
+                    request_deserializer=tensorcompute_dot_v1_dot_model__service__pb2.CreateModelRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_model__service__pb2.CreateModelResponse.SerializeToString,
             ),
             'CreateMlp': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateMlp,
@@ -512,6 +576,87 @@ class ModelService:
             '/tensorcompute.v1.ModelService/MlpForwardStream',
             tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamRequest.SerializeToString,
             tensorcompute_dot_v1_dot_model__service__pb2.MlpForwardStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelForward(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.ModelService/ModelForward',
+            tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelForwardStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tensorcompute.v1.ModelService/ModelForwardStream',
+            tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_model__service__pb2.ModelForwardStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.ModelService/CreateModel',
+            tensorcompute_dot_v1_dot_model__service__pb2.CreateModelRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_model__service__pb2.CreateModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,28 @@ class ModelServiceStub:
 
     Errors of single requests are in their answers. The stream itself fails only for what is no request.
     """
+    ModelForward: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ModelForwardRequest, _model_service_pb2.ModelForwardResponse]
+    """ModelForward returns the outputs of a model of any kind, by name. Requests for a model that is batched are run together
+    as those of MlpForward are, where their other dimensions agree; those for one that is not run one by one. Inputs that
+    are tensors of the session are read in the request's place among the session's calls.
+
+    Errors are those of MlpForward; INVALID_ARGUMENT is also for an input that is missing, unknown or of another dtype, and
+    for a dimension that does not fit.
+    """
+    ModelForwardStream: _grpc.StreamStreamMultiCallable[_model_service_pb2.ModelForwardStreamRequest, _model_service_pb2.ModelForwardStreamResponse]
+    """ModelForwardStream is ModelForward for many requests at once, by value. It is the same stream as MlpForwardStream:
+    either takes either kind of call.
+
+    Errors of single requests are in their answers. The stream itself fails only for what is no request.
+    """
+    CreateModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelRequest, _model_service_pb2.CreateModelResponse]
+    """CreateModel keeps a network that is described as calls (ServedProgram) under a name and version. It is run once before
+    it serves, on zeros of the recorded sizes: what that shows to be wrong is refused. All else is as for CreateMlp, and
+    every other RPC takes models of both kinds.
+
+    Errors are those of CreateMlp; INVALID_ARGUMENT is also for calls that this server does not run, that draw random
+    numbers, that write to weights, or whose outputs are not as described.
+    """
     CreateMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.CreateMlpRequest, _model_service_pb2.CreateMlpResponse]
     """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
     it. With a data directory it is on disk when this is answered. A new version serves all requests that come in from
@@ -207,6 +229,28 @@ class ModelServiceAsyncStub(ModelServiceStub):
     under its own id as soon as it has run, and one that fails does not end the stream.
 
     Errors of single requests are in their answers. The stream itself fails only for what is no request.
+    """
+    ModelForward: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ModelForwardRequest, _model_service_pb2.ModelForwardResponse]  # type: ignore[assignment]
+    """ModelForward returns the outputs of a model of any kind, by name. Requests for a model that is batched are run together
+    as those of MlpForward are, where their other dimensions agree; those for one that is not run one by one. Inputs that
+    are tensors of the session are read in the request's place among the session's calls.
+
+    Errors are those of MlpForward; INVALID_ARGUMENT is also for an input that is missing, unknown or of another dtype, and
+    for a dimension that does not fit.
+    """
+    ModelForwardStream: _aio.StreamStreamMultiCallable[_model_service_pb2.ModelForwardStreamRequest, _model_service_pb2.ModelForwardStreamResponse]  # type: ignore[assignment]
+    """ModelForwardStream is ModelForward for many requests at once, by value. It is the same stream as MlpForwardStream:
+    either takes either kind of call.
+
+    Errors of single requests are in their answers. The stream itself fails only for what is no request.
+    """
+    CreateModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CreateModelRequest, _model_service_pb2.CreateModelResponse]  # type: ignore[assignment]
+    """CreateModel keeps a network that is described as calls (ServedProgram) under a name and version. It is run once before
+    it serves, on zeros of the recorded sizes: what that shows to be wrong is refused. All else is as for CreateMlp, and
+    every other RPC takes models of both kinds.
+
+    Errors are those of CreateMlp; INVALID_ARGUMENT is also for calls that this server does not run, that draw random
+    numbers, that write to weights, or whose outputs are not as described.
     """
     CreateMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.CreateMlpRequest, _model_service_pb2.CreateMlpResponse]  # type: ignore[assignment]
     """CreateMlp keeps a model under a name and version. The weights are copied: later changes to the tensors do not reach
@@ -357,6 +401,46 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         under its own id as soon as it has run, and one that fails does not end the stream.
 
         Errors of single requests are in their answers. The stream itself fails only for what is no request.
+        """
+
+    @_abc_1.abstractmethod
+    def ModelForward(
+        self,
+        request: _model_service_pb2.ModelForwardRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.ModelForwardResponse, _abc.Awaitable[_model_service_pb2.ModelForwardResponse]]:
+        """ModelForward returns the outputs of a model of any kind, by name. Requests for a model that is batched are run together
+        as those of MlpForward are, where their other dimensions agree; those for one that is not run one by one. Inputs that
+        are tensors of the session are read in the request's place among the session's calls.
+
+        Errors are those of MlpForward; INVALID_ARGUMENT is also for an input that is missing, unknown or of another dtype, and
+        for a dimension that does not fit.
+        """
+
+    @_abc_1.abstractmethod
+    def ModelForwardStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_model_service_pb2.ModelForwardStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_model_service_pb2.ModelForwardStreamResponse], _abc.AsyncIterator[_model_service_pb2.ModelForwardStreamResponse]]:
+        """ModelForwardStream is ModelForward for many requests at once, by value. It is the same stream as MlpForwardStream:
+        either takes either kind of call.
+
+        Errors of single requests are in their answers. The stream itself fails only for what is no request.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateModel(
+        self,
+        request: _model_service_pb2.CreateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_service_pb2.CreateModelResponse, _abc.Awaitable[_model_service_pb2.CreateModelResponse]]:
+        """CreateModel keeps a network that is described as calls (ServedProgram) under a name and version. It is run once before
+        it serves, on zeros of the recorded sizes: what that shows to be wrong is refused. All else is as for CreateMlp, and
+        every other RPC takes models of both kinds.
+
+        Errors are those of CreateMlp; INVALID_ARGUMENT is also for calls that this server does not run, that draw random
+        numbers, that write to weights, or whose outputs are not as described.
         """
 
     @_abc_1.abstractmethod
