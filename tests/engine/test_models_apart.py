@@ -16,7 +16,7 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.engine.engine import Engine
 from tserver.engine.models import runner
 from tserver.engine.models.description import summarise
-from tserver.engine.models.model import Model
+from tserver.engine.models.model import LayeredModel, Model
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import Registry
 from tserver.models.requests import Request
@@ -35,7 +35,7 @@ class _Pair:
 
 class _Graphed:
     def __init__(self, model: Model) -> None:
-        self.lent = model.forward
+        self.lent = lambda inputs, rows: model.run(inputs)
 
 
 @pytest.fixture
@@ -46,16 +46,16 @@ def served(apart: Engine, monkeypatch: pytest.MonkeyPatch) -> Registry:
     return Registry(apart)
 
 
-def _model() -> Model:
+def _model() -> LayeredModel:
     layers = [summarise(3, 2, ms.Activation(), has_bias=True)]
     weights: list[tuple[torch.Tensor, torch.Tensor | None]] = [(torch.ones(2, 3), torch.zeros(2))]
-    return Model(layers, weights, torch.float32, torch.device("cpu"))
+    return LayeredModel(layers, weights, torch.float32, torch.device("cpu"))
 
 
 def _ask(models: Registry, name: str) -> tuple[Request, threading.Event]:
     done = threading.Event()
     rows = torch.ones(1, 3).numpy().tobytes()
-    request = Request(1, rows, on_done=lambda _: done.set())
+    request = Request(1, (rows,), ((1, 3),), len(rows), on_done=lambda _: done.set())
     found = models.find(name)
     found.batcher.queue.put(request)
     found.batcher.wake()
@@ -69,8 +69,8 @@ def test_a_model_that_was_deleted_is_let_go_with_its_outputs(apart: Engine, serv
     added = served.add("m", 1, model, BatchingConfig())
     request, done = _ask(served, "m")
     assert done.wait(10.0)
-    assert request.output is not None
-    assert bytes(request.output) == torch.full((2,), 3.0).numpy().tobytes()
+    assert request.outputs is not None
+    assert bytes(request.outputs[0]) == torch.full((2,), 3.0).numpy().tobytes()
     served.remove(added)
     kept.append(weakref.ref(added.batcher))
     apart.run(lambda: None).result(10.0)

@@ -14,7 +14,7 @@ from tests.support.raw import Raw
 from tests.support.serving import ServerProcess
 from tserver.engine.models.description import summarise
 from tserver.engine.models.graphs import GraphedForward, captured_sizes
-from tserver.engine.models.model import Model
+from tserver.engine.models.model import LayeredModel
 from tserver.engine.streams import take_pair
 
 RELU = ms.Activation(kind=ms.ACTIVATION_KIND_RELU)
@@ -47,7 +47,7 @@ def test_a_graph_gives_what_the_network_gives(rows: int) -> None:
     device, network = torch.device("cuda", 0), relu_mlp([6, 5, 3])
     first, last = linear_of(network), linear_of(network, 2)
     layers = [summarise(6, 5, RELU, has_bias=True), summarise(5, 3, ms.Activation(), has_bias=True)]
-    model = Model(layers, [(first.weight, first.bias), (last.weight, last.bias)], torch.float32, device)
+    model = LayeredModel(layers, [(first.weight, first.bias), (last.weight, last.bias)], torch.float32, device)
     pair = take_pair(device)
     assert pair is not None
     graphed = GraphedForward(model, 8, pair)
@@ -55,7 +55,7 @@ def test_a_graph_gives_what_the_network_gives(rows: int) -> None:
         pair.work.wait_event(model.made)
         for _ in range(6):
             inputs = torch.randn(rows, 6, device=device)
-            torch.testing.assert_close(graphed(inputs), model.forward(inputs))
+            torch.testing.assert_close(graphed([inputs], rows)[0], model.run([inputs])[0])
 
 
 @pytest.fixture(scope="module")

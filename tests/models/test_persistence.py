@@ -22,6 +22,7 @@ from tests.support.raw import Raw, path_of
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, wait_until
 from tserver.engine.models.description import summarise
+from tserver.engine.models.model import LayeredContent
 from tserver.errors import ModelNotReady
 from tserver.models.batching import BatchingConfig
 from tserver.models.store import Store
@@ -208,7 +209,8 @@ def test_settings_are_not_changed_on_a_damaged_manifest_and_the_network_serves_o
 def test_a_disk_that_fails_is_no_damage(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(data_dir)
     layers = [summarise(1, 1, ms.Activation(), has_bias=False)]
-    store.save("net", 1, layers, [(torch.ones(1, 1), None)], torch.float32, BatchingConfig())
+    content = LayeredContent(layers, [(torch.ones(1, 1), None)], torch.float32)
+    store.save("net", 1, content, BatchingConfig())
 
     def fail(path: Path) -> bytes:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -218,7 +220,7 @@ def test_a_disk_that_fails_is_no_damage(data_dir: Path, monkeypatch: pytest.Monk
         with pytest.raises(ModelNotReady, match="Too many open files") as told:
             store.read("net", 1)
     assert told.value.reason == "MODEL_UNREADABLE"
-    assert store.read("net", 1).layers == layers
+    assert store.read("net", 1).content.manifest() == content.manifest()
     store.close()
 
 

@@ -19,7 +19,7 @@ LONG_US = 60_000_000
 def line(*rows: int, **settings: Any) -> tuple[RequestQueue, list[Request]]:
     """A line with requests of so many rows each."""
     queue = RequestQueue(BatchingConfig(**settings))
-    requests = [Request(count, bytes(count)) for count in rows]
+    requests = [Request(count, (), (), count) for count in rows]
     for request in requests:
         queue.put(request)
     return queue, requests
@@ -54,9 +54,9 @@ def test_a_request_that_is_larger_than_what_may_wait_is_taken_when_nothing_waits
     monkeypatch.setattr(requests, "_MAX_WAITING_BYTES", 100)
     queue, _ = line(101)
     with pytest.raises(Exhausted, match="retry later"):
-        queue.put(Request(1, bytes(1)))
+        queue.put(Request(1, (), (), 1))
     assert sizes(queue) == [[101]]
-    queue.put(Request(1, bytes(1)))
+    queue.put(Request(1, (), (), 1))
 
 
 def test_requests_are_held_back_for_the_delay_and_no_longer() -> None:
@@ -94,8 +94,8 @@ def test_the_highest_priority_goes_first_and_each_keeps_its_order() -> None:
     queue = RequestQueue(BatchingConfig(priority_levels=3, default_priority_level=2, max_batch_size=1))
     given = [(0, 10), (3, 11), (1, 12), (2, 13), (1, 14), (99, 15)]
     for priority, name in given:
-        queue.put(Request(1, None, tensor=name, priority=priority))
-    taken = [queue.take().batch[0].tensor for _ in given]
+        queue.put(Request(1, (name,), (), 0, priority=priority))
+    taken = [queue.take().batch[0].inputs[0] for _ in given]
     assert taken == [12, 14, 10, 13, 15, 11]
 
 
@@ -103,20 +103,20 @@ def test_a_full_line_refuses_and_takes_again_when_one_has_left() -> None:
     policy = QueuePolicy(max_queue_size=2)
     queue, (first, _) = line(1, 1, default_queue_policy=policy)
     with pytest.raises(Exhausted, match="2 requests wait") as told:
-        queue.put(Request(1, b"1"))
+        queue.put(Request(1, (), (), 1))
     assert told.value.reason == "QUEUE_FULL"
     assert queue.remove(first)
-    queue.put(Request(1, b"1"))
+    queue.put(Request(1, (), (), 1))
 
 
 def test_inputs_that_wait_are_bounded_in_bytes() -> None:
     queue, _ = line()
     large = memoryview(bytearray(200 << 20))
-    queue.put(Request(1, large))
+    queue.put(Request(1, (), (), len(large)))
     with pytest.raises(Exhausted, match="bytes wait"):
-        queue.put(Request(1, large))
+        queue.put(Request(1, (), (), len(large)))
     assert len(queue.take().batch) == 1
-    queue.put(Request(1, large))
+    queue.put(Request(1, (), (), len(large)))
 
 
 def test_a_request_leaves_the_line_once() -> None:

@@ -26,8 +26,8 @@ from tserver.engine.storages import storages
 def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = False) -> Iterator[Operation]:
     """All of them. With a single owner, uninitialised memory is left as it is."""
 
-    def model_forward(store: ObjectStore, name: Any, version: Any, inputs: Any) -> torch.Tensor:
-        return forward(find_model, store.state.pair, name, version, inputs)
+    def model_forward(store: ObjectStore, name: Any, version: Any, *inputs: Any) -> Any:
+        return forward(find_model, store.state.pair, name, version, *inputs)
 
     yield Operation("tc.model_forward", model_forward, needs_store=True)
     yield Operation("tc.read", reads.read_elements, needs_store=True)

@@ -138,19 +138,25 @@ class Engine:
 
     def open_queue(self) -> SessionQueue:
         """A new queue with an empty store."""
+        opened = SessionQueue(self, self._open_store(self._config.max_session_bytes), self.device)
+        self._queues.add(opened)
+        return opened
+
+    def open_store(self) -> ObjectStore:
+        """An empty store without a quota, of no session."""
+        return self._open_store(0)
+
+    def _open_store(self, max_bytes: int) -> ObjectStore:
         config = self._config
-        store = ObjectStore(
+        return ObjectStore(
             self.operations,
             default_device=self.device,
             memory=self.memory,
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,
-            max_bytes=config.max_session_bytes,
+            max_bytes=max_bytes,
             pass_threads=self._pass_threads,
         )
-        opened = SessionQueue(self, store, self.device)
-        self._queues.add(opened)
-        return opened
 
     def run(self, function: Callable[[], T]) -> Future[T]:
         """Run a function on the engine's thread, in the name of no session."""

@@ -42,7 +42,9 @@ class InProcessEngine:
         stored = Store(Path(config.data_dir)) if config.data_dir else None
         self.models = ModelManager(engine, registry, stored, config.model_dir)
         self.models.restore()
-        self.model_calls = ModelCalls(self.sessions, self.models, engine.device, config.max_output_bytes)
+        self.model_calls = ModelCalls(
+            self.sessions, self.models, engine.open_store, engine.device, config.max_output_bytes
+        )
 
     def start(self) -> None:
         """See the port."""

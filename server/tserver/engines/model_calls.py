@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.engine import inspect, streams
 from tserver.engine.device import Device
+from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.models import forwards
-from tserver.engine.models.sources import FileSource, SpecSource
+from tserver.engine.models.model import LayeredModel, NewStore
+from tserver.engine.models.sources import FileSource, ProgramSource, SpecSource
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.values import bytes_of
@@ -21,8 +24,8 @@ from tserver.errors import InvalidArgument
 from tserver.models.batching import BatchingConfig
 from tserver.models.manager import ModelManager
 from tserver.models.registry import ServedModel
-from tserver.models.requests import Request
-from tserver.session.calls import Calls, Operand, check_named, operand
+from tserver.models.requests import Request, check_size
+from tserver.session.calls import Calls, Operand, check_named, operand, operand_of
 from tserver.session.registry import Sessions
 from tserver.session.session import Session
 
@@ -30,11 +33,16 @@ from tserver.session.session import Session
 class ModelCalls:
     """Requests of ModelService that need a session. A caller is named by the principal."""
 
-    def __init__(self, sessions: Sessions, models: ModelManager, device: Device, max_output_bytes: int) -> None:
-        """New models go to the device; outputs in a message have at most so many bytes."""
+    def __init__(
+        self, sessions: Sessions, models: ModelManager, new_store: NewStore, device: Device, max_output_bytes: int
+    ) -> None:
+        """New models go to the device, programs with a store of their own; outputs in a message have at most so many
+        bytes.
+        """
         self._sessions = sessions
         self._models = models
         self._registry = models.registry
+        self._new_store = new_store
         self._device = device
         self._max_output_bytes = max_output_bytes
 
@@ -69,27 +77,57 @@ class ModelCalls:
             data = request.inputs.data
             served, shape = self._registry.find(request.name, request.version), list(data.shape)
             wanted = self._models.request(served, data.dtype, shape, data.data)
-            if _wants_data(request):
-                served.check_outputs(wanted.rows, self._max_output_bytes)
+            if _wants_data(request.options):
+                served.check_outputs(wanted, self._max_output_bytes)
         else:
             served, wanted, shape = await self._read(session, request)
         wanted.as_tensor = options.keep
-        if wanted.output is None:
+        if wanted.outputs is None:
             wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, deadline
             await self._models.run(served, wanted)
+        assert wanted.outputs is not None
         shape = [*shape[:-1], served.out_features]
+        outputs = wanted.outputs[0]
         if wanted.as_tensor:
             most = self._max_output_bytes if options.return_data else 0
-            output = await session.run(lambda store: forwards.keep(store, wanted.output, shape, most))
+            output = await session.run(lambda store: forwards.keep(store, outputs, shape, most))
             return ms.MlpForwardResponse(output=output, version=served.version)
-        outputs = wanted.output
-        if not isinstance(outputs, memoryview):
-            if streams.runs_apart(outputs):
-                # This thread must not wait for the device; what it gets here has arrived.
-                outputs = (await session.run(lambda store: inspect.stage(store, outputs))).data
-            else:
-                outputs = bytes_of(outputs).data
-        return served.response(shape, outputs)
+        return served.response(shape, await _elements(session, outputs))
+
+    async def forward_by_name(self, request: ms.ModelForwardRequest, session: Session) -> ms.ModelForwardResponse:
+        """A forward pass of a model in its place among the calls of the session, with inputs by name."""
+        options, most = request.options, self._max_output_bytes
+        given: dict[str, Operand] = {}
+        for each in request.inputs:
+            if each.name in given:
+                raise InvalidArgument(f"the input {each.name[:100]!r} is given twice")
+            given[each.name] = operand(each, "operand")
+        version = self._registry.find(request.name, request.version).version
+
+        def run(store: ObjectStore) -> list[tuple[str, Any, ms.ForwardOutput]]:
+            inputs = {name: forwards.read(store, each) for name, each in given.items()}
+            found = self._registry.find
+            outputs = forwards.forward_by_name(found, store.state.pair, request.name, version, inputs)
+            if _wants_data(options):
+                check_size(sum(output.nbytes for _, output in outputs), most)
+            return [
+                (name, output, forwards.keep(store, output, output.shape, 0) if options.keep else ms.ForwardOutput())
+                for name, output in outputs
+            ]
+
+        response = ms.ModelForwardResponse(version=version)
+        for name, output, told in await session.run(run):
+            if _wants_data(options):
+                elements = bytes(await _elements(session, output))
+                told.data.CopyFrom(pb.TensorData(dtype=DTYPE_CODES[output.dtype], shape=output.shape, data=elements))
+            response.outputs.add(name=name, output=told)
+        return response
+
+    async def create_program(self, request: ms.CreateModelRequest, principal: str) -> ServedModel:
+        """As `create`, of a program."""
+        session = self._sessions.resolve(request.context.session, principal)
+        operands: list[Operand] = [operand_of(each) for each in request.weights]
+        return await self._create(request, session, ProgramSource(request.program), operands)
 
     async def create(self, request: ms.CreateMlpRequest, principal: str) -> ServedModel:
         """Make a model of what the request gives, and keep it.
@@ -97,24 +135,32 @@ class ModelCalls:
         Raises: InvalidArgument, AlreadyExists, UnknownId, Exhausted, CallFailed.
         """
         session = self._sessions.resolve(request.context.session, principal)
-        batching = BatchingConfig.read(request.batching)
-        if not request.context.seq:
-            # Before an upload is used up for nothing. A repeat of a numbered request has made the name itself.
-            self._registry.check_free(request.name, request.version)
         source: FileSource | SpecSource = SpecSource(request)
         operands: list[Operand] = []
         if request.HasField("file"):
+            self._check_new(request)
             source = await self._file(request, session)
         else:
             for spec in request.layers:
                 operands += [operand(spec, "weight", optional=True), operand(spec, "bias", optional=True)]
+        return await self._create(request, session, source, operands)
+
+    async def _create(
+        self,
+        request: ms.CreateMlpRequest | ms.CreateModelRequest,
+        session: Session,
+        source: FileSource | SpecSource | ProgramSource,
+        operands: list[Operand],
+    ) -> ServedModel:
+        batching = BatchingConfig.read(request.batching)
+        self._check_new(request)
         made: list[ServedModel] = []
 
         def create(store: ObjectStore, *given: Any) -> None:
-            model = source.model(store, given, self._device)
+            model = source.model(store, given, self._new_store, self._device)
             made.append(self._registry.add(request.name, request.version, model, batching))
 
-        operation = Operation("CreateMlp", create, has_effect=True, needs_store=True)
+        operation = Operation("CreateModel", create, has_effect=True, needs_store=True)
 
         async def make() -> ServedModel:
             await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
@@ -125,6 +171,11 @@ class ModelCalls:
 
         # A caller who goes away does not take the call back: what it makes must come to the disk all the same.
         return await self._models.whole(make())
+
+    def _check_new(self, request: ms.CreateMlpRequest | ms.CreateModelRequest) -> None:
+        """Before an upload is used up for nothing. A repeat of a numbered request has made the name itself."""
+        if not request.context.seq:
+            self._registry.check_free(request.name, request.version)
 
     async def _run(
         self, operation: Operation, operands: list[Operand], request: Any, principal: str
@@ -153,24 +204,26 @@ class ModelCalls:
         def read(store: ObjectStore) -> tuple[ServedModel, Request, Any]:
             served = self._registry.find(request.name, request.version)
             tensor = store.tensor(ref)
-            model = served.ready()
-            wanted = Request(model.check_tensor(tensor), None)
-            if _wants_data(request):
-                served.check_outputs(wanted.rows, self._max_output_bytes)
-            if wanted.rows >= served.batching.max_batch_size:
+            model = _layered(served)
+            rows = model.check_tensor(tensor)
+            wanted = Request(rows, (), ((rows, model.in_features),), 0)
+            if _wants_data(request.options):
+                served.check_outputs(wanted, self._max_output_bytes)
+            if rows >= served.batching.max_batch_size:
                 # Nobody could join it: it is run here and now, and not copied.
                 pair = store.state.pair
-                wanted.output = forwards.forward(self._registry.find, pair, served.name, served.version, tensor)
+                wanted.outputs = [forwards.forward(self._registry.find, pair, served.name, served.version, tensor)]
             else:
                 # What the session writes into the tensor later must not be seen.
-                wanted.tensor, wanted.made = forwards.rows_of(model, tensor)
+                copied, wanted.made = forwards.rows_of(model, tensor)
+                wanted.inputs = (copied,)
             return served, wanted, tensor
 
         served, wanted, tensor = await session.run(read)
-        if wanted.output is None:
+        if wanted.outputs is None:
             # Meanwhile another version may have become the latest, and this one may be on its way out.
             served = self._registry.find(request.name, request.version)
-            served.ready().check_tensor(tensor)
+            _layered(served).check_tensor(tensor)
         return served, wanted, list(tensor.shape)
 
     async def _file(self, request: ms.CreateMlpRequest, session: Session) -> FileSource:
@@ -191,5 +244,24 @@ def _of_neuron(request: Any) -> list[Operand]:
     return [operand(request, "inputs"), operand(request, "weights"), operand(request, "bias", optional=True)]
 
 
-def _wants_data(request: ms.MlpForwardRequest) -> bool:
-    return request.options.return_data or not request.options.keep
+def _wants_data(options: ms.ForwardOptions) -> bool:
+    return options.return_data or not options.keep
+
+
+async def _elements(session: Session, output: Any) -> memoryview:
+    """The elements of an output: those it is, or those of a tensor."""
+    if isinstance(output, memoryview):
+        return output
+    if streams.runs_apart(output):
+        # This thread must not wait for the device; what it gets here has arrived.
+        output = (await session.run(lambda store: inspect.stage(store, output))).data
+        return memoryview(output)
+    return bytes_of(output).data
+
+
+def _layered(served: ServedModel) -> LayeredModel:
+    """The weights of a row of layers. Raises: InvalidArgument for another model, ModelNotReady."""
+    model = served.ready()
+    if not isinstance(model, LayeredModel):
+        raise InvalidArgument(f"{served.name!r} has inputs with names; give them by name (ModelForward)")
+    return model

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tserver.engines.port import ModelManager, Session
     from tserver.front.rpc import Rpc
 
+Requests = AsyncIterator[ms.MlpForwardStreamRequest] | AsyncIterator[ms.ModelForwardStreamRequest]
+
 
 class ForwardStream:
     """The requests of one stream of gRPC's."""
@@ -33,7 +35,7 @@ class ForwardStream:
         self._is_closed = False
         self._failure: Exception | None = None
 
-    async def run(self, requests: AsyncIterator[ms.MlpForwardStreamRequest]) -> None:
+    async def run(self, requests: Requests) -> None:
         """Answer requests until the client has closed its side and has all answers."""
         reading = asyncio.create_task(self._read(requests))
         try:
@@ -44,7 +46,7 @@ class ForwardStream:
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
 
-    async def _read(self, requests: AsyncIterator[ms.MlpForwardStreamRequest]) -> None:
+    async def _read(self, requests: Requests) -> None:
         try:
             async for message in requests:
                 for call in message.calls:

@@ -6,13 +6,14 @@ Where requests come from and answers go to is said by who uses this: a gRPC stre
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.errors import Exhausted, InvalidArgument, ServerError
+from tserver.errors import Exhausted, InvalidArgument, ServerError, TooLarge
 from tserver.front.status import code_number
+from tserver.models.requests import Given, check_size
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -60,8 +61,8 @@ class Forwards:
         if not self._answers:
             return None
         size = count = taken = 0
-        for answer, room in self._answers:
-            size += len(answer.output.data) + 64
+        for _, room in self._answers:
+            size += room
             if count and size > _MESSAGE_BYTES:
                 break
             taken += room
@@ -86,17 +87,23 @@ class Forwards:
         try:
             if number in self._under_way:
                 raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
-            data = call.inputs
-            elements = data.data
-            check_inputs(len(elements), self._config)
             served = self._models.registry.find(call.name, call.version)
-            shape = list(data.shape)
-            request = self._models.request(served, data.dtype, shape, elements)
+            shape: list[int] | None = None
+            if call.tensors:
+                given = by_name((each.name, each.data) for each in call.tensors)
+                check_inputs(sum(len(each.data) for each in given.values()), self._config)
+                request = self._models.request_by_name(served, given)
+            else:
+                data = call.inputs
+                elements = data.data
+                check_inputs(len(elements), self._config)
+                shape = list(data.shape)
+                request = self._models.request(served, data.dtype, shape, elements)
+                shape[-1] = served.out_features
             request.priority, request.timeout_us = call.priority, call.timeout_us
             if call.deadline_us:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
-            shape[-1] = served.out_features
-            room = _ANSWER_BYTES + served.check_outputs(request.rows, self._config.max_output_bytes)
+            room = _ANSWER_BYTES + served.check_outputs(request, self._config.max_output_bytes)
             request.on_done = lambda request: self._end(number, served, shape, request, room)
             request.on_engine = self._on_engine
             self._models.put(served, request)
@@ -108,21 +115,50 @@ class Forwards:
         self._bytes += room
         self._under_way[number] = (served, request)
 
-    def _end(self, number: int, served: ServedModel, shape: list[int], request: Request, room: int) -> None:
+    def _end(self, number: int, served: ServedModel, shape: list[int] | None, request: Request, room: int) -> None:
         if self._under_way.pop(number, None) is None:
             return
         answer = ms.MlpForwardAnswer(id=number, version=served.version)
         error = request.error
+        if error is None and shape is None:
+            try:
+                answer.outputs.tensors.extend(outputs_by_name(served, request, self._config.max_output_bytes))
+                # Of some outputs it is known only now how large they are.
+                more = max(0, _ANSWER_BYTES + answer.outputs.ByteSize() - room)
+                room += more
+                self._bytes += more
+            except TooLarge as refusal:
+                error = refusal
         if error is not None:
             answer.failure.CopyFrom(_failure(error))
-        else:
-            data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.output))
+        elif request.outputs is not None and shape is not None:
+            data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.outputs[0]))
             answer.output.CopyFrom(data)
         self._tell(answer, room)
 
     def _tell(self, answer: ms.MlpForwardAnswer, room: int) -> None:
         self._answers.append((answer, room))
         self._tell_changed()
+
+
+def by_name(tensors: Iterable[tuple[str, pb.TensorData]]) -> dict[str, Given]:
+    """Inputs by their names. Raises: InvalidArgument where one is there twice."""
+    given: dict[str, Given] = {}
+    for name, data in tensors:
+        if name in given:
+            raise InvalidArgument(f"the input {name[:100]!r} is given twice")
+        given[name] = Given(data.dtype, data.shape[:], data.data)
+    return given
+
+
+def outputs_by_name(served: ServedModel, request: Request, max_bytes: int) -> list[ms.NamedTensor]:
+    """What has become of a request, as messages. Raises: TooLarge, of what was not known before it was run."""
+    assert request.outputs is not None
+    check_size(sum(map(len, request.outputs)), max_bytes)
+    return [
+        ms.NamedTensor(name=spec.name, data=pb.TensorData(dtype=spec.dtype, shape=shape, data=bytes(output)))
+        for spec, shape, output in zip(served.outputs, request.output_shapes, request.outputs, strict=True)
+    ]
 
 
 def check_inputs(size_bytes: int, config: Config) -> None:

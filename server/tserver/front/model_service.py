@@ -16,7 +16,7 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.wire.chunks import chunk_message
 from tserver.config import Config
 from tserver.front.forward_stream import ForwardStream
-from tserver.front.forwards import check_inputs
+from tserver.front.forwards import by_name, check_inputs, outputs_by_name
 from tserver.front.rpc import Rpc
 from tserver.models.batching import BatchingConfig
 from tserver.session.calls import operand
@@ -69,7 +69,36 @@ class ModelServicer:
         """See the proto."""
         await ForwardStream(self._models, rpc, self._config).run(requests)
 
+    async def ModelForward(self, request: ms.ModelForwardRequest, rpc: Rpc) -> ms.ModelForwardResponse:
+        """See the proto."""
+        is_by_value = all(each.operand.HasField("data") for each in request.inputs)
+        for each in request.inputs:
+            check_inputs(len(each.operand.data.data), self._config)
+        if not is_by_value or request.options.keep:
+            return await self._calls.forward_by_name(request, self._session(request, rpc))
+        self._check_session(request, rpc)
+        given = by_name((each.name, each.operand.data) for each in request.inputs)
+        check_inputs(sum(len(each.data) for each in given.values()), self._config)
+        served = self._registry.find(request.name, request.version)
+        wanted = self._models.request_by_name(served, given)
+        served.check_outputs(wanted, self._config.max_output_bytes)
+        wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, rpc.deadline
+        await self._models.run(served, wanted)
+        response = ms.ModelForwardResponse(version=served.version)
+        for tensor in outputs_by_name(served, wanted, self._config.max_output_bytes):
+            response.outputs.add(name=tensor.name, output=ms.ForwardOutput(data=tensor.data))
+        return response
+
+    async def ModelForwardStream(self, requests: AsyncIterator[ms.ModelForwardStreamRequest], rpc: Rpc) -> None:
+        """See the proto."""
+        await ForwardStream(self._models, rpc, self._config).run(requests)
+
     # --- the keeping of models ---
+
+    async def CreateModel(self, request: ms.CreateModelRequest, rpc: Rpc) -> ms.CreateModelResponse:
+        """See the proto."""
+        served = await self._calls.create_program(request, rpc.principal)
+        return ms.CreateModelResponse(model=served.summary())
 
     async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse:
         """See the proto."""
@@ -139,11 +168,12 @@ class ModelServicer:
         served = self._registry.find(request.name, request.version)
         shape = list(data.shape)
         wanted = self._models.request(served, data.dtype, shape, elements)
-        served.check_outputs(wanted.rows, self._config.max_output_bytes)
+        served.check_outputs(wanted, self._config.max_output_bytes)
         wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, rpc.deadline
         await self._models.run(served, wanted)
         shape[-1] = served.out_features
-        return served.response(shape, wanted.output)
+        assert wanted.outputs is not None
+        return served.response(shape, wanted.outputs[0])
 
     def _check_session(self, request: Any, rpc: Rpc) -> None:
         """Nothing of a session is needed; but where one is named, it must be."""

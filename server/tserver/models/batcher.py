@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from tserver.engine.models.model import Model
@@ -109,16 +109,16 @@ class DynamicBatcher:
         """What is being done, in words. From any thread."""
         return "a forward pass of a model"
 
-    def run_now(self, rows: Any, pair: Any) -> Any:
+    def run_now(self, inputs: Sequence[Any], rows: int, pair: Any) -> Sequence[Any]:
         """See ModelRunner.run_now; counted as a batch of its own."""
-        output, took = self._runner.run_now(rows, pair)
+        outputs, took = self._runner.run_now(inputs, rows, pair)
         statistics = self._statistics
-        self._count_batch(rows.shape[0], 0, took, 0, requests=1)
+        self._count_batch(rows, 0, took, 0, requests=1)
         statistics.queue.add(0)
         statistics.waited.add(0.0)
         statistics.success.add(took)
         statistics.latency.add(took / 1e9)
-        return output
+        return outputs
 
     def _run(self, batch: list[Request]) -> None:
         began_s = time.monotonic()
@@ -173,10 +173,10 @@ class DynamicBatcher:
         waited, latency = statistics.waited, statistics.latency
         for request in batch:
             request.version = self.version
-            if request.data is not None:
-                statistics.bytes_in += len(request.data)
-            if not request.as_tensor:
-                statistics.bytes_out += len(request.output)
+            statistics.bytes_in += request.size_bytes
+            if not request.as_tensor and request.outputs is not None:
+                for output in request.outputs:
+                    statistics.bytes_out += len(output)
             wait_s = began_s - request.arrived
             waited.add(wait_s)
             latency.add(wait_s + ran_s)

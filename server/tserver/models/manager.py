@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import math
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.memory import is_out_of_memory, telling_of_memory
-from tserver.engine.models import files
-from tserver.engine.models.model import Model
+from tserver.engine.models.forwards import check_names, rows_and_form
+from tserver.engine.models.model import Content, LayeredModel, Model
+from tserver.engine.models.spec import bind
 from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
 from tserver.models import store
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import Registry, ServedModel
-from tserver.models.requests import Request, notify
+from tserver.models.requests import Given, Request, notify
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.models")
@@ -50,25 +53,49 @@ class ModelManager:
     # --- forward passes ---
 
     def request(self, served: ServedModel, dtype: pb.DType, shape: Sequence[int], data: bytes | memoryview) -> Request:
-        """A request by value, checked. `data` is row-major, and must not change until the request was run.
+        """A request by value for a row of layers, checked: any shape of rows.
 
-        Raises: ModelNotReady, InvalidArgument.
+        `data` is row-major, and must not change until the request was run. Raises: ModelNotReady, InvalidArgument.
         """
         if dtype != served.dtype:
             # What no dtype is, no model refuses.
             dtype_of(dtype)
-        try:
+        with _counting(served):
             model = served.ready()
+            if not isinstance(model, LayeredModel):
+                raise InvalidArgument(
+                    f"{served.name!r} has inputs with names: {', '.join(spec.name for spec in model.inputs)[:500]}; "
+                    "give them by name (ModelForward)"
+                )
             rows = model.check(dtype, shape)
             wanted = rows * model.in_bytes
             if len(data) != wanted:
                 raise InvalidArgument(
                     f"inputs have {len(data)} bytes, but shape {list(shape)} of {str(model.dtype)[6:]} needs {wanted}"
                 )
-        except ServerError as error:
-            served.statistics.failed(error.reason)
-            raise
-        return Request(rows, data)
+        return Request(rows, (data,), ((rows, model.in_features),), wanted)
+
+    def request_by_name(self, served: ServedModel, given: Mapping[str, Given]) -> Request:
+        """A request by value for any model, checked; as `request`."""
+        with _counting(served):
+            model = served.ready()
+            ordered = [given[name] for name in check_names(served.name, model.inputs, given)]
+            sizes = bind(model.inputs, [dtype_of(each.dtype) for each in ordered], [each.shape for each in ordered])
+            for spec, each in zip(model.inputs, ordered, strict=True):
+                wanted = math.prod(each.shape) * spec.torch_dtype.itemsize
+                if len(each.data) != wanted:
+                    raise InvalidArgument(
+                        f"input {spec.name!r} has {len(each.data)} bytes, but shape {list(each.shape)} of "
+                        f"{str(spec.torch_dtype)[6:]} needs {wanted}"
+                    )
+        rows, form = rows_and_form(model, sizes)
+        return Request(
+            rows,
+            [each.data for each in ordered],
+            [each.shape for each in ordered],
+            sum(len(each.data) for each in ordered),
+            form=form,
+        )
 
     async def run(self, served: ServedModel, request: Request) -> None:
         """Queue a request and wait until it was run. Raises: what became of it."""
@@ -138,7 +165,7 @@ class ModelManager:
             try:
                 self.registry.check_free(name, version)
                 stored = disk.read(name, version)
-                self.registry.add(name, version, self._made(stored), stored.batching).is_persistent = True
+                self.registry.add(name, version, self._made(stored.content), stored.batching).is_persistent = True
             except ServerError as error:
                 log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
             except (RuntimeError, MemoryError) as error:
@@ -175,9 +202,8 @@ class ModelManager:
 
     async def export(self, served: ServedModel) -> bytes:
         """A model as a safetensors file. Raises: ModelNotReady."""
-        model = served.ready()
-        weights = await self.on_engine(model.host_weights)
-        return await self.in_thread(files.write, model.layers, weights)
+        content = await self.on_engine(served.ready().content)
+        return await self.in_thread(content.file)
 
     async def read_file(self, path: str) -> bytes:
         """A file of the model directory. Raises: InvalidArgument, NotFound, Exhausted."""
@@ -214,13 +240,12 @@ class ModelManager:
             if served.is_persistent:
                 return
             self._check_kept(served)
-            model = served.batcher.model or served.unloaded
-            assert model is not None
             try:
-                weights = await self.on_engine(model.host_weights)
-                await self.in_thread(
-                    disk.save, served.name, served.version, model.layers, weights, model.dtype, served.batching
-                )
+                model, content = served.batcher.model, served.unloaded
+                if model is not None:
+                    content = await self.on_engine(model.content)
+                assert content is not None
+                await self.in_thread(disk.save, served.name, served.version, content, served.batching)
             except OSError as error:
                 self.registry.remove(served)
                 log.error("a model could not be written", extra={"model": served.name, "cause": str(error)})
@@ -255,7 +280,7 @@ class ModelManager:
                 served.state = "UNLOADING"
                 await self._drained(served)
                 if not served.is_persistent:
-                    served.unloaded = await self.on_engine(model.on_host)
+                    served.unloaded = await self.on_engine(model.content)
                 served.batcher.use(None)
                 served.state, served.reason = "UNAVAILABLE", "unloaded"
 
@@ -269,9 +294,11 @@ class ModelManager:
             if self._store is not None and served.is_persistent:
                 with _noting_damage(served):
                     stored = await self.in_thread(self._store.read, served.name, served.version)
-                model = await self.on_engine(lambda: self._made(stored))
-            elif (kept := served.unloaded) is not None:
-                model = await self.on_engine(lambda: kept.again(self._engine.device))
+                content: Content | None = stored.content
+            else:
+                content = served.unloaded
+            if content is not None:
+                model = await self.on_engine(functools.partial(self._made, content))
             if model is not None:
                 served.use(model)
                 served.unloaded = None
@@ -288,7 +315,7 @@ class ModelManager:
             raise NotFound(f"{which}; ListMlps tells which there are")
         self.registry.check_free(name, version)
         stored = await self.in_thread(disk.read, name, version)
-        model = await self.on_engine(lambda: self._made(stored))
+        model = await self.on_engine(lambda: self._made(stored.content))
         served = self.registry.add(name, version, model, stored.batching)
         served.is_persistent = True
         return served
@@ -305,8 +332,8 @@ class ModelManager:
                 served.batcher.use(None)
                 served.state = "UNAVAILABLE"
 
-    def _made(self, stored: store.Stored) -> Model:
-        return Model(stored.layers, stored.weights, stored.dtype, self._engine.device)
+    def _made(self, content: Content) -> Model:
+        return content.model(self._engine.open_store, self._engine.device)
 
     async def _drained(self, served: ServedModel) -> None:
         drained: asyncio.Future[None] = self._loop.create_future()
@@ -316,6 +343,16 @@ class ModelManager:
 
         served.batcher.when_drained(tell)
         await drained
+
+
+@contextlib.contextmanager
+def _counting(served: ServedModel) -> Iterator[None]:
+    """Count what is refused."""
+    try:
+        yield
+    except ServerError as error:
+        served.statistics.failed(error.reason)
+        raise
 
 
 @contextlib.contextmanager

@@ -6,19 +6,22 @@ engine and disks to `store`.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.engine.models.model import Model
+from tserver.engine.dtypes import DTYPE_CODES
+from tserver.engine.models.model import Content, Model
+from tserver.engine.models.spec import TensorSpec
 from tserver.engine.scheduling import Scheduler
-from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, TooLarge
+from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
-from tserver.models.requests import Request, notify
+from tserver.models.requests import Request, check_size, notify
 from tserver.models.statistics import ModelStatistics
 
 State = Literal["READY", "UNLOADING", "UNAVAILABLE"]
@@ -50,8 +53,8 @@ class ServedModel:
         self.state: State = "READY"
         self.reason = ""
         self.is_persistent = False
-        # Where there is no disk to load it from again, an unloaded model waits in the memory of the host.
-        self.unloaded: Model | None = None
+        # Where there is no disk to load it from again, what an unloaded model is made of waits in the host's memory.
+        self.unloaded: Content | None = None
         self._describe(model)
         self.batcher = DynamicBatcher(model, batching, self.statistics, scheduler, deliver)
         self.batcher.version = version
@@ -71,44 +74,65 @@ class ServedModel:
             )
         return model
 
-    def run_now(self, rows: Any, pair: Any) -> Any:
+    def run_now(self, inputs: Sequence[Any], rows: int, pair: Any) -> Sequence[Any]:
         """See DynamicBatcher.run_now."""
-        return self.batcher.run_now(rows, pair)
+        return self.batcher.run_now(inputs, rows, pair)
 
     def use(self, model: Model) -> None:
         """Run the batches to come by this model. Raises: ModelNotReady if requests that wait would not fit it."""
-        has = (self.in_features, self.out_features, self._dtype)
-        if (brings := (model.in_features, model.out_features, model.dtype)) != has:
+        if (model.inputs, model.outputs, model.is_batched) != (self.inputs, self.outputs, self.is_batched):
             raise ModelNotReady(
-                f"version {self.version} of {self.name!r} on disk has inputs, outputs and dtype {brings}, but the one "
-                f"that is served has {has}: it is another network. Delete this version, or give that one another"
+                f"version {self.version} of {self.name!r} on disk is {_told(model.inputs, model.outputs)}, but the "
+                f"one that is served is {_told(self.inputs, self.outputs)}: it is another network. Delete this, "
+                "or give that one another version"
             )
         self.batcher.use(model)
         self._describe(model)
 
     def _describe(self, model: Model) -> None:
-        self.layers = model.layers
-        self.in_features, self.out_features = model.in_features, model.out_features
-        self.dtype, self._dtype, self.device = model.dtype_code, model.dtype, str(model.device)
-        # Of one row.
-        self.in_bytes, self.out_bytes = model.in_bytes, model.out_bytes
+        self.inputs, self.outputs, self.is_batched = model.inputs, model.outputs, model.is_batched
+        self.layers, self.calls = model.layers, model.calls
+        self.dtype, self.device = DTYPE_CODES[model.dtype], str(model.device)
         self.parameters, self.parameter_bytes = model.parameters, model.parameter_bytes
         self.flops_per_row, self.text = model.flops_per_row, model.text
         self.non_finite_parameters = model.non_finite_parameters
+        # Of one row of layers.
+        self.in_features = self.layers[0].in_features if self.layers else 0
+        self.out_features = self.layers[-1].out_features if self.layers else 0
+        self.in_bytes, self.out_bytes = (size * model.dtype.itemsize for size in (self.in_features, self.out_features))
 
     def configure(self, batching: BatchingConfig) -> None:
         """Change how requests are batched."""
         self.batching = batching
         self.batcher.configure(batching)
 
-    def check_outputs(self, rows: int, max_bytes: int) -> int:
-        """The size of the outputs, before anything is run. Raises: TooLarge if they do not fit into a message."""
-        size_bytes = rows * self.out_bytes
-        if size_bytes > max_bytes:
-            raise TooLarge(
-                f"the outputs have {size_bytes} bytes, a message carries {max_bytes}; "
-                "send fewer rows, or have MlpForward keep them and use Download"
+    def output_shapes(self, request: Request) -> list[tuple[int, ...] | None]:
+        """The shapes of the outputs of a request, before it is run; None where the inputs do not tell."""
+        sizes = {
+            name: size
+            for spec, shape in zip(self.inputs, request.shapes, strict=True)
+            for name, size in zip(spec.dimensions, shape, strict=True)
+            if isinstance(name, str)
+        }
+        return [
+            spec.shape_at(sizes) if all(name in sizes for name in spec.dimensions if isinstance(name, str)) else None
+            for spec in self.outputs
+        ]
+
+    def check_outputs(self, request: Request, max_bytes: int) -> int:
+        """The size of the outputs, as far as it is known before anything is run.
+
+        Raises: TooLarge if they do not fit into a message.
+        """
+        if self.layers:
+            size_bytes = request.rows * self.out_bytes
+        else:
+            size_bytes = sum(
+                math.prod(shape) * spec.torch_dtype.itemsize
+                for spec, shape in zip(self.outputs, self.output_shapes(request), strict=True)
+                if shape is not None
             )
+        check_size(size_bytes, max_bytes)
         return size_bytes
 
     def response(self, shape: list[int], outputs: bytes | memoryview) -> ms.MlpForwardResponse:
@@ -133,7 +157,17 @@ class ServedModel:
             text=self.text,
             batching=self.batching.message(),
             is_persistent=self.is_persistent,
+            inputs=[spec.message() for spec in self.inputs],
+            outputs=[spec.message() for spec in self.outputs],
+            is_batched=self.is_batched,
+            calls=self.calls,
         )
+
+
+def _told(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
+    return " -> ".join(
+        ", ".join(f"{spec.name[:50]} {spec.text()}" for spec in specs[:8]) for specs in (inputs, outputs)
+    )
 
 
 class Registry:

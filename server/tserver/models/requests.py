@@ -8,32 +8,44 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from tserver.errors import DeadlineExceeded, Exhausted, ServerError
+from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.errors import DeadlineExceeded, Exhausted, ServerError, TooLarge
 from tserver.models.batching import BatchingConfig, QueuePolicy
 
 
+class Given(NamedTuple):
+    """One input of a request by value."""
+
+    dtype: pb.DType
+    shape: Sequence[int]
+    data: bytes | memoryview
+
+
 class Request:
-    """One request: rows by value or as a tensor, and what has become of them."""
+    """One request: its inputs by value or as tensors, and what has become of them."""
 
     __slots__ = (
         "arrived",
         "as_tensor",
-        "data",
         "deadline",
         "error",
+        "form",
+        "inputs",
         "is_delayed",
         "level",
         "made",
         "on_done",
         "on_engine",
-        "output",
+        "output_shapes",
+        "outputs",
         "priority",
         "rows",
-        "tensor",
+        "shapes",
+        "size_bytes",
         "timeout_at",
         "timeout_us",
         "version",
@@ -42,23 +54,28 @@ class Request:
     def __init__(
         self,
         rows: int,
-        data: bytes | memoryview | None,
-        tensor: Any = None,
+        inputs: Sequence[Any],
+        shapes: Sequence[Sequence[int]],
+        size_bytes: int,
         *,
+        form: tuple[int, ...] | None = (),
         as_tensor: bool = False,
         priority: int = 0,
         timeout_us: int = 0,
         deadline: float | None = None,
         on_done: Callable[[Request], None] | None = None,
     ) -> None:
-        # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
-        self.rows, self.data, self.tensor = rows, data, tensor
-        # Where the tensor is made on other streams of the device: what to wait for before it is used.
+        # Each input of the model, row-major in its dtype, or a tensor; and their shapes. What is no tensor has so many
+        # bytes in all. A request that is not batched is one row.
+        self.rows, self.inputs, self.shapes, self.size_bytes = rows, inputs, shapes, size_bytes
+        # Requests are run together where this is equal, and not None.
+        self.form = form
+        # Where tensors are made on other streams of the device: what to wait for before they are used.
         self.made: Any = None
-        # Whether the output is wanted as a tensor, on the device.
+        # Whether the outputs are wanted as tensors, on the device.
         self.as_tensor = as_tensor
         self.priority, self.timeout_us, self.deadline = priority, timeout_us, deadline
-        # Called by whoever takes what has been delivered, once there is an output or an error.
+        # Called by whoever takes what has been delivered, once there are outputs or an error.
         self.on_done = on_done
         # Whether that is done on the engine's thread.
         self.on_engine = False
@@ -66,8 +83,10 @@ class Request:
         self.is_delayed = False
         self.arrived = 0.0
         self.timeout_at: float | None = None
-        # One of the two, in the end: the output's bytes (or its tensor, where that is wanted), or why there is none.
-        self.output: Any = None
+        # One of the two, in the end: the bytes of each output (or its tensor, where that is wanted), or why there are
+        # none.
+        self.outputs: Sequence[Any] | None = None
+        self.output_shapes: Sequence[Sequence[int]] = ()
         self.error: ServerError | None = None
         self.version = 0
 
@@ -77,6 +96,15 @@ def notify(requests: list[Request]) -> None:
     for request in requests:
         if request.on_done is not None:
             request.on_done(request)
+
+
+def check_size(size_bytes: int, max_bytes: int) -> None:
+    """Raises: TooLarge for outputs that do not fit into a message."""
+    if size_bytes > max_bytes:
+        raise TooLarge(
+            f"the outputs have {size_bytes} bytes, a message carries {max_bytes}; "
+            "send fewer rows, or have MlpForward keep them and use Download"
+        )
 
 
 @dataclass(slots=True)
@@ -89,6 +117,8 @@ class Taken:
     more: bool = False
 
 
+# Requests of another form that are passed over to fill a batch.
+_MOST_PASSED = 1000
 # What the inputs of waiting requests may take of the host's memory, for each model.
 _MAX_WAITING_BYTES = 256 << 20
 
@@ -143,7 +173,7 @@ class RequestQueue:
                     reason="QUEUE_FULL",
                     retry_after_s="0.1",
                 )
-            size = len(request.data) if request.data is not None else 0
+            size = request.size_bytes
             # One that is alone is taken whatever its size: it would never be, later.
             if self._bytes and self._bytes + size > _MAX_WAITING_BYTES:
                 raise Exhausted(
@@ -197,22 +227,35 @@ class RequestQueue:
         return taken
 
     def _pick(self, taken: Taken, now: float) -> tuple[bool, int]:
-        """Move requests into the batch; whether it is full, and how many of them make the largest preferred size."""
+        """Move requests into the batch; whether it is full, and how many of them make the largest preferred size.
+
+        What is not of the form of the first is passed over, and keeps its place, unless answers are to keep the order
+        of requests.
+        """
         largest, preferred = self._config.max_batch_size, self._preferred
         rows = best = 0
         batch = taken.batch
         for level in self._ordered():
             for waiting in (level.waiting, level.delayed):
-                while waiting:
-                    request = waiting[0]
-                    if self._is_late(request, level, now, taken):
-                        continue
-                    if batch and rows + request.rows > largest:
-                        return True, best
-                    batch.append(waiting.popleft())
-                    rows += request.rows
-                    if rows in preferred:
-                        best = len(batch)
+                passed: list[Request] = []
+                try:
+                    while waiting:
+                        request = waiting[0]
+                        if self._is_late(request, level, now, taken):
+                            continue
+                        if batch and (request.form != batch[0].form or request.form is None):
+                            if batch[0].form is None or self._config.preserve_ordering or len(passed) >= _MOST_PASSED:
+                                return True, best
+                            passed.append(waiting.popleft())
+                            continue
+                        if batch and rows + request.rows > largest:
+                            return True, best
+                        batch.append(waiting.popleft())
+                        rows += request.rows
+                        if rows in preferred:
+                            best = len(batch)
+                finally:
+                    waiting.extendleft(reversed(passed))
         return rows >= largest, best
 
     def _is_late(self, request: Request, level: _Level, now: float, taken: Taken) -> bool:
@@ -243,8 +286,7 @@ class RequestQueue:
             (level.delayed if request.is_delayed else level.waiting).appendleft(request)
 
     def _forget(self, request: Request) -> None:
-        if request.data is not None:
-            self._bytes -= len(request.data)
+        self._bytes -= request.size_bytes
 
     def _place(self, request: Request) -> None:
         request.level = self._config.level(request.priority)

@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from google.protobuf import json_format
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire.safetensors import load_json
 from tserver.engine.memory import check_host_bytes, is_out_of_memory
-from tserver.engine.models import files
+from tserver.engine.models import contents, files
+from tserver.engine.models.model import Content
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, ServerError
 from tserver.models.batching import BatchingConfig
 
@@ -46,9 +47,7 @@ _DAMAGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, er
 class Stored:
     """A model as it was on disk."""
 
-    layers: list[ms.LayerSummary]
-    weights: files.Weights
-    dtype: files.Dtype
+    content: Content
     batching: BatchingConfig
 
 
@@ -94,23 +93,20 @@ class Store:
         self,
         name: str,
         version: int,
-        layers: Sequence[ms.LayerSummary],
-        weights: files.Weights,
-        dtype: files.Dtype,
+        content: Content,
         batching: BatchingConfig,
     ) -> None:
         """Write a model. When this returns it is on disk; when it does not, there is nothing.
 
         Raises: OSError, AlreadyExists where there is something else in its place.
         """
-        data = files.write(layers, weights)
+        data = content.file()
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "name": name,
             "version": version,
-            "dtype": str(dtype).removeprefix("torch."),
-            "layers": json.loads(files.describe(layers)),
+            **content.manifest(),
             "batching": _batching_json(batching),
             "weights": {"file": _WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
         }
@@ -203,20 +199,9 @@ class Store:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != told["sha256"]:
             raise InvalidArgument(f"{_WEIGHTS} does not have the sha256 that the manifest says")
-        layers = files.parse_layers(manifest["layers"])
-        tensors, _ = files.read(data)
-        specs = [
-            ms.LayerSpec(in_features=layer.in_features, out_features=layer.out_features, activation=layer.activation)
-            for layer in layers
-        ]
-        found, weights = files.layers_of(tensors, {}, specs, files.names_of(layers))
-        dtype = weights[0][0].dtype
-        if [layer.has_bias for layer in found] != [layer.has_bias for layer in layers]:
-            raise InvalidArgument(f"the biases in {_WEIGHTS} are not those of the manifest")
-        if str(dtype).removeprefix("torch.") != manifest["dtype"]:
-            raise InvalidArgument(f"{_WEIGHTS} has {dtype}, but the manifest says {manifest['dtype']}")
+        content = contents.read(manifest, data)
         batching = BatchingConfig.read(json_format.ParseDict(manifest["batching"], ms.BatchingConfig()))
-        return Stored(found, weights, dtype, batching)
+        return Stored(content, batching)
 
     def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
         manifest = load_json((folder / _MANIFEST).read_bytes())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.errors import CallFailed, InvalidArgument
 
@@ -138,12 +139,15 @@ def operand(message: Any, field: str, *, optional: bool = False) -> Operand:
     """A tensor of the session or one by value; None if it may be, and is, left out. Raises: InvalidArgument."""
     if optional and not message.HasField(field):
         return None
-    given = require(message, field)
+    return operand_of(require(message, field), f"{message.DESCRIPTOR.name}.{field}")
+
+
+def operand_of(given: ms.Operand, what: str = "an Operand") -> pb.Ref | pb.TensorData:
+    """What an operand is. Raises: InvalidArgument."""
     source = given.WhichOneof("source")
     if source is None:
-        raise InvalidArgument(f"{message.DESCRIPTOR.name}.{field} is empty; set tensor or data")
-    found: Operand = given.tensor if source == "tensor" else given.data
-    return found
+        raise InvalidArgument(f"{what} is empty; set tensor or data")
+    return given.tensor if source == "tensor" else given.data
 
 
 def check_named(ref: pb.Ref) -> None:

@@ -30,9 +30,12 @@ _MAX_HEADER_BYTES = 16 << 20
 # The keys of the file's metadata under which we describe the layers, and name them in order. The names are apart, so
 # that servers that do not know of them take the file.
 LAYERS_KEY, NAMES_KEY = "tensorcompute.layers", "tensorcompute.names"
+# The one under which a program is described.
+PROGRAM_KEY = "tensorcompute.program"
 
-# What the weights of a network may be, by torch's names.
+# What the weights of layers may be, by torch's names, and those of a program.
 _DTYPES = {row.name: DTYPES[row.code] for row in dtypes.DTYPES if row.kind == "f" and row.size > 1}
+_ALL_DTYPES = {row.name: DTYPES[row.code] for row in dtypes.DTYPES if row.safetensors}
 _NAME = re.compile(r"(?:(?P<layer>.*)\.)?(?P<part>weight|bias)")
 
 Dtype = torch.dtype
@@ -67,7 +70,7 @@ def _described(file: BinaryIO, size: int) -> tuple[list[safetensors.Entry], dict
             f"this is no safetensors file, or it is damaged: {error}", reason="BAD_SAFETENSORS"
         ) from None
     for entry in entries:
-        if entry.dtype not in _DTYPES:
+        if entry.dtype not in _DTYPES and PROGRAM_KEY not in metadata:
             raise InvalidArgument(
                 f"the file's tensor {entry.name[:100]!r} has dtype {safetensors.CODES[entry.dtype]!r}; "
                 f"weights are one of {', '.join(safetensors.CODES[name] for name in _DTYPES)}"
@@ -80,15 +83,28 @@ def write(layers: Sequence[ms.LayerSummary], weights: Weights) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     names = names_of(layers)
     for name, (weight, bias) in zip(names, weights, strict=True):
-        tensors[f"{name}.weight"] = weight.contiguous()
+        tensors[f"{name}.weight"] = weight
         if bias is not None:
-            tensors[f"{name}.bias"] = bias.contiguous()
-    return bytes(save(tensors, {"format": "pt", LAYERS_KEY: describe(layers), NAMES_KEY: json.dumps(names)}))
+            tensors[f"{name}.bias"] = bias
+    return save_tensors(tensors, {LAYERS_KEY: describe(layers), NAMES_KEY: json.dumps(names)})
 
 
 def names_of(layers: Sequence[ms.LayerSummary]) -> list[str]:
     """The names of the layers in the files that are written."""
     return [str(position) for position in positions(layers)]
+
+
+def save_tensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Tensors and metadata as a file. Raises: InvalidArgument for a dtype that such a file cannot hold."""
+    for name, tensor in tensors.items():
+        check_dtype(name, tensor.dtype)
+    return bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"format": "pt", **metadata}))
+
+
+def check_dtype(name: str, dtype: torch.dtype) -> None:
+    """Whether a file can hold weights of a dtype. Raises: InvalidArgument."""
+    if str(dtype)[6:] not in _ALL_DTYPES:
+        raise InvalidArgument(f"the weight {name[:100]!r} is {str(dtype)[6:]}, which a safetensors file cannot hold")
 
 
 def describe(layers: Sequence[ms.LayerSummary]) -> str:
@@ -192,7 +208,7 @@ def _parsed(metadata: Mapping[str, str], key: str) -> Any:
 
 
 def _tensor(data: bytes | bytearray | memoryview, entry: safetensors.Entry) -> torch.Tensor:
-    tensor = torch.empty(entry.shape, dtype=_DTYPES[entry.dtype])
+    tensor = torch.empty(entry.shape, dtype=_ALL_DTYPES[entry.dtype])
     if tensor.numel():
         raw = np.frombuffer(data, np.uint8, count=entry.stop - entry.start, offset=entry.start)
         tensor.reshape(-1).view(torch.uint8).numpy()[:] = raw

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tserver.engine.failures import is_device_lost
 from tserver.engine.graph_capture import CapturedGraph, capture
 from tserver.engine.models.model import Model
 from tserver.engine.streams import StreamPair
+from tserver.errors import InvalidArgument
 
 log = logging.getLogger("tserver.models")
 
@@ -36,44 +38,41 @@ def captured_sizes(max_batch_size: int, flops_per_row: int) -> list[int]:
 
 
 class GraphedForward:
-    """The forward pass of one model on one pair of streams, whose work stream is current, by graphs of some sizes."""
+    """The forward passes of one model on one pair of streams, whose work stream is current, by graphs of some sizes."""
 
     def __init__(self, model: Model, max_batch_size: int, pair: StreamPair) -> None:
         self._model = model
         self._pair = pair
-        self._sizes = captured_sizes(max_batch_size, model.flops_per_row)
+        self._sizes = captured_sizes(max_batch_size, model.flops_per_row) if _has_one_form(model) else []
         self._captured: dict[int, CapturedGraph] = {}
         self._runs: Counter[int] = Counter()
         # One pool for all sizes: they never run at the same time, and outputs are copied before the next one runs.
         self._pool: Any = None
         self._works = True
 
-    def lent(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows, in memory that the next call may write into: copy what is to last."""
-        outputs = self._replayed(rows)
-        return self._model.forward(rows) if outputs is None else outputs
+    def lent(self, inputs: Sequence[torch.Tensor], rows: int) -> Sequence[torch.Tensor]:
+        """The outputs for inputs, in memory that the next call may write into: copy what is to last."""
+        outputs = self._replayed(inputs, rows)
+        return self._model.run(inputs) if outputs is None else outputs
 
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows."""
-        outputs = self._replayed(rows)
-        return self._model.forward(rows) if outputs is None else outputs.clone()
+    def __call__(self, inputs: Sequence[torch.Tensor], rows: int) -> Sequence[torch.Tensor]:
+        """The outputs for inputs."""
+        outputs = self._replayed(inputs, rows)
+        return self._model.run(inputs) if outputs is None else [output.clone() for output in outputs]
 
-    def _replayed(self, rows: torch.Tensor) -> torch.Tensor | None:
-        count = rows.shape[0]
-        place = bisect_left(self._sizes, count)
+    def _replayed(self, inputs: Sequence[torch.Tensor], rows: int) -> Sequence[torch.Tensor] | None:
+        place = bisect_left(self._sizes, rows)
         if place == len(self._sizes):
             return None
         size = self._sizes[place]
         captured = self._captured.get(size) or self._capture(size)
         if captured is None:
             return None
-        inputs: torch.Tensor = captured.inputs[0]
-        outputs: torch.Tensor = captured.outputs
-        if count != size:
-            inputs, outputs = inputs[:count], outputs[:count]
-        inputs.copy_(rows, non_blocking=True)
+        for read, given in zip(captured.inputs, inputs, strict=True):
+            (read if rows == size else read[:rows]).copy_(given, non_blocking=True)
         captured.replay()
-        return outputs
+        outputs: Sequence[torch.Tensor] = captured.outputs
+        return outputs if rows == size else [output[:rows] for output in outputs]
 
     def _capture(self, size: int) -> CapturedGraph | None:
         self._runs[size] += 1
@@ -83,11 +82,16 @@ class GraphedForward:
         try:
             # Not in the inference mode of whoever came first: others could not write into it then.
             with torch.inference_mode(mode=False):
-                inputs = torch.zeros(size, model.in_features, dtype=model.dtype, device=model.device)
+                inputs = [
+                    torch.zeros(size, *spec.shape[1:], dtype=spec.torch_dtype, device=model.device)
+                    for spec in model.inputs
+                ]
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            made = capture(model.forward, [inputs], self._pair, warm_up_runs=_WARM_UP_RUNS, pool=self._pool)
-        except RuntimeError as error:
+            made = capture(
+                lambda *given: model.run(given), inputs, self._pair, warm_up_runs=_WARM_UP_RUNS, pool=self._pool
+            )
+        except (RuntimeError, InvalidArgument) as error:
             if is_device_lost(error):
                 raise
             self._works = False
@@ -95,3 +99,8 @@ class GraphedForward:
             return None
         self._captured[size] = made
         return made
+
+
+def _has_one_form(model: Model) -> bool:
+    """Whether requests differ in nothing but the number of rows."""
+    return model.is_batched and not any(isinstance(size, str) for spec in model.inputs for size in spec.dimensions[1:])

@@ -1,13 +1,16 @@
-"""A model: a described network with its weights on the device, ready to run rows.
+"""Models: networks with their weights on the device, ready to run rows. Here is what all have, and the row of layers.
 
-Knows torch; does not know names, versions, queues or disks. Never changed once it is made.
+Knows torch; does not know names, versions, queues or disks. A model is never changed once it is made.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
@@ -17,13 +20,76 @@ from tserver.engine import networks, streams
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.models.description import activation_layer, check_layers, flops_per_row, summarise, text
-from tserver.engine.models.files import Weights
+from tserver.engine.models.files import Weights, describe, write
+from tserver.engine.models.spec import TensorSpec, shown
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.values import dtype_of
 from tserver.errors import InvalidArgument
 
+INPUT, OUTPUT = "input", "output"
+"""The names of what a row of layers takes and gives."""
 
-class Model:
+
+NewStore = Callable[[], ObjectStore]
+"""Makes the store that the calls of a program are run with."""
+
+
+class Content(Protocol):
+    """What one model is made of."""
+
+    def manifest(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+
+    def file(self) -> bytes:
+        """All of it as one safetensors file."""
+
+    def model(self, new_store: NewStore, device: torch.device) -> Model:
+        """The model, its weights copied to the device.
+
+        Raises: InvalidArgument, and torch's OutOfMemoryError before memory is taken.
+        """
+
+
+class Model(ABC):
+    """What runs a model, keeps it or describes it needs this of it."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    # Whether the first dimension of each of them is the batch, and rows do not depend on each other.
+    is_batched: bool
+    # Of the weights, or of the most of them.
+    dtype: torch.dtype
+    device: torch.device
+    # The layers of a row of layers, the number of calls of a program.
+    layers: tuple[ms.LayerSummary, ...]
+    calls: int
+    parameters: int
+    parameter_bytes: int
+    # Additions and multiplications of one row, or of one request that is not batched; about.
+    flops_per_row: int
+    non_finite_parameters: int
+    text: str
+    # The weights were made on the streams of whoever brought them; others wait for this before they use them.
+    made: Any
+
+    @abstractmethod
+    def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The outputs for the inputs, which are on the device. Records no gradients."""
+
+    @abstractmethod
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """The weights."""
+
+    @abstractmethod
+    def content(self) -> Content:
+        """What the model is made of, in the memory of the host. On the engine's thread."""
+
+
+class LayeredModel(Model):
     """Layers and their weights."""
+
+    is_batched = True
+    calls = 0
 
     def __init__(
         self, layers: Sequence[ms.LayerSummary], weights: Weights, dtype: torch.dtype, device: torch.device
@@ -39,6 +105,8 @@ class Model:
         self.dtype, self.device = dtype, device
         self.dtype_code = DTYPE_CODES[dtype]
         self.in_features, self.out_features = layers[0].in_features, layers[-1].out_features
+        self.inputs = (TensorSpec(INPUT, dtype, ("batch", self.in_features)),)
+        self.outputs = (TensorSpec(OUTPUT, dtype, ("batch", self.out_features)),)
         self.in_bytes, self.out_bytes = self.in_features * dtype.itemsize, self.out_features * dtype.itemsize
         self.parameters = sum(layer.parameters for layer in layers)
         self.parameter_bytes = self.parameters * dtype.itemsize
@@ -59,9 +127,13 @@ class Model:
         # The weights were made on the streams of whoever brought them; others wait for this before they use them.
         self.made = next((streams.mark(weight) for weight, _ in self.weights), None)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """The outputs for rows: (n, in) -> (n, out). Weights and inputs want no gradients, so none are recorded."""
-        return self.network.forward(rows)
+    def run(self, inputs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """See Model: (n, in) -> (n, out). Weights and inputs want no gradients, so none are recorded."""
+        return (self.network.forward(inputs[0]),)
+
+    def tensors(self) -> Sequence[torch.Tensor]:
+        """See Model."""
+        return self.network.parameters()
 
     def check(self, dtype: pb.DType, shape: Sequence[int]) -> int:
         """How many rows inputs of this dtype and shape are. Raises: InvalidArgument where they do not fit."""
@@ -85,35 +157,27 @@ class Model:
     def _rows(self, shape: Sequence[int]) -> int:
         if not shape or shape[-1] != self.in_features:
             raise InvalidArgument(
-                f"inputs have shape {_sizes(shape)}, but the network takes {self.in_features} inputs; "
+                f"inputs have shape {shown(shape)}, but the network takes {self.in_features} inputs; "
                 f"the last dimension must be {self.in_features}"
             )
         if len(shape) == 2:
             rows = shape[0]
         elif len(shape) > 64 or any(size < 0 for size in shape):
-            raise InvalidArgument(f"inputs have shape {_sizes(shape)}; sizes are 0 or more, in at most 64 dimensions")
+            raise InvalidArgument(f"inputs have shape {shown(shape)}; sizes are 0 or more, in at most 64 dimensions")
         else:
             rows = math.prod(shape[:-1])
         if rows <= 0:
-            raise InvalidArgument(f"inputs of shape {_sizes(shape)} have no rows; give at least one")
+            raise InvalidArgument(f"inputs of shape {shown(shape)} have no rows; give at least one")
         return rows
 
-    def host_weights(self) -> Weights:
-        """The weights in the memory of the host: these very ones where they are there."""
+    def content(self) -> Content:
+        """See Model. Where the weights are there already, it has these very ones."""
         for weight, bias in self.weights:
             for tensor in (weight, bias):
                 if tensor is not None:
                     streams.adopt(tensor, self.made)
-        return [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
-
-    def on_host(self) -> Model:
-        """The same model in the memory of the host. On the engine's thread."""
-        cpu = torch.device("cpu")
-        return self if self.device == cpu else Model(self.layers, self.host_weights(), self.dtype, cpu)
-
-    def again(self, device: torch.device) -> Model:
-        """The same model on a device, made anew."""
-        return Model(self.layers, self.weights, self.dtype, device)
+        weights: Weights = [(weight.cpu(), None if bias is None else bias.cpu()) for weight, bias in self.weights]
+        return LayeredContent(self.layers, weights, self.dtype)
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
@@ -121,6 +185,27 @@ class Model:
         return tensor.detach().to(
             device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LayeredContent:
+    """A row of layers."""
+
+    layers: Sequence[ms.LayerSummary]
+    weights: Weights
+    dtype: torch.dtype
+
+    def manifest(self) -> dict[str, Any]:
+        """See Content."""
+        return {"dtype": _name(self.dtype), "layers": json.loads(describe(self.layers))}
+
+    def file(self) -> bytes:
+        """See Content. The names are those that a torch.nn.Sequential of the same layers has."""
+        return write(self.layers, self.weights)
+
+    def model(self, new_store: NewStore, device: torch.device) -> Model:
+        """See Content."""
+        return LayeredModel(self.layers, self.weights, self.dtype, device)
 
 
 def specified(
@@ -165,11 +250,6 @@ def specified(
 def _draw(*shape: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     bound = 1 / math.sqrt(columns)
     return torch.empty(shape, dtype=dtype, device=device).uniform_(-bound, bound)
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    """A shape as text: what a caller sends may have a million dimensions."""
-    return str([*shape]) if len(shape) <= 64 else f"{[*shape[:8]]} and {len(shape) - 8} dimensions more"
 
 
 def _name(dtype: torch.dtype) -> str:

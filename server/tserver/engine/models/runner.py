@@ -30,20 +30,26 @@ _SMALL_WORK_FLOPS = 50_000_000
 
 # A batch larger than this gets memory of its own, which is let go with it.
 _MAX_KEPT_STAGING = 64 << 20
+# The elements of each input begin at a multiple of that.
+_ALIGNED = 64
 
 
 class Rows(Protocol):
-    """What a request brings, and where its output goes."""
+    """What a request brings, and where its outputs go."""
 
     rows: int
-    # The elements, (rows, inputs) in the model's dtype, or None where `tensor` has them.
-    data: bytes | memoryview | None
-    tensor: Any
-    # Where the tensor is made on other streams: what to wait for before it is used.
+    # Each input of the model: the elements, or a tensor on the device. Of a model that is batched, rows come first.
+    inputs: Sequence[Any]
+    # The shapes of the inputs; all but the first dimension where the model is batched, for a tensor is cut into rows.
+    shapes: Sequence[Sequence[int]]
+    # What the elements that are no tensors take.
+    size_bytes: int
+    # Where a tensor is made on other streams: what to wait for before it is used.
     made: Any
-    # Whether the output is wanted as a tensor, on the device; else it is bytes.
+    # Whether the outputs are wanted as tensors, on the device; else they are bytes.
     as_tensor: bool
-    output: Any
+    outputs: Sequence[Any] | None
+    output_shapes: Sequence[Sequence[int]]
 
 
 class Times(NamedTuple):
@@ -112,23 +118,26 @@ class ModelRunner:
                 raise DeviceFailure(str(error)) from error
             raise
 
-    def run_now(self, rows: torch.Tensor, pair: StreamPair | None) -> tuple[torch.Tensor, int]:
-        """The outputs for rows, at once and alone, and the nanoseconds that took. `pair` has the current stream.
+    def run_now(
+        self, inputs: Sequence[torch.Tensor], rows: int, pair: StreamPair | None
+    ) -> tuple[Sequence[torch.Tensor], int]:
+        """The outputs for inputs, at once and alone, and the nanoseconds that took. `pair` has the current stream.
 
         As in a batch with others, the caller's autocast is not applied.
         """
-        if torch.is_autocast_enabled(rows.device.type):
-            with torch.autocast(rows.device.type, enabled=False):
-                return self.run_now(rows, pair)
+        kind = inputs[0].device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self.run_now(inputs, rows, pair)
         model, graphs = self._in_use
         if model is None:
             raise ServerError("the model is unloaded")
         began = time.perf_counter_ns()
         if pair is None or self._pair is None:
-            output = self._forward(rows, model)
+            outputs = self._forward(inputs, rows, model)
         else:
-            output = self._graphed(model, graphs, pair)(rows)
-        return output, time.perf_counter_ns() - began
+            outputs = self._graphed(model, graphs, pair)(inputs, rows)
+        return outputs, time.perf_counter_ns() - began
 
     def _graphed(self, model: Model, graphs: dict[int, GraphedForward], pair: StreamPair) -> GraphedForward:
         """The forward passes on the pair that has the current stream. One that is new waits for the weights, once."""
@@ -137,7 +146,7 @@ class ModelRunner:
             found = graphs[pair.index] = GraphedForward(model, self._max_batch_size, pair)
             if model.made is not None:
                 pair.work.wait_event(model.made)
-            for tensor in model.network.parameters():
+            for tensor in model.tensors():
                 # When the model goes, its memory must not be handed on before the last batch is done with it.
                 tensor.record_stream(pair.work)
         return found
@@ -147,9 +156,9 @@ class ModelRunner:
         if model is None:
             raise _unloaded()
         began = time.perf_counter_ns()
-        inputs = self._gather(batch, model)
+        inputs, rows = self._gather(batch, model)
         gathered = time.perf_counter_ns()
-        outputs = self._forward(inputs, model)
+        outputs = self._forward(inputs, rows, model)
         inferred = time.perf_counter_ns()
         _hand_out(batch, outputs, outputs, model)
         return Times(began, gathered, inferred, time.perf_counter_ns())
@@ -162,23 +171,26 @@ class ModelRunner:
         began = time.perf_counter_ns()
         graphed = self._graphed(model, graphs, pair)
         for request in batch:
-            if request.tensor is not None:
-                streams.adopt(request.tensor, request.made)
-        inputs = self._gather(batch, model)
+            for given in request.inputs:
+                if isinstance(given, torch.Tensor):
+                    streams.adopt(given, request.made)
+        inputs, rows = self._gather(batch, model)
         gathered = time.perf_counter_ns()
-        outputs = graphed.lent(inputs)
+        outputs = graphed.lent(inputs, rows)
         row = 0
         for request in batch:
             if request.as_tensor:
-                request.output = outputs[row : row + request.rows].clone()
+                # Replayed graphs write to the same memory again.
+                request.outputs = [_part(output, row, request, model).clone() for output in outputs]
             row += request.rows
-        arrival = bring(outputs)
+        arrivals = [bring(output) for output in outputs]
 
         def finish() -> None:
             try:
-                arrival.wait()
+                for arrival in arrivals:
+                    arrival.wait()
                 inferred = time.perf_counter_ns()
-                _hand_out(batch, outputs, arrival.host, model)
+                _hand_out(batch, outputs, [arrival.host for arrival in arrivals], model)
                 end: Times | ServerError = Times(began, gathered, inferred, time.perf_counter_ns())
             except RuntimeError as error:
                 if is_device_lost(error):
@@ -189,44 +201,61 @@ class ModelRunner:
         # It waits itself: what fails for one batch is told to those whose batch it was.
         self._scheduler.when_arrived(pair, (), finish)
 
-    def _forward(self, rows: torch.Tensor, model: Model) -> torch.Tensor:
-        if self._threads == 1 or rows.shape[0] * model.flops_per_row > _SMALL_WORK_FLOPS:
-            return model.forward(rows)
+    def _forward(self, inputs: Sequence[torch.Tensor], rows: int, model: Model) -> Sequence[torch.Tensor]:
+        if self._threads == 1 or rows * model.flops_per_row > _SMALL_WORK_FLOPS:
+            return model.run(inputs)
         torch.set_num_threads(1)
         try:
-            return model.forward(rows)
+            return model.run(inputs)
         finally:
             torch.set_num_threads(self._threads)
 
-    def _gather(self, batch: Sequence[Rows], model: Model) -> torch.Tensor:
-        """The rows of all requests, one below the other, on the device."""
-        width = model.in_features
-        if len(batch) == 1 and batch[0].tensor is not None:
-            alone: torch.Tensor = batch[0].tensor.reshape(-1, width)
-            return alone
-        is_cuda = model.device.type == "cuda"
-        staging = self._room(sum(len(request.data) for request in batch if request.data is not None), is_cuda)
+    def _gather(self, batch: Sequence[Rows], model: Model) -> tuple[list[torch.Tensor], int]:
+        """Each input of all requests, one below the other, on the device; and how many rows they are."""
+        rows = sum(request.rows for request in batch)
+        size = sum(request.size_bytes for request in batch)
+        staging = (
+            self._room(size + _ALIGNED * len(model.inputs), model.device.type == "cuda") if size else self._staging
+        )
+        begin = 0
+        gathered: list[torch.Tensor] = []
+        for position, spec in enumerate(model.inputs):
+            column, end = self._column(batch, position, spec.torch_dtype, staging, begin, model)
+            gathered.append(column)
+            begin = -(-end // _ALIGNED) * _ALIGNED
+        return gathered, rows
+
+    def _column(
+        self, batch: Sequence[Rows], position: int, dtype: torch.dtype, staging: torch.Tensor, begin: int, model: Model
+    ) -> tuple[torch.Tensor, int]:
+        """One input of all requests, and where its elements end in the memory for them."""
+        shape = batch[0].shapes[position]
+        tall = (-1, *shape[1:]) if model.is_batched else tuple(shape)
         view = staging.numpy().data
         pieces: list[torch.Tensor] = []
-        begin = end = 0
+        end = begin
 
         def staged() -> torch.Tensor:
-            rows = staging[begin:end].view(model.dtype).view(-1, width)
-            return rows.to(model.device, non_blocking=True) if is_cuda else rows
+            found = staging[begin:end]
+            # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
+            typed = found.ne(0) if dtype is torch.bool else found.view(dtype)
+            rows = typed.view(tall)
+            return rows.to(model.device, non_blocking=True) if model.device.type == "cuda" else rows
 
         for request in batch:
-            if request.data is not None:
-                size = len(request.data)
-                view[end : end + size] = request.data
+            given = request.inputs[position]
+            if isinstance(given, torch.Tensor):
+                if end > begin:
+                    pieces.append(staged())
+                    begin = end
+                pieces.append(given.reshape(tall))
+            else:
+                size = len(given)
+                view[end : end + size] = given
                 end += size
-                continue
-            if end > begin:
-                pieces.append(staged())
-                begin = end
-            pieces.append(request.tensor.reshape(-1, width))
         if end > begin:
             pieces.append(staged())
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), end
 
     def _room(self, size: int, is_cuda: bool) -> torch.Tensor:
         """Host memory for the bytes of a batch."""
@@ -240,19 +269,31 @@ class ModelRunner:
         return self._staging
 
 
-def _hand_out(batch: Sequence[Rows], outputs: torch.Tensor, host: torch.Tensor, model: Model) -> None:
+def _hand_out(
+    batch: Sequence[Rows], outputs: Sequence[torch.Tensor], hosts: Sequence[torch.Tensor], model: Model
+) -> None:
     """Give each request its rows of the outputs."""
-    raw = host.reshape(-1).view(torch.uint8).numpy().data
-    row_bytes = model.out_bytes
+    raw = [host.reshape(-1).view(torch.uint8).numpy().data for host in hosts]
+    total = sum(request.rows for request in batch)
     row = 0
     for request in batch:
-        end = row + request.rows
+        rows = request.rows
+        request.output_shapes = [
+            (rows, *output.shape[1:]) if model.is_batched else tuple(output.shape) for output in outputs
+        ]
         if not request.as_tensor:
-            request.output = raw[row * row_bytes : end * row_bytes]
-        elif request.output is None:
+            request.outputs = [whole[len(whole) // total * row : len(whole) // total * (row + rows)] for whole in raw]
+        elif request.outputs is None:
             # A part of a batch must not keep the whole of it in memory.
-            request.output = outputs if len(batch) == 1 else outputs[row:end].clone()
-        row = end
+            request.outputs = (
+                outputs if len(batch) == 1 else [_part(output, row, request, model).clone() for output in outputs]
+            )
+        row += rows
+
+
+def _part(output: torch.Tensor, row: int, request: Rows, model: Model) -> torch.Tensor:
+    """The rows of a request among those of its batch."""
+    return output[row : row + request.rows] if model.is_batched else output
 
 
 def _unloaded() -> ServerError:

@@ -122,7 +122,8 @@ class Inferences:
             order = self._models.request(served, served.dtype, request.inputs[0].shape, data)
             order.priority, order.timeout_us, order.deadline = priority, timeout_us, caller.deadline
             await self._models.run(served, order)
-            return await self._answer(served, request, order.output, target)
+            assert order.outputs is not None
+            return await self._answer(served, request, order.outputs[0], target)
 
     def answer_bytes(self, request: oip.ModelInferRequest) -> int:
         """About how many bytes the answer will have, should the request be one that can be run."""
