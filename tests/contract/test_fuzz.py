@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
+from tests.models.networks import by_value
+from tests.models.programs import convolution
 from tests.support.raw import METHODS, RawSession
 from tests.support.refusals import parse, status_of
 from tests.support.values import Kept
@@ -175,11 +177,14 @@ def test_random_calls_are_all_answered(
     )
 
 
-@pytest.mark.parametrize("method", ["Execute", "CreateTensor", "Add", "CreateMlp", "ListTensors", "OpenSession"])
+@pytest.mark.parametrize(
+    "method", ["Execute", "CreateTensor", "Add", "CreateMlp", "CreateModel", "ListTensors", "OpenSession"]
+)
 def test_bent_bytes_are_all_answered(bystander: RawSession, session: RawSession, method: str) -> None:
     start(session)
     x = session.create(ones={}, shape=[3])
     batch = session.batch(session.call(5, "add", Kept(1), Kept(1), alpha=2), frees=[5], seq=1)
+    described, weights = convolution()
     valid: dict[str, dict[str, Any]] = {
         "Execute": {"session": session.secret, "batch": batch},
         "CreateTensor": {
@@ -190,6 +195,7 @@ def test_bent_bytes_are_all_answered(bystander: RawSession, session: RawSession,
         },
         "Add": {"input": x.id, "scalar": pb.Value(number=1.5), "alpha": pb.Value(integer=2)},
         "CreateMlp": {"name": "bent", "layers": [{"in_features": 2, "out_features": 3}]},
+        "CreateModel": {"name": "bent", "program": described, "weights": [by_value(weight) for weight in weights]},
         "ListTensors": {"page_size": 2, "page_token": "1"},
         "OpenSession": {"min_protocol": 1, "max_protocol": 1, "client": "bent"},
     }
@@ -209,8 +215,8 @@ def test_bent_bytes_are_all_answered(bystander: RawSession, session: RawSession,
             return
         if method == "OpenSession":
             session.ask("CloseSession", session=response.session)
-        elif method == "CreateMlp":
-            session.ask("DeleteMlp", name=response.mlp.name)
+        elif method in ("CreateMlp", "CreateModel"):
+            session.ask("DeleteMlp", name=(response.mlp if method == "CreateMlp" else response.model).name)
 
     bend()
     assert method in METHODS

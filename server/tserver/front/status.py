@@ -190,6 +190,6 @@ async def abort(
         raise asyncio.CancelledError from error
     error = as_ours(error, "an RPC")
     # HTTP/2 headers have a limit of 8 KiB by default; a longer text would lose the whole status.
-    text = error.message.replace("\n", " ")[:2000]
-    error.message = error.message[:2000]
-    await context.abort(codes(error), text, trailers(error, codes))
+    # Both places say the same, or readers of google.rpc.Status take the answer for a broken one.
+    error.message = error.message.replace("\n", " ")[:2000]
+    await context.abort(codes(error), error.message, trailers(error, codes))
