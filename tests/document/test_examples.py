@@ -54,6 +54,12 @@ SAYS = {
         r"test accuracy: 9[789]\.\d%\n",
         r"saved and loaded again: 9[789]\.\d%\n",
     ],
+    "hugging_face": [
+        r"bert: BertForSequenceClassification, 41 tensors, all names matched\n",
+        r"input_ids, attention_mask, token_type_ids -> scores \(3, 3\), classes \[\d, \d, \d\]\n",
+        r"vit: ViTForImageClassification, 40 tensors, all names matched\n",
+        r"resnet: ResNetForImageClassification, 74 tensors, all names matched\n",
+    ],
     "demo": [
         r"accuracy: 9\d\.\d%\n",
         r"agreement with the local prediction: 100\.0%\n",
