@@ -31,6 +31,7 @@ class Request:
     __slots__ = (
         "arrived",
         "as_tensor",
+        "batch_shapes",
         "deadline",
         "error",
         "form",
@@ -40,7 +41,6 @@ class Request:
         "made",
         "on_done",
         "on_engine",
-        "output_shapes",
         "outputs",
         "priority",
         "rows",
@@ -86,9 +86,17 @@ class Request:
         # One of the two, in the end: the bytes of each output (or its tensor, where that is wanted), or why there are
         # none.
         self.outputs: Sequence[Any] | None = None
-        self.output_shapes: Sequence[Sequence[int]] = ()
+        # The shapes that the outputs of its batch had together.
+        self.batch_shapes: Sequence[Sequence[int]] = ()
         self.error: ServerError | None = None
         self.version = 0
+
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the outputs, once there are any."""
+        if self.form is None:
+            return [tuple(shape) for shape in self.batch_shapes]
+        return [(self.rows, *shape[1:]) for shape in self.batch_shapes]
 
 
 def notify(requests: list[Request]) -> None:

@@ -49,7 +49,8 @@ class Rows(Protocol):
     # Whether the outputs are wanted as tensors, on the device; else they are bytes.
     as_tensor: bool
     outputs: Sequence[Any] | None
-    output_shapes: Sequence[Sequence[int]]
+    # The shapes of the outputs of the whole batch.
+    batch_shapes: Sequence[Sequence[int]]
 
 
 class Times(NamedTuple):
@@ -160,7 +161,7 @@ class ModelRunner:
         gathered = time.perf_counter_ns()
         outputs = self._forward(inputs, rows, model)
         inferred = time.perf_counter_ns()
-        _hand_out(batch, outputs, outputs, model)
+        _hand_out(batch, outputs, outputs, model, rows)
         return Times(began, gathered, inferred, time.perf_counter_ns())
 
     def _begin(self, batch: Sequence[Rows], pair: StreamPair, ended: Ended) -> None:
@@ -190,7 +191,7 @@ class ModelRunner:
                 for arrival in arrivals:
                     arrival.wait()
                 inferred = time.perf_counter_ns()
-                _hand_out(batch, outputs, [arrival.host for arrival in arrivals], model)
+                _hand_out(batch, outputs, [arrival.host for arrival in arrivals], model, rows)
                 end: Times | ServerError = Times(began, gathered, inferred, time.perf_counter_ns())
             except RuntimeError as error:
                 if is_device_lost(error):
@@ -212,50 +213,37 @@ class ModelRunner:
 
     def _gather(self, batch: Sequence[Rows], model: Model) -> tuple[list[torch.Tensor], int]:
         """Each input of all requests, one below the other, on the device; and how many rows they are."""
-        rows = sum(request.rows for request in batch)
-        size = sum(request.size_bytes for request in batch)
-        staging = (
-            self._room(size + _ALIGNED * len(model.inputs), model.device.type == "cuda") if size else self._staging
-        )
+        rows = size = 0
+        for request in batch:
+            rows += request.rows
+            size += request.size_bytes
+        staging = self._staging
+        if size:
+            staging = self._room(size + _ALIGNED * len(model.inputs), model.device.type == "cuda")
+        view = staging.numpy().data
         begin = 0
         gathered: list[torch.Tensor] = []
         for position, spec in enumerate(model.inputs):
-            column, end = self._column(batch, position, spec.torch_dtype, staging, begin, model)
-            gathered.append(column)
+            shape = batch[0].shapes[position]
+            tall = (-1, *shape[1:]) if model.is_batched else tuple(shape)
+            pieces: list[torch.Tensor] = []
+            end = begin
+            for request in batch:
+                given = request.inputs[position]
+                if isinstance(given, torch.Tensor):
+                    if end > begin:
+                        pieces.append(_typed(staging[begin:end], spec.torch_dtype, tall, model.device))
+                        begin = end
+                    pieces.append(given.reshape(tall))
+                else:
+                    start = end
+                    end += len(given)
+                    view[start:end] = given
+            if end > begin:
+                pieces.append(_typed(staging[begin:end], spec.torch_dtype, tall, model.device))
+            gathered.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces))
             begin = -(-end // _ALIGNED) * _ALIGNED
         return gathered, rows
-
-    def _column(
-        self, batch: Sequence[Rows], position: int, dtype: torch.dtype, staging: torch.Tensor, begin: int, model: Model
-    ) -> tuple[torch.Tensor, int]:
-        """One input of all requests, and where its elements end in the memory for them."""
-        shape = batch[0].shapes[position]
-        tall = (-1, *shape[1:]) if model.is_batched else tuple(shape)
-        view = staging.numpy().data
-        pieces: list[torch.Tensor] = []
-        end = begin
-
-        def staged() -> torch.Tensor:
-            found = staging[begin:end]
-            # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
-            typed = found.ne(0) if dtype is torch.bool else found.view(dtype)
-            rows = typed.view(tall)
-            return rows.to(model.device, non_blocking=True) if model.device.type == "cuda" else rows
-
-        for request in batch:
-            given = request.inputs[position]
-            if isinstance(given, torch.Tensor):
-                if end > begin:
-                    pieces.append(staged())
-                    begin = end
-                pieces.append(given.reshape(tall))
-            else:
-                size = len(given)
-                view[end : end + size] = given
-                end += size
-        if end > begin:
-            pieces.append(staged())
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces), end
 
     def _room(self, size: int, is_cuda: bool) -> torch.Tensor:
         """Host memory for the bytes of a batch."""
@@ -269,26 +257,31 @@ class ModelRunner:
         return self._staging
 
 
+def _typed(elements: torch.Tensor, dtype: torch.dtype, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Bytes of the host as rows on the device."""
+    # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
+    rows = (elements.ne(0) if dtype is torch.bool else elements.view(dtype)).view(shape)
+    return rows.to(device, non_blocking=True) if device.type == "cuda" else rows
+
+
 def _hand_out(
-    batch: Sequence[Rows], outputs: Sequence[torch.Tensor], hosts: Sequence[torch.Tensor], model: Model
+    batch: Sequence[Rows], outputs: Sequence[torch.Tensor], hosts: Sequence[torch.Tensor], model: Model, total: int
 ) -> None:
     """Give each request its rows of the outputs."""
-    raw = [host.reshape(-1).view(torch.uint8).numpy().data for host in hosts]
-    total = sum(request.rows for request in batch)
-    row = 0
+    wholes = [host.reshape(-1).view(torch.uint8).numpy().data for host in hosts]
+    shapes = [output.shape for output in outputs]
+    begin = 0
     for request in batch:
-        rows = request.rows
-        request.output_shapes = [
-            (rows, *output.shape[1:]) if model.is_batched else tuple(output.shape) for output in outputs
-        ]
+        end = begin + request.rows
+        request.batch_shapes = shapes
         if not request.as_tensor:
-            request.outputs = [whole[len(whole) // total * row : len(whole) // total * (row + rows)] for whole in raw]
+            request.outputs = [whole[begin * (size := len(whole) // total) : end * size] for whole in wholes]
         elif request.outputs is None:
             # A part of a batch must not keep the whole of it in memory.
             request.outputs = (
-                outputs if len(batch) == 1 else [_part(output, row, request, model).clone() for output in outputs]
+                outputs if len(batch) == 1 else [_part(output, begin, request, model).clone() for output in outputs]
             )
-        row += rows
+        begin = end
 
 
 def _part(output: torch.Tensor, row: int, request: Rows, model: Model) -> torch.Tensor:
