@@ -26,8 +26,10 @@ F32 = torch.float32
 
 def test_a_program_gives_what_torch_gives_whatever_the_sizes(anyone: Raw, name: str) -> None:
     described, weights = convolution()
+    described.buffers.append("head.bias")
     made = create_program(anyone, name, described, weights)
-    assert (made.calls, made.parameters, made.is_batched, made.text) == (4, 4 * 27 + 4 + 20 + 5, True, "ConvNet()")
+    assert made.parameter_bytes == 4 * (4 * 27 + 4 + 20 + 5)
+    assert (made.calls, made.parameters, made.is_batched, made.text) == (4, 4 * 27 + 4 + 20, True, "ConvNet()")
     assert list(made.inputs) == list(described.inputs)
     assert list(made.outputs) == list(described.outputs)
     assert made.flops_per_row > 0
@@ -277,6 +279,7 @@ REFUSED: dict[str, tuple[ms.ServedProgram, str]] = {
     "a batch that is fixed": (linear(calls=[("y", "zeros", (2, 3), {})]), "batch 3"),
     "no tensor": (linear(calls=[("y", "Tensor.dim", (Name("x"),), {})]), "outputs are dense tensors"),
     "two for one": (linear(result=(Name("x"), Name("y"))), "gives 2 outputs"),
+    "a buffer of nothing": (linear(buffers=["v"]), "names buffers"),
     "a formula of nothing": (
         linear(sizes={"s": ms.SizeFormula(dimensions=["length"], scale=1, divisor=1)}),
         "a size is",

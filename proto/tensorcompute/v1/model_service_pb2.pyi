@@ -337,7 +337,7 @@ class SizeFormula(_message.Message):
     def __init__(self, dimensions: _Optional[_Iterable[str]] = ..., scale: _Optional[int] = ..., offset: _Optional[int] = ..., divisor: _Optional[int] = ...) -> None: ...
 
 class ServedProgram(_message.Message):
-    __slots__ = ("inputs", "outputs", "weights", "sizes", "operations", "contexts", "program", "is_batched", "text", "recorded_sizes", "default_dtype")
+    __slots__ = ("inputs", "outputs", "weights", "sizes", "operations", "contexts", "program", "is_batched", "text", "recorded_sizes", "default_dtype", "buffers")
     class RecordedSizesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +356,7 @@ class ServedProgram(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     RECORDED_SIZES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     weights: _containers.RepeatedScalarFieldContainer[str]
@@ -367,7 +368,8 @@ class ServedProgram(_message.Message):
     text: str
     recorded_sizes: _containers.ScalarMap[str, int]
     default_dtype: _tensor_pb2.DType
-    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., weights: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[_Union[SizeFormula, _Mapping]]] = ..., operations: _Optional[_Iterable[str]] = ..., contexts: _Optional[_Iterable[_Union[_tensor_pb2.Context, _Mapping]]] = ..., program: _Optional[_Union[_tensor_pb2.Program, _Mapping]] = ..., is_batched: _Optional[bool] = ..., text: _Optional[str] = ..., recorded_sizes: _Optional[_Mapping[str, int]] = ..., default_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ...) -> None: ...
+    buffers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., weights: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[_Union[SizeFormula, _Mapping]]] = ..., operations: _Optional[_Iterable[str]] = ..., contexts: _Optional[_Iterable[_Union[_tensor_pb2.Context, _Mapping]]] = ..., program: _Optional[_Union[_tensor_pb2.Program, _Mapping]] = ..., is_batched: _Optional[bool] = ..., text: _Optional[str] = ..., recorded_sizes: _Optional[_Mapping[str, int]] = ..., default_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., buffers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateModelRequest(_message.Message):
     __slots__ = ("context", "name", "version", "program", "weights", "batching")

@@ -74,7 +74,12 @@ class ProgramModel(Model):
                 f"the program takes {program.program.inputs} inputs, but there are {taken} inputs, weights and sizes"
             )
         self._weights = self._copied(weights)
-        self.parameters = sum(weight.numel() for weight in self._weights)
+        buffers = set(program.buffers)
+        if not buffers.issubset(program.weights):
+            raise InvalidArgument("the program names buffers that are none of its weights")
+        self.parameters = sum(
+            weight.numel() for name, weight in zip(program.weights, self._weights, strict=True) if name not in buffers
+        )
         self.parameter_bytes = sum(weight.nbytes for weight in self._weights)
         counted = Counter[torch.dtype]()
         for weight in self._weights:
