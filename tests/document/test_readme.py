@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tests.support.listeners import listener
 from tests.support.serving import ROOT, server_environment, serving
 from tserver.config import Config
 
@@ -44,6 +46,15 @@ value = json.load(sys.stdin)
 for name in sys.argv[-1].strip(".").split("."):
     value = value[name]
 print(value if "-r" in sys.argv else json.dumps(value))
+"""
+
+CURL = f"""#!{sys.executable}
+import sys
+import urllib.request
+silent, address, *data = sys.argv[1:]
+assert silent == "-s" and data[:1] in ([], ["-d"]), sys.argv
+body = data[1].encode() if data else None
+print(urllib.request.urlopen(address, body, timeout=20).read().decode(), end="")
 """
 
 DOCUMENTS = {
@@ -99,22 +110,37 @@ def test_the_ten_lines_of_python_are_ten_and_run(server: Any) -> None:
 
 
 @pytest.fixture
-def fresh() -> Iterator[tuple[str, str]]:
-    """A server of its own, for it makes models by name: the address, and that for the Open Inference Protocol."""
-    with serving("--oip-listen", "127.0.0.1:0") as server:
-        said = next(line for line in server.stdout if line.startswith("oip listening on "))
-        yield server.address, said.rpartition(" ")[2]
+def fresh() -> Iterator[tuple[str, str, str]]:
+    """A server of its own, for it makes models by name: the address, and those for the Open Inference Protocol."""
+    with serving("--oip-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0") as server:
+        yield server.address, listener(server, "oip"), listener(server, "http")
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
 def test_the_programs_of_a_document_run_one_after_the_other_from_a_clean_interpreter(
-    document: str, fresh: tuple[str, str], tmp_path: Path
+    document: str, fresh: tuple[str, str, str], tmp_path: Path
 ) -> None:
-    address, oip = fresh
-    program = "\n".join(blocks(document, "python")).replace(ADDRESS, address).replace("127.0.0.1:8001", oip)
+    address, oip, http = fresh
+    program = "\n".join(blocks(document, "python")).replace(ADDRESS, address)
+    program = program.replace("127.0.0.1:8001", oip).replace("127.0.0.1:8000", http)
     printed = output_of([sys.executable, "-"], program, folder=tmp_path, TCLIENT_ADDRESS=address)
     for said in re.findall(r"print\(.*\)  # ((?:[\d(\[]|torch\.).*)", program):
         assert said.partition(":")[0] in printed
+
+
+def test_what_curl_asks_is_answered_as_it_says(fresh: tuple[str, str, str], tmp_path: Path) -> None:
+    page = "docs/inference-protocol.md"
+    address, _, http = fresh
+    output_of([sys.executable, "-"], block(page, "python", "import tclient as torch").replace(ADDRESS, address))
+    if shutil.which("curl") is None:
+        (tmp_path / "curl").write_text(CURL)
+        (tmp_path / "curl").chmod(0o755)
+    program = "set -euo pipefail\n" + block(page, "sh", "curl").replace("127.0.0.1:8000", http)
+    printed = output_of(["bash"], program, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for line in block(page, "json", "{").splitlines():
+        assert line.rstrip("… ") in printed
+    answer = json.JSONDecoder().raw_decode(printed, printed.index('{"model_name"'))[0]
+    assert len(answer["outputs"][0]["data"]) == 2
 
 
 def test_the_networks_run(server: Any) -> None:

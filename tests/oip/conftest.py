@@ -14,6 +14,7 @@ from torch import nn
 
 from tests.models.networks import create, relu_mlp
 from tests.oip.triton import Triton, processes
+from tests.support.http import Caller
 from tests.support.listeners import listener
 from tests.support.raw import Raw
 from tests.support.serving import ServerProcess, serving
@@ -29,14 +30,22 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def open_server() -> Iterator[ServerProcess]:
-    """A server whose listener for the protocol allows all that can be allowed."""
-    with serving("--oip-listen", "127.0.0.1:0", "--oip-model-control", "--oip-shared-memory") as running:
+    """A server whose listeners for the protocol allow all that can be allowed."""
+    addresses = ("--oip-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+    with serving(*addresses, "--oip-model-control", "--oip-shared-memory") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[ProcessPoolExecutor]:
     """The process that Triton's client runs in."""
+    with processes() as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def http_pool() -> Iterator[ProcessPoolExecutor]:
+    """That of its client for HTTP, whose gevent goes badly together with gRPC."""
     with processes() as pool:
         yield pool
 
@@ -48,10 +57,23 @@ def triton(open_server: ServerProcess, pool: ProcessPoolExecutor) -> Triton:
 
 
 @pytest.fixture
+def triton_http(open_server: ServerProcess, http_pool: ProcessPoolExecutor) -> Triton:
+    """Triton's client for HTTP on that server."""
+    return Triton(listener(open_server, "http"), http_pool, "http")
+
+
+@pytest.fixture
 def oip(open_server: ServerProcess) -> Iterator[Any]:
     """A channel to that listener."""
     with grpc.insecure_channel(listener(open_server, "oip")) as channel:
         yield channel
+
+
+@pytest.fixture
+def http(open_server: ServerProcess) -> Iterator[Caller]:
+    """A connection to its listener for HTTP."""
+    with Caller(listener(open_server, "http")) as caller:
+        yield caller
 
 
 @pytest.fixture

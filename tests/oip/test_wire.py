@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tensorcompute.oip import inference_pb2 as oip
 from tserver.errors import InvalidArgument
-from tserver.front.oip.inference import parse
+from tserver.front.oip.protobuf_form import parse_message as parse
 from tserver.front.oip.wire import join_response, join_stream_response, split_request
 
 RAW = oip.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER

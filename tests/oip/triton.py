@@ -1,4 +1,4 @@
-"""Triton's own client, in a process of its own: it registers `package inference`, as the stubs of this project do.
+"""Triton's own clients, in a process of its own: that for gRPC registers `package inference`, as the stubs here do.
 
 Functions below `Triton` run in that process; what they take and give travels there and back.
 """
@@ -36,9 +36,11 @@ class Refusal(Exception):
 class Triton:
     """The process with the client, talking to one server."""
 
-    def __init__(self, address: str, pool: ProcessPoolExecutor) -> None:
+    def __init__(self, address: str, pool: ProcessPoolExecutor, kind: str = "grpc") -> None:
+        """`kind` is "grpc" or "http"."""
         self._address = address
         self._pool = pool
+        self._kind = kind
 
     def __call__(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client. Raises: Refusal."""
@@ -48,9 +50,10 @@ class Triton:
         """The output of a model, and the response without it. Raises: Refusal."""
         return self.run(_infer, model, array, options)
 
-    def run(self, function: Callable[..., T], *args: Any) -> T:
+    def run(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Run a function in that process, with the client before its other arguments. Raises: Refusal."""
-        return self._pool.submit(_run, self._address, function, args).result(TIMEOUT_S)
+        asked = functools.partial(function, **options) if options else function
+        return self._pool.submit(_run, self._kind, self._address, asked, args).result(TIMEOUT_S)
 
 
 def processes() -> ProcessPoolExecutor:
@@ -62,17 +65,21 @@ def processes() -> ProcessPoolExecutor:
 
 
 @functools.cache
-def _client(address: str) -> Any:
+def _client(kind: str, address: str) -> Any:
+    if kind == "http":
+        import tritonclient.http
+
+        return tritonclient.http.InferenceServerClient(address, concurrency=8)
     import tritonclient.grpc
 
     return tritonclient.grpc.InferenceServerClient(address)
 
 
-def _run(address: str, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+def _run(kind: str, address: str, function: Callable[..., T], args: tuple[Any, ...]) -> T:
     from tritonclient.utils import InferenceServerException
 
     try:
-        return function(_client(address), *args)
+        return function(_client(kind, address), *args)
     except InferenceServerException as error:
         raise Refusal(str(error.status()).removeprefix("StatusCode."), error.message()) from None
 
@@ -105,6 +112,24 @@ def _infer(client: Any, model: str, array: Array, options: dict[str, Any]) -> tu
     response = result.get_response(as_json=True)
     del response["raw_output_contents"]
     return result.as_numpy("output"), response
+
+
+def infer_by_name(
+    client: Any, model: str, arrays: Mapping[str, Array], outputs: Sequence[str], is_named: bool = True
+) -> dict[str, Array]:
+    """The outputs of a model for inputs by name, with either client. Outputs that are not named are all there are."""
+    import importlib
+
+    from tritonclient.utils import np_to_triton_dtype
+
+    module = importlib.import_module(type(client).__module__.rpartition(".")[0])
+    inputs = []
+    for name, array in arrays.items():
+        inputs.append(module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
+        inputs[-1].set_data_from_numpy(array)
+    wanted = [module.InferRequestedOutput(name) for name in outputs] if is_named else None
+    result = client.infer(model, inputs, outputs=wanted)
+    return {name: result.as_numpy(name) for name in outputs}
 
 
 def infer_at_once(client: Any, model: str, arrays: Sequence[Array]) -> list[Array]:

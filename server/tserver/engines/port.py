@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # What the calls of the port give and take, under the port's name.
     from tserver.engine.engine import Usage
     from tserver.engine.gpu import GpuStatus
+    from tserver.engine.models.spec import TensorSpec
     from tserver.engine.object_store import Staged
     from tserver.engine.uploads import Upload
     from tserver.engines.model_calls import ModelCalls
@@ -36,6 +37,7 @@ __all__ = [
     "Sessions",
     "Staged",
     "StreamAttachment",
+    "TensorSpec",
     "Upload",
     "Usage",
 ]

@@ -25,6 +25,8 @@ from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.model_service import ModelServicer
 from tserver.front.oip.listener import OipListener
+from tserver.front.oip.routes import InferenceRoutes
+from tserver.front.oip.service import Service
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.tensor_service import TensorServicer
 
@@ -94,12 +96,13 @@ class _Process:
         address = listeners.listen(server, "--listen", config.listen, config)
         engine.start()
         data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
+        service = Service(config, engine.models)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen:
-            oip = OipListener(config, engine.models, interceptor)
+            oip = OipListener(config, service, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
-        https = [] if rpcs is None else await self._serve_http(engine, interceptor, rpcs)
+        https = [] if rpcs is None else await self._serve_http(engine, service, interceptor, rpcs)
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
@@ -120,6 +123,7 @@ class _Process:
         stop_by = loop.time() + config.drain_s
         engine.stop_watching()
         log.info("stopping", extra={"sessions": len(sessions)})
+        service.is_ready = False
         await health.say_stopping()
         if oip is not None:
             await oip.drain()
@@ -136,7 +140,9 @@ class _Process:
         log.info("stopped")
         return 0
 
-    async def _serve_http(self, engine: Engine, interceptor: Interceptor, rpcs: RpcCounts) -> list[HttpListener]:
+    async def _serve_http(
+        self, engine: Engine, service: Service, interceptor: Interceptor, rpcs: RpcCounts
+    ) -> list[HttpListener]:
         """Listen for HTTP where that is wanted."""
         # Who serves no HTTP may lack aiohttp and prometheus_client, which nothing else needs.
         from tserver.front.http.listener import HttpListener
@@ -147,7 +153,7 @@ class _Process:
         listeners = []
         for name, address, routes in (
             ("metrics", config.metrics_listen, metrics),
-            ("http", config.http_listen, metrics),
+            ("http", config.http_listen, [*metrics, *InferenceRoutes(config, service).routes()]),
         ):
             if address:
                 one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))

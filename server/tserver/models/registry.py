@@ -106,11 +106,11 @@ class ServedModel:
         self.batching = batching
         self.batcher.configure(batching)
 
-    def output_shapes(self, request: Request) -> list[tuple[int, ...] | None]:
-        """The shapes of the outputs of a request, before it is run; None where the inputs do not tell."""
+    def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
+        """The shapes of the outputs for inputs of these shapes, before they are run; None where those do not tell."""
         sizes = {
             name: size
-            for spec, shape in zip(self.inputs, request.shapes, strict=True)
+            for spec, shape in zip(self.inputs, shapes, strict=True)
             for name, size in zip(spec.dimensions, shape, strict=True)
             if isinstance(name, str)
         }
@@ -129,7 +129,7 @@ class ServedModel:
         else:
             size_bytes = sum(
                 math.prod(shape) * spec.torch_dtype.itemsize
-                for spec, shape in zip(self.outputs, self.output_shapes(request), strict=True)
+                for spec, shape in zip(self.outputs, self.output_shapes(request.shapes), strict=True)
                 if shape is not None
             )
         check_size(size_bytes, max_bytes)

@@ -6,57 +6,46 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tensorcompute.oip import inference_pb2 as oip
-from tensorcompute.tables import dtypes
+from tserver.front.oip.tensors import DATATYPES, datatype_of
 
 if TYPE_CHECKING:
     from tserver.engines.port import ServedModel
-    from tserver.models.batching import QueuePolicy
+    from tserver.models.batching import BatchingConfig, QueuePolicy
     from tserver.models.statistics import Duration
 
-# Networks have one of each.
-INPUT, OUTPUT = "input", "output"
 PLATFORM = "tensorcompute"
 
-_NAMES = {row.code: row.oip for row in dtypes.DTYPES if row.oip}
-_CODES = {code: oip.DataType.Value(f"TYPE_{name}") for code, name in _NAMES.items()}
-
-
-def datatype(served: ServedModel) -> str:
-    """The protocol's name for the element type of a model."""
-    return _NAMES[served.dtype]
+_CODES = {name: oip.DataType.Value(f"TYPE_{name}") for name in DATATYPES}
 
 
 def metadata(served: ServedModel, versions: Sequence[ServedModel]) -> oip.ModelMetadataResponse:
-    """The inputs and outputs of one version, among all versions."""
+    """The inputs and outputs of one version, among all versions. Raises: Unimplemented for no datatypes of the
+    protocol.
+    """
     response = oip.ModelMetadataResponse(
         name=served.name, versions=[str(each.version) for each in versions], platform=PLATFORM
     )
-    response.inputs.add(name=INPUT, datatype=datatype(served), shape=(-1, served.in_features))
-    response.outputs.add(name=OUTPUT, datatype=datatype(served), shape=(-1, served.out_features))
+    for specs, told in ((served.inputs, response.inputs), (served.outputs, response.outputs)):
+        for spec in specs:
+            told.add(name=spec.name, datatype=datatype_of(served.name, spec).name, shape=spec.shape)
     return response
 
 
 def config(served: ServedModel) -> oip.ModelConfig:
-    """How a version is served."""
-    batching = served.batching
-    code = _CODES[served.dtype]
-    answer = oip.ModelConfig(
-        name=served.name,
-        platform=PLATFORM,
-        backend=PLATFORM,
-        max_batch_size=min(batching.max_batch_size, (1 << 31) - 1),
-        dynamic_batching=oip.ModelDynamicBatching(
-            preferred_batch_size=batching.preferred_batch_size,
-            max_queue_delay_microseconds=batching.max_queue_delay_us,
-            preserve_ordering=batching.preserve_ordering,
-            priority_levels=batching.priority_levels,
-            default_priority_level=batching.default_priority_level,
-            default_queue_policy=_policy(batching.default_queue_policy),
-            priority_queue_policy={level: _policy(policy) for level, policy in batching.priority_queue_policy.items()},
-        ),
-    )
-    answer.input.add(name=INPUT, data_type=code, dims=(served.in_features,))
-    answer.output.add(name=OUTPUT, data_type=code, dims=(served.out_features,))
+    """How a version is served. Raises: as `metadata`."""
+    answer = oip.ModelConfig(name=served.name, platform=PLATFORM, backend=PLATFORM)
+    if served.is_batched:
+        answer.max_batch_size = min(served.batching.max_batch_size, (1 << 31) - 1)
+        answer.dynamic_batching.CopyFrom(_batching(served.batching))
+    # Where requests are batched, the first dimension goes without saying.
+    for spec in served.inputs:
+        answer.input.add(
+            name=spec.name, data_type=_CODES[datatype_of(served.name, spec).name], dims=spec.shape[served.is_batched :]
+        )
+    for spec in served.outputs:
+        answer.output.add(
+            name=spec.name, data_type=_CODES[datatype_of(served.name, spec).name], dims=spec.shape[served.is_batched :]
+        )
     answer.model_transaction_policy.decoupled = False
     return answer
 
@@ -101,6 +90,18 @@ def index(served: Sequence[ServedModel], *, only_ready: bool) -> oip.RepositoryI
         if each.state == "READY" or not only_ready:
             response.models.add(name=each.name, version=str(each.version), state=each.state, reason=each.reason)
     return response
+
+
+def _batching(batching: BatchingConfig) -> oip.ModelDynamicBatching:
+    return oip.ModelDynamicBatching(
+        preferred_batch_size=batching.preferred_batch_size,
+        max_queue_delay_microseconds=batching.max_queue_delay_us,
+        preserve_ordering=batching.preserve_ordering,
+        priority_levels=batching.priority_levels,
+        default_priority_level=batching.default_priority_level,
+        default_queue_policy=_policy(batching.default_queue_policy),
+        priority_queue_policy={level: _policy(policy) for level, policy in batching.priority_queue_policy.items()},
+    )
 
 
 def _policy(policy: QueuePolicy) -> oip.ModelQueuePolicy:

@@ -1,37 +1,37 @@
-"""One request of the protocol: checked, run, answered.
+"""One request of the protocol: checked, run, answered. The one place where that is done, for every wire form.
 
-Elements are views into the request until the model reads them, and views into the outputs until the answer is joined.
+Elements are views into the request until the model reads them, and views into the outputs until the answer is sent.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import DecodeError
-
-from tensorcompute.oip import inference_pb2 as oip
 from tserver.errors import InvalidArgument, PermissionDenied, ServerError, Unimplemented
-from tserver.front.oip import describe
 from tserver.front.oip.regions import Region, Regions
-from tserver.front.oip.wire import split_request
+from tserver.front.oip.tensors import (
+    DATATYPES,
+    HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    Answer,
+    Datatype,
+    GivenTensor,
+    InferRequest,
+    Output,
+    SharedPart,
+    WantedOutput,
+    datatype_of,
+    shorten,
+)
+from tserver.models.requests import Given
 
 if TYPE_CHECKING:
-    from tserver.engines.port import ModelManager, ServedModel
+    from tserver.engines.port import ModelManager, ServedModel, TensorSpec
 
-Parameters = Mapping[str, oip.InferParameter]
-
-EMPTY_FINAL = "triton_enable_empty_final_response"
-FINAL = "triton_final_response"
-# What a message may be at most; clients accept no more either.
-MAX_MESSAGE_BYTES = (1 << 31) - 1
-# Room in a response for all but the elements.
-_HEADER_BYTES = 64 << 10
-_TYPED = {"FP32": ("fp32_contents", "f"), "FP64": ("fp64_contents", "d")}
 # Larger copies from and to shared memory are made by a thread, so that others are served meanwhile.
 _MAX_INLINE_COPY_BYTES = 1 << 20
 
@@ -47,39 +47,30 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """A part of a region."""
+class _Range:
+    """A part of a region that is there."""
 
     region: Region
-    offset: int
-    byte_size: int
+    part: SharedPart
 
     def check(self, needed: int) -> None:
         """Refuse an output that does not fit. Raises: ServerError."""
-        if self.byte_size < needed:
+        if self.part.byte_size < needed:
             raise ServerError(
                 f"the output needs {needed} bytes, but its part of the region {self.region.name!r} of shared memory "
-                f"has {self.byte_size}"
+                f"has {self.part.byte_size}"
             )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response: all of it but the elements, and those."""
+class _Target:
+    """An output that is wanted, and where it is to be; without a range, in the answer."""
 
-    header: oip.ModelInferResponse
-    raw: list[bytes | memoryview]
-
-
-def parse(data: bytes) -> tuple[oip.ModelInferRequest, list[memoryview]]:
-    """A request and its raw_input_contents. Raises: InvalidArgument."""
-    header, raw = split_request(data)
-    try:
-        return oip.ModelInferRequest.FromString(header), raw
-    except DecodeError as error:
-        raise InvalidArgument(
-            f"the {len(data)} bytes of the request are not an inference.ModelInferRequest: {error}"
-        ) from None
+    index: int
+    spec: TensorSpec
+    datatype: Datatype
+    wanted: WantedOutput
+    range: _Range | None
 
 
 def version_of(text: str) -> int:
@@ -99,117 +90,53 @@ class Inferences:
         self._models = models
         self._regions = regions
 
-    async def run(self, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller) -> Answer:
-        """The answer to a request. Cancelled, it leaves the queue. Raises: ServerError."""
-        version = version_of(request.model_version)
-        served = self._models.registry.find(request.model_name, version)
+    async def run(self, name: str, version: str, request: InferRequest, caller: Caller) -> Answer:
+        """The answer of a model to a request. Cancelled, it leaves the queue. Raises: ServerError."""
+        number = version_of(version)
+        served = self._models.registry.find(name, number)
         with ExitStack() as used:
             try:
-                priority, timeout_us = _scheduling(request.parameters)
-                source = self._source(served, request, raw, caller)
-                target = self._target(served, request, caller)
-                for each in (source, target):
-                    if isinstance(each, Range):
+                request.check_parameters()
+                priority, timeout_us = request.priority, request.timeout_us
+                sources = self._sources(served, request, caller)
+                targets = self._targets(served, request, caller)
+                for each in (*sources, *(target.range for target in targets)):
+                    if isinstance(each, _Range):
                         used.enter_context(each.region.in_use())
-                data = await _read(source)
+                elements = [await _read(source) for source in sources]
             except ServerError as error:
                 served.statistics.failed(error.reason)
                 raise
-            if isinstance(source, Range) and not version:
+            if not number and any(isinstance(source, _Range) for source in sources):
                 # The latest version may be another one by now, and this one gone.
-                served = self._models.registry.find(request.model_name)
-                _check_input(served, request.inputs[0])
-            order = self._models.request(served, served.dtype, request.inputs[0].shape, data)
+                served = self._models.registry.find(name)
+                _check_inputs(served, request.inputs)
+                targets = self._targets(served, request, caller)
+            given = {
+                spec.name: Given(spec.dtype, tensor.shape, data)
+                for (spec, tensor), data in zip(_paired(served, request.inputs), elements, strict=True)
+            }
+            order = self._models.request_by_name(served, given)
             order.priority, order.timeout_us, order.deadline = priority, timeout_us, caller.deadline
             await self._models.run(served, order)
             assert order.outputs is not None
-            return await self._answer(served, request, order.outputs[0], target)
+            outputs = [
+                await _output(target, tuple(order.output_shapes[target.index]), order.outputs[target.index], request)
+                for target in targets
+            ]
+            _check_message(sum(len(output.elements) for output in outputs))
+            return Answer(served.name, served.version, request.id, outputs)
 
-    def answer_bytes(self, request: oip.ModelInferRequest) -> int:
+    def answer_bytes(self, name: str, version: str, request: InferRequest) -> int:
         """About how many bytes the answer will have, should the request be one that can be run."""
         try:
-            served = self._models.registry.find(request.model_name, version_of(request.model_version))
+            served = self._models.registry.find(name, version_of(version))
+            _check_inputs(served, request.inputs)
         except ServerError:
             return 0
-        if any("shared_memory_region" in wanted.parameters for wanted in request.outputs):
-            return 0
-        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 0
-        return max(0, min(rows, served.batching.max_batch_size)) * served.out_bytes
-
-    def _source(
-        self, served: ServedModel, request: oip.ModelInferRequest, raw: list[memoryview], caller: Caller
-    ) -> memoryview | Range:
-        """Where the elements of the input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
-        names = [tensor.name for tensor in request.inputs]
-        if names != [describe.INPUT]:
-            raise InvalidArgument(
-                f"the request has the inputs {_shorten(names)}; {served.name!r} has exactly one, {describe.INPUT!r}"
-            )
-        tensor = request.inputs[0]
-        _check_input(served, tensor)
-        kept = self._range(tensor.parameters, caller)
-        is_typed = tensor.HasField("contents")
-        if raw and is_typed:
-            raise InvalidArgument("raw_input_contents is set, and contents of an input too; set one of them")
-        if kept is not None:
-            if is_typed or raw:
-                raise InvalidArgument(
-                    f"the input {tensor.name!r} is in the region {kept.region.name!r} of shared memory, but the "
-                    "request has elements of it too; leave those out"
-                )
-            needed = tensor.shape[0] * served.in_bytes
-            if kept.byte_size != needed:
-                # Before it is read: a region may be larger than the memory of the server.
-                raise InvalidArgument(
-                    f"inputs have {kept.byte_size} bytes in the region {kept.region.name!r}, but the shape "
-                    f"{_shorten(tensor.shape)} of {tensor.datatype} needs {needed}"
-                )
-            return kept
-        if is_typed:
-            return _typed(tensor)
-        if len(raw) != 1:
-            raise InvalidArgument(
-                f"raw_input_contents has {len(raw)} entries; it has one for each input that is not in shared memory: 1"
-            )
-        return raw[0]
-
-    def _target(self, served: ServedModel, request: oip.ModelInferRequest, caller: Caller) -> Range | None:
-        """Where the output is to be; None is in the response. Raises: as `_source`, ServerError if it does not fit."""
-        names = [wanted.name for wanted in request.outputs]
-        if names not in ([], [describe.OUTPUT]):
-            raise InvalidArgument(
-                f"the request asks for the outputs {_shorten(names)}; {served.name!r} has exactly one, "
-                f"{describe.OUTPUT!r}"
-            )
-        kept = None
-        for wanted in request.outputs:
-            if _number(wanted.parameters, "classification"):
-                raise Unimplemented("the classification of outputs is not served; take the output itself")
-            kept = self._range(wanted.parameters, caller)
-        needed = request.inputs[0].shape[0] * served.out_bytes
-        if kept is not None:
-            kept.check(needed)
-        elif needed > MAX_MESSAGE_BYTES - _HEADER_BYTES:
-            raise InvalidArgument(f"the output needs {needed} bytes, more than a message can have; ask for fewer rows")
-        return kept
-
-    def _range(self, parameters: Parameters, caller: Caller) -> Range | None:
-        """The part of shared memory that a tensor is in. Raises: InvalidArgument, NotFound, PermissionDenied."""
-        if "shared_memory_region" not in parameters:
-            for key in ("shared_memory_byte_size", "shared_memory_offset"):
-                if key in parameters:
-                    raise InvalidArgument(f"{key} is set, but shared_memory_region is not; set both")
-            return None
-        name = parameters["shared_memory_region"]
-        if name.WhichOneof("parameter_choice") != "string_param":
-            raise InvalidArgument("shared_memory_region is not a string_param")
-        region = self.regions(caller.is_local).find(name.string_param)
-        if "shared_memory_byte_size" not in parameters:
-            raise InvalidArgument(f"shared_memory_byte_size is missing beside the region {name.string_param[:200]!r}")
-        size = _number(parameters, "shared_memory_byte_size")
-        offset = _number(parameters, "shared_memory_offset")
-        region.check(offset, size)
-        return Range(region, offset, size)
+        own = {wanted.name for wanted in request.outputs if "shared_memory_region" not in wanted.parameters}
+        sizes = _known_bytes(served, request.inputs)
+        return sum(sizes[spec.name] for spec in served.outputs if spec.name in own or not request.outputs)
 
     def regions(self, is_local: bool) -> Regions:
         """The regions, for a caller who may use them. Raises: PermissionDenied."""
@@ -221,95 +148,155 @@ class Inferences:
             raise PermissionDenied("shared memory is for callers on this machine, through a loopback address")
         return self._regions
 
-    async def _answer(
-        self, served: ServedModel, request: oip.ModelInferRequest, elements: bytes | memoryview, target: Range | None
-    ) -> Answer:
-        response = oip.ModelInferResponse(model_name=served.name, model_version=str(served.version), id=request.id)
-        output = response.outputs.add(
-            name=describe.OUTPUT,
-            datatype=describe.datatype(served),
-            shape=(request.inputs[0].shape[0], served.out_features),
-        )
-        if target is None:
-            return Answer(response, [elements])
-        target.check(len(elements))
-        if len(elements) > _MAX_INLINE_COPY_BYTES:
-            await target.region.by_thread(target.region.write, target.offset, elements)
-        else:
-            target.region.write(target.offset, elements)
-        output.parameters["shared_memory_region"].string_param = target.region.name
-        output.parameters["shared_memory_offset"].int64_param = target.offset
-        output.parameters["shared_memory_byte_size"].int64_param = len(elements)
-        # Clients count on an entry for each output, an empty one for those in shared memory.
-        return Answer(response, [b""])
+    def _sources(self, served: ServedModel, request: InferRequest, caller: Caller) -> list[memoryview | _Range]:
+        """Where the elements of each input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
+        _check_inputs(served, request.inputs)
+        ranges = [self._range(tensor.part, caller) for tensor in request.inputs]
+        sources: list[memoryview | _Range] = []
+        for tensor, found, data in zip(request.inputs, ranges, request.elements(), strict=True):
+            source = data if found is None else found
+            assert source is not None
+            needed = math.prod(tensor.shape) * DATATYPES[tensor.datatype].size
+            has = source.part.byte_size if isinstance(source, _Range) else len(source)
+            if has != needed:
+                # Before it is read: a region may be larger than the memory of the server.
+                where = f" in the region {source.region.name!r}" if isinstance(source, _Range) else ""
+                raise InvalidArgument(
+                    f"the input {tensor.name!r} has {has} bytes{where}, but the shape {shorten(tensor.shape)} of "
+                    f"{tensor.datatype} needs {needed}"
+                )
+            sources.append(source)
+        return sources
+
+    def _targets(self, served: ServedModel, request: InferRequest, caller: Caller) -> list[_Target]:
+        """Where each output that is wanted is to be. Raises: as `_sources`, ServerError if one does not fit."""
+        known = {spec.name: (index, spec) for index, spec in enumerate(served.outputs)}
+        names = [wanted.name for wanted in request.outputs]
+        if not known.keys() >= set(names) or len(set(names)) < len(names):
+            raise InvalidArgument(
+                f"the request asks for the outputs {shorten(names)}; {served.name!r} has {_exactly(served.outputs)}"
+            )
+        targets = []
+        total, sizes = 0, _known_bytes(served, request.inputs)
+        for each in request.outputs or [WantedOutput(name, {}, request.is_text) for name in known]:
+            if each.classification:
+                raise Unimplemented("the classification of outputs is not served; take the output itself")
+            index, spec = known[each.name]
+            target = _Target(index, spec, datatype_of(served.name, spec), each, self._range(each.part, caller))
+            _check_output(target, sizes[each.name], request)
+            total += sizes[each.name] if target.range is None else 0
+            targets.append(target)
+        _check_message(total)
+        return targets
+
+    def _range(self, part: SharedPart | None, caller: Caller) -> _Range | None:
+        """The part of shared memory that a tensor is in. Raises: InvalidArgument, NotFound, PermissionDenied."""
+        if part is None:
+            return None
+        region = self.regions(caller.is_local).find(part.region)
+        region.check(part.offset, part.byte_size)
+        return _Range(region, part)
 
 
-async def _read(source: memoryview | Range) -> bytes | memoryview:
-    if isinstance(source, memoryview):
-        return source
-    if source.byte_size > _MAX_INLINE_COPY_BYTES:
-        return await source.region.by_thread(source.region.read, source.offset, source.byte_size)
-    return source.region.read(source.offset, source.byte_size)
-
-
-def _check_input(served: ServedModel, tensor: oip.ModelInferRequest.InferInputTensor) -> None:
-    """Refuse an input that is none of the model's. Raises: InvalidArgument."""
-    if tensor.datatype != describe.datatype(served):
+def _check_inputs(served: ServedModel, inputs: Sequence[GivenTensor]) -> None:
+    """Refuse inputs that are none of the model's. Raises: InvalidArgument, Unimplemented for no datatypes of the
+    protocol.
+    """
+    names = [tensor.name for tensor in inputs]
+    if sorted(names) != sorted(spec.name for spec in served.inputs):
         raise InvalidArgument(
-            f"the input {tensor.name!r} has the datatype {tensor.datatype[:20]!r}, but {served.name!r} takes "
-            f"{describe.datatype(served)}"
+            f"the request has the inputs {shorten(names)}; {served.name!r} has {_exactly(served.inputs)}"
         )
-    shape = tensor.shape
-    if len(shape) != 2 or shape[1] != served.in_features or shape[0] < 1:
-        raise InvalidArgument(
-            f"the input {tensor.name!r} has the shape {_shorten(shape)}, but {served.name!r} takes "
-            f"[-1, {served.in_features}], with at least one row"
+    for spec, tensor in _paired(served, inputs):
+        datatype = datatype_of(served.name, spec).name
+        if tensor.datatype != datatype:
+            raise InvalidArgument(
+                f"the input {tensor.name!r} has the datatype {tensor.datatype[:20]!r}, but {served.name!r} takes "
+                f"{datatype}"
+            )
+        shape = tensor.shape
+        fits = len(shape) == len(spec.shape) and all(
+            has == size if size >= 0 else has >= 0 for has, size in zip(shape, spec.shape, strict=True)
         )
-    if shape[0] > served.batching.max_batch_size:
+        if not fits or (served.is_batched and shape[0] < 1):
+            raise InvalidArgument(
+                f"the input {tensor.name!r} has the shape {shorten(shape)}, but {served.name!r} takes "
+                f"{list(spec.shape)}{', with at least one row' if served.is_batched else ''}"
+            )
+    if not served.is_batched:
+        return
+    rows = [tensor.shape[0] for tensor in inputs]
+    if len(set(rows)) > 1:
+        raise InvalidArgument(f"the inputs {shorten(names)} have {shorten(rows)} rows; all of them have as many")
+    if max(rows, default=0) > served.batching.max_batch_size:
         raise InvalidArgument(
-            f"the request has {shape[0]} rows, but the max_batch_size of {served.name!r} is "
+            f"the request has {rows[0]} rows, but the max_batch_size of {served.name!r} is "
             f"{served.batching.max_batch_size}; split it"
         )
 
 
-def _typed(tensor: oip.ModelInferRequest.InferInputTensor) -> memoryview:
-    """Elements from the typed field of a tensor. Raises: InvalidArgument."""
-    if tensor.datatype not in _TYPED:
-        raise InvalidArgument(f"{tensor.datatype} elements have no typed field; send them in raw_input_contents")
-    field, code = _TYPED[tensor.datatype]
-    contents = tensor.contents
-    elements = contents.fp32_contents if code == "f" else contents.fp64_contents
-    if any(each.name != field for each, _ in contents.ListFields()) or not elements:
-        raise InvalidArgument(f"{tensor.datatype} elements belong in {field}, and there only")
-    packed = array(code, elements)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return memoryview(packed).cast("B")
+def _check_output(target: _Target, needed: int, request: InferRequest) -> None:
+    """Refuse an output of so many bytes that does not fit where it is to be. Raises: InvalidArgument, ServerError."""
+    if target.range is not None:
+        target.range.check(needed)
+    elif target.wanted.is_text:
+        datatype = target.datatype
+        if not datatype.typecode:
+            raise InvalidArgument(
+                f"the output {target.spec.name!r} is {datatype.name}, which has no form as numbers; ask for binary_data"
+            )
+        if needed > request.max_text_bytes:
+            raise InvalidArgument(
+                f"the output {target.spec.name!r} has {needed} bytes, too many to be written as numbers "
+                f"({request.max_text_bytes} are not); ask for binary_data"
+            )
 
 
-def _scheduling(parameters: Parameters) -> tuple[int, int]:
-    """The priority and the time in the queue, in microseconds, that a request asks for. Raises: InvalidArgument."""
-    for key in parameters:
-        if key.startswith("triton_") and key != EMPTY_FINAL:
-            raise InvalidArgument(f"the parameter {key[:100]!r} is reserved and not known here; leave it out")
-    return _number(parameters, "priority"), _number(parameters, "timeout")
+def _check_message(size_bytes: int) -> None:
+    """Refuse outputs of so many bytes that no message can hold. Raises: InvalidArgument."""
+    if size_bytes > MAX_MESSAGE_BYTES - HEADER_BYTES:
+        raise InvalidArgument(f"the outputs need {size_bytes} bytes, more than a message can have; ask for fewer rows")
 
 
-def _number(parameters: Parameters, key: str) -> int:
-    """The value of a parameter that is a number and not negative; 0 if it is not there. Raises: InvalidArgument."""
-    if key not in parameters:
-        return 0
-    parameter = parameters[key]
-    kind = parameter.WhichOneof("parameter_choice")
-    if kind == "int64_param" and parameter.int64_param >= 0:
-        return parameter.int64_param
-    if kind == "uint64_param":
-        return parameter.uint64_param
-    raise InvalidArgument(f"the parameter {key} is not an int64_param of 0 or more")
+def _paired(served: ServedModel, inputs: Sequence[GivenTensor]) -> list[tuple[TensorSpec, GivenTensor]]:
+    """Each input of a request with what the model says of it; their names were checked."""
+    specs = {spec.name: spec for spec in served.inputs}
+    return [(specs[tensor.name], tensor) for tensor in inputs]
 
 
-def _shorten(values: Sequence[str] | Sequence[int]) -> str:
-    """Some of the values, as text: what a caller sends may have millions of them, and each millions of characters."""
-    some = [value[:100] if isinstance(value, str) else value for value in values[:20]]
-    text = str(some)
-    return text if len(text) <= 200 and len(some) == len(values) else f"{text[:200]}… ({len(values)})"
+def _known_bytes(served: ServedModel, inputs: Sequence[GivenTensor]) -> dict[str, int]:
+    """The bytes of each output for inputs that were checked; 0 where only the model will know its shape."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    found = served.output_shapes([shapes[spec.name] for spec in served.inputs])
+    return {
+        spec.name: 0 if shape is None else math.prod(shape) * datatype_of(served.name, spec).size
+        for spec, shape in zip(served.outputs, found, strict=True)
+    }
+
+
+def _exactly(specs: Sequence[TensorSpec]) -> str:
+    names = [spec.name for spec in specs]
+    return f"exactly one, {names[0]!r}" if len(names) == 1 else f"exactly {len(names)}, {shorten(names)}"
+
+
+async def _read(source: memoryview | _Range) -> bytes | memoryview:
+    if isinstance(source, memoryview):
+        return source
+    region, part = source.region, source.part
+    if part.byte_size > _MAX_INLINE_COPY_BYTES:
+        return await region.by_thread(region.read, part.offset, part.byte_size)
+    return region.read(part.offset, part.byte_size)
+
+
+async def _output(target: _Target, shape: tuple[int, ...], data: bytes | memoryview, request: InferRequest) -> Output:
+    """An output where it is to be. Raises: InvalidArgument, ServerError where it does not fit."""
+    name, datatype = target.spec.name, target.datatype
+    _check_output(target, len(data), request)
+    if target.range is None:
+        return Output(name, datatype, shape, data, None, target.wanted.is_text)
+    region, part = target.range.region, target.range.part
+    if len(data) > _MAX_INLINE_COPY_BYTES:
+        await region.by_thread(region.write, part.offset, data)
+    else:
+        region.write(part.offset, data)
+    return Output(name, datatype, shape, b"", SharedPart(region.name, part.offset, len(data)))

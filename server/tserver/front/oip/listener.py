@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import grpc
 
 from tensorcompute.oip import inference_pb2 as oip
@@ -12,11 +10,9 @@ from tserver.front import listeners
 from tserver.front.binding import bind
 from tserver.front.health import Health
 from tserver.front.interceptor import Interceptor
-from tserver.front.oip.inference import MAX_MESSAGE_BYTES
+from tserver.front.oip.service import Service
 from tserver.front.oip.servicer import InferenceServicer
-
-if TYPE_CHECKING:
-    from tserver.engines.port import ModelManager
+from tserver.front.oip.tensors import MAX_MESSAGE_BYTES
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # They read and write bytes: see `wire`.
@@ -26,12 +22,11 @@ BY_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
 class OipListener:
     """The listener of one server."""
 
-    def __init__(self, config: Config, models: ModelManager, interceptor: Interceptor) -> None:
+    def __init__(self, config: Config, service: Service, interceptor: Interceptor) -> None:
         self._config = config
-        self._servicer = InferenceServicer(config, models)
         self._server = grpc.aio.server(options=listeners.options(MAX_MESSAGE_BYTES), interceptors=[interceptor])
         self._health = Health(self._server, [SERVICE.full_name])
-        self._server.add_generic_rpc_handlers((bind(SERVICE, self._servicer, BY_BYTES),))
+        self._server.add_generic_rpc_handlers((bind(SERVICE, InferenceServicer(service), BY_BYTES),))
 
     async def start(self) -> str:
         """Listen; the address. Raises: ValueError, OSError where that cannot be."""
@@ -43,7 +38,6 @@ class OipListener:
 
     async def drain(self) -> None:
         """Say that no more requests are wanted; those that come are answered still."""
-        self._servicer.is_ready = False
         await self._health.say_stopping()
 
     async def stop(self, grace_s: float) -> None:
