@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import importlib
 import os
 import signal
 import sys
@@ -67,8 +66,6 @@ class Watch:
         sparse tensors, `twice` of those that are played twice, to see what depends on unwritten memory.
         """
         torch.set_num_threads(1)
-        # As the engine does: once, and not in each child.
-        importlib.import_module("torch._dynamo")
         self._seed = seed
         self._hang_s = hang_s
         self._tampering, self._sparse = tampering, sparse

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import importlib
 import itertools
 import logging
 import os
@@ -44,6 +43,7 @@ from tserver.engine.reads import deferring
 from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.session_queue import SessionQueue
 from tserver.engine.streams import StreamPair
+from tserver.engine.uncompiled import stand_in
 from tserver.errors import NotFound
 
 T = TypeVar("T")
@@ -228,8 +228,7 @@ class Engine:
             torch.cuda.set_device(self.device)
         else:
             limit_data_segment()
-        # torch.optim imports this on first use, which would hold up every session for a second then.
-        importlib.import_module("torch._dynamo")
+        stand_in()
         # Every session must hear torch's warnings, not only the first one that causes them.
         torch.set_warn_always(True)
         warnings.simplefilter("always")
