@@ -65,10 +65,10 @@ class Watchdog:
         seen: object = None
         since = time.monotonic()
         stalled = False
+        # At once: what hangs from its first second on is missed, too.
+        self._beat()
         while not self._over.wait(tick_s):
-            if self._beats is not None:
-                with contextlib.suppress(OSError):
-                    os.write(self._beats, b".")
+            self._beat()
             progress, now = self._watched.progress(), time.monotonic()
             if progress is None or progress != seen:
                 seen, since = progress, now
@@ -81,3 +81,8 @@ class Watchdog:
             if waited_s > self._hang_s:
                 self._on_hang(f"the engine hung in {self._watched.at_work()} for {waited_s:.0f} s")
                 return
+
+    def _beat(self) -> None:
+        if self._beats is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._beats, b".")
