@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server in a process of its own, on a free port of loopback."""
-    with ServerProcess(device=request.config.getoption("--device")) as running:
+    with ServerProcess(device=request.config.getoption("--device"), cold=True) as running:
         yield running
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from tests.support.warm import WarmProcess
+
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 40.0
 LISTENING = "listening on "
@@ -77,29 +79,38 @@ class ServerProcess:
     """`tserver serve` as a child process.
 
     A context manager; `address` is known once it is entered. Whatever it printed is in `stdout` and `stderr`.
+
+    It is forked from a process that has imported torch, which saves seconds, unless it has an environment of its own,
+    a GPU, or is to start `cold`: as a command does.
     """
 
     def __init__(
-        self, *options: str, listen: str = "127.0.0.1:0", device: str = "cpu", env: dict[str, str] | None = None
+        self,
+        *options: str,
+        listen: str = "127.0.0.1:0",
+        device: str = "cpu",
+        env: dict[str, str] | None = None,
+        cold: bool = False,
     ):
-        self.command = [
-            *(sys.executable, "-m", "tserver", "serve", "--listen", listen, "--device", device),
-            *options,
-        ]
+        arguments = ["serve", "--listen", listen, "--device", device, *options]
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.address = ""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            cwd=ROOT,
-            env=server_environment(**(env or {})),
-        )
+        self._process: subprocess.Popen[str] | WarmProcess
+        if cold or env or device != "cpu":
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tserver", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                cwd=ROOT,
+                env=server_environment(**(env or {})),
+            )
+        else:
+            self._process = WarmProcess(arguments, server_environment(), ROOT)
         self._readers = [
             threading.Thread(target=self._read_stdout, daemon=True),
             threading.Thread(target=self._read_stderr, daemon=True),
@@ -198,7 +209,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(*options: str, listen: str = "127.0.0.1:0", env: dict[str, str] | None = None) -> Iterator[ServerProcess]:
+def serving(
+    *options: str, listen: str = "127.0.0.1:0", env: dict[str, str] | None = None, cold: bool = False
+) -> Iterator[ServerProcess]:
     """A server that listens, for the length of a `with` block."""
-    with ServerProcess(*options, listen=listen, env=env) as server:
+    with ServerProcess(*options, listen=listen, env=env, cold=cold) as server:
         yield server
