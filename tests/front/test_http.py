@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import resource
 import ssl
 import threading
 import time
@@ -454,6 +455,17 @@ def test_connections_take_no_threads(usual: Served) -> None:
         caller = stack.enter_context(Caller(usual.address))
         assert caller.ask("GET", "/hello").status == 200
         assert threading.active_count() == before
+
+
+FILES = {1024: 512, 1 << 20: 4096, resource.RLIM_INFINITY: 4096, 1: 1}
+
+
+@pytest.mark.parametrize("files", FILES)
+def test_connections_leave_files_for_others(files: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    with served() as listener, Caller(listener.address) as caller:
+        assert caller.ask("GET", "/hello").status == 200
+        assert listener._listener._server._max_connections == FILES[files]
 
 
 # --- TLS and addresses ---

@@ -28,6 +28,7 @@ from tserver.front.http.messages import Handler, HttpRequest, HttpResponse
 log = logging.getLogger("tserver.front")
 
 _PIECE_BYTES = 1 << 20
+_MAX_CONNECTIONS = 4096
 # Smaller ones hardly become smaller.
 _MIN_COMPRESSED_BYTES = 1 << 10
 _MAX_COMPRESSED_INLINE_BYTES = 64 << 10
@@ -44,7 +45,7 @@ class BodyTooSlow(DeadlineExceeded):
 class Limits:
     """What one listener lets its callers do."""
 
-    # Connections at once; 0 is half of the files that the process may open, and 4096 at most.
+    # Connections at once; 0 is as many as the process can have.
     connections: int = 0
     # Until the headers of the next request have come, whole, on a connection that asks for nothing.
     idle_s: float = 60.0
@@ -134,7 +135,7 @@ class HttpListener:
         limits = self._limits
         self._server = _Server(
             self._handle,
-            limits.connections or min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
+            limits.connections or _most_connections(),
             keepalive_timeout=limits.idle_s,
             lingering_time=min(5.0, limits.stall_s),
             auto_decompress=False,
@@ -231,6 +232,12 @@ class HttpListener:
                 given.transport.abort()
             raise ConnectionResetError("the caller does not take the answer") from None
         return sent
+
+
+def _most_connections() -> int:
+    """Half of the files that the process may open: the other listeners take some too."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(_MAX_CONNECTIONS, files // 2))
 
 
 class _Body:
