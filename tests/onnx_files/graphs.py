@@ -47,7 +47,7 @@ def model(
         [numpy_helper.from_array(array, name) for name, array in (initializers or {}).items()],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=9)
+    return helper.make_model(graph, opset_imports=imports, ir_version=9 if opset < 22 else 11)
 
 
 def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:

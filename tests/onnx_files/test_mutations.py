@@ -13,7 +13,8 @@ import pytest
 
 from tests.onnx_files.graphs import Array, helper, model, node, numpy_helper, onnx
 
-HUGE = (1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1)
+# More than any device has, or so little that it does no harm.
+HUGE = (1 << 20, 1 << 40, (1 << 62) + 1, (1 << 63) - 1)
 
 
 def convolutions() -> Any:
@@ -86,9 +87,35 @@ def learned() -> Any:
     return model(nodes, {"x": (np.float32, ["n", 2])}, ["label", "p"])
 
 
+def sequences() -> Any:
+    """A recurrent network whose states are resized, padded and looked at."""
+    draw = np.random.default_rng(1).standard_normal
+    held: dict[str, Array] = {
+        "w": draw((1, 8, 3)).astype(np.float32),
+        "r": draw((1, 8, 2)).astype(np.float32),
+        "b": draw((1, 16)).astype(np.float32),
+        "scales": np.array([1, 1, 2.5, 2], np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 0, 1], np.int64),
+        "k": np.array([2], np.int64),
+        "depth": np.array(3, np.int64),
+        "values": np.array([0, 1], np.float32),
+    }
+    nodes = [
+        node("LSTM", "x w r b", "states last", hidden_size=2, activations=["Sigmoid", "Tanh", "Tanh"], clip=3.0),
+        node("Resize", "states _ scales", "larger", mode="linear"),
+        node("Pad", "larger pads", "padded", mode="reflect"),
+        node("TopK", "padded k", "best places", axis=2),
+        node("OneHot", "places depth values", "hot", axis=1),
+        node("Attention", "padded padded padded", "a", is_causal=1),
+        node("Transpose", "a", "y", perm=[1, 0, 3, 2]),
+    ]
+    return model(nodes, {"x": (np.float32, ["steps", 2, 3])}, ["y", "hot", "last"], held, opset=24)
+
+
 BASES: dict[str, tuple[Callable[[], Any], Any]] = {
     "convolutions": (convolutions, np.ones((2, 3, 8, 8), np.float32)),
     "shapes": (shapes, np.ones((2, 3), np.int64)),
+    "sequences": (sequences, np.ones((4, 2, 3), np.float32)),
     "learned": (learned, np.ones((2, 2), np.float32)),
 }
 

@@ -200,12 +200,24 @@ def _wrong_type(node: Node) -> str | None:
 
 @operator("Cast", attributes="to saturate round_mode", complaint=_wrong_type)
 def _cast(node: Node, x: Any) -> Any:
-    return x.to(DTYPES[node.get("to")])
+    return _as_type(node, x, DTYPES[node.get("to")])
 
 
 @operator("CastLike", attributes="saturate round_mode")
 def _cast_like(node: Node, x: Any, like: Any) -> Any:
-    return x.to(like.dtype)
+    return _as_type(node, x, like.dtype)
+
+
+def _as_type(node: Node, x: Any, element: Any) -> Any:
+    if not element.is_floating_point or element.itemsize != 1:
+        return x.to(element)
+    largest = tc.finfo(element).max
+    if node.get("saturate", 1):
+        return tc.clamp(x, -largest, largest).to(element)
+    # Of what rounds to more than the largest one type has infinity, and the other has none.
+    if element == tc.float8_e4m3fn:
+        x = tc.where(x.abs() >= 464, tc.full((), tc.nan, dtype=x.dtype), x)
+    return x.to(element)
 
 
 @operator("BitCast", attributes="to", complaint=_wrong_type)

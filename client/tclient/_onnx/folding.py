@@ -17,6 +17,8 @@ from tclient._onnx.reading import DTYPES, Array, Node
 
 # Elements of an array that is computed here. What is larger is the server's.
 MOST = 1 << 16
+# Places along an axis that are worked out here: where a resized or reflected one takes its elements from.
+LONGEST = 1 << 20
 
 
 class TooLarge(Exception):
@@ -47,6 +49,13 @@ def _sized(shape: Sequence[int]) -> tuple[int, ...]:
     if math.prod(sizes) > MOST:
         raise TooLarge
     return sizes
+
+
+def axis_in(axis: int, ndim: int) -> int:
+    """An axis, counted from the start. Raises: IndexError where there is none."""
+    if not -ndim <= axis < ndim:
+        raise IndexError(f"there is no axis {axis} among {ndim}")
+    return axis % ndim
 
 
 def axes_of(node: Node, given: Any) -> list[int] | None:

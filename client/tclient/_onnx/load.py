@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from tclient._onnx import elementwise, layers, learned, reductions, shaping
+from tclient._onnx import attention, elementwise, layers, learned, quantized, recurrent, reductions, resizing, shaping
 from tclient._onnx.module import GraphModule
 from tclient._onnx.operators import TABLE
 from tclient._onnx.plan import SIZES, plan_of
 from tclient._onnx.reading import read
 
 # What each file defines; named so that the imports are seen to be for that.
-ROOMS = (elementwise, layers, learned, reductions, shaping)
+ROOMS = (attention, elementwise, layers, learned, quantized, recurrent, reductions, resizing, shaping)
 KNOWN = frozenset({*TABLE, *SIZES, ("", "Constant")})
 
 

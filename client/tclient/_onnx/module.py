@@ -99,7 +99,7 @@ class GraphModule(nn.Module):
             except TensorError as error:
                 error.add_note(f"in {node} of the graph {self._plan.graph.name!r}")
                 raise
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
                 # Numbers of the graph that Python or numpy will not take.
                 raise TensorValueError(f"{node}: {error}") from error
             for name in unneeded:

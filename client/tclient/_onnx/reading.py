@@ -121,7 +121,11 @@ class Unsupported:
 def package() -> Any:
     """The package onnx. Raises: ImportError that says how to install it."""
     try:
-        import onnx
+        import onnx.checker
+        import onnx.external_data_helper
+        import onnx.helper
+        import onnx.inliner
+        import onnx.numpy_helper
     except ImportError as error:
         raise ImportError(
             f"{error.msg}: onnx.load reads files by the package onnx; install it with: pip install 'tclient[onnx]'",
@@ -182,15 +186,16 @@ def _graph(onnx: Any, model: onnx.ModelProto, folder: Path | None, known: Contai
         raise TensorNotImplementedError("onnx.load: sparse initializers are not read; make them dense")
     initializers: dict[str, Array] = {}
     for tensor in proto.initializer:
-        if not tensor.name or tensor.name in initializers:
-            raise refused(f"two initializers, or one without a name, are called {tensor.name!r}")
-        initializers[tensor.name] = array_of(onnx, tensor, folder)
+        name = _word(tensor.name)
+        if not name or name in initializers:
+            raise refused(f"two initializers, or one without a name, are called {name!r}")
+        initializers[name] = array_of(onnx, tensor, folder)
     nodes = [_node(onnx, node, versions) for node in proto.node]
     _check_operators(onnx, model, nodes, known)
     # Files of old list their initializers among the inputs.
     inputs = [_value(found) for found in proto.input if found.name not in initializers]
     outputs = [_value(found) for found in proto.output]
-    graph = Graph(proto.name, inputs, outputs, nodes, initializers)
+    graph = Graph(_word(proto.name), inputs, outputs, nodes, initializers)
     _check_names(graph)
     return graph
 
@@ -246,11 +251,12 @@ def _node(onnx: Any, proto: onnx.NodeProto, versions: dict[str, int]) -> Node:
     attributes: dict[str, Any] = {}
     # An input may be left out at the end, too.
     inputs, outputs = _without_last(proto.input), _without_last(proto.output)
-    node = Node(proto.op_type, domain, proto.name, versions.get(domain, 0), inputs, outputs, attributes)
+    node = Node(_word(proto.op_type), domain, _word(proto.name), versions.get(domain, 0), inputs, outputs, attributes)
     for attribute in proto.attribute:
-        if attribute.name in attributes:
-            raise refused(f"{node} has the attribute {attribute.name!r} twice")
-        attributes[attribute.name] = _attribute(onnx, attribute, node)
+        name = _word(attribute.name)
+        if name in attributes:
+            raise refused(f"{node} has the attribute {name!r} twice")
+        attributes[name] = _attribute(onnx, attribute, node)
     if domain not in versions:
         raise refused(f"{node} is of a domain whose version the file does not give")
     return node
@@ -313,7 +319,7 @@ def _from_beside(onnx: Any, proto: Any, folder: Path | None, size_bytes: int, la
     """A tensor whose elements lie in a file of their own, in the folder of the model or below it."""
     if folder is None:
         raise refused(f"{label} lies in another file: give the path of the model, and not its bytes")
-    said = {entry.key: entry.value for entry in proto.external_data}
+    said = {_word(entry.key): _word(entry.value) for entry in proto.external_data}
     for key in ("offset", "length"):
         if key in said and not (said[key].isascii() and said[key].isdigit() and len(said[key]) < 20):
             raise refused(f"{label}: the {key} of its data is {said[key]!r}")
@@ -341,21 +347,21 @@ def _value(proto: onnx.ValueInfoProto) -> Value:
         )
     found = proto.type.tensor_type
     if not found.HasField("shape"):
-        return Value(proto.name, dtype_of(found.elem_type, proto.name), None)
+        return Value(_word(proto.name), dtype_of(found.elem_type, _word(proto.name)), None)
     sizes: list[int | str | None] = []
     for size in found.shape.dim:
         is_number = size.HasField("dim_value")
         if is_number and size.dim_value < 0:
             raise refused(f"{proto.name!r} has the size {size.dim_value}")
-        sizes.append(size.dim_value if is_number else size.dim_param or None)
-    return Value(proto.name, dtype_of(found.elem_type, proto.name), tuple(sizes))
+        sizes.append(size.dim_value if is_number else _word(size.dim_param) or None)
+    return Value(_word(proto.name), dtype_of(found.elem_type, _word(proto.name)), tuple(sizes))
 
 
 def _inlined(onnx: Any, model: onnx.ModelProto) -> onnx.ModelProto:
     """The model without functions of its own: their nodes stand where they were called."""
     if not model.functions:
         return model
-    functions = {(_domain(found.domain), found.name): found for found in model.functions}
+    functions = {(_domain(found.domain), _word(found.name)): found for found in model.functions}
     counts: dict[tuple[str, str], int] = {}
 
     def count(nodes: Iterable[onnx.NodeProto], depth: int) -> int:
@@ -377,8 +383,16 @@ def _inlined(onnx: Any, model: onnx.ModelProto) -> onnx.ModelProto:
         raise refused(f"its functions: {error}") from None
 
 
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
+def _domain(name: str | bytes) -> str:
+    found = _word(name)
+    return "" if found == "ai.onnx" else found
+
+
+def _word(name: str | bytes) -> str:
+    """A name; protobuf gives bytes for one that is no text."""
+    if isinstance(name, bytes):
+        raise refused(f"a name in it is no text: {name!r}")
+    return name
 
 
 def _text(data: bytes) -> str:
@@ -386,7 +400,7 @@ def _text(data: bytes) -> str:
 
 
 def _without_last(names: Sequence[str]) -> tuple[str, ...]:
-    kept = list(names)
+    kept = [_word(name) for name in names]
     while kept and not kept[-1]:
         kept.pop()
     return tuple(kept)

@@ -8,7 +8,7 @@ import numpy as np
 
 import tclient as tc
 from tclient._exceptions import TensorValueError
-from tclient._onnx.folding import axes_of, reshaped, slices_of, split_sizes
+from tclient._onnx.folding import LONGEST, axes_of, axis_in, reshaped, slices_of, split_sizes
 from tclient._onnx.operators import operator
 from tclient._onnx.reading import DTYPES, Node
 from tclient.nn import functional as F
@@ -28,7 +28,7 @@ def _flatten(node: Node, x: Any) -> Any:
 def flat(x: Any, axis: int) -> Any:
     """The axes before one and those from it on, as a matrix."""
     shape = x.shape
-    axis = axis + len(shape) if axis < 0 else axis
+    axis = axis_in(axis, len(shape) + 1) if axis >= 0 else axis + len(shape)
     rows = 1
     for size in shape[:axis]:
         rows *= size
@@ -92,8 +92,7 @@ def _slice(node: Node, x: Any, starts: Any = None, ends: Any = None, axes: Any =
 @operator("Gather", attributes="axis")
 def _gather(node: Node, x: Any, indices: Any) -> Any:
     axis = node.get("axis", 0)
-    if axis < 0:
-        axis += x.ndim
+    axis = axis if axis == 0 else axis_in(axis, x.ndim)
     return x[(*[slice(None)] * axis, indices)]
 
 
@@ -187,7 +186,7 @@ def _trilu(node: Node, x: Any, k: Any = None) -> Any:
 def _one_hot(node: Node, indices: Any, depth: Any, values: Any) -> Any:
     axis, count = node.get("axis", -1), int(depth.item())
     indices = indices.long()
-    axis = axis + indices.ndim + 1 if axis < 0 else axis
+    axis = axis_in(axis, indices.ndim + 1)
     places = tc.arange(count).reshape([-1] + [1] * (indices.ndim - axis))
     off, on = values.unbind(0)
     return tc.where(_from_start(indices, count).unsqueeze(axis) == places, on, off)
@@ -246,6 +245,8 @@ def _pad(node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = No
     for axis, (before, after) in by_axis.items():
         if before or after:
             size = x.shape[axis]
+            if size + before + after > LONGEST:
+                raise TensorValueError(f"{node} makes an axis of {size + before + after}, and {LONGEST} is the most")
             inner = np.arange(size)[max(0, -before) : size - max(0, -after)]
             places = np.pad(inner, (max(0, before), max(0, after)), mode)
             x = x.index_select(axis, tc.tensor(places))
