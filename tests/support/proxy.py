@@ -83,7 +83,7 @@ class Proxy:
         self._faults: dict[Direction, _Faults] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
-        self._refusing = False
+        self._refused: set[int] = set()
         self.accepted = 0
         self.cuts = 0
         self.cut_by_link = 0
@@ -100,9 +100,10 @@ class Proxy:
         """Reset every connection, once, as soon as that many more bytes have passed in the direction."""
         self._on_loop(lambda: setattr(self._faults[direction], "cut_after_bytes", size_bytes))
 
-    def refuse(self, refusing: bool = True) -> None:
-        """Reset new connections at once, or accept them again."""
-        self._on_loop(lambda: setattr(self, "_refusing", refusing))
+    def refuse(self, refusing: bool = True, *, data_only: bool = False) -> None:
+        """Reset new connections at once, or accept them again; all, or those to the data port."""
+        ports = {self._data_port} if data_only else {self._data_port, self._target[1]}
+        self._on_loop(lambda: self._refused.update(ports) if refusing else self._refused.difference_update(ports))
 
     def delay(self, delay_s: float, direction: Direction) -> None:
         """Hold back every chunk of the direction for so long; they stay in order."""
@@ -147,7 +148,7 @@ class Proxy:
 
     async def _accept(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        if self._refusing:
+        if port in self._refused:
             writer.transport.abort()
             return
         pair = {writer}
@@ -165,7 +166,7 @@ class Proxy:
             there_reader, there_writer = await asyncio.shield(there)
             pair.add(there_writer)
             self._writers.add(there_writer)
-            if self._refusing:
+            if port in self._refused:
                 raise ConnectionError
             here = asyncio.get_running_loop().create_future()
             here.set_result((reader, writer))

@@ -30,6 +30,7 @@ from tclient._session.oversize import refuse
 from tclient._session.waiters import Answered, Waiters
 from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES, TENSOR_SERVICE, Channel
 from tclient._transport.lane import Lane
+from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -71,9 +72,9 @@ class Batches(Stream[Batch]):
         *,
         waiters: Waiters,
         lost: Callable[[TensorError], None],
-        open_lane: Callable[[], Lane | None] | None,
+        lanes: Lanes | None,
     ) -> None:
-        """`lost` is told that nothing will be answered any more; `open_lane` gives a lane, where there is one."""
+        """`lost` is told that nothing will be answered any more; `lanes` are None where calls are to keep to gRPC."""
         self._lease_s = opened.lease_s
         super().__init__(
             channel,
@@ -82,7 +83,7 @@ class Batches(Stream[Batch]):
             name="tclient",
             answers_each=True,
             patience_s=opened.lease_s + RESTART_S,
-            open_lane=open_lane,
+            lanes=lanes,
         )
         self._calls = calls
         self._deferred = deferred
@@ -487,6 +488,10 @@ class Batches(Stream[Batch]):
         """See Stream."""
         for batch in self._again():
             lane.send(batch.message)
+
+    def _owed_bytes(self) -> int:
+        """See Stream."""
+        return sum([batch.size for batch in self.inflight])
 
     def _renewed(self) -> None:
         """See Stream."""

@@ -13,13 +13,14 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import grpc
 
 from tclient._exceptions import ServerBusy, TensorError
 from tclient._transport.channel import MODEL_SERVICE, Channel
 from tclient._transport.lane import Lane
+from tclient._transport.lanes import Lanes
 from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
@@ -70,10 +71,10 @@ class Waiter:
 class Forwards:
     """The stream of a session, opened with its first request, and again after it was lost."""
 
-    def __init__(self, channel: Channel, lease_s: float, open_lane: Callable[[], Lane | None] | None) -> None:
+    def __init__(self, channel: Channel, lease_s: float, lanes: Lanes | None) -> None:
         self._channel = channel
         self._lease_s = lease_s
-        self._open_lane = open_lane
+        self._lanes = lanes
         self._ids = itertools.count(1).__next__
         self._lock = threading.Lock()
         self._stream: _ForwardStream | None = None
@@ -119,7 +120,7 @@ class Forwards:
                 self._channel.check_alive()
                 stream = self._stream
                 if stream is None or stream.is_over:
-                    stream = _ForwardStream(self._channel, self._lease_s, self._open_lane)
+                    stream = _ForwardStream(self._channel, self._lease_s, self._lanes)
                     stream.start()
                     # Only now: other threads take it from here without the lock.
                     self._stream = stream
@@ -127,7 +128,7 @@ class Forwards:
 
 
 class _ForwardStream(Stream[None]):
-    def __init__(self, channel: Channel, lease_s: float, open_lane: Callable[[], Lane | None] | None) -> None:
+    def __init__(self, channel: Channel, lease_s: float, lanes: Lanes | None) -> None:
         # The first message is empty, and not answered.
         super().__init__(
             channel,
@@ -136,7 +137,7 @@ class _ForwardStream(Stream[None]):
             name="tclient-forwards",
             answers_each=False,
             patience_s=lease_s,
-            open_lane=open_lane,
+            lanes=lanes,
         )
         self.is_over = False
         # Whether the thread that looks after a lane has nothing to look after.
@@ -241,6 +242,10 @@ class _ForwardStream(Stream[None]):
         """See Stream."""
         self._again()
         self._send_out(lane)
+
+    def _owed_bytes(self) -> int:
+        """See Stream."""
+        return sum([waiter.size_bytes for waiter in list(self._waiting.values())])
 
     def _renewed(self) -> None:
         """See Stream."""

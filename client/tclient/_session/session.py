@@ -60,11 +60,11 @@ class Session:
             self.deferred,
             waiters=self.waiters,
             lost=self.die,
-            open_lane=(lambda: self.transfers.endpoint.open_lane(self.waiters.has_tasks)) if lane else None,
+            lanes=self.transfers.endpoint.lanes(self.waiters.has_tasks) if lane else None,
         )
         self.queue.send_with(self._batches)
         self.waiters.send_with(self._batches)
-        self.forwards = Forwards(channel, opened.lease_s, self.transfers.endpoint.open_forwards if lane else None)
+        self.forwards = Forwards(channel, opened.lease_s, self.transfers.endpoint.lanes_of_forwards() if lane else None)
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False

@@ -81,15 +81,18 @@ class Connection:
 
     def prove(self, ticket: bytes, key: bytes, within_s: float) -> None:
         """Show that we have the key, once the other side has shown it."""
+        self.write(self.challenge(ticket, key, within_s))
+        self._begin()
+
+    def challenge(self, ticket: bytes, key: bytes, within_s: float) -> bytes:
+        """Have the other side show that it has the key; what shows that we do."""
         ours = secrets.token_bytes(NONCE_BYTES)
         self.write(OPENING + ticket + ours)
         deadline = time.monotonic() + within_s
         if self.read(len(OPENING), within_s) == OPENING:
             nonces = ours + self.read(NONCE_BYTES, deadline - time.monotonic())
             if proves(self.read(PROOF_BYTES, deadline - time.monotonic()), key, "server", nonces):
-                self.write(proof(key, "client", nonces))
-                self._begin()
-                return
+                return proof(key, "client", nonces)
         raise NotProved("another program answers there")
 
     def _begin(self) -> None:

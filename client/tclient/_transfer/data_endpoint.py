@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from tclient._exceptions import ServerError
+from tclient._exceptions import RequestRefused, ServerError
 from tclient._transfer.connections import Connection, NotProved, connect, connect_locally
 from tclient._transfer.progress import Progress, Wish
 from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tclient._transport.lane import IS_SUPPORTED, Lane
+from tclient._transport.lanes import Lanes, Tries
 from tclient._transport.limits import check, may_end
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.data_endpoint import DONE, LENGTH, WAIT, sized
@@ -51,9 +52,10 @@ class DataEndpoint:
         self.address: str = opened.data_endpoint
         # The same through memory of this machine, where both sides want that.
         self.shared_memory: str = opened.shared_memory if shared_memory and _CAN_SHARE else ""
-        # A Unix socket of this machine for lanes, and when a lane may be tried again.
+        # Where lanes are opened: where bytes are, whatever came of that, or a Unix socket of this machine.
+        self.lane_address: str = opened.data_endpoint
         self.lane_socket: str = opened.lane_socket if _CAN_SHARE else ""
-        self._lanes_rest_until = 0.0
+        self._tries = Tries(channel.address)
         # Connections that rest between two transfers, and those that move bytes just now.
         self.resting: list[Connection] = []
         self._in_use: set[Connection] = set()
@@ -92,18 +94,22 @@ class DataEndpoint:
 
         return self._over_a_connection("download", move)
 
-    def open_lane(self, has_tasks: Callable[[], bool]) -> Lane | None:
-        """A lane for the batches of the session; see Lane. None: use gRPC."""
-        return self._lane(rpc.OpenTransferRequest(lane=self._ticket.connection), has_tasks)
+    def lanes(self, has_tasks: Callable[[], bool]) -> Lanes | None:
+        """Lanes for the batches of the session; see Lane. None: use gRPC."""
+        return self._lanes(rpc.OpenTransferRequest(lane=self._ticket.connection), has_tasks)
 
-    def open_forwards(self) -> Lane | None:
-        """A lane for forward passes of models. None: use gRPC."""
-        return self._lane(rpc.OpenTransferRequest(forwards=self._ticket.connection), lambda: False)
+    def lanes_of_forwards(self) -> Lanes | None:
+        """Lanes for forward passes of models. None: use gRPC."""
+        return self._lanes(rpc.OpenTransferRequest(forwards=self._ticket.connection), lambda: False)
+
+    def _lanes(self, ticket: rpc.OpenTransferRequest, has_tasks: Callable[[], bool]) -> Lanes | None:
+        if not (IS_SUPPORTED and (self.lane_socket or self.lane_address)):
+            return None
+        return Lanes(self._tries, lambda: self._lane(ticket, has_tasks))
 
     def _lane(self, ticket: rpc.OpenTransferRequest, has_tasks: Callable[[], bool]) -> Lane | None:
-        if not (IS_SUPPORTED and (self.lane_socket or self.address)) or time.monotonic() < self._lanes_rest_until:
-            return None
-        for where in filter(None, (self.lane_socket, self.address)):
+        refusal: OSError | None = None
+        for where in filter(None, (self.lane_socket, self.lane_address)):
             asked = time.monotonic()
             connection = None
             try:
@@ -115,19 +121,23 @@ class DataEndpoint:
                     connection = connect_locally(where, within_s, shares_memory=False)
                 else:
                     connection = connect(where, self._channel.address, self._channel.tls, within_s)
-                connection.prove(answer.ticket, answer.key, within_s)
-                return Lane(connection.socket, has_tasks)
+                return Lane(connection.socket, connection.challenge(answer.ticket, answer.key, within_s), has_tasks)
+            except RequestRefused as error:
+                # A server that knows no lanes.
+                self._tries.end(error)
+                return None
             except ServerError as error:
                 # What is wrong is said over gRPC, too.
-                log.debug("no ticket for a lane: %s", error)
+                self._tries.failed(error)
                 return None
             except OSError as error:
-                log.debug("no lane to %r; going on without: %s", where, error)
+                refusal = error
                 if connection is not None:
                     connection.close()
-                if where == self.lane_socket:
-                    self.lane_socket = ""
-        self._lanes_rest_until = time.monotonic() + REST_S
+                if where == self.lane_socket and isinstance(error, ConnectionRefusedError | NotProved):
+                    # The server is on another machine, if it has an address there.
+                    self.lane_socket = "" if self.lane_address else where
+        self._tries.refused(refusal)
         return None
 
     def interrupt(self) -> None:

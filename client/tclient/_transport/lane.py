@@ -40,10 +40,13 @@ class Reader:
 
 
 class Lane:
-    """A Duplex over a connection that has proved itself."""
+    """A Duplex over a connection on which the server has proved itself."""
 
-    def __init__(self, connection: socket.socket, has_tasks: Callable[[], bool] = lambda: False) -> None:
-        """`has_tasks` says whether tasks of an event loop wait, for which the stream's thread reads; see `wake`."""
+    def __init__(self, connection: socket.socket, proof: bytes, has_tasks: Callable[[], bool]) -> None:
+        """`proof` is what the server waits for; see `begin`.
+
+        `has_tasks` says whether tasks of an event loop wait, for which the stream's thread reads; see `wake`.
+        """
         connection.setblocking(False)
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -52,6 +55,7 @@ class Lane:
                 with contextlib.suppress(OSError, AttributeError):
                     connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self._socket = connection
+        self._proof = proof
         self._frames = Frames(_MAX_REPLY_BYTES)
         # Held while the connection is used, which never waits.
         self._lock = threading.Lock()
@@ -81,6 +85,12 @@ class Lane:
     def owes(self) -> bool:
         """Whether something is not sent that could not be taken at once."""
         return bool(self._unsent)
+
+    def begin(self) -> None:
+        """Prove to the server who we are. With that the lane takes over: what the session had before it ends."""
+        with self._lock:
+            self._unsent.put_bare(self._proof)
+            self._flush()
 
     def send(self, message: bytes, alone: bool = False) -> None:
         """See Duplex. What the connection does not take now is sent by whoever comes next: see `flush`."""
@@ -128,6 +138,10 @@ class Lane:
         """See Duplex."""
         with self._lock:
             self._tear()
+
+    def discard(self) -> None:
+        """End one that has not begun."""
+        self._socket.close()
 
     def after_fork(self) -> None:
         """In a child process: the connection is the parent's, and who held the lock is there."""

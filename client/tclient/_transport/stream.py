@@ -1,12 +1,14 @@
 """The engine of a stream: messages out, messages in, and the way back after a broken connection.
 
 Over gRPC one thread sends and one reads; over a lane, those that have something to send or wait for an answer. When the
-connection breaks, a new one takes over with what was not answered, for as long as the session may still be there. What
-the messages are, and which of them go again, is said by a subclass. Knows RPCs; does not know calls.
+connection breaks, a new one takes over with what was not answered, for as long as the session may still be there. From
+gRPC the stream goes over to a lane in the same way, once there is one. What the messages are, and which of them go
+again, is said by a subclass. Knows RPCs; does not know calls.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -21,9 +23,15 @@ from tclient._exceptions import ServerFailed, TensorError
 from tclient._transport.channel import Channel
 from tclient._transport.duplex import Duplex
 from tclient._transport.lane import Lane
+from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_exhausted, message_limit, translate
 
 log = logging.getLogger("tclient")
+
+# A moment is quiet when no more than this would go again; how long one is waited for, and how often it is looked.
+_LIGHT_BYTES = 64 << 10
+_QUIET_S = 1.0
+_LOOK_S = 0.005
 
 M = TypeVar("M")
 
@@ -56,16 +64,19 @@ class Stream(ABC, Generic[M]):
         name: str,
         answers_each: bool,
         patience_s: float,
-        open_lane: Callable[[], Lane | None] | None,
+        lanes: Lanes | None,
     ) -> None:
         """`opening` is the first message of each RPC, and `patience_s` how long a broken connection is tried again.
 
-        `open_lane` gives a lane in the place of the RPC, or None where there is none.
+        `lanes` are taken in the place of the RPC, where there are any.
         """
         self._channel = channel
         self._path, self._opening, self._answers_each = path, opening, answers_each
         self._patience_s = patience_s
-        self._open_lane = open_lane
+        self._lanes = lanes
+        # The lane that follows the RPC when that ends, and whether one is looked for.
+        self._next_lane: Lane | None = None
+        self._is_looking = False
         self._name = name
         # Held while it is decided what goes next, by the threads that send or have something sent.
         self._lock = threading.Lock()
@@ -86,6 +97,7 @@ class Stream(ABC, Generic[M]):
             self._sender.ended = True
         self._sender.queue.put(None)
         self._sender.rpc.cancel()
+        self._discard_next()
 
     def stop(self) -> None:
         """Ends the stream, and waits a moment for its reader."""
@@ -109,6 +121,10 @@ class Stream(ABC, Generic[M]):
     @abstractmethod
     def _again(self) -> Iterable[M]:
         """What a new RPC is to send again. The lock is held."""
+
+    @abstractmethod
+    def _owed_bytes(self) -> int:
+        """How much a new RPC would have to send again. The lock is held."""
 
     @abstractmethod
     def _narrow(self, limit: int, failure: TensorError, *, had_progress: bool) -> None:
@@ -146,6 +162,46 @@ class Stream(ABC, Generic[M]):
             sender = self._sender
             while (found := self._next(sender)) is not None:
                 sender.rpc.send(*found)
+                if sender.lane is None and self._lanes is not None and self._lanes.tries.are_due:
+                    self._look_for_lane(sender, self._lanes)
+
+    def _look_for_lane(self, sender: Sender[M], lanes: Lanes) -> None:
+        """Have one looked for. By a thread of its own, which ends with that: it may have to wait for the network."""
+        if not self._is_looking and self._next_lane is None:
+            self._is_looking = True
+            # Python starts no threads any more at its end.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(
+                    target=self._find_lane, args=(sender, lanes), name=f"{self._name}-lane", daemon=True
+                ).start()
+
+    def _find_lane(self, sender: Sender[M], lanes: Lanes) -> None:
+        try:
+            lane = lanes.open()
+            if lane is not None and not self._go_over(sender, lane):
+                lane.discard()
+                lanes.tries.failed("there was no moment for it")
+        except Exception:
+            if not self._stopped:
+                log.exception("a lane to %s failed", self._channel.address)
+        finally:
+            self._is_looking = False
+
+    def _go_over(self, sender: Sender[M], lane: Lane) -> bool:
+        """End the RPC at a quiet moment, which the lane then follows; whether that was so."""
+        until = time.monotonic() + _QUIET_S
+        while time.monotonic() < until:
+            with self._lock:
+                if self._stopped or sender is not self._sender:
+                    return False
+                is_quiet = self._owed_bytes() <= _LIGHT_BYTES
+                if is_quiet:
+                    self._next_lane = lane
+            if is_quiet:
+                sender.rpc.cancel()
+                return True
+            time.sleep(_LOOK_S)
+        return False
 
     def _read(self) -> None:
         broken_since: float | None = None
@@ -161,6 +217,9 @@ class Stream(ABC, Generic[M]):
             except grpc.RpcError as error:
                 if self._is_stopped():
                     return
+                if self._next_lane is not None:
+                    self._renew()
+                    continue
                 failure = translate(error, self._channel.address)
                 cause = error.details() or failure.reason
                 was_refused = is_exhausted(error)
@@ -195,9 +254,23 @@ class Stream(ABC, Generic[M]):
 
     def _open(self, before: Lane | None = None) -> Duplex:
         """A lane, but for one that is to follow one on which nothing came."""
-        tries = self._open_lane is not None and (before is None or before.has_answered)
-        lane = self._open_lane() if self._open_lane is not None and tries else None
-        return lane or self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
+        lane = self._take_next()
+        if lane is None and self._lanes is not None and (before is None or self._lanes.tries.judge(before)):
+            lane = self._lanes.open()
+        if lane is None:
+            return self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
+        lane.begin()
+        return lane
+
+    def _take_next(self) -> Lane | None:
+        with self._lock:
+            lane, self._next_lane = self._next_lane, None
+        return lane
+
+    def _discard_next(self) -> None:
+        lane = self._take_next()
+        if lane is not None:
+            lane.discard()
 
     def _renew(self) -> None:
         """A new sender takes over, with all that was not answered."""
@@ -212,6 +285,7 @@ class Stream(ABC, Generic[M]):
             old.ended = True
             if self._stopped:
                 opened.cancel()
+        self._discard_next()
         old.queue.put(None)
         self._renewed()
 
@@ -225,5 +299,7 @@ class Stream(ABC, Generic[M]):
     def after_fork(self) -> None:
         """In a child process: the connection is the parent's."""
         self._stopped = True
+        if self._next_lane is not None:
+            self._next_lane.discard()
         if self._sender.lane is not None:
             self._sender.lane.after_fork()

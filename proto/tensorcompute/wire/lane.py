@@ -80,6 +80,11 @@ class Outbox:
             self._unsent += (length, memoryview(message))
         self.size_bytes += len(length) + len(message)
 
+    def put_bare(self, data: bytes) -> None:
+        """The same without a length: what is said before there are messages."""
+        self._unsent.append(data)
+        self.size_bytes += len(data)
+
     def flush(self, connection: socket.socket) -> None:
         """Send what the connection takes now. Where it has ended nothing waits any more: what is read says so."""
         unsent = self._unsent
