@@ -126,6 +126,15 @@ def test_bytes_that_are_no_whole_words_end_the_batch(session: RawSession, size: 
     assert "break the rules" in session.execute(bad).error(1).message
 
 
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_call_that_is_cut_within_an_argument_is_not_run(session: RawSession, size: int) -> None:
+    session.run(session.call(255, "ones", 4), session.call(1, "ones", 4))
+    bad = batch(session, plain(session, 2, "neg", 1), plain(session, 0, "Tensor.zero_", 1))
+    bad.packed = bad.packed[:-size]
+    assert "break the rules" in session.execute(bad).error(1).message
+    assert session.read(Kept(1)).tolist() == session.read(Kept(255)).tolist() == [1] * 4
+
+
 @pytest.mark.parametrize(
     "argument", [3 << 48, packed.NUMBER | 1, 0xFFFF << 48, 0], ids=["a tag", "a number's bits", "all tags", "no id"]
 )
@@ -140,6 +149,12 @@ def test_a_word_is_never_taken_for_an_id_of_the_server_s(session: RawSession) ->
     # The same bits as an integer argument.
     reply = session.execute(batch(session, plain(session, 1, "zeros", made.id.id)))
     assert list(reply.clean().value(0).shape) == [made.id.id - (1 << 48)]
+
+
+def test_an_id_that_is_the_server_s_to_make_is_refused_and_nothing_held_under_it(session: RawSession) -> None:
+    reply = session.execute(batch(session, plain(session, 1 << 48, "ones", packed.integer(2))))
+    assert "not below 2^48" in reply.error(0).message
+    assert session.run(session.call(0, "neg", Kept(1 << 48))).error(0).type == "KeyError"
 
 
 def test_garbage_in_words_leaves_the_session_usable(session: RawSession) -> None:

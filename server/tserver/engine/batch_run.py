@@ -18,6 +18,7 @@ class BatchRun:
         "deferred",
         "frees",
         "index",
+        "is_whole",
         "made",
         "number",
         "operations",
@@ -32,8 +33,11 @@ class BatchRun:
     def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
         self.seq = batch.seq
         self.remaining = iter(batch.calls)
-        # Of packed calls: the words, and how far it has come in them.
-        self.words = packed.words_of(batch.packed) if batch.packed else None
+        # Of packed calls: the words, whether the last one is whole, and how far it has come in them.
+        self.words: list[int] | None = None
+        self.is_whole = True
+        if batch.packed:
+            self.words, self.is_whole = packed.words_of(batch.packed)
         self.at = 0
         self.count = len(batch.calls)
         self.frees = batch.frees

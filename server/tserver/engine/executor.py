@@ -157,7 +157,7 @@ class Executor:
                 if clock() > deadline and at < end:
                     run.at = at
                     return False
-            if next(run.remaining, None) is not None:
+            if next(run.remaining, None) is not None or not run.is_whole:
                 raise StopIteration
         except (IndexError, StopIteration):
             refusal = InvalidArgument(f"the packed calls of the batch break the rules at word {min(at, end)} of {end}")
@@ -346,7 +346,8 @@ class Executor:
             # An argument that could not be decoded is not among kwargs, but may be the very target.
             given = {entry.name: kwargs.get(entry.name, True) for entry in entries}
             told.lost_effect = operation.changes(given)
-        if call_id and error.reason != "DUPLICATE_ID" and call_id not in store.objects:
+        is_refused = error.reason == "DUPLICATE_ID" or (call_id >= FIRST_SERVER_ID and run.operations is None)
+        if call_id and not is_refused and call_id not in store.objects:
             store.objects[call_id] = Failed(error)
 
     def _tell_made(self, store: ObjectStore, run: BatchRun) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from tensorcompute.wire.packed import KIND_MASK, NUMBER, TAG_SHIFT, WORD_BYTES, from_bytes, integer_of, number_of
+from tensorcompute.wire.packed import NUMBER, TAG_SHIFT, WORD_BYTES, from_bytes, integer_of, number_of
 from tserver.engine.object_store import ObjectStore
 from tserver.errors import InvalidArgument
 
 
-def words_of(data: bytes) -> list[int]:
-    """The words of a batch. Where the last one is not whole, one of no kind stands for it."""
+def words_of(data: bytes) -> tuple[list[int], bool]:
+    """The words of a batch that are whole, and whether they are all of it."""
     rest = len(data) % WORD_BYTES
-    return [*from_bytes(data[: len(data) - rest]), KIND_MASK] if rest else from_bytes(data)
+    return (from_bytes(data[: len(data) - rest]), False) if rest else (from_bytes(data), True)
 
 
 def arguments(store: ObjectStore, words: Sequence[int]) -> list[Any]:
