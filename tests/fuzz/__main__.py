@@ -18,7 +18,6 @@ from pathlib import Path
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tests.fuzz import served, texts, watch
-from tests.fuzz.draw import NAMES
 
 _OUT = Path("out/fuzz")
 # For one batch, on a machine that may have much else to do.
@@ -86,28 +85,28 @@ def main() -> int:
     return 1 if findings else 0
 
 
-def _some(sequences: list[list[pb.Call]], most: int) -> list[list[pb.Call]]:
-    """The first sequences, as far as they have about so many calls together."""
+def _some(sequences: list[list[pb.Batch]], most: int) -> list[list[pb.Batch]]:
+    """The first sequences, as far as they have about so many batches together."""
     counts = itertools.accumulate(map(len, sequences))
     return [sequence for sequence, count in zip(sequences, counts, strict=True) if count <= most]
 
 
 def _tell(finding: watch.Finding, number: int) -> None:
-    name = NAMES[finding.calls[-1].operation] if finding.calls else "none"
+    name = texts.last_name(finding.batches[-1]) if finding.batches else "none"
     path = _OUT / f"{finding.kind.replace(' ', '-')}-{name}-{number}.json"
     again = "" if finding.repeats else "; not again alone"
     print(f"\n{finding.kind}: {finding.detail} (sequence {finding.sequence}{again})")
-    for call in finding.calls[-40:]:
-        print(f"  {texts.call_text(call)[:600]}")
-    texts.save(path, f"{finding.kind}: {finding.detail}", finding.calls)
+    for batch in finding.batches[-40:]:
+        print(f"  {texts.batch_text(batch)[:600]}")
+    texts.save(path, f"{finding.kind}: {finding.detail}", finding.batches)
     print(f"  again: python -m tests.fuzz --replay {path}", flush=True)
 
 
 def _replay(path: Path, hang_s: float) -> int:
-    calls = texts.load(path)
-    how = watch.Watch("replay", samples=1, hang_s=hang_s).again(calls)
-    for call in calls:
-        print(f"  {texts.call_text(call)[:600]}")
+    batches = texts.load(path)
+    how = watch.Watch("replay", samples=1, hang_s=hang_s).again(batches)
+    for batch in batches:
+        print(f"  {texts.batch_text(batch)[:600]}")
     print(how or "nothing went wrong")
     return 1 if how else 0
 

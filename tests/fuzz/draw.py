@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tests.fuzz import aimed, damage, sparse
+from tests.fuzz import aimed, damage, sparse, words
 from tests.operations.calls import Invocation, from_torch, from_us, operators, table
 from tests.operations.samples import SAMPLES
 from tests.support.values import Kept, encode
@@ -27,6 +27,9 @@ _LIVE = 24
 # Of a call that gives thousands of tensors, those that a backward pass begins at.
 _MOST_OUTPUTS = 32
 _TRIES = 20
+# The share of drawn calls that go in one batch with what prepares them, plain ones as words; and of those batches, such
+# whose words are tampered with.
+_PACKED, _BROKEN = 0.4, 0.3
 NAMES = sorted(table())
 _INDEX = {name: index for index, name in enumerate(NAMES)}
 CONTEXTS = [
@@ -45,7 +48,7 @@ class Part(Enum):
     TAMPERED = 2
 
 
-Step = tuple[Part, pb.Call]
+Step = tuple[Part, pb.Batch]
 
 
 @cache
@@ -91,7 +94,29 @@ class Drawer:
         self._thins = 0.0
 
     def steps(self, count: int) -> Iterator[Step]:
-        """About so many drawn calls, each of which is to be run before the next is asked for."""
+        """Batches with about so many drawn calls, each of which is to be run before the next is asked for."""
+        waiting: list[tuple[Part, pb.Call]] = []
+        for part, call in self._calls(count):
+            waiting.append((part, call))
+            if part is not Part.PREPARES:
+                yield from self._in_batches(waiting)
+                waiting.clear()
+        yield from self._in_batches(waiting)
+
+    def _in_batches(self, steps: list[tuple[Part, pb.Call]]) -> Iterator[Step]:
+        """In a batch each, or in one of words and calls."""
+        chance = self._chance
+        if not steps or chance.random() >= _PACKED:
+            for part, call in steps:
+                yield part, pb.Batch(calls=[call])
+            return
+        batch = words.written([call for _, call in steps], chance)
+        if chance.random() < _BROKEN:
+            batch = words.tampered(batch, chance, len(NAMES))
+        yield steps[-1][0], batch
+
+    def _calls(self, count: int) -> Iterator[tuple[Part, pb.Call]]:
+        """About so many drawn calls, and what prepares each; nothing behind a drawn one before that has run."""
         yield Part.PREPARES, self._call("manual_seed", [self._chance.randrange(1000)], keep=False)
         yield Part.PREPARES, self._call("Generator", [], to=_GENERATOR.id)
         ways: list[Callable[[], pb.Call]] = [self._sampled, self._aimed, self._own, self._of_sparse]
@@ -175,7 +200,7 @@ class Drawer:
 
     def _let_go(self, call: pb.Call) -> None:
         """Let a result go now and then, before this call."""
-        if len(self._objects) > _LIVE or self._chance.random() < 0.05:
+        if self._objects and (len(self._objects) > _LIVE or self._chance.random() < 0.05):
             free = self._chance.choice(list(self._objects))
             if free != _GENERATOR.id:
                 call.frees.append(free)
@@ -287,7 +312,7 @@ class Drawer:
         kept = self._prepare("tc.program", [pb.Value(program=program)])
         return self._call("tc.run_with_effects", [kept, *inputs], to=call.id)
 
-    def _tampering(self) -> Iterator[Step]:
+    def _tampering(self) -> Iterator[tuple[Part, pb.Call]]:
         """A forward pass, changes behind the back of autograd, and the backward pass."""
         chance = self._chance
         for _ in range(_TRIES):

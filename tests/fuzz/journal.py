@@ -15,8 +15,8 @@ _SPARE_BYTES = 8 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """One entry: b"s" a sequence begins (its name), b"c" a call, b"f" a finding, b"t" how long a slow call took, b"g"
-    whether an operation had a gradient.
+    """One entry: b"s" a sequence begins (its name), b"c" a batch of calls, b"f" a finding, b"t" how long a slow call
+    took, b"g" whether an operation had a gradient.
     """
 
     kind: bytes

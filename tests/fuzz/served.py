@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import grpc
@@ -12,11 +13,11 @@ from tests.fuzz.draw import CONTEXTS, NAMES
 from tests.support.raw import Raw, RawSession
 from tests.support.serving import serving
 
-# Calls of one batch.
+# Calls of one batch, where they are not in one already.
 _AT_ONCE = 8
 
 
-def play(sequences: Sequence[Sequence[pb.Call]], timeout_s: float) -> str:
+def play(sequences: Sequence[Sequence[pb.Batch]], timeout_s: float) -> str:
     """Play each in a session of its own; what went wrong, or ""."""
     pattern = torch.arange(1 << 14, dtype=torch.int64) * 0x5EC2E75EC2E7
     with serving() as server, Raw(server.address) as other, other.open_session() as victim:
@@ -36,10 +37,15 @@ def play(sequences: Sequence[Sequence[pb.Call]], timeout_s: float) -> str:
     return ""
 
 
-def _attack(session: RawSession, sequence: Sequence[pb.Call], timeout_s: float) -> None:
+def _attack(session: RawSession, sequence: Sequence[pb.Batch], timeout_s: float) -> None:
     define = session.batch()
     define.define_operations.extend(NAMES)
     define.define_contexts.extend(CONTEXTS)
     session.execute(define, timeout_s)
-    for start in range(0, len(sequence), _AT_ONCE):
-        session.execute(session.batch(*sequence[start : start + _AT_ONCE]), timeout_s)
+    for has_words, group in itertools.groupby(sequence, lambda batch: bool(batch.packed)):
+        batches = list(group)
+        at_once = 1 if has_words else _AT_ONCE
+        for start in range(0, len(batches), at_once):
+            some = batches[start : start + at_once]
+            calls = [call for batch in some for call in batch.calls]
+            session.execute(session.batch(*calls, packed=some[0].packed), timeout_s)

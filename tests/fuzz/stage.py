@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tests.fuzz import words
 from tserver.config import Config
 from tserver.engine import values
 from tserver.engine.engine import Engine
@@ -112,9 +113,9 @@ class Stage:
         self._kept = held[::2]
         self._victim.store.objects.update(enumerate(self._kept, 1))
 
-    def run(self, call: pb.Call) -> pb.BatchReply:
-        """Run one call in a batch of its own."""
-        return self._submit(pb.Batch(calls=[call]))
+    def run(self, batch: pb.Batch) -> pb.BatchReply:
+        """Run the calls of a batch."""
+        return self._submit(pb.Batch(calls=batch.calls, packed=batch.packed))
 
     def _submit(self, batch: pb.Batch) -> pb.BatchReply:
         self._seq += 1
@@ -131,18 +132,20 @@ class Stage:
             pass
         executor.leave_mode()
 
-    def look(self, call: pb.Call, reply: pb.BatchReply) -> tuple[str, int]:
-        """What is wrong after a call ("" if nothing), and a sum over all that it showed or could have written."""
+    def look(self, batch: pb.Batch, reply: pb.BatchReply) -> tuple[str, int]:
+        """What is wrong after a batch ("" if nothing), and a sum over all that it showed or could have written."""
         if self._faults:
             return f"broken: the engine gave up: {self._faults.pop()}", 0
         for result in reply.results:
             if result.error.reason == "INTERNAL":
                 return f"broken: {result.error.message}", 0
+        if words.keeps_rules(batch) is any("break the rules" in result.error.message for result in reply.results):
+            return "rules: of the words of a batch the engine holds otherwise than the contract", 0
         for mark in self._marks_of_bytes:
             if mark in self._reply:
                 return f"shown: the reply has bytes {mark[:2].hex()}, which were not written for this session", 0
         total = 0
-        for tensor in self._touched(call):
+        for tensor in self._touched(batch):
             trouble = misfit(tensor)
             if trouble:
                 return trouble, 0
@@ -165,8 +168,8 @@ class Stage:
                 return "changed: a tensor of another session"
         return ""
 
-    def _touched(self, call: pb.Call) -> Iterator[torch.Tensor]:
-        ids = {call.id, *_named(call.args), *_named([entry.value for entry in call.kwargs])}
+    def _touched(self, batch: pb.Batch) -> Iterator[torch.Tensor]:
+        ids = touched(batch)
         for tensor in _tensors([self.objects[one] for one in ids if one in self.objects]):
             yield tensor
             # A view whose base was changed may refuse even to say this.
@@ -239,9 +242,12 @@ def _named(arguments: Any) -> Iterator[int]:
                 yield from _named(value.tuple.items)
 
 
-def named(call: pb.Call) -> set[int]:
-    """The ids that a call refers to."""
-    return {*_named(call.args), *_named([entry.value for entry in call.kwargs])}
+def touched(batch: pb.Batch) -> list[int]:
+    """The ids that the calls of a batch make or refer to, each once."""
+    found: dict[int, None] = {}
+    for call in words.calls_of(batch):
+        found |= dict.fromkeys((call.id, *_named(call.args), *_named([entry.value for entry in call.kwargs])))
+    return list(found)
 
 
 def _restrain() -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tests.fuzz import texts
+from tests.fuzz import texts, words
 from tests.fuzz.draw import NAMES
 from tests.fuzz.journal import Journal, Record
-from tests.fuzz.planted import FAULTS
+from tests.fuzz.planted import FAULTS, MISSING_CHECKS
 from tests.fuzz.stage import misfit
 from tests.support.serving import ROOT, server_environment
 from tests.support.values import Kept, encode
@@ -48,10 +48,10 @@ def test_no_drawn_call_finds_anything(seed: int) -> None:
 
 @pytest.mark.timeout(240)
 def test_planted_faults_are_found() -> None:
-    said = dict(line.split(" -> ") for line in _run("tests.fuzz.planted", timeout_s=200.0).stdout.splitlines())
-    assert said.pop("nothing") == ""
-    assert list(said) == list(FAULTS)
-    for fault, told in said.items():
+    said = [line.split(" -> ") for line in _run("tests.fuzz.planted", timeout_s=200.0).stdout.splitlines()]
+    assert said.pop(0) == ["nothing", ""]
+    assert [fault for fault, _ in said] == [*FAULTS, *MISSING_CHECKS]
+    for fault, told in said:
         assert told.startswith(fault.removesuffix(" to another") + ": ")
 
 
@@ -82,10 +82,31 @@ def test_calls_come_back_from_their_file(tmp_path: Path) -> None:
     chance = random.Random(0)
     number = chance.choice([float("nan"), float("inf"), 1.5])
     arguments = [Kept(3), [Kept(4, (1,)), 2**63 - 1], torch.ones(2), number, None, (1, 2), slice(None, 3)]
+    add = NAMES.index("add")
+    general = pb.Call(id=7, operation=add, args=map(encode, arguments), frees=[3])
+    written = words.written([pb.Call(id=8, operation=add, args=[encode(Kept(7)), encode(2)], frees=[3])], chance)
+    batches = [pb.Batch(calls=[general]), pb.Batch(), written]
+    texts.save(tmp_path / "calls.json", "a fault", batches)
+    assert texts.load(tmp_path / "calls.json") == batches
+    assert "%7 = add(%3, [%4.1, 9223372036854775807]" in texts.batch_text(batches[0])
+    assert texts.batch_text(written).endswith("free %3; %8 = add(%7, 2)")
+
+
+def test_what_is_written_as_words_is_read_as_the_same_calls() -> None:
+    chance = random.Random(0)
     calls = [
-        pb.Call(id=7, operation=NAMES.index("add"), args=map(encode, arguments), frees=[3]),
-        pb.Call(operation=len(NAMES)),
+        pb.Call(id=1, operation=3, args=map(encode, [Kept(7), -5, 2.5, (1 << 47) - 1]), context=2, frees=[4, 5]),
+        pb.Call(id=2, operation=4, args=map(encode, [Kept(7), 1 << 47])),
+        pb.Call(id=3, operation=4, kwargs=[pb.NamedValue(name="out", value=encode(Kept(7)))]),
+        pb.Call(operation=5, free_parts=[pb.Ref(id=4, path=[1, 0])]),
     ]
-    texts.save(tmp_path / "calls.json", "a fault", calls)
-    assert texts.load(tmp_path / "calls.json") == calls
-    assert "%7 = add(%3, [%4.1, 9223372036854775807]" in texts.call_text(calls[0])
+    kept = broken = 0
+    for _ in range(200):
+        batch = words.written(calls, chance)
+        assert words.calls_of(batch) == calls
+        assert words.keeps_rules(batch)
+        if words.keeps_rules(words.tampered(batch, chance, 100)):
+            kept += 1
+        else:
+            broken += 1
+    assert min(kept, broken) > 20

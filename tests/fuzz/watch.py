@@ -19,7 +19,8 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tests.fuzz import draw
 from tests.fuzz.draw import CONTEXTS, NAMES, Drawer, Part
 from tests.fuzz.journal import Journal
-from tests.fuzz.stage import MARKS, Stage, named
+from tests.fuzz.stage import MARKS, Stage, touched
+from tests.fuzz.texts import last_name
 
 _PER_CHILD = 4000
 _PER_SEQUENCE = 30
@@ -38,13 +39,13 @@ _ATTEMPTS = 120
 
 @dataclass(frozen=True)
 class Finding:
-    """What went wrong, in which sequence, and the calls that do it again."""
+    """What went wrong, in which sequence, and the batches that do it again."""
 
     kind: str
     detail: str
     sequence: str
-    calls: list[pb.Call]
-    # Whether the calls alone did it again.
+    batches: list[pb.Batch]
+    # Whether they alone did it again.
     repeats: bool
 
 
@@ -81,7 +82,7 @@ class Watch:
         self.drawn = self.tampered = 0
         self.slow: dict[str, float] = {}
         # What the last child did without trouble, a sequence each.
-        self.last: list[list[pb.Call]] = []
+        self.last: list[list[pb.Batch]] = []
 
     def run(self, calls: int, seconds: float) -> Iterator[Finding]:
         """Play until so many calls are drawn or the time is up."""
@@ -101,12 +102,12 @@ class Watch:
             if how:
                 yield self._examined(how)
             else:
-                self.last = [calls for _, calls in self._sequences()]
+                self.last = [batches for _, batches in self._sequences()]
             chunk += 1
 
-    def again(self, calls: Sequence[pb.Call]) -> str:
-        """Play these calls in a child; how it went wrong, or ""."""
-        return self._in_child(lambda: self._replay(calls))
+    def again(self, batches: Sequence[pb.Batch]) -> str:
+        """Play these batches in a child; how it went wrong, or ""."""
+        return self._in_child(lambda: self._replay(batches))
 
     def _play(self, chunk: int, most: int, until: float) -> None:
         stage = Stage()
@@ -125,59 +126,59 @@ class Watch:
         drawer = Drawer(
             name, self._samples, stage.objects, tampering=self._tampering, sparse=self._sparse, barren=self._barren()
         )
-        calls: list[pb.Call] = []
+        batches: list[pb.Batch] = []
         sums: list[int] = []
-        for part, call in drawer.steps(_PER_SEQUENCE):
-            calls.append(call)
-            trouble, total = self._step(stage, part, call)
+        for part, batch in drawer.steps(_PER_SEQUENCE):
+            batches.append(batch)
+            trouble, total = self._step(stage, part, batch)
             sums.append(total)
             if trouble:
-                return trouble, NAMES[call.operation]
+                return trouble, last_name(batch)
         for tried, had_gradient in drawer.bore:
             self._journal.write(b"g", f"{int(had_gradient)} {tried}".encode())
         trouble = stage.look_around()
         if trouble:
-            return trouble, NAMES[calls[-1].operation]
+            return trouble, last_name(batches[-1])
         if drawer.chance.random() < self._twice:
-            return self._depends(stage, calls, sums)
+            return self._depends(stage, batches, sums)
         return "", ""
 
-    def _step(self, stage: Stage, part: Part, call: pb.Call) -> tuple[str, int]:
+    def _step(self, stage: Stage, part: Part, batch: pb.Batch) -> tuple[str, int]:
         drawn, tampered = int(part is not Part.PREPARES), int(part is Part.TAMPERED)
-        self._journal.write(b"c", call.SerializeToString(), drawn=drawn, tampered=tampered)
+        self._journal.write(b"c", batch.SerializeToString(), drawn=drawn, tampered=tampered)
         began = time.process_time()
-        reply = stage.run(call)
+        reply = stage.run(batch)
         took_s = time.process_time() - began
         if took_s > _SLOW_S:
-            self._journal.write(b"t", f"{took_s:.1f} {NAMES[call.operation]}".encode())
-        return stage.look(call, reply)
+            self._journal.write(b"t", f"{took_s:.1f} {last_name(batch)}".encode())
+        return stage.look(batch, reply)
 
-    def _depends(self, stage: Stage, calls: list[pb.Call], sums: list[int]) -> tuple[str, str]:
+    def _depends(self, stage: Stage, batches: list[pb.Batch], sums: list[int]) -> tuple[str, str]:
         """Whether the results are others where unwritten memory is: with another mark, but not with the same."""
-        marked_otherwise = self._sums(stage, calls, MARKS[1])
+        marked_otherwise = self._sums(stage, batches, MARKS[1])
         if marked_otherwise == sums:
             return "", ""
-        same = self._sums(stage, calls, MARKS[0])
-        for index, call in enumerate(calls):
+        same = self._sums(stage, batches, MARKS[0])
+        for index, batch in enumerate(batches):
             if same[index] != sums[index]:
                 return "", ""
             if marked_otherwise[index] != sums[index]:
-                return "depends: a result depends on memory that was not written", NAMES[call.operation]
+                return "depends: a result depends on memory that was not written", last_name(batch)
         return "", ""
 
-    def _sums(self, stage: Stage, calls: list[pb.Call], mark: int) -> list[int]:
+    def _sums(self, stage: Stage, batches: list[pb.Batch], mark: int) -> list[int]:
         stage.begin(NAMES, CONTEXTS, mark)
-        return [self._step(stage, Part.PREPARES, call)[1] for call in calls]
+        return [self._step(stage, Part.PREPARES, batch)[1] for batch in batches]
 
-    def _replay(self, calls: Sequence[pb.Call]) -> None:
+    def _replay(self, batches: Sequence[pb.Batch]) -> None:
         stage = Stage()
-        for sequence in _split(calls):
+        for sequence in _split(batches):
             self._journal.write(b"s", b"again")
             stage.begin(NAMES, CONTEXTS)
             sums = []
             trouble = ""
-            for call in sequence:
-                trouble, total = self._step(stage, Part.DRAWN, call)
+            for batch in sequence:
+                trouble, total = self._step(stage, Part.DRAWN, batch)
                 sums.append(total)
                 if trouble:
                     break
@@ -229,13 +230,13 @@ class Watch:
         self._stacks.seek(0)
         return self._stacks.read()
 
-    def _sequences(self) -> list[tuple[str, list[pb.Call]]]:
-        found: list[tuple[str, list[pb.Call]]] = []
+    def _sequences(self) -> list[tuple[str, list[pb.Batch]]]:
+        found: list[tuple[str, list[pb.Batch]]] = []
         for record in self._journal.records():
             if record.kind == b"s":
                 found.append((record.content.decode(), []))
             elif record.kind == b"c":
-                found[-1][1].append(pb.Call.FromString(record.content))
+                found[-1][1].append(pb.Batch.FromString(record.content))
         return found
 
     def _learn(self) -> None:
@@ -258,49 +259,49 @@ class Watch:
         if kind == "fuzz" or not sequences or not sequences[-1][1]:
             return Finding(kind, detail, *(sequences[-1] if sequences else ("none", [])), repeats=False)
         name, last = sequences[-1]
-        self._known.add((kind, NAMES[last[-1].operation]))
+        self._known.add((kind, last_name(last[-1])))
         # Where the last sequence alone does not do it, those before it had a share in it.
         for before in (0, 3, len(sequences)) if kind != "blocked" else (0,):
-            calls = _joined([calls for _, calls in sequences[-1 - before :]])
-            if _kind(self.again(calls)) == kind:
-                calls = self._shortened(calls, kind)
-                self._known.add((kind, NAMES[calls[-1].operation]))
-                return Finding(kind, detail, name, calls, repeats=True)
+            batches = _joined([batches for _, batches in sequences[-1 - before :]])
+            if _kind(self.again(batches)) == kind:
+                batches = self._shortened(batches, kind)
+                self._known.add((kind, last_name(batches[-1])))
+                return Finding(kind, detail, name, batches, repeats=True)
         return Finding(kind, detail, name, last, repeats=False)
 
-    def _shortened(self, calls: list[pb.Call], kind: str) -> list[pb.Call]:
-        needed = _needed(calls)
-        if len(needed) < len(calls) and _kind(self.again(needed)) == kind:
-            calls = needed
+    def _shortened(self, batches: list[pb.Batch], kind: str) -> list[pb.Batch]:
+        needed = _needed(batches)
+        if len(needed) < len(batches) and _kind(self.again(needed)) == kind:
+            batches = needed
         if kind == "blocked":
-            return calls
+            return batches
         attempts = _ATTEMPTS
-        size = max(1, len(calls) // 2)
+        size = max(1, len(batches) // 2)
         while size and attempts > 0:
-            position = len(calls)
+            position = len(batches)
             while position > 0 and attempts > 0:
-                fewer = calls[: max(0, position - size)] + calls[position:]
+                fewer = batches[: max(0, position - size)] + batches[position:]
                 attempts -= 1
                 if fewer and _kind(self.again(fewer)) == kind:
-                    calls = fewer
+                    batches = fewer
                 position -= size
             size //= 2
-        return calls
+        return batches
 
 
-_NEW_SESSION = pb.Call(operation=len(NAMES))
-"""Stands between the calls of two sequences."""
+_NEW_SESSION = pb.Batch()
+"""Stands between the batches of two sequences."""
 
 
-def _joined(sequences: Sequence[list[pb.Call]]) -> list[pb.Call]:
-    return [call for sequence in sequences for call in (_NEW_SESSION, *sequence)][1:]
+def _joined(sequences: Sequence[list[pb.Batch]]) -> list[pb.Batch]:
+    return [batch for sequence in sequences for batch in (_NEW_SESSION, *sequence)][1:]
 
 
-def _split(calls: Sequence[pb.Call]) -> list[list[pb.Call]]:
-    sequences: list[list[pb.Call]] = [[]]
-    for call in calls:
-        if call.operation < len(NAMES):
-            sequences[-1].append(call)
+def _split(batches: Sequence[pb.Batch]) -> list[list[pb.Batch]]:
+    sequences: list[list[pb.Batch]] = [[]]
+    for batch in batches:
+        if batch != _NEW_SESSION:
+            sequences[-1].append(batch)
         else:
             sequences.append([])
     return sequences
@@ -316,14 +317,14 @@ def _kind(how: str) -> str:
     return how.partition(": ")[0]
 
 
-def _needed(calls: Sequence[pb.Call]) -> list[pb.Call]:
-    """The last call, and all that touches what it depends on."""
-    wanted = {calls[-1].id} | named(calls[-1])
-    kept = [calls[-1]]
-    for call in reversed(calls[:-1]):
-        if call.id in wanted or named(call) & wanted:
-            wanted |= {call.id} | named(call)
-            kept.append(call)
+def _needed(batches: Sequence[pb.Batch]) -> list[pb.Batch]:
+    """The last batch, and all that touches what it depends on."""
+    wanted = set(touched(batches[-1]))
+    kept = [batches[-1]]
+    for batch in reversed(batches[:-1]):
+        if not wanted.isdisjoint(ids := touched(batch)):
+            wanted.update(ids)
+            kept.append(batch)
     return kept[::-1]
 
 
