@@ -1,7 +1,8 @@
 """G1–G3: the server on a GPU beside local torch on the same GPU, in one command that fits ten minutes.
 
-Beside the rows that have a bar: a recorded function, large arrays to the device and back, and the served model by the
-size of its batch.
+Beside the rows that have a bar: a small operation and its read, a recorded function, large arrays to the device and
+back, and the served model by the size of its batch. What depends on the road that calls take is measured over a lane,
+which the bars judge, and over gRPC.
 
     python -m tests.bench.gpu                        on the first CUDA device
     python -m tests.bench.gpu --device cpu --tiny    the same code, small and without a GPU: a check, not a measurement
@@ -26,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from . import p1_programs, w1_chain, w3_bulk
+from . import p1_programs, w1_chain, w2_round_trip, w3_bulk
 from .bench import Bench
 from .processes import ROOT, ProcessFailed, Side, side
 from .report import machine, table, write_json, write_picture
 from .shape import SIZES
-from .side import Options, Order, Run, serve
+from .side import MakeSide, Options, Order, Run, serve
 from .stats import Bar, Curve, Figures, Outcome, Row
 
 MODULE = "tests.bench.gpu"
@@ -69,6 +70,16 @@ def matmul_chain(torch: Any, order: Order) -> list[float]:
 def add_chain(torch: Any, order: Order) -> list[float]:
     """The chain of W1 on the device: operations per second."""
     return [1e6 / cost_us for cost_us in w1_chain.chains(torch, order)]
+
+
+def read(torch: Any, order: Order) -> list[float]:
+    """The µs that an add and the read of its result take."""
+    x, y = torch.ones(4), torch.zeros(4)
+
+    def add_and_read() -> None:
+        (y + x).tolist()
+
+    return w2_round_trip.timed(add_and_read, order["repetitions"])
 
 
 def mixed_chain(torch: Any, order: Order) -> list[float]:
@@ -163,6 +174,7 @@ def _runs(torch: Any, model: Any, served: Any, function: Any, fetch: Any) -> dic
         "bulk": partial(bulk, fetch, torch),
         "matmul": partial(matmul_chain, torch),
         "add": partial(add_chain, torch),
+        "read": partial(read, torch),
         "mixed": partial(mixed_chain, torch),
         "module": partial(forwards, model, torch),
         "served": partial(forwards, served, torch),
@@ -170,28 +182,30 @@ def _runs(torch: Any, model: Any, served: Any, function: Any, fetch: Any) -> dic
 
 
 @contextlib.contextmanager
-def with_tclient(options: Options) -> Iterator[Run]:
+def with_tclient(options: Options, *, lane: bool = True) -> Iterator[Run]:
     """Through the server, whose default device is the one under test."""
     import tclient
 
-    with tclient.connect(options.address):
+    with tclient.connect(options.address, lane=lane) as session:
         model = tclient.nn.MLP(list(SIZES), activation="relu")
-        served = tclient.models.create("bench-gpu", model)
+        served = tclient.models.create("bench-gpu" if lane else "bench-gpu-over-grpc", model)
         function = tclient.compile(p1_programs.chain)
         runs = _runs(tclient, model, served, function, lambda held, out: held.numpy(out=out))
         device = options.more["device"]
 
         def run(order: Order) -> list[float]:
-            if order["what"] == "checks":
-                if wrong := checks(tclient, device):
-                    raise AssertionError("; ".join(wrong))
-                return []
-            return [float(figure) for figure in runs[order["what"]](order)]
+            with session.use():
+                if order["what"] == "checks":
+                    if wrong := checks(tclient, device):
+                        raise AssertionError("; ".join(wrong))
+                    return []
+                return [float(figure) for figure in runs[order["what"]](order)]
 
         try:
             yield run
         finally:
-            served.delete()
+            with session.use():
+                served.delete()
 
 
 @contextlib.contextmanager
@@ -210,14 +224,22 @@ def with_torch(options: Options) -> Iterator[Run]:
         yield lambda order: [float(figure) for figure in runs[order["what"]](order)]
 
 
+SIDES: dict[str, MakeSide] = {
+    "tclient": with_tclient,
+    "tclient over gRPC": partial(with_tclient, lane=False),
+    "torch": with_torch,
+}
+
+
 # ---- the workloads --------------------------------------------------------------------------------------------------
 
 
-def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Outcome]:
-    """The checks, then all rows and curves."""
+def measure(bench: Bench, remote: Side, grpc_alone: Side, local: Side, tiny: bool) -> Iterator[Outcome]:
+    """The checks, then all rows and curves. `remote` takes a lane."""
     remote.run({"what": "checks"})
     bench.say("devices and memory: as they should be")
     row = partial(_row, bench, (remote, local))
+    both = partial(_by_road, bench, (remote, grpc_alone, local))
     size, length = (64, 4) if tiny else (4096, 20)
     order: Order = {"what": "matmul", "size": size, "length": length, "repetitions": 1 if tiny else 5}
     what = f"chain of {length} products of {size}×{size} float32"
@@ -225,15 +247,16 @@ def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Out
     length = 200 if tiny else 2000
     order = {"length": length, "repetitions": 2 if tiny else 10}
     bar = Bar("at least", (0.5,))
-    yield row("G2", f"chain of {length} `y = y + x`, then a read", "ops/s", bar, {**order, "what": "add"})
+    yield from both("G2", f"chain of {length} `y = y + x`, then a read", "ops/s", bar, {**order, "what": "add"})
     what = f"chain of {length} `mul add relu t` on 64×64, then a read"
-    yield row("G2", what, "ops/s", bar, {**order, "what": "mixed"})
+    yield from both("G2", what, "ops/s", bar, {**order, "what": "mixed"})
+    yield from both("G-W2", "one add and its read", "µs", None, {"what": "read", "repetitions": 10 if tiny else 250})
     rows, length = (16, 20) if tiny else (1024, 1000)
     order = {"rows": rows, "length": length, "repetitions": 2 if tiny else 5}
     what = f"MLP, batch {rows} resident, pipelined"
     bar = Bar("at least", (1.0,))
-    yield row("G3", f"{what}: a served model", "forwards/s", bar, {**order, "what": "served"})
-    yield row("G3", f"{what}: a module of tclient.nn", "forwards/s", None, {**order, "what": "module"})
+    yield from both("G3", f"{what}: a served model", "forwards/s", bar, {**order, "what": "served"})
+    yield from both("G3", f"{what}: a module of tclient.nn", "forwards/s", None, {**order, "what": "module"})
     order = {"what": "program", "repetitions": 2 if tiny else 5}
     yield row("G-P1", f"compiled function of {p1_programs.LENGTH} operations, pipelined", "ops/s", None, order)
     mib = 4 if tiny else 256
@@ -252,6 +275,14 @@ def measure(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Out
 def _row(bench: Bench, sides: tuple[Side, Side], id: str, what: str, unit: str, bar: Bar | None, order: Order) -> Row:
     ours, theirs = bench.take_turns(sides, unit, bench.choose(5, 2), order)
     return Row(id, what, ours, theirs, bar)
+
+
+def _by_road(
+    bench: Bench, sides: tuple[Side, Side, Side], id: str, what: str, unit: str, bar: Bar | None, order: Order
+) -> Iterator[Row]:
+    ours, over_grpc, theirs = bench.take_turns(sides, unit, bench.choose(5, 2), order)
+    yield Row(id, f"{what}, lane", ours, theirs, bar)
+    yield Row(id, f"{what}, gRPC", over_grpc, theirs)
 
 
 def by_batch(bench: Bench, remote: Side, local: Side, tiny: bool) -> Iterator[Curve]:
@@ -297,9 +328,10 @@ def main() -> int:
         with (
             bench.server() as server,
             side(MODULE, "tclient", address=server.address, more=more) as remote,
+            side(MODULE, "tclient over gRPC", address=server.address, more=more) as grpc_alone,
             side(MODULE, "torch", more=more) as local,
         ):
-            for outcome in measure(bench, remote, local, arguments.tiny):
+            for outcome in measure(bench, remote, grpc_alone, local, arguments.tiny):
                 outcomes.append(outcome)
                 bench.say(f"{outcome.id} done after {time.monotonic() - began:.0f} s")
     except (ProcessFailed, RuntimeError) as failure:
@@ -318,7 +350,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] in ("tclient", "torch"):
-        serve({"tclient": with_tclient, "torch": with_torch})
+    if len(sys.argv) > 1 and sys.argv[1] in SIDES:
+        serve(SIDES)
     else:
         sys.exit(main())

@@ -30,12 +30,19 @@ def test_every_row_is_measured_and_reported(server: HasAddress, tmp_path: Path, 
     before = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(before))
     torch.set_num_threads(1)  # several would wait for each other where other tests have the cores
-    with gpu.with_tclient(options) as ours, gpu.with_torch(options) as theirs:
-        sides = (Here("tclient", ours), Here("torch", theirs))
+    with (
+        gpu.with_tclient(options) as ours,
+        gpu.with_tclient(options, lane=False) as over_grpc,
+        gpu.with_torch(options) as theirs,
+    ):
+        sides = (Here("tclient", ours), Here("tclient over gRPC", over_grpc), Here("torch", theirs))
         outcomes = list(gpu.measure(Bench(quick=True), *sides, tiny=True))
     assert [outcome.id for outcome in outcomes] == [
-        *("G1", "G2", "G2", "G3", "G3", "G-P1", "G-bulk", "G-bulk", "G-batch", "G-batch-torch")
+        *("G1", *["G2"] * 4, *["G-W2"] * 2, *["G3"] * 4),
+        *("G-P1", "G-bulk", "G-bulk", "G-batch", "G-batch-torch"),
     ]
+    roads = [outcome.what.rpartition(", ")[2] for outcome in outcomes[1:11]]
+    assert roads == ["lane", "gRPC"] * 5
     text = table(outcomes)
     assert "TFLOP/s" in text
     assert "forwards/s" in text
