@@ -19,7 +19,7 @@ OPERATORS = [
     *("concat", "constantofshape", "conv", "convinteger", "convtranspose", "cumprod", "cumsum", "depthtospace"),
     *("dequantizelinear", "div", "dropout", "dynamicquantizelinear", "einsum", "expand", "eyelike", "flatten"),
     *("gather", "gatherelements", "gathernd", "gelu", "gemm", "globalaveragepool", "gridsample", "groupnormalization"),
-    *("gru", "hannwindow", "hardmax", "instance_normalization", "layernormalization", "logsoftmax", "lppool", "lrn"),
+    *("gru", "hannwindow", "hardmax", "instance_normalization", "layernormalization", "logsoftmax", "lrn"),
     *("lstm", "matmul", "maxpool", "mean", "mod", "negativeloglikelihoodloss", "pad", "pow", "prelu", "qlinearmatmul"),
     *("quantizelinear", "rangeop", "reduce_log_sum_exp", "reducel2", "reducemax", "reducemean", "reducesum", "reshape"),
     *("resize", "reversesequence", "rmsnormalization", "rnn", "rotaryembedding", "scatterelements", "scatternd"),

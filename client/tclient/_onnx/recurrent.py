@@ -73,16 +73,25 @@ def _recurrent(
     batch = x.shape[1]
     none = tc.zeros(directions, batch, size, dtype=x.dtype)
     state, cell = none if state is None else state, none if cell is None else cell
-    is_plain = _activations(node) == _USUAL[node.kind] * directions
-    is_plain = is_plain and lengths is None and peepholes is None and not node.get("clip")
-    is_plain = is_plain and node.get("direction", "forward") != "reverse" and not node.get("input_forget", 0)
-    if is_plain and (node.kind != "GRU" or node.get("linear_before_reset", 0)):
+    if lengths is None and peepholes is None and _is_torchs(node):
         made = _by_torch(node, x, w, r, bias, state, cell)
     else:
         made = _by_steps(node, x, w, r, bias, lengths, state, cell, peepholes)
     if by_batch:
         return (made[0].permute(2, 0, 1, 3), *(found.transpose(0, 1) for found in made[1:]))
     return made
+
+
+def _is_torchs(node: Node) -> bool:
+    """Whether torch's own function means what the node says."""
+    names = _activations(node)
+    usual = [_USUAL[node.kind] * _directions(node)]
+    if node.kind == "RNN":
+        usual.append(["Relu"] * _directions(node))
+    if node.kind == "GRU" and not node.get("linear_before_reset", 0):
+        return False
+    is_forward = node.get("direction", "forward") != "reverse"
+    return names in usual and is_forward and not node.get("clip") and not node.get("input_forget", 0)
 
 
 def _by_torch(node: Node, x: Any, w: Any, r: Any, bias: Any, state: Any, cell: Any) -> tuple[Any, ...]:
@@ -96,7 +105,8 @@ def _by_torch(node: Node, x: Any, w: Any, r: Any, bias: Any, state: Any, cell: A
     if node.kind == "LSTM":
         made, *states = tc.lstm(x, (state, cell), flat, *settings)
     else:
-        made, *states = (tc.gru if node.kind == "GRU" else tc.rnn_tanh)(x, state, flat, *settings)
+        run = tc.gru if node.kind == "GRU" else tc.rnn_relu if "Relu" in _activations(node) else tc.rnn_tanh
+        made, *states = run(x, state, flat, *settings)
     steps, batch, _ = x.shape
     return made.reshape(steps, batch, directions, -1).permute(0, 2, 1, 3), *states
 
