@@ -259,7 +259,7 @@ def outcome(tc: ModuleType, data: bytes, given: Any) -> str:
         with tc.no_grad():
             made = module(given)
         for tensor in made.values() if isinstance(made, dict) else [made]:
-            tensor.shape  # noqa: B018: waits for it
+            assert tensor.ndim >= 0  # waits for it
     except tc.TensorError:
         return "failed"
     return "ran"
