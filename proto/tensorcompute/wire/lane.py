@@ -11,7 +11,11 @@ from collections import deque
 
 from tensorcompute.wire.data_endpoint import LENGTH
 
-_READ_BYTES = 256 << 10
+_LENGTH_BYTES = LENGTH.size
+_length_at = LENGTH.unpack_from
+# Python takes so much memory for each read before it knows what has come. From 128 KiB on that is mapped anew by the
+# kernel every time, and given back, which costs more than all else that a small message needs here.
+_READ_BYTES = 64 << 10
 # A message below this is joined with its length; a larger one is not copied for that.
 _JOINED_BYTES = 64 << 10
 # What sockets say that would have to wait, and TLS.
@@ -31,7 +35,7 @@ class Frames:
         # The beginning of a message, and how many bytes it takes until there is more to find out.
         self._pieces: list[bytes] = []
         self._have = 0
-        self._need = LENGTH.size
+        self._need = _LENGTH_BYTES
 
     def add(self, data: bytes) -> list[bytes]:
         """The messages that are complete with these bytes. Raises: TooLong; then nothing more can be made of it."""
@@ -42,21 +46,22 @@ class Frames:
                 return []
             data = b"".join(self._pieces)
             self._pieces.clear()
+            self._have = 0
         messages = []
         at, size = 0, len(data)
-        need = LENGTH.size
-        while size - at >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(data, at)
+        need = _LENGTH_BYTES
+        while size - at >= _LENGTH_BYTES:
+            (length,) = _length_at(data, at)
             if length > self._max_bytes:
                 raise TooLong(f"a message of {length} bytes; at most {self._max_bytes} are taken")
-            end = at + LENGTH.size + length
-            if end > size:
-                need = LENGTH.size + length
+            begin = at + _LENGTH_BYTES
+            if length > size - begin:
+                need = _LENGTH_BYTES + length
                 break
-            messages.append(data[at + LENGTH.size : end])
-            at = end
-        self._have, self._need = size - at, need
+            at = begin + length
+            messages.append(data[begin:at])
         if at < size:
+            self._have, self._need = size - at, need
             self._pieces.append(data[at:])
         return messages
 
@@ -73,12 +78,12 @@ class Outbox:
 
     def put(self, message: bytes) -> None:
         """Behind those that wait; `flush` sends it."""
-        length = LENGTH.pack(len(message))
-        if len(message) < _JOINED_BYTES:
-            self._unsent.append(length + message)
+        size = len(message)
+        if size < _JOINED_BYTES:
+            self._unsent.append(LENGTH.pack(size) + message)
         else:
-            self._unsent += (length, memoryview(message))
-        self.size_bytes += len(length) + len(message)
+            self._unsent += (LENGTH.pack(size), memoryview(message))
+        self.size_bytes += _LENGTH_BYTES + size
 
     def put_bare(self, data: bytes) -> None:
         """The same without a length: what is said before there are messages."""
@@ -90,10 +95,11 @@ class Outbox:
         unsent = self._unsent
         try:
             while unsent:
-                sent = connection.send(unsent[0])
+                first = unsent[0]
+                sent = connection.send(first)
                 self.size_bytes -= sent
-                if sent < len(unsent[0]):
-                    unsent[0] = memoryview(unsent[0])[sent:]
+                if sent < len(first):
+                    unsent[0] = memoryview(first)[sent:]
                 else:
                     unsent.popleft()
         except _NOT_NOW:

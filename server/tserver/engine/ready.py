@@ -94,7 +94,6 @@ class ReadyQueue:
             self._asleep = True
             if not waiting:
                 self._look(-1 if until is None else max(0.0, until - time.monotonic()))
-            self._asleep = False
             if waiting:
                 return waiting.popleft()
             if until is not None and time.monotonic() >= until:
@@ -102,6 +101,7 @@ class ReadyQueue:
 
     def _look(self, timeout_s: float) -> None:
         found = self._poll.poll(timeout_s)
+        self._asleep = False
         for descriptor, events in found:
             if descriptor == self._wake:
                 os.eventfd_read(self._wake)
