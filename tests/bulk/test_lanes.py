@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import grpc
@@ -18,6 +19,8 @@ from tests.bulk.test_data_endpoint import connected, ended, exactly, prove
 from tests.support.raw import Raw, RawSession, Reply
 from tests.support.refusals import refused
 from tests.support.values import Kept
+from tserver.engine.ready import ReadyQueue
+from tserver.session.lane import Lane
 
 
 def ticket_of(caller: Raw, context: service_pb.SessionContext, kind: str) -> service_pb.OpenTransferResponse:
@@ -137,6 +140,46 @@ def test_who_takes_no_answers_holds_up_nobody(wire: Raw, session: RawSession, po
         assert is_usable(other)
         # All come as soon as they are taken.
         assert [reply_of(lane).seq for _ in batches] == [batch.seq for batch in batches]
+
+
+class _Talkative(Lane):
+    """Answers each message with far more than a connection takes at once."""
+
+    ANSWER = bytes(600_000)
+    has_ended = False
+
+    def _receive(self, message: bytes) -> None:
+        self.send(self.ANSWER)
+
+    def _has_room(self) -> bool:
+        return True
+
+    def _ended(self) -> None:
+        self.has_ended = True
+
+
+def test_messages_that_waited_for_room_are_taken_when_the_answers_before_them_are() -> None:
+    ready, count = ReadyQueue(), 20
+    end, other = socket.socketpair()
+    lane = _Talkative(end, ready, 100)
+    lane.start()
+    with end, other:
+        other.sendall(sized(b"m") * count)
+        other.settimeout(5)
+
+        def take() -> None:
+            for _ in range(count):
+                assert exactly(other, 4 + len(lane.ANSWER))
+            other.close()
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            with contextlib.suppress(TimeoutError):
+                ready.get(0.05)
+        with contextlib.suppress(TimeoutError):
+            ready.get(0.05)
+        assert lane.has_ended
 
 
 def test_a_lane_ends_with_its_session(wire: Raw, port: int) -> None:

@@ -110,7 +110,8 @@ class Lane(ABC):
         if events & select.EPOLLOUT:
             with self._lock:
                 self._unsent.flush(self._socket)
-                self._arm()
+            # There may be room now for messages that have waited until something is sent.
+            self._or_close(self._go_on)
         if events & ~select.EPOLLOUT:
             self._or_close(self._read)
 
@@ -148,10 +149,8 @@ class Lane(ABC):
     # --- with the lock held ---
 
     def _arm(self) -> None:
-        """Wait for what there is to do now."""
-        if self._is_over:
-            return
-        events = (0 if self._arrived or self._is_full() else select.EPOLLIN) | (select.EPOLLOUT if self._unsent else 0)
-        if events != self._events:
+        """Wait for what there is to do now: not for more messages while there are some that there is no room for."""
+        events = (0 if self._arrived else select.EPOLLIN) | (select.EPOLLOUT if self._unsent else 0)
+        if events != self._events and not self._is_over:
             self._events = events
             self._ready.change(self._socket.fileno(), events)
