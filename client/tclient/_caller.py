@@ -9,9 +9,9 @@ from types import FrameType
 HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def caller() -> FrameType:
-    """The frame in which a name of this package was called."""
-    frame = sys._getframe(1)
+def caller(depth: int = 1) -> FrameType:
+    """The frame in which a name of this package was called; those below that depth are known to be the package's."""
+    frame = sys._getframe(depth)
     while frame.f_code.co_filename.startswith(HERE) and frame.f_back is not None:
         frame = frame.f_back
     return frame

@@ -332,7 +332,8 @@ def prepare(operation: Operation, ref: RemoteRef, kwargs: bytes = b"") -> tuple[
 
 def _call_of(operation: Operation) -> Call:
     """A call of an operation, from the caller's line."""
-    frame = caller()
+    # The frames of this function, of that which needs the call, and of that which was called for it.
+    frame = caller(3)
     call = _new_call()
     call.operation = operation
     call.done = False

@@ -118,12 +118,15 @@ def kind_of(session: Session, operation: Operation, args: Sequence[Any], kwargs:
             if kind.floats and len(args) == 2 and not MODES.autocasts:
                 other = args[1]
                 cls = other.__class__
-                if (
-                    cls is float
-                    or cls is int
-                    or (isinstance(other, Handle) and kinds.of_ref(other._ref, epoch) is kind)
-                ):
+                if cls is float or cls is int:
                     return kind
+                if isinstance(other, Handle):
+                    ref = other._ref
+                    same = ref.kind
+                    if same is None or ref.since < epoch:
+                        same = kinds.of_ref(ref, epoch)
+                    if same is kind:
+                        return kind
         elif len(args) == 1 and (rule == "same" or (kind.floats and not MODES.autocasts)):
             return kind
     return _by_key(session, operation, args, kwargs)

@@ -21,22 +21,32 @@ def values_of(raw: bytes) -> tuple[int, list[tuple[int, bytes]]] | None:
         if raw[0] != 0x0A:
             return None
         size, at = read_varint(raw, 1)
-        end = at + size
-        if end != len(raw) or raw[at] != 0x08:
+        end = len(raw)
+        if at + size != end or raw[at] != 0x08:
             return None
         seq, at = read_varint(raw, at + 1)
         values = []
+        # Most numbers in here have one byte, and are read without a call.
         while at < end:
             if raw[at] != 0x12:
                 return None
-            size, at = read_varint(raw, at + 1)
+            size = raw[at + 1]
+            at += 2
+            if size >= 0x80:
+                size, at = read_varint(raw, at - 1)
             stop = at + size
             index = 0
             if raw[at] == 0x08:
-                index, at = read_varint(raw, at + 1)
+                index = raw[at + 1]
+                at += 2
+                if index >= 0x80:
+                    index, at = read_varint(raw, at - 1)
             if raw[at] != 0x12:
                 return None
-            size, at = read_varint(raw, at + 1)
+            size = raw[at + 1]
+            at += 2
+            if size >= 0x80:
+                size, at = read_varint(raw, at - 1)
             if at + size != stop:
                 return None
             values.append((index, raw[at:stop]))

@@ -27,9 +27,9 @@ from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._session.modes import CONTEXTS
 from tclient._session.oversize import refuse
-from tclient._session.waiters import Answered, Waiters
+from tclient._session.waiters import Waiters
 from tclient._transport.channel import FRAME_BYTES, HEAVY_BYTES, TENSOR_SERVICE, Channel
-from tclient._transport.lane import Lane
+from tclient._transport.lane import Answered, Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
@@ -137,7 +137,7 @@ class Batches(Stream[Batch]):
 
     def read_until(self, lane: Lane, answered: Answered, until: float | None) -> bool:
         """Take in what comes over a lane until it is answered or late, or the lane ends; False if others do."""
-        return lane.read_until(lambda: answered.done, until, self._receive)
+        return lane.read_until(answered, until, self._receive)
 
     def last(self) -> Answered | None:
         """What is answered last of all that was issued: a Call or a Batch; None if nothing is on its way."""
@@ -263,8 +263,9 @@ class Batches(Stream[Batch]):
         Ctrl-C may strike at any line. Up to the one that sets `_newest` nothing has happened; what is behind it is
         finished by the next thread that comes here.
         """
-        if not self._newest.committed:
-            self._commit(self._newest)
+        before = self._newest
+        if not before.committed:
+            self._commit(before)
         queued = self._calls
         pending = queued.pending
         if not pending and not frees_alone:
@@ -275,7 +276,6 @@ class Batches(Stream[Batch]):
         behind = queued.take_drops(room // DROP_BYTES) if frees_alone else []
         calls = pending[:_MAX_BATCH_CALLS]
         # By now all is defined that calls which are pending name.
-        before = self._newest
         operations: Sequence[str] = ()
         contexts: Sequence[bytes] = ()
         size = 0
@@ -285,8 +285,7 @@ class Batches(Stream[Batch]):
             most -= size
             if not are_all:
                 calls = []
-        data = [call.data for call in calls if call.data]
-        words = [word for call in calls for word in call.words]
+        data, words = _contents(calls)
         if sum(map(len, data)) + WORD_BYTES * (len(words) + len(behind)) > room:
             sizes = [len(call.data) + WORD_BYTES * len(call.words) for call in calls]
             count = bisect_right(list(itertools.accumulate(sizes)), room)
@@ -296,8 +295,7 @@ class Batches(Stream[Batch]):
                     sizes[0] = self._make_fit(calls[0], most)
                 count = int(sizes[0] <= most or not size)
             del calls[count:]
-            data = [call.data for call in calls if call.data]
-            words = [word for call in calls for word in call.words]
+            data, words = _contents(calls)
         if behind and len(calls) < len(pending):
             queued.drops.extendleft(reversed(dropped_of(behind)))
             behind = []
@@ -433,11 +431,13 @@ class Batches(Stream[Batch]):
         else:
             reply = rpc.ExecuteStreamResponse.FromString(message).reply
             seq = reply.seq
-        self._let_go()
         if seq <= self._acked:
             # A kept reply that we already have. Who took that in may have been interrupted before it said so.
+            self._let_go()
             self._waiters.notify()
             return
+        if inflight and inflight[0].seq != seq:
+            self._let_go()
         if not inflight or inflight[0].seq != seq:
             raise ServerFailed(
                 f"the server at {self._channel.address} answered batch {seq}, "
@@ -456,7 +456,7 @@ class Batches(Stream[Batch]):
         self._acked = seq
         self._let_go()
         self._waiters.notify()
-        if len(inflight) == self._window - 1 and self._sender.lane is None:
+        if self._sender.lane is None and len(inflight) == self._window - 1:
             # The window has opened: what gathered meanwhile may go.
             self._sender.queue.put(None)
 
@@ -510,6 +510,17 @@ class Batches(Stream[Batch]):
             self._calls.pending.clear()
         self._sender.queue.put(None)
         return calls
+
+
+def _contents(calls: Iterable[Call]) -> tuple[list[bytes], list[int]]:
+    """The encoded fields of the calls that are not packed, and the words of all."""
+    data: list[bytes] = []
+    words: list[int] = []
+    for call in calls:
+        words += call.words
+        if call.data:
+            data.append(call.data)
+    return data, words
 
 
 def _heavy(data: Iterable[bytes]) -> int:

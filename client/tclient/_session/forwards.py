@@ -164,7 +164,7 @@ class _ForwardStream(Stream[None]):
         """Wait for the answer, or the failure; False if it is late."""
         while not waiter.done:
             lane = self._sender.lane
-            if lane is not None and lane.read_until(lambda: waiter.done, until, self._receive):
+            if lane is not None and lane.read_until(waiter, until, self._receive):
                 self._pass_on()
                 return waiter.done
             if not waiter.answered.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):

@@ -12,16 +12,10 @@ from tclient._exceptions import fresh
 from tclient._session.calls import Call
 from tclient._session.deferred import DeferredErrors
 from tclient._transport.channel import Channel
-from tclient._transport.lane import Lane
+from tclient._transport.lane import Answered, Lane
 from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tensorcompute.v1 import tensor_pb2 as pb
-
-
-class Answered(Protocol):
-    """A Call, or a Batch of them."""
-
-    done: bool
 
 
 class Sending(Protocol):
@@ -95,20 +89,28 @@ class Waiters:
 
     def _block_once(self, answered: Answered, until: float | None) -> bool:
         """Wait; whether it is answered or late. If not, this thread was asked to read for itself."""
-        lock = threading.Lock()
-        lock.acquire()
-        ticket = self._tickets()
-        self._waiting[ticket] = (answered, lock.release, True)
-        try:
-            lane = self._sending.flush()
-            if not answered.done:
-                if lane is not None and self._sending.read_until(lane, answered, until):
-                    self.pass_on()
-                else:
+        if not self._read(answered, until):
+            # Who reads says when it is there, or that nobody reads any more.
+            lock = threading.Lock()
+            lock.acquire()
+            ticket = self._tickets()
+            self._waiting[ticket] = (answered, lock.release, True)
+            try:
+                # What was said before this was listed is not heard.
+                if not self._read(answered, until):
                     lock.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic()))
-        finally:
-            self._waiting.pop(ticket, None)
+            finally:
+                self._waiting.pop(ticket, None)
         return answered.done or (until is not None and time.monotonic() >= until)
+
+    def _read(self, answered: Answered, until: float | None) -> bool:
+        """Send all that is pending, and take in what comes until it is answered or late; False if others are to."""
+        lane = self._sending.flush()
+        if not answered.done:
+            if lane is None or not self._sending.read_until(lane, answered, until):
+                return False
+            self.pass_on()
+        return True
 
     def pass_on(self) -> None:
         """Nobody reads any more: another thread that waits is to, if there is one."""

@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from tclient._exceptions import TensorError
 from tclient._transport.statuses import Broken
@@ -31,6 +32,12 @@ _PAUSE_S = 0.001
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 
 Handle = Callable[[bytes], None]
+
+
+class Answered(Protocol):
+    """What somebody waits for."""
+
+    done: bool
 
 
 class Reader:
@@ -103,17 +110,17 @@ class Lane:
         with self._lock:
             self._flush()
 
-    def read_until(self, is_done: Callable[[], bool], until: float | None, handle: Handle) -> bool:
-        """Take in what comes until it is done or late; False if another thread does, or the connection has ended."""
+    def read_until(self, answered: Answered, until: float | None, handle: Handle) -> bool:
+        """Take in what comes until it is answered or late; False if another thread does, or the lane has ended."""
         reader = Reader()
         if not self._take(reader):
             return False
         try:
-            while not is_done():
+            while not answered.done:
                 if not self._wait(until):
                     return True
                 if not self._read(handle):
-                    return is_done()
+                    return answered.done
             return True
         finally:
             self._give_back(reader)
