@@ -50,6 +50,8 @@ _POLLS_BEFORE_DOZING = 25
 # Over a lane, how often it is looked for what nobody waits for, and for how long after there was something.
 _TICK_S = 0.001
 _TICKS = 50
+# Such calls go out at the second look, more of them at the first.
+_FEW = 16
 # How often it is looked while a batch is under way for longer.
 _OWED_POLL_S = 0.005
 # A lane on which nothing is answered for so long is given up for another.
@@ -219,6 +221,8 @@ class Batches(Stream[Batch]):
         # How often there was nothing to do, and since when the same batch is the next to be answered.
         quiet = 0
         owed, owed_since = 0, 0.0
+        # The call that waited longest at the last look, in a list.
+        seen: list[Call] = []
         self._set_idle(sender, False)
         while not sender.ended:
             is_asleep = quiet >= _TICKS and not (calls.pending or self.inflight)
@@ -229,30 +233,34 @@ class Batches(Stream[Batch]):
             # Before the last look: from here on a dropped result wakes this thread.
             calls.dozing = dozes
             try:
-                if quiet < _TICKS:
+                if quiet < _TICKS or seen:
                     timeout_s: float | None = _TICK_S
                 elif not is_asleep:
                     timeout_s = _OWED_POLL_S
                 else:
                     timeout_s = None if dozes and not calls.drops else _POLL_S
                 sender.queue.get(timeout=timeout_s)
-                quiet = 0
+                quiet = min(quiet, _TICKS)
             except queue.Empty:
                 quiet += 1
-            if lane.owes:
-                lane.flush()
+            if lane.owes and not lane.flush():
+                quiet = 0
             self._look(lane)
             frees = is_asleep and bool(calls.drops)
-            if calls.pending or frees:
-                quiet = 0 if calls.pending else min(quiet, _TICKS)
+            # Who has issued a few calls just now may be about to wait, and sends them then.
+            first = calls.pending[:1]
+            is_due = bool(first) and (first == seen or len(calls.pending) > _FEW)
+            seen = first
+            if is_due or frees:
+                quiet = 0 if is_due else min(quiet, _TICKS)
                 with self._lock:
                     while (calls.pending or (frees and calls.drops)) and len(self.inflight) < self._window:
                         if sender is not self._sender or self._form(frees_alone=not calls.pending) is None:
                             break
-            first = self._first_owed()
+            number = self._first_owed()
             now = time.monotonic()
-            if first != owed:
-                owed, owed_since = first, now
+            if number != owed:
+                owed, owed_since = number, now
             elif owed and now > owed_since + _SILENCE_S:
                 # The engine may be busy; or the connection leads nowhere.
                 lane.cancel()

@@ -105,10 +105,11 @@ class Lane:
             self._unsent.put(message)
             self._flush()
 
-    def flush(self) -> None:
-        """Send what waits, as far as it goes now."""
+    def flush(self) -> bool:
+        """Send what waits, as far as it goes now; whether that is all."""
         with self._lock:
             self._flush()
+            return not self._unsent
 
     def read_until(self, answered: Answered, until: float | None, handle: Handle) -> bool:
         """Take in what comes until it is answered or late; False if another thread does, or the lane has ended."""
