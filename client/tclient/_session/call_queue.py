@@ -97,7 +97,7 @@ class CallQueue:
         """Who takes the calls; told once, before the first one."""
         self._sending = sending
 
-    def put(self, call: Call, writes: Writes = Writes.NOTHING, *, is_awaited: bool = False) -> None:
+    def put(self, call: Call, writes: Writes = Writes.NOTHING, is_awaited: bool = False) -> None:
         """Put a call on its way, and before it the end of results that were dropped by now.
 
         What the call may write is outdated from then on, and not before: whoever asks in between is answered by the

@@ -135,7 +135,8 @@ class Executor:
                         words[first - 1],
                         word >> OPERATION_SHIFT & MAX_OPERATION,
                         word >> CONTEXT_SHIFT,
-                        words=words[first:at],
+                        words[first:at],
+                        None,
                     )
                 elif kind == FREE:
                     objects.pop(word >> KIND_BITS, None)
@@ -173,7 +174,7 @@ class Executor:
         if parts := call.free_parts:
             for ref in parts:
                 store.free(ref)
-        self._call(store, run, operations, call.id, call.operation, call.context, call=call)
+        self._call(store, run, operations, call.id, call.operation, call.context, None, call)
 
     def _call(
         self,
@@ -183,9 +184,8 @@ class Executor:
         call_id: int,
         number: int,
         context: int,
-        *,
-        words: list[int] | None = None,
-        call: pb.Call | None = None,
+        words: list[int] | None,
+        call: pb.Call | None,
     ) -> None:
         """Run a call with its arguments as words, or as the message that it is."""
         objects = store.objects

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tensorcompute.wire.varint import field, varint
+from tensorcompute.wire.varint import SHORT, field, varint
 from tserver.engine.values import Elements, describe
 from tserver.errors import InvalidArgument
 
@@ -23,6 +23,10 @@ _pack_double = struct.Struct("<d").pack
 
 _descriptions: dict[tuple[Any, ...], bytes] = {}
 _heads: dict[tuple[Any, ...], bytes] = {}
+# Result.call_index of the first calls of a batch. What is written of 0 is nothing.
+_INDEXES = [b"", *[b"\x08" + number for number in SHORT[1:]]]
+# A value below this fits into a result whose length is one byte.
+_SMALL = 0x80 - 4
 
 
 def seq_field(seq: int) -> bytes:
@@ -32,6 +36,10 @@ def seq_field(seq: int) -> bytes:
 
 def result_field(call_index: int, value: bytes) -> bytes:
     """One of BatchReply.results, with an encoded Value."""
+    size = len(value)
+    if call_index < len(_INDEXES) and size < _SMALL:
+        index = _INDEXES[call_index]
+        return b"\x12" + SHORT[len(index) + 2 + size] + index + b"\x12" + SHORT[size] + value
     body = field(b"\x12", value)
     if call_index:
         body = b"\x08" + varint(call_index) + body
@@ -60,11 +68,12 @@ def _elements(result: Elements) -> bytes:
     if head is None:
         if len(_heads) >= _MAX_KEPT:
             _heads.clear()
-        head = _heads[key] = pb.TensorData(dtype=result.dtype, shape=result.shape).SerializeToString()
-    data = result.data
-    length = varint(len(data))
-    # Joined once: the data may be long.
-    return b"".join((b"\xb2\x01", varint(len(head) + 1 + len(length) + len(data)), head, b"\x1a", length, data))
+        # With all that is before the data, whose length follows from shape and dtype.
+        about = pb.TensorData(dtype=result.dtype, shape=result.shape).SerializeToString()
+        before_data = about + b"\x1a" + varint(len(result.data))
+        head = b"\xb2\x01" + varint(len(before_data) + len(result.data)) + before_data
+        _heads[key] = head
+    return head + result.data
 
 
 # Encoders of Values, by the exact class of what a call returned.
