@@ -444,6 +444,8 @@ def operation_named(name: str) -> Operation:
 
 def issue_effect(operation: Operation, args: tuple[Any, ...]) -> None:
     """Issue a call for its effect alone; whatever it returns is not kept."""
+    if MODES.recorder is not None:
+        MODES.recorder.check(operation, args, None)
     session = find_session(args, None) or current()
     scope = Scope(session.queue, WHOLE)
     parts = [operation.prefix or operation.intern(), *[arg(encode(value, scope)) for value in args]]

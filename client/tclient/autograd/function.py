@@ -173,7 +173,7 @@ class Function:
 
         Raises: what the forward raises.
         """
-        if MODES.recorder is not None:
+        if MODES.recorder is not None and MODES.recorder.has_gradients:
             raise MODES.recorder.refused(f"{cls.__name__}.apply", "has a backward that runs in your process")
         sets_up = cls.setup_context is not Function.setup_context
         if sets_up:

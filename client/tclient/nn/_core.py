@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from tclient._gradients import gradients, is_new
 from tclient._issue import call_builtin
 from tclient._session.handles import RemoteObject
+from tclient._session.modes import MODES
 from tclient._tensor import Tensor, describe
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "describe",
     "gradients",
     "make_network",
+    "may_run_networks",
     "run_network",
     "same_session",
 ]
@@ -47,6 +49,11 @@ def run_network(network: RemoteObject, input: Tensor) -> Tensor:
     """The output of a network. Does not wait."""
     output: Tensor = call_builtin("tc.forward", network, input)
     return output
+
+
+def may_run_networks() -> bool:
+    """Whether modules may run as networks of the session: what is recorded for a served model is calls alone."""
+    return MODES.recorder is None or MODES.recorder.has_networks
 
 
 def same_session(network: RemoteObject, tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from tclient.nn import _hooks
 from tclient.nn._changes import STATE
-from tclient.nn._core import RemoteObject, Tensor, make_network, run_network, same_session
+from tclient.nn._core import RemoteObject, Tensor, make_network, may_run_networks, run_network, same_session
 
 if TYPE_CHECKING:
     from tclient.nn.module import Module
@@ -59,6 +59,8 @@ class _Made(NamedTuple):
 
 def forward(module: Module, input: Any) -> Tensor | None:
     """The output of the module by one call, or None when it has to be run layer by layer."""
+    if not may_run_networks():
+        return None
     made: _Made | None = module.__dict__.get("_network")
     if made is None or made.number != STATE.number:
         made = module.__dict__["_network"] = _make(module, made)
