@@ -29,6 +29,9 @@ MODULES: dict[str, Callable[[Any], Any]] = {
     "a Layer": lambda nn: nn.Layer(6, 4, "silu"),
     "nested ones": lambda nn: nn.Sequential(nn.Sequential(nn.Linear(6, 3), nn.ELU(0.5)), nn.Sigmoid())[:1],
     "with dropout": lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5), nn.Softplus()).eval(),
+    "two activations": lambda nn: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()),
+    "another activation": lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Mish()),
+    "a normalisation": lambda nn: nn.Sequential(nn.Linear(6, 3), nn.LayerNorm(3)),
 }
 
 
@@ -95,8 +98,15 @@ def test_weights_are_copied_as_they_are_when_it_is_created(tc: ModuleType, name:
     np.testing.assert_allclose(served(ROWS), np.repeat(ROWS.sum(1, keepdims=True), 2, 1), rtol=1e-5)
 
 
-def test_it_prints_as_torch_does(tc: ModuleType, name: str) -> None:
-    assert repr(tc.models.create(name, tc.nn.MLP([6, 5, 3]))) == str(relu_mlp([6, 5, 3]))
+def test_it_prints_what_it_is_and_its_layers_as_torch_does(tc: ModuleType, name: str) -> None:
+    served = tc.models.create(name, tc.nn.MLP([6, 5, 3]))
+    what = "53 parameters, batches up to 1024: input float32 (batch, 6) -> output float32 (batch, 3)"
+    assert repr(served) == f"{name} version 1, ready, {what}\n{relu_mlp([6, 5, 3])}"
+    assert f"{name} version 1, ready, {what}" in repr(tc.models.list()).splitlines()
+    served.unload()
+    assert f"{name} version 1, unloaded, 53" in repr(served)
+    served.delete()
+    assert f"{name} version 1, gone, 53" in repr(served)
 
 
 def test_it_is_exported_for_torch_and_loaded_from_torch(tc: ModuleType, name: str, tmp_path: Path) -> None:
@@ -131,6 +141,14 @@ def test_versions_are_latest_or_pinned(tc: ModuleType, name: str) -> None:
     latest.delete()
     with pytest.raises(KeyError, match=name):
         tc.models.get(name)
+
+
+def test_a_module_that_trains_is_served_as_it_evaluates(tc: ModuleType, name: str) -> None:
+    module = tc.nn.Sequential(tc.nn.Linear(6, 3), tc.nn.Dropout(0.5))
+    served = tc.models.create(name, module)
+    assert (module.training, module[1].training) == (True, True)
+    np.testing.assert_allclose(served(ROWS), module.eval()(tc.from_numpy(ROWS)).detach().numpy(), rtol=1e-6)
+    assert len(served.describe().layers) == 1
 
 
 @pytest.mark.parametrize("option", [{"priority": 1}, {"timeout_s": 5.0}, {"queue_timeout_us": 1}], ids=str)
@@ -205,17 +223,13 @@ def test_a_request_that_a_proxy_refuses_as_too_large_goes_as_a_tensor_and_the_ot
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
-    "a convolution": (lambda nn: nn.Sequential(nn.Conv2d(1, 1, 3)), TypeError, "cannot be served"),
-    "training dropout": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)), TypeError, "cannot be served"),
     "a module of torch itself": (lambda nn: torch.nn.Linear(6, 3), TypeError, "load_state_dict"),
     "the name of a file": (lambda nn: "net.onnx", TypeError, "models.load"),
-    "a function": (lambda nn: lambda x: x, TypeError, "a function cannot be served: functions are not served"),
     "a set of layers": (lambda nn: {(nn.Linear(6, 3).weight, None, None)}, TypeError, "a set cannot be served"),
+    "a number": (lambda nn: 3, TypeError, "a int cannot be served"),
     "layers of two": (lambda nn: [(np.ones((3, 6)), None)], TypeError, "one for each layer"),
-    "an activation first": (lambda nn: nn.Sequential(nn.ReLU(), nn.Linear(6, 3)), TypeError, "before the first layer"),
-    "two activations": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Tanh()), TypeError, "behind another"),
-    "another activation": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Mish()), TypeError, "mish"),
-    "another gelu": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.GELU("tanh")), TypeError, "approximate='tanh'"),
+    "another activation": (lambda nn: [(np.ones((3, 6)), None, "mish")], TypeError, "mish"),
+    "another gelu": (lambda nn: [(np.ones((3, 6)), None, nn.GELU("tanh"))], TypeError, "approximate='tanh'"),
     "nothing": (lambda nn: nn.Sequential(), ValueError, "no layers"),
     "layers that do not fit": (lambda nn: nn.Sequential(nn.Linear(6, 3), nn.Linear(4, 2)), ValueError, "4 inputs"),
 }
