@@ -3,7 +3,7 @@
 A folder has `config.json` and `model.safetensors`, or several files and an index. The module is built from the config
 (_classifiers.py), and takes the weights by their names.
 
-    python hugging_face.py bert-folder vit-folder   # run these, with inputs at random
+    python hugging_face.py bert-folder vit-folder   # run these, with inputs at random, and serve them
     python hugging_face.py --make FOLDER            # write small ones with random weights there, and run them
 """
 
@@ -55,6 +55,15 @@ def inputs_of(config: Config, batch: int) -> dict[str, torch.Tensor]:
         "attention_mask": (positions < ends).long(),
         "token_type_ids": (positions >= length // 2).long(),
     }
+
+
+def served_inputs(config: Config) -> dict[str, torch.models.Input]:
+    """What the served model takes: any number of texts of any length, or of pictures."""
+    if config["model_type"] != "bert":
+        size = config.get("image_size", 224)
+        return {"pixel_values": torch.models.Input(("batch", config["num_channels"], size, size))}
+    shape, most = ("batch", "length"), {"input_ids": config["vocab_size"], "attention_mask": 2, "token_type_ids": 2}
+    return {name: torch.models.Input(shape, torch.int64, high=high) for name, high in most.items()}
 
 
 # ---- small ones ------------------------------------------------------------------------------------------------------
@@ -127,6 +136,11 @@ def main(out: Path, folders: Sequence[Path], make_in: Path | None) -> None:
             scores = module(**inputs)
         print(f"{folder.name}: {type(module).__name__}, {len(module.state_dict())} tensors, all names matched")
         print(f"  {', '.join(inputs)} -> scores {tuple(scores.shape)}, classes {scores.argmax(1).tolist()}")
+        served = torch.models.create(f"hugging-face-{folder.name}", module, served_inputs(config))
+        print(f"  served as {str(served).splitlines()[0]}")
+        numbers = served(*(value.numpy() for value in inputs.values()))
+        print(f"  the same from arrays: {numbers.argmax(1).tolist() == scores.argmax(1).tolist()}")
+        served.delete()  # else the server keeps it
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,9 @@
 """B64: what batching is worth: 64 callers with a row each, on one network that runs up to 64 rows at once or one alone.
 
 A closed loop of 64 threads of one client, and of 64 unary RPCs of gRPC's asyncio client, tells requests per second and
-rows per forward pass; yardsticks are the same network without batching and the naive gRPC server. An open loop at a
-rate that both carry with ease tells what batching costs there: the 99th percentile of latencies from the intended
-start.
+rows per forward pass; yardsticks are the same network without batching and the naive gRPC server. A convolutional
+network that is served as a program does the same. An open loop at a rate that both carry with ease tells what batching
+costs there: the 99th percentile of latencies from the intended start.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ CALLERS = 64
 RATE = 500.0
 WARM_UP_S = 0.5
 BATCHED, ALONE = "b64-batched", "b64-alone"
-LARGEST = {BATCHED: 64, ALONE: 1}
+CONV_BATCHED, CONV_ALONE = "b64-conv-batched", "b64-conv-alone"
+LARGEST = {BATCHED: 64, ALONE: 1, CONV_BATCHED: 64, CONV_ALONE: 1}
 THROUGHPUT = Bar("at least", (2,))
+CONV_THROUGHPUT = Bar("at least", (1.5,))
 MEAN_BATCH = Bar("at least", (8,), " rows")
 # Below saturation batching must cost nothing; one round differs from the next by about this much.
 LATENCY = Bar("at most", (1.15,))
@@ -59,6 +61,14 @@ def measure(bench: Bench) -> Iterator[Row]:
         yield Row("B64", f"{what}: against max_batch_size 1", rates[0], rates[1], THROUGHPUT)
         yield Row("B64", f"{what}: rows of a forward pass", batches[0], bar=MEAN_BATCH, value=batches[0].median)
         yield Row("B64", what, rates[0], rates[4])
+        conv, conv_alone = on("convolutions", CONV_BATCHED), on("convolutions", CONV_ALONE)
+        conv_rates, conv_batches = take_turns([conv, conv_alone], rounds, closed)
+        conv_rates[1].side += ", alone"
+        what = f"served conv net, {CALLERS} threads of one client"
+        yield Row("B64", f"{what}: against max_batch_size 1", conv_rates[0], conv_rates[1], CONV_THROUGHPUT)
+        yield Row(
+            "B64", f"{what}: rows of a forward pass", conv_batches[0], bar=MEAN_BATCH, value=conv_batches[0].median
+        )
         what = f"served MLP, {CALLERS} unary RPCs"
         yield Row("B64", f"{what}: against max_batch_size 1", rates[2], rates[3], note=_mean(batches[2]))
         yield Row("B64", what, rates[2], rates[4])
@@ -95,17 +105,23 @@ class Counts:
     """Rows and forward passes of one network, as the server counts them."""
 
     def __init__(self, options: Options) -> None:
-        """Makes the network where it is not there yet."""
         import grpc
 
         from tensorcompute.v1 import model_service_pb2 as ms
         from tensorcompute.v1 import model_service_pb2_grpc as stubs
 
-        from .shape import SIZES
-
         self.name = str(options.more["network"])
         self._stub: Any = stubs.ModelServiceStub(grpc.insecure_channel(options.address))
         self._request = ms.GetMlpStatisticsRequest(name=self.name)
+
+    def make(self) -> None:
+        """Make the row of layers where it is not there yet."""
+        import grpc
+
+        from tensorcompute.v1 import model_service_pb2 as ms
+
+        from .shape import SIZES
+
         relu = ms.Activation(kind=ms.ACTIVATION_KIND_RELU)
         layers = [
             ms.LayerSpec(in_features=columns, out_features=rows, activation=relu if rows != SIZES[-1] else None)
@@ -135,6 +151,8 @@ def counting(make: MakeSide) -> MakeSide:
     @contextlib.contextmanager
     def counted(options: Options) -> Iterator[Run]:
         counts = Counts(options)
+        if counts.name in (BATCHED, ALONE):
+            counts.make()
         with make(options) as run:
 
             def both(order: Order) -> list[float]:
@@ -164,6 +182,30 @@ def with_client(options: Options) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
+def with_convolutions(options: Options) -> Iterator[Run]:
+    """Threads of one client, and a network for small pictures that is a program."""
+    import tclient
+    from tclient import nn
+
+    with tclient.connect(options.address):
+        network = nn.Sequential(
+            *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(16 * 7 * 7, 10)),
+        )
+        name = str(options.more["network"])
+        inputs = tclient.models.Input(("batch", 1, 28, 28))
+        model = tclient.models.create(name, network, inputs, max_batch_size=LARGEST[name])
+        assert model.describe().is_batched
+        picture = np.random.default_rng(0).random((1, 1, 28, 28), np.float32)
+
+        def request() -> None:
+            assert model(picture).shape == (1, 10)
+
+        yield lambda order: [w4_forwards.closed_loop(request, options.threads, order["seconds"])]
+
+
+@contextlib.contextmanager
 def with_unary(options: Options) -> Iterator[Run]:
     """Tasks that each send an RPC when the last one is answered, on one channel."""
 
@@ -188,7 +230,7 @@ def with_unary(options: Options) -> Iterator[Run]:
 @contextlib.contextmanager
 def in_open_loop(options: Options) -> Iterator[Run]:
     """RPCs at even distances, whether earlier ones were answered or not: the 99th percentile of a round, in ms."""
-    Counts(options)
+    Counts(options).make()
 
     async def paced(seconds: float) -> float:
         latencies: list[float] = []
@@ -246,6 +288,7 @@ if __name__ == "__main__":
     serve(
         {
             "tclient": counting(with_client),
+            "convolutions": counting(with_convolutions),
             "unary": counting(with_unary),
             "open loop": in_open_loop,
             "naive gRPC": with_naive,

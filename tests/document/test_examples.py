@@ -57,6 +57,8 @@ SAYS = {
     "hugging_face": [
         r"bert: BertForSequenceClassification, 41 tensors, all names matched\n",
         r"input_ids, attention_mask, token_type_ids -> scores \(3, 3\), classes \[\d, \d, \d\]\n",
+        r"served as hugging-face-bert version 1, ready, .*input_ids int64 \(batch, length\), .* float32 \(batch, 3\)\n",
+        r"the same from arrays: True\n",
         r"vit: ViTForImageClassification, 40 tensors, all names matched\n",
         r"resnet: ResNetForImageClassification, 74 tensors, all names matched\n",
     ],
