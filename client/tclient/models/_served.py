@@ -114,9 +114,11 @@ class ServedModel:
             return {name: output.numpy() for name, output in made.items()}
         return tuple(output.numpy() for output in made) if isinstance(made, tuple) else made.numpy()
 
-    def _ordered(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+    def _ordered(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Sequence[Any]:
         """The inputs in the order that the model has them. Raises: TypeError."""
-        names = [info.name for info in self.inputs] if self._is_program else ["input"]
+        names = self._names
+        if not named and len(inputs) == len(names):
+            return inputs
         missing = names[len(inputs) :]
         if len(inputs) > len(names) or set(missing) != set(named):
             shown = ", ".join(map(repr, self.inputs)) if self._is_program else "input"
@@ -214,6 +216,10 @@ class ServedModel:
                 raise translated(error, channel) from None
 
     @functools.cached_property
+    def _names(self) -> list[str]:
+        return [info.name for info in self.inputs] if self._is_program else ["input"]
+
+    @functools.cached_property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """Names, dtypes and shapes of the inputs."""
         return tuple(map(info_of, self._summary.inputs))
@@ -254,8 +260,8 @@ class ServedModel:
 
     def _know(self, summary: rpc.MlpSummary) -> None:
         self._summary = summary
-        self.__dict__.pop("inputs", None)
-        self.__dict__.pop("outputs", None)
+        for derived in ("inputs", "outputs", "_names", "_has_outputs_without_numpy"):
+            self.__dict__.pop(derived, None)
 
     @property
     def _is_program(self) -> bool:
