@@ -11,6 +11,7 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.operations import Operation
+from tserver.engine.programs import Program
 from tserver.engines.watchdog import Watchdog
 
 HANG_S = 0.3
@@ -119,6 +120,19 @@ def test_an_engine_says_which_call_does_not_go_on(
     watchdog.stop()
     engine.stop()
     assert causes[0].startswith("the engine hung in Tensor.slow for ")
+
+
+def test_the_calls_of_a_program_are_seen_to_go_on(engine: Engine) -> None:
+    store, seen = engine.open_store(), []
+    store.operations.append(Operation("Tensor.slow", lambda: seen.append((engine.progress(), engine.at_work()))))
+    message = pb.Program(calls=[pb.Call(), pb.Call(), pb.Call()])
+    message.result.none.SetInParent()
+    program = Program(store, message)
+    engine.start()
+    engine.run(lambda: program.run(store, ())).result(LONG_S)
+    engine.stop()
+    assert len({progress for progress, _ in seen}) == 3
+    assert {work for _, work in seen} == {"Tensor.slow, a call of a program"}
 
 
 def test_an_engine_that_is_within_a_call_does_not_keep_its_process_from_stopping(engine: Engine) -> None:

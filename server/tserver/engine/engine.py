@@ -39,6 +39,7 @@ from tserver.engine.models.forwards import Find, Servable
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operations
 from tserver.engine.passes import PassThreads
+from tserver.engine.programs import RUNNING
 from tserver.engine.reads import deferring
 from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.session_queue import SessionQueue
@@ -127,13 +128,15 @@ class Engine:
         running = self._running
         if running is None:
             return None
-        store, run = running.store, self.executor.current
+        run = self.executor.current
         call = None if run is None else run.index
-        return self.slices, self.executor.steps, run, call, None if store is None else store.program_step
+        return self.slices, self.executor.steps, run, call, RUNNING.step
 
     def at_work(self) -> str:
         """What is being done, in words. From any thread."""
-        running = self._running
+        running, step = self._running, RUNNING.step
+        if step is not None:
+            return f"{step.operation.name}, a call of a program"
         return "nothing" if running is None else running.at_work()
 
     def open_queue(self) -> SessionQueue:

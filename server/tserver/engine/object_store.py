@@ -1,8 +1,8 @@
 """What one session holds: results of calls by id, uploads, and the names and modes it has defined.
 
 The engine's thread alone changes it, but for the uploads, which any thread may begin (where there is no quota), fill
-and let go. Any thread may look up an operation by its name, and which step of a program is being run. Of elements that
-are staged for a download, Staged says who may do what.
+and let go. Any thread may look up an operation by its name. Of elements that are staged for a download, Staged says who
+may do what.
 """
 
 from __future__ import annotations
@@ -175,8 +175,6 @@ class ObjectStore:
         self.next_address = 1 << 32
         # Whether there may be a graph whose backward is to be on new memory that is zeros (new_memory.py).
         self.graphs_on_zeros = False
-        # The call of a program that is being run, for who looks from outside.
-        self.program_step: Any = None
         # What the reply to the batch under way may still take, in bytes.
         self.reply_room = MAX_REPLY_BYTES
         self._all = operations

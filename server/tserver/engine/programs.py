@@ -35,6 +35,16 @@ Slots = list[Any]
 Getter = Callable[[Slots], Any]
 
 
+class Running:
+    """The call of a program that is being run, of a session's or a model's, for who looks from outside."""
+
+    step: Any = None
+
+
+# There is one thread that runs any.
+RUNNING = Running()
+
+
 class _Slots:
     """Stands in for a session's store while the arguments of a program are decoded: what they name are slots."""
 
@@ -172,7 +182,7 @@ class Program:
         slots: Slots = [_EMPTY] * self._size
         slots[1 : 1 + len(inputs)] = inputs
         for step in self._steps:
-            store.program_step = step
+            RUNNING.step = step
             for slot in step.frees:
                 if slot < len(slots):
                     slots[slot] = _EMPTY
@@ -184,12 +194,12 @@ class Program:
                     with step.mode:
                         result = self._call(store, step, operation, slots)
             except Exception as error:
-                store.program_step = None
+                RUNNING.step = None
                 error.add_note(f"in `{operation.name}`, a call of the program")
                 raise
             if step.fills:
                 slots[step.fills] = result
-        store.program_step = None
+        RUNNING.step = None
         return self._result(slots)
 
     def _call(self, store: ObjectStore, step: _Step, operation: Operation, slots: Slots) -> Any:

@@ -237,9 +237,7 @@ class _BatchJob(_Job):
 
     def what(self, store: ObjectStore) -> str:
         """The call that is being run."""
-        step, run = store.program_step, self._run
-        if step is not None:
-            return f"{step.operation.name}, a call of a program"
+        run = self._run
         if run is None or run.number < 0:
             return "a batch"
         operations = store.operations if self._operations is None else self._operations
