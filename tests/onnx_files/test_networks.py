@@ -137,3 +137,21 @@ def test_a_graph_is_read_from_a_path_and_its_bytes(tc: ModuleType, tmp_path: Any
     x = np.ones((1, 3, 32, 32), np.float32)
     for source in (tmp_path / "net.onnx", str(tmp_path / "net.onnx"), bytearray(file)):
         assert tc.onnx.load(source)(x).shape == (1, 10)
+
+
+@pytest.mark.parametrize("style", [(False, 13), (True, 20)], ids=["old-13", "new-20"])
+@pytest.mark.parametrize("name", ["resnet", "bert"])
+def test_a_graph_is_served_to_batches_of_any_size(name: str, style: tuple[bool, int], tc: ModuleType) -> None:
+    network, file = written(name, *style)
+    module = tc.onnx.load(file)
+    inputs = {value.name: tc.models.Input(value.shape, value.dtype) for value in module.inputs}
+    served = tc.models.create(f"onnx-{name}-{style[1]}", module, inputs)
+    for rows, steps in ((1, 7), (4, 3)):
+        given = inputs_of(name, rows, steps)
+        found = served(*[each.numpy() for each in given])
+        with torch.no_grad():
+            wanted = network(*given)
+        several = list(found.values()) if isinstance(found, dict) else [found]
+        for mine, other in zip(several, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+            np.testing.assert_allclose(mine, other.numpy(), rtol=1e-4, atol=1e-5)
+    served.delete()
