@@ -103,19 +103,26 @@ class Tensor(Memory, _Base):
         queue = session.queue
         call = ref.call
         if call is not None:
-            value = session.wait(call)
-            told = meta_at(value, ref.path) if value is not None else None
-            ref.call = None
-            if told is not None:
-                meta = ref.meta = Meta(told)
-                ref.epoch = call.epoch
-                if ref.kind is not None:
-                    ref.kind.learn(meta)
-                if _is_current(ref, queue, meta, grad):
-                    return meta
+            meta = self._told(call, grad=grad)
+            if meta is not None:
+                return meta
         call, number = prepare(_DESCRIBE, ref)
         queue.drops.append(number)
         return self._described(call)
+
+    def _told(self, call: Call, *, grad: bool = False) -> Meta | None:
+        """Takes in the answer to the call that made it, and waits for that; None if what it says may have changed."""
+        ref = self._ref
+        value = ref.session.wait(call)
+        told = meta_at(value, ref.path) if value is not None else None
+        ref.call = None
+        if told is None:
+            return None
+        meta = ref.meta = Meta(told)
+        ref.epoch = call.epoch
+        if ref.kind is not None:
+            ref.kind.learn(meta)
+        return meta if _is_current(ref, ref.session.queue, meta, grad) else None
 
     def _described(self, call: Call) -> Meta:
         """Takes in the answer to a call of `tc.describe`."""
@@ -570,9 +577,13 @@ def describe(tensors: Iterable[Tensor]) -> None:
     """Have shape, dtype and device of all of these known, by one wait for all that are not."""
     asked = []
     for tensor in tensors:
-        if tensor._known() is None:
-            call, number = prepare(_DESCRIBE, tensor._ref)
-            tensor._ref.session.queue.drops.append(number)
+        ref = tensor._ref
+        known = tensor._known()
+        if known is None and ref.call is not None and ref.call.done:
+            known = tensor._told(ref.call)
+        if known is None:
+            call, number = prepare(_DESCRIBE, ref)
+            ref.session.queue.drops.append(number)
             asked.append((tensor, call))
     for tensor, call in reversed(asked):
         tensor._described(call)

@@ -245,9 +245,12 @@ def test_a_step_of_a_loop_waits_no_oftener_than_it_must(
     assert session.stats.waits - before <= 3 * most
 
 
-def test_a_network_goes_where_it_is_without_asking(tc: ModuleType) -> None:
+@pytest.mark.parametrize("answered", [False, True], ids=["at once", "once it is there"])
+def test_a_network_goes_where_it_is_without_asking(tc: ModuleType, answered: bool) -> None:
     session = tc._session.current.current()
     net = tc.nn.Sequential(tc.nn.Linear(4, 8), tc.nn.BatchNorm1d(8), tc.nn.LSTM(8, 2))
+    if answered:
+        tc.synchronize()
     before = session.stats.waits
     assert net.to("cpu").to(tc.float32).float() is net
     assert session.stats.waits == before
