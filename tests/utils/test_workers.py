@@ -17,18 +17,8 @@ import torch
 import torch.utils.data
 
 from tests.support.serving import ServerProcess
+from tests.utils.items import Squares
 from tests.utils.test_data import rows, seen
-
-
-class Squares:
-    """Arrays, numbers and texts, from Python and numpy."""
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> Any:
-        array = np.array([index, 1], dtype=np.int16)
-        return {"a": array, "n": (index, index / 2), "t": str(index), "g": np.float32(index)}
 
 
 class Processes(Squares):
