@@ -235,8 +235,9 @@ def test_recording_costs_the_same_for_each_operation_however_many_there_are(
     gc.collect()
     gc.disable()
     try:
-        # Each of them was 5 times and more, up to 300 times, where something was gone through for every call.
-        assert min(cost(4000) for _ in range(2)) < 2.5 * min(cost(400) for _ in range(3))
+        # Each of them was 5 times and more, up to 300 times, where something was gone through for every call. Whatever
+        # else the machine does makes it dearer now and then.
+        assert any(cost(4000) < 2.5 * min(cost(400) for _ in range(3)) for _ in range(5))
     finally:
         gc.enable()
 

@@ -231,9 +231,11 @@ def test_ctrl_c_in_a_wait_returns_at_once_and_the_session_goes_on(tc: ModuleType
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         y.sum().item()
-    assert time.monotonic() - began < 1.0
+    interrupted_s = time.monotonic() - began
     timer.join()
     assert y[0, 0].item() == pytest.approx(1.0, rel=1e-3)
+    # However long the products take here.
+    assert interrupted_s < 0.2 + (time.monotonic() - began) / 2
 
 
 def test_the_asyncio_door_does_not_hold_up_the_loop(tc: ModuleType) -> None:

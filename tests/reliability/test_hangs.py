@@ -70,4 +70,4 @@ def test_a_server_that_is_told_to_stop_within_a_kernel_stops_in_time() -> None:
             wait_until(lambda: not _answers(session), 20.0, "the kernel to hold the engine")
             began = time.monotonic()
             assert server.terminate(DRAIN_S + 10.0) == 0
-            assert time.monotonic() - began < DRAIN_S + 3.0
+            assert time.monotonic() - began < DRAIN_S + 5.0

@@ -56,7 +56,7 @@ def test_a_crash_of_the_engine_ends_sessions_with_its_cause_and_the_server_is_ba
         wait_until(lambda: not is_alive(engine), 10.0, "the end of the engine")
         with pytest.raises(tclient.SessionLost) as told:
             x.add_(1).tolist()
-        assert time.monotonic() - began < 20.0
+        assert time.monotonic() - began < 60.0
         assert crash.name in str(told.value)
         with pytest.raises(tclient.SessionLost):
             tclient.ones(1).tolist()

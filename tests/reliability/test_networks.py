@@ -205,7 +205,7 @@ def test_a_session_is_resumed_within_seconds_at_400_ms(far: tuple[Network, Sessi
         assert x.add_(1).tolist() == [2, 2, 2]
         assert tclient.server_info().sessions >= 1
         # Four round trips with TLS, and one for each of the two reads.
-        assert time.monotonic() - began < 6.0
+        assert time.monotonic() - began < 12.0
 
 
 @pytest.mark.parametrize("direction", Direction, ids=lambda direction: direction.value)
