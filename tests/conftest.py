@@ -15,6 +15,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="device of the server that tests share (default: %(default)s)")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def oracle() -> None:
+    """torch leaves the machine's cores to the servers, and says each time what else it says once in a process."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_warn_always(True)
+
+
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server in a process of its own, on a free port of loopback."""

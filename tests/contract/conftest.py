@@ -13,12 +13,6 @@ from tests.support.serving import HasAddress
 from tests.support.values import Kept
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The oracle leaves the machine's cores to the server."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def anyone(server: HasAddress) -> Iterator[Raw]:
     """A connection without a session. What it leaves in the shared session is let go."""

@@ -6,18 +6,11 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
-import torch
 
 from tests.support.raw import Raw, RawSession
 from tests.support.serving import HasAddress
 
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The oracle leaves the machine's cores to the server."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

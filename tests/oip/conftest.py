@@ -22,12 +22,6 @@ from tests.support.serving import ServerProcess, serving
 _NUMBERS = itertools.count(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The oracle leaves the machine's cores to the server."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def open_server() -> Iterator[ServerProcess]:
     """A server whose listeners for the protocol allow all that can be allowed."""

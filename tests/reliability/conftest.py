@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from tests.support.proxy import Proxy
 from tests.support.raw import Raw
 from tests.support.roads import ROADS, proxied, take
 from tests.support.serving import HasAddress
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The oracle leaves the machine's cores to the server."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(params=ROADS)
