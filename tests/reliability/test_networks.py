@@ -76,7 +76,7 @@ class Network:
     def connect(self) -> Session:
         """A session over the link; it is not made the current one."""
         session = Session.open(self.main.address, tls=self.tls, lane=os.environ.get("TCLIENT_LANE") != "0")
-        session.transfers.endpoint.address = self.data.address
+        session.transfers.endpoint.address = session.transfers.endpoint.lane_address = self.data.address
         # Small arrays are bulk here, too.
         session.channel.max_inline = 32 << 10
         return session
