@@ -17,6 +17,7 @@ import numpy as np
 
 from tclient._codec.dtypes import DTYPES as DTYPES_BY_NAME
 from tclient._exceptions import TensorNotImplementedError, TensorValueError
+from tensorcompute.tables import dtypes
 
 if TYPE_CHECKING:
     import onnx
@@ -24,26 +25,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 # The types of elements that tensors have here, by their numbers in ONNX, and those that it has besides.
-_NAMES = {
-    1: "float32",
-    2: "uint8",
-    3: "int8",
-    4: "uint16",
-    5: "int16",
-    6: "int32",
-    7: "int64",
-    9: "bool",
-    10: "float16",
-    11: "float64",
-    12: "uint32",
-    13: "uint64",
-    14: "complex64",
-    15: "complex128",
-    16: "bfloat16",
-    17: "float8_e4m3fn",
-    19: "float8_e5m2",
-}
-DTYPES = {number: DTYPES_BY_NAME[name] for number, name in _NAMES.items()}
+DTYPES = {row.onnx: DTYPES_BY_NAME[row.name] for row in dtypes.DTYPES if row.onnx}
 _OTHER_DTYPES = {
     8: "string",
     18: "float8e4m3fnuz",
