@@ -204,7 +204,7 @@ _COLUMNS: list[set[str]] = [
 ]
 _APART = {
     "client/tclient/_onnx/elementwise.py": "the operators of ONNX, some of which are activations",
-    "client/tclient/_onnx/recurrent.py": "the activations that recurrent operators of ONNX name, with defaults of their own",
+    "client/tclient/_onnx/recurrent.py": "the activations that recurrent operators of ONNX name, and their defaults",
     "client/tclient/_types.py": "the dtypes of torch's typed classes, of which there will be no more",
     "client/tclient/testing.py": "how near is near enough, for those dtypes that are not compared exactly",
 }

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tclient._onnx import load
 from tclient._onnx.operators import TABLE
 from tests.onnx_files.graphs import Array, numpy_helper, onnx
+
+# What fills the table.
+assert load.ROOMS
 
 # Modules of onnx.backend.test.case.node; each has the cases of one operator.
 OPERATORS = [
