@@ -252,7 +252,8 @@ class Executor:
                     if argument is result:
                         run.same[call_id] = _id_of(words, call, _position(args, result))
                         break
-                store.peak_results = max(store.peak_results, len(objects))
+                if len(objects) > store.peak_results:  # noqa: PLR1730 - a call less for each call
+                    store.peak_results = len(objects)
         elif result is not None or call_id:
             self._tell_value(store, run, call_id, operation, result)
 
