@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+import tclient
+from tests.models.nets import NETS
 from tests.models.programs import convolution, convolved, create_program
 from tests.models.test_program_models import two_by_two
+from tests.models.test_served_networks import CASES, assert_alike, on_torch
 from tests.oip import triton as remote
 from tests.oip.triton import Refusal, Triton
 from tests.support.http import Caller
 from tests.support.raw import Raw
+from tests.support.serving import ServerProcess
 
 TABLE = torch.arange(30.0).reshape(10, 3)
 IDS, KEEP = np.array([1, 5, 9, 2]), np.array([True, False, True, True])
@@ -58,6 +62,24 @@ def test_images_of_any_size_are_taken(client: Triton, images: str) -> None:
         given = torch.randn(sizes[0], 3, *sizes[1:])
         found = client.run(remote.infer_by_name, images, {"image": given.numpy()}, ["logits"])
         np.testing.assert_allclose(found["logits"], convolved(given, weights), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_whole_networks_give_what_torch_gives(client: Triton, open_server: ServerProcess, raw: Raw, kind: str) -> None:
+    inputs, asked, _ = CASES[kind]
+    with tclient.connect(open_server.address):
+        module = NETS[kind](tclient)
+        served = tclient.models.create(kind, module, inputs(tclient))
+        local = on_torch(kind, module)
+    for make in asked:
+        for rows in (1, 64):
+            arrays = make(rows)
+            given = dict(zip((each.name for each in served.inputs), arrays, strict=True))
+            found = client.run(remote.infer_by_name, kind, given, [each.name for each in served.outputs])
+            with torch.no_grad():
+                wanted = local(*map(torch.from_numpy, arrays))
+            assert_alike(found, wanted if isinstance(wanted, dict) else {"output": wanted})
+    raw.ask("DeleteMlp", name=kind)
 
 
 def test_what_does_not_fit_is_refused(client: Triton, picking: str, images: str) -> None:
