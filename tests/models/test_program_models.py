@@ -255,7 +255,12 @@ REFUSED: dict[str, tuple[ms.ServedProgram, str]] = {
         "be one that",
     ),
     "an unknown operation": (linear(calls=[("y", "os.system", ("true",), {})]), "not in the table"),
-    "an operation within": (linear(calls=[("y", "tc.program", (1,), {})]), "cannot be a call of a program"),
+    "a program within": (linear(calls=[("y", "tc.program", (1,), {})]), "tc.program cannot be a call of a model"),
+    "a model within": (
+        linear(calls=[("y", "tc.model_forward", ("other", 0, Name("x")), {})]),
+        "tc.model_forward cannot be a call of a model",
+    ),
+    "a read": (linear(calls=[("y", "tc.numpy", (Name("x"),), {})]), "tc.numpy cannot be a call of a model"),
     "a slot that is not": (linear(calls=[("y", "add", (Name("x"), Kept(99)), {})]), "reads slot 99"),
     "random numbers": (linear(calls=[("y", "randn", (2, 3), {})], is_batched=False), "random numbers"),
     "a write to a weight": (

@@ -35,6 +35,9 @@ _MAX_FORMULAS = 20_000
 _MAX_FACTORS = 8
 _MAX_TEXT = 256 << 10
 _MAX_RECORDED = 1 << 20
+# Operations of our own that compute as torch's do. Others look at a session, or run programs and models, which could
+# make calls without number.
+_OURS = frozenset({"tc.constructed"})
 # What the inputs of the first run may take.
 _MAX_TRIAL_BYTES = 1 << 30
 
@@ -73,6 +76,9 @@ class ProgramModel(Model):
             raise InvalidArgument(
                 f"the program takes {program.program.inputs} inputs, but there are {taken} inputs, weights and sizes"
             )
+        for name in program.operations:
+            if name.startswith("tc.") and name not in _OURS:
+                raise InvalidArgument(f"{name[:100]} cannot be a call of a model; it is made of torch's operations")
         self._weights = self._copied(weights)
         buffers = set(program.buffers)
         if not buffers.issubset(program.weights):
