@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tests.models.programs import convolution, convolved
 from tserver.engine.engine import Engine
 from tserver.engine.models import runner
 from tserver.engine.models.description import summarise
 from tserver.engine.models.model import LayeredModel, Model
+from tserver.engine.models.program_model import ProgramModel
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import Registry
 from tserver.models.requests import Request
@@ -109,3 +111,30 @@ def test_a_batch_that_fails_on_its_way_fails_alone(apart: Engine, served: Regist
     request, done = _ask(served, "m")
     assert done.wait(10.0)
     assert request.error is None
+
+
+def test_a_program_hands_out_the_rows_and_shapes_of_each_request(
+    apart: Engine, served: Registry, device: Device
+) -> None:
+    device.is_quick = True
+    described, weights = convolution()
+    served.add("conv", 1, ProgramModel(described, weights, torch.device("cpu"), apart.open_store()), BatchingConfig())
+    found = served.find("conv")
+    given = [torch.randn(rows, 3, 5, 4) for rows in (2, 1, 3)]
+    ends = [threading.Event() for _ in given]
+    requests = []
+    for images, end in zip(given, ends, strict=True):
+        data = images.numpy().tobytes()
+        requests.append(Request(len(images), (data,), (images.shape,), len(data), form=(5, 4)))
+        requests[-1].on_done = lambda _, end=end: end.set()  # type: ignore[misc]
+    requests[1].as_tensor = True
+    for request in requests:
+        found.batcher.queue.put(request)
+    found.batcher.wake()
+    assert all(end.wait(10.0) for end in ends)
+    assert found.statistics.execution_count == 1
+    for images, request in zip(given, requests, strict=True):
+        assert request.outputs is not None
+        (output,), (shape,) = request.outputs, request.output_shapes
+        elements = output if request.as_tensor else torch.frombuffer(bytearray(output), dtype=torch.float32)
+        torch.testing.assert_close(elements.reshape(shape), convolved(images, weights))

@@ -10,6 +10,7 @@ import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tests.models.networks import create, forward, linear_of, relu_mlp, statistics
+from tests.models.programs import ask_by_name, convolution, convolved, create_program
 from tests.support.raw import Raw
 from tests.support.serving import ServerProcess
 from tserver.engine.models.description import summarise
@@ -75,3 +76,20 @@ def test_callers_on_a_gpu_get_their_own_rows(on_cuda: Raw) -> None:
         outputs = list(pool.map(lambda row: forward(on_cuda, "graphed", row), rows))
     torch.testing.assert_close(torch.stack(outputs), network(rows), rtol=1e-3, atol=1e-4)
     assert statistics(on_cuda, "graphed").inference_count == 200
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_programs_on_a_gpu_give_what_torch_gives_with_graphs_and_without(on_cuda: Raw) -> None:
+    described, weights = convolution()
+    create_program(on_cuda, "any-size", described, weights)
+    # Of one form but for the rows, and so for graphs.
+    described.inputs[0].dimensions[2].CopyFrom(ms.Dimension(size=8))
+    described.inputs[0].dimensions[3].CopyFrom(ms.Dimension(size=9))
+    create_program(on_cuda, "one-size", described, weights, batching={"max_batch_size": 16})
+    for name in ("any-size", "one-size"):
+        for _ in range(5):
+            for rows in (1, 3, 16, 40):
+                images = torch.randn(rows, 3, 8, 9)
+                given = ask_by_name(on_cuda, name, {"image": images})
+                torch.testing.assert_close(given, {"logits": convolved(images, weights)}, rtol=1e-3, atol=1e-3)
