@@ -126,7 +126,7 @@ def test_a_program_hands_out_the_rows_and_shapes_of_each_request(
     for images, end in zip(given, ends, strict=True):
         data = images.numpy().tobytes()
         requests.append(Request(len(images), (data,), (images.shape,), len(data), form=(5, 4)))
-        requests[-1].on_done = lambda _, end=end: end.set()  # type: ignore[misc]
+        requests[-1].on_done = lambda _, end=end: end.set()
     requests[1].as_tensor = True
     for request in requests:
         found.batcher.queue.put(request)
