@@ -9,11 +9,12 @@ import sys
 import traceback
 import warnings
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
 import pytest
+import torch
 
 import tclient
 from tclient import _exceptions
@@ -160,6 +161,23 @@ def test_torch_s_warnings_arrive_as_warnings_of_the_caller_s_line(tc: ModuleType
         tc.synchronize()
     told = [each for each in caught if "copy construct" in str(each.message)]
     assert [(each.category, each.filename, each.lineno) for each in told] == [(UserWarning, __file__, where)]
+
+
+@pytest.mark.parametrize("kind", ["error", "ignore"])
+def test_what_a_call_failed_of_comes_before_what_it_warned_of(tc: ModuleType, kind: Literal["error", "ignore"]) -> None:
+    def misfit(module: Any) -> None:
+        # Resizes what it is to write to, which is warned of, and does not fit its dtype.
+        module.matmul(module.ones(2, 3), module.ones(3, 4), out=module.zeros(1, dtype=module.int64))
+        module.ones(1).item()
+
+    raised = []
+    for module in (torch, tc):
+        with warnings.catch_warnings():
+            warnings.simplefilter(kind)
+            with pytest.raises(RuntimeError) as told:
+                misfit(module)
+        raised.append(str(told.value).splitlines()[0])
+    assert raised[0].rstrip(".") in raised[1]
 
 
 KINDS = {

@@ -62,6 +62,7 @@ class Transcript:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
+                warnings.simplefilter("ignore", ResourceWarning)  # sockets of other tests
                 value = action()
                 self._settle(value)
         finally:

@@ -57,6 +57,7 @@ def seen(program: Program, namespace: Any) -> Any:
     namespace.manual_seed(3)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # sockets of other tests
         try:
             result = plain(program(namespace))
         except Exception as error:

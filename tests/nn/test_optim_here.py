@@ -44,6 +44,7 @@ def seen(program: Program, namespace: Any) -> Any:
     """What a program returns, or what it raises."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # sockets of other tests
         try:
             result = plain(program(namespace))
         except Exception as error:

@@ -6,6 +6,7 @@ once; what nobody was told of is warned about at the end. Knows the contract's e
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import OrderedDict, deque
 from typing import Any, Protocol
@@ -27,6 +28,11 @@ class _Opened(Protocol):
     def server_version(self) -> str: ...
     @property
     def torch_version(self) -> str: ...
+
+
+def _has_failed(call: Call) -> bool:
+    result = call.result
+    return isinstance(result, pb.Result) and result.WhichOneof("outcome") == "error"
 
 
 class DeferredErrors:
@@ -117,7 +123,13 @@ class DeferredErrors:
                 return
             category = _CATEGORIES.get(warning.category, UserWarning)
             filename, line = call.site() or ("<tclient>", 1)
-            warnings.warn_explicit(warning.message, category, filename, line, registry=self._registry)
+            try:
+                warnings.warn_explicit(warning.message, category, filename, line, registry=self._registry)
+            except Warning as raised:
+                # Of a call that failed, what it failed of is raised; the warning is printed, as by torch.
+                if not _has_failed(call):
+                    raise
+                print(f"{category.__name__}: {raised}", file=sys.stderr)
 
     def forget(self) -> None:
         """After a fork: they are the parent's to tell."""
