@@ -128,11 +128,12 @@ def spec_of(tensors: tuple[Tensor, Tensor | None], activation: rpc.Activation) -
         in_features=weight.shape[1],
         out_features=weight.shape[0],
         activation=activation,
-        weight=_operand(weight),
-        bias=None if bias is None else _operand(bias),
+        weight=operand_of(weight),
+        bias=None if bias is None else operand_of(bias),
     )
 
 
-def _operand(tensor: Tensor) -> rpc.Operand:
+def operand_of(tensor: Tensor) -> rpc.Operand:
+    """A tensor of the session, as an operand."""
     value = pb.Value.FromString(ref_value(tensor._ref))
     return rpc.Operand(tensor=pb.Ref(id=value.result) if value.result else value.ref)

@@ -11,9 +11,9 @@ from typing import Any
 from tclient._codec.operations import TABLE, USED
 from tclient._exceptions import TensorError
 from tclient._issue import dispatch
+from tclient._layers import operand_of
 from tclient._recording import name_of
 from tclient._session.modes import CONTEXTS
-from tclient._session.refs import ref_value
 from tclient._session.session import Session
 from tclient._tensor import Tensor
 from tclient.models._checks import Programmed
@@ -39,7 +39,7 @@ def served_program(given: Any, inputs: Any, session: Session) -> tuple[rpc.Serve
     specs = specs_of(named)
     with plain_modes(), network.evaluating():
         trials, made = _tried(network, session, specs, keywords)
-    return _message(network, trials, made, session), [_operand(weight) for weight in made.template.weights]
+    return _message(network, trials, made, session), [operand_of(weight) for weight in made.template.weights]
 
 
 def _inputs_of(network: Network) -> Any:
@@ -121,8 +121,3 @@ def _names(network: Network, weights: Sequence[Tensor]) -> list[str]:
     taken = set(network.weights.values())
     free = (name for number in range(len(weights) + len(taken)) if (name := f"constant_{number}") not in taken)
     return [network.weights.get(name_of(weight._ref)) or next(free) for weight in weights]
-
-
-def _operand(weight: Tensor) -> rpc.Operand:
-    value = pb.Value.FromString(ref_value(weight._ref))
-    return rpc.Operand(tensor=pb.Ref(id=value.result) if value.result else value.ref)

@@ -56,13 +56,16 @@ class Network:
                 kind = type(module).__name__
                 self.layers.setdefault(id(module), f"{prefix}{path} ({kind})" if prefix + path else kind)
         self.weights: dict[Name, str] = {}
+        for name, tensor in self.tensors():
+            if is_lazy(tensor):
+                raise not_servable(f"{self.label}: {name} has no shape yet; call the network once with an input")
+            self.weights.setdefault(name_of(tensor._ref), name)
+
+    def tensors(self) -> Iterator[tuple[str, Any]]:
+        """The parameters and buffers of all modules that are called, as they are now, with their names."""
         for prefix, root in self.roots:
             for name, tensor in (*root.named_parameters(), *root.named_buffers()):
-                if is_lazy(tensor):
-                    raise not_servable(
-                        f"{self.label}: {prefix}{name} has no shape yet; call the network once with an input"
-                    )
-                self.weights.setdefault(name_of(tensor._ref), prefix + name)
+                yield prefix + name, tensor
 
     @property
     def label(self) -> str:

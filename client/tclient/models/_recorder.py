@@ -199,11 +199,7 @@ class ModelRecorder(Recorder):
             raise self.refused(name, f"writes to {self._others[address]}")
 
     def _weights(self) -> dict[int, tuple[Any, str]]:
-        found: dict[int, tuple[Any, str]] = {}
-        for prefix, root in self._network.roots:
-            for name, tensor in (*root.named_parameters(), *root.named_buffers()):
-                found[id(tensor)] = (tensor, prefix + name)
-        return found
+        return {id(tensor): (tensor, name) for name, tensor in self._network.tensors()}
 
     def _labels(self, inputs: Sequence[Handle]) -> dict[int, tuple[Any, str]]:
         """Things from the outside, and what to call them; an input of the network has no name here."""

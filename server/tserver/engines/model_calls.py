@@ -15,7 +15,7 @@ from tserver.engine import inspect, streams
 from tserver.engine.device import Device
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.models import forwards
-from tserver.engine.models.model import LayeredModel, NewStore
+from tserver.engine.models.model import NewStore
 from tserver.engine.models.sources import FileSource, ProgramSource, SpecSource
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
@@ -25,7 +25,7 @@ from tserver.models.batching import BatchingConfig
 from tserver.models.manager import ModelManager
 from tserver.models.registry import ServedModel
 from tserver.models.requests import Request, check_size
-from tserver.session.calls import Calls, Operand, check_named, operand, operand_of
+from tserver.session.calls import Calls, Operand, check_named, operand, operand_of, require
 from tserver.session.registry import Sessions
 from tserver.session.session import Session
 
@@ -97,11 +97,13 @@ class ModelCalls:
     async def forward_by_name(self, request: ms.ModelForwardRequest, session: Session) -> ms.ModelForwardResponse:
         """A forward pass of a model in its place among the calls of the session, with inputs by name."""
         options, most = request.options, self._max_output_bytes
-        given: dict[str, Operand] = {}
+        given: dict[str, pb.Ref | pb.TensorData] = {}
         for each in request.inputs:
             if each.name in given:
                 raise InvalidArgument(f"the input {each.name[:100]!r} is given twice")
-            given[each.name] = operand(each, "operand")
+            given[each.name] = found = operand_of(require(each, "operand"), "NamedOperand.operand")
+            if isinstance(found, pb.Ref):
+                check_named(found)
         version = self._registry.find(request.name, request.version).version
 
         def run(store: ObjectStore) -> list[tuple[str, Any, ms.ForwardOutput]]:
@@ -204,7 +206,7 @@ class ModelCalls:
         def read(store: ObjectStore) -> tuple[ServedModel, Request, Any]:
             served = self._registry.find(request.name, request.version)
             tensor = store.tensor(ref)
-            model = _layered(served)
+            model = served.row_of_layers()
             rows = model.check_tensor(tensor)
             wanted = Request(rows, (), ((rows, model.in_features),), 0)
             if _wants_data(request.options):
@@ -223,7 +225,7 @@ class ModelCalls:
         if wanted.outputs is None:
             # Meanwhile another version may have become the latest, and this one may be on its way out.
             served = self._registry.find(request.name, request.version)
-            _layered(served).check_tensor(tensor)
+            served.row_of_layers().check_tensor(tensor)
         return served, wanted, list(tensor.shape)
 
     async def _file(self, request: ms.CreateMlpRequest, session: Session) -> FileSource:
@@ -257,11 +259,3 @@ async def _elements(session: Session, output: Any) -> memoryview:
         output = (await session.run(lambda store: inspect.stage(store, output))).data
         return memoryview(output)
     return bytes_of(output).data
-
-
-def _layered(served: ServedModel) -> LayeredModel:
-    """The weights of a row of layers. Raises: InvalidArgument for another model, ModelNotReady."""
-    model = served.ready()
-    if not isinstance(model, LayeredModel):
-        raise InvalidArgument(f"{served.name!r} has inputs with names; give them by name (ModelForward)")
-    return model

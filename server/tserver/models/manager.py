@@ -19,7 +19,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.memory import is_out_of_memory, telling_of_memory
 from tserver.engine.models.forwards import check_names, rows_and_form
-from tserver.engine.models.model import Content, LayeredModel, Model
+from tserver.engine.models.model import Content, Model
 from tserver.engine.models.spec import bind
 from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
@@ -61,12 +61,7 @@ class ModelManager:
             # What no dtype is, no model refuses.
             dtype_of(dtype)
         with _counting(served):
-            model = served.ready()
-            if not isinstance(model, LayeredModel):
-                raise InvalidArgument(
-                    f"{served.name!r} has inputs with names: {', '.join(spec.name for spec in model.inputs)[:500]}; "
-                    "give them by name (ModelForward)"
-                )
+            model = served.row_of_layers()
             rows = model.check(dtype, shape)
             wanted = rows * model.in_bytes
             if len(data) != wanted:

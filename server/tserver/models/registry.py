@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPE_CODES
-from tserver.engine.models.model import Content, Model
+from tserver.engine.models.model import Content, LayeredModel, Model
 from tserver.engine.models.spec import TensorSpec
 from tserver.engine.scheduling import Scheduler
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
@@ -71,6 +71,19 @@ class ServedModel:
             raise ModelNotReady(
                 f"version {self.version} of {self.name!r} is not ready ({self.state.lower()}"
                 f"{': ' + self.reason if self.reason else ''}); load it, or ask for another version"
+            )
+        return model
+
+    def row_of_layers(self) -> LayeredModel:
+        """The weights of a row of layers, which takes inputs of any shape of rows.
+
+        Raises: ModelNotReady; InvalidArgument for another model.
+        """
+        model = self.ready()
+        if not isinstance(model, LayeredModel):
+            raise InvalidArgument(
+                f"{self.name!r} has inputs with names: {', '.join(spec.name for spec in self.inputs)[:500]}; "
+                "give them by name (ModelForward)"
             )
         return model
 

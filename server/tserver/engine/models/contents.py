@@ -9,10 +9,10 @@ import torch
 from google.protobuf import json_format
 
 from tensorcompute.v1 import model_service_pb2 as ms
-from tensorcompute.wire import safetensors
 from tserver.engine.models import files
 from tserver.engine.models.model import Content, LayeredContent
 from tserver.engine.models.program_model import ProgramContent
+from tserver.engine.models.spec import dtype_name
 from tserver.errors import InvalidArgument
 
 
@@ -30,10 +30,7 @@ def program_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str])
     """The program that the metadata of a file tells of; None if it tells of none. Raises: InvalidArgument."""
     if files.PROGRAM_KEY not in metadata:
         return None
-    try:
-        program = parse_program(safetensors.load_json(metadata[files.PROGRAM_KEY]))
-    except ValueError as error:
-        raise InvalidArgument(f"the file's description of its program is not JSON: {error}") from None
+    program = parse_program(files.parsed(metadata, files.PROGRAM_KEY, "program"))
     return ProgramContent(program, _weights_of(program, tensors))
 
 
@@ -52,7 +49,7 @@ def read(manifest: Mapping[str, Any], data: bytes) -> Content:
     dtype = weights[0][0].dtype
     if [layer.has_bias for layer in found] != [layer.has_bias for layer in layers]:
         raise InvalidArgument("the biases in the file are not those of the manifest")
-    if _name(dtype) != manifest["dtype"]:
+    if dtype_name(dtype) != manifest["dtype"]:
         raise InvalidArgument(f"the file has {dtype}, but the manifest says {manifest['dtype']}")
     return LayeredContent(found, weights, dtype)
 
@@ -65,7 +62,3 @@ def _weights_of(program: ms.ServedProgram, tensors: Mapping[str, torch.Tensor]) 
             f"missing: {', '.join(map(repr, missing[:5])) or 'none'}"
         )
     return [tensors[name] for name in program.weights]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -136,7 +136,7 @@ def layers_of(
     found = _parts(tensors)
     described: Sequence[ms.LayerSpec | ms.LayerSummary] = specs
     if not specs and LAYERS_KEY in metadata:
-        described = parse_layers(_parsed(metadata, LAYERS_KEY))
+        described = parse_layers(parsed(metadata, LAYERS_KEY))
     elif not specs:
         raise InvalidArgument(
             f"the file has {len(found)} layers and does not tell their activations; give layers with them"
@@ -193,18 +193,19 @@ def _in_order(
     if names:
         return order.named(widths, names, "the request")
     if NAMES_KEY in metadata:
-        recorded = _parsed(metadata, NAMES_KEY)
+        recorded = parsed(metadata, NAMES_KEY)
         if not isinstance(recorded, list) or not all(isinstance(name, str) for name in recorded):
             raise InvalidArgument("the file's metadata names its layers by what is not a list of names")
         return order.named(widths, recorded, "the file's metadata")
     return order.found(widths)
 
 
-def _parsed(metadata: Mapping[str, str], key: str) -> Any:
+def parsed(metadata: Mapping[str, str], key: str, what: str = "layers") -> Any:
+    """What the metadata of a file says of its layers, or of its program. Raises: InvalidArgument."""
     try:
         return safetensors.load_json(metadata[key])
     except ValueError as error:
-        raise InvalidArgument(f"the file's description of its layers is not JSON: {error}") from None
+        raise InvalidArgument(f"the file's description of its {what} is not JSON: {error}") from None
 
 
 def _tensor(data: bytes | bytearray | memoryview, entry: safetensors.Entry) -> torch.Tensor:

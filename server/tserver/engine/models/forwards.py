@@ -164,12 +164,10 @@ def model_operation(find: Find, name: str, version: int) -> Operation:
     return Operation("MlpForward", run, needs_store=True)
 
 
-def read(store: ObjectStore, given: pb.Ref | pb.TensorData | None) -> torch.Tensor:
+def read(store: ObjectStore, given: pb.Ref | pb.TensorData) -> torch.Tensor:
     """A tensor of the session, or one that came by value. Raises: InvalidArgument, UnknownId, CallFailed."""
     if isinstance(given, pb.TensorData):
         return tensor_from_bytes(dtype_of(given.dtype), list(given.shape), given.data)
-    if given is None or not given.id:
-        raise InvalidArgument("a tensor is not named: its id is 0 or the field is not set")
     return store.tensor(given)
 
 

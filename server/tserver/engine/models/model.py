@@ -21,7 +21,7 @@ from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_bytes
 from tserver.engine.models.description import activation_layer, check_layers, flops_per_row, summarise, text
 from tserver.engine.models.files import Weights, describe, write
-from tserver.engine.models.spec import TensorSpec, shown
+from tserver.engine.models.spec import TensorSpec, dtype_name, shown
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.values import dtype_of
 from tserver.errors import InvalidArgument
@@ -151,7 +151,7 @@ class LayeredModel(Model):
 
     def _misfit(self, dtype: torch.dtype) -> InvalidArgument:
         return InvalidArgument(
-            f"inputs are {_name(dtype)}, but the network's dtype is {_name(self.dtype)}; convert them"
+            f"inputs are {dtype_name(dtype)}, but the network's dtype is {dtype_name(self.dtype)}; convert them"
         )
 
     def _rows(self, shape: Sequence[int]) -> int:
@@ -181,7 +181,9 @@ class LayeredModel(Model):
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
-            raise InvalidArgument(f"weights are {_name(tensor.dtype)}, but those of a network are real; take .real")
+            raise InvalidArgument(
+                f"weights are {dtype_name(tensor.dtype)}, but those of a network are real; take .real"
+            )
         return tensor.detach().to(
             device=self.device, dtype=self.dtype, copy=True, memory_format=torch.contiguous_format
         )
@@ -197,7 +199,7 @@ class LayeredContent:
 
     def manifest(self) -> dict[str, Any]:
         """See Content."""
-        return {"dtype": _name(self.dtype), "layers": json.loads(describe(self.layers))}
+        return {"dtype": dtype_name(self.dtype), "layers": json.loads(describe(self.layers))}
 
     def file(self) -> bytes:
         """See Content. The names are those that a torch.nn.Sequential of the same layers has."""
@@ -250,7 +252,3 @@ def specified(
 def _draw(*shape: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     bound = 1 / math.sqrt(columns)
     return torch.empty(shape, dtype=dtype, device=device).uniform_(-bound, bound)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -259,21 +259,16 @@ class ProgramContent:
 
     def manifest(self) -> dict[str, Any]:
         """See Content."""
-        return {"program": json.loads(program_json(self.program))}
+        return {"program": json_format.MessageToDict(self.program, preserving_proto_field_name=True)}
 
     def file(self) -> bytes:
         """See Content."""
         tensors = dict(zip(self.program.weights, self.weights, strict=True))
-        return save_tensors(tensors, {PROGRAM_KEY: program_json(self.program)})
+        return save_tensors(tensors, {PROGRAM_KEY: json.dumps(self.manifest()["program"])})
 
     def model(self, new_store: NewStore, device: torch.device) -> Model:
         """See Content."""
         return ProgramModel(self.program, self.weights, device, new_store())
-
-
-def program_json(program: ms.ServedProgram) -> str:
-    """A program as JSON."""
-    return json_format.MessageToJson(program, preserving_proto_field_name=True, indent=None)
 
 
 def _check_formulas(formulas: Sequence[ms.SizeFormula], varying: set[str]) -> None:

@@ -51,7 +51,7 @@ class TensorSpec:
     def text(self) -> str:
         """The dtype and the dimensions, as they are told to callers."""
         dimensions = ", ".join(size or "?" if isinstance(size, str) else str(size) for size in self.dimensions)
-        return f"{_name(self.torch_dtype)} of shape ({dimensions}{',' if len(self.dimensions) == 1 else ''})"
+        return f"{dtype_name(self.torch_dtype)} of shape ({dimensions}{',' if len(self.dimensions) == 1 else ''})"
 
     def message(self) -> ms.TensorSpec:
         """The same as a message."""
@@ -101,7 +101,7 @@ def bind(specs: Sequence[TensorSpec], dtypes: Sequence[torch.dtype], shapes: Seq
     for spec, dtype, shape in zip(specs, dtypes, shapes, strict=True):
         if dtype != spec.torch_dtype:
             raise InvalidArgument(
-                f"input {spec.name!r} is {_name(dtype)}, but the model takes {spec.text()}; convert it"
+                f"input {spec.name!r} is {dtype_name(dtype)}, but the model takes {spec.text()}; convert it"
             )
         if len(shape) != len(spec.dimensions):
             raise _misfit(spec, shape, f"it has {len(shape)} dimensions")
@@ -126,5 +126,6 @@ def shown(shape: Sequence[int]) -> str:
     return str([*shape]) if len(shape) <= 64 else f"{[*shape[:8]]} and {len(shape) - 8} dimensions more"
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch's name, without the module."""
     return str(dtype).removeprefix("torch.")
