@@ -17,7 +17,16 @@ from tserver.supervisor import PortTaken, supervise
 _DEFAULTS = Config()
 _HELP = {
     "listen": "HOST:PORT to listen on, or unix:PATH; port 0 takes a free one.",
-    "device": "Where new tensors live: auto takes the GPU when there is one.",
+    "device": "Where new tensors live: auto takes the GPU when there is one; cuda:all, or a list like cuda:0,cuda:1, "
+    "has an engine on each.",
+    "engines": "Processes that run torch behind this address; 0 is one for each device, and where engines are made for "
+    "callers, as many as it takes. With more than one, a session is placed on one of them.",
+    "isolation": "Whose sessions may share the process of an engine: everyone's (shared), those of one principal "
+    "(principal), or none (session).",
+    "spare_engines": "Engines that are kept ready for the next principal or session, where each has its own.",
+    "advertise": "HOST[:PORT-PORT] that clients are told to reach engines at, and the ports that those take; empty is "
+    "the host that the client knows already, and free ports.",
+    "front_only": "Tell clients of no address but this one: everything goes through it.",
     "insecure": "Allow an address other than loopback without TLS. Everyone who reaches it can use the server.",
     "tls_cert": "PEM file with the server's certificate chain.",
     "tls_key": "PEM file with its private key.",
@@ -51,7 +60,11 @@ _HELP = {
 }
 
 
-_MAY_BE_0 = ("threads", "max_session_bytes", "max_call_elements", "drain_s", "hang_s")
+_CHOICES = {
+    "log_level": ["debug", "info", "warning", "error"],
+    "isolation": ["shared", "principal", "session"],
+}
+_MAY_BE_0 = ("engines", "spare_engines", "threads", "max_session_bytes", "max_call_elements", "drain_s", "hang_s")
 
 
 def _options(function: Any) -> Any:
@@ -66,8 +79,8 @@ def _options(function: Any) -> Any:
         }
         if isinstance(default, bool):
             kwargs["is_flag"] = True
-        elif field.name == "log_level":
-            kwargs["type"] = click.Choice(["debug", "info", "warning", "error"])
+        elif field.name in _CHOICES:
+            kwargs["type"] = click.Choice(_CHOICES[field.name])
             kwargs["show_default"] = True
         else:
             if isinstance(default, (int, float)):

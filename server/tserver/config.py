@@ -14,6 +14,11 @@ class Config:
 
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
+    engines: int = 0
+    isolation: str = "shared"
+    spare_engines: int = 1
+    advertise: str = ""
+    front_only: bool = False
     insecure: bool = False
     tls_cert: str = ""
     tls_key: str = ""
@@ -41,6 +46,11 @@ class Config:
     http_listen: str = ""
     metrics_listen: str = ""
     log_level: str = "info"
+
+    @property
+    def is_house(self) -> bool:
+        """Whether there are engines behind a front, each a process of its own, in the place of one server."""
+        return self.engines > 1 or self.isolation != "shared" or "," in self.device or self.device == "cuda:all"
 
     @property
     def max_output_bytes(self) -> int:

@@ -16,14 +16,16 @@ class SessionContext(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class OpenSessionRequest(_message.Message):
-    __slots__ = ("min_protocol", "max_protocol", "client")
+    __slots__ = ("min_protocol", "max_protocol", "client", "device")
     MIN_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     MAX_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     min_protocol: int
     max_protocol: int
     client: str
-    def __init__(self, min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., client: _Optional[str] = ...) -> None: ...
+    device: str
+    def __init__(self, min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., client: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_message_bytes", "max_inline_bytes", "max_unacked_bytes", "max_sessions", "max_session_bytes", "max_nesting", "max_chunk_bytes", "max_batches_in_flight")
@@ -478,21 +480,41 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DeviceInfo(_message.Message):
-    __slots__ = ("name", "description", "total_bytes", "free_bytes", "allocated_bytes")
+    __slots__ = ("name", "description", "total_bytes", "free_bytes", "allocated_bytes", "engine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     ALLOCATED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     total_bytes: int
     free_bytes: int
     allocated_bytes: int
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., allocated_bytes: _Optional[int] = ...) -> None: ...
+    engine: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., allocated_bytes: _Optional[int] = ..., engine: _Optional[str] = ...) -> None: ...
+
+class EngineInfo(_message.Message):
+    __slots__ = ("id", "device", "boot_id", "sessions", "state", "node", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    device: str
+    boot_id: str
+    sessions: int
+    state: str
+    node: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., device: _Optional[str] = ..., boot_id: _Optional[str] = ..., sessions: _Optional[int] = ..., state: _Optional[str] = ..., node: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "boot_id", "torch_version", "devices", "limits", "min_protocol", "max_protocol", "sessions", "operations_digest", "uptime_s")
+    __slots__ = ("version", "boot_id", "torch_version", "devices", "limits", "min_protocol", "max_protocol", "sessions", "operations_digest", "uptime_s", "engines")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -503,6 +525,7 @@ class GetServerInfoResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    ENGINES_FIELD_NUMBER: _ClassVar[int]
     version: str
     boot_id: str
     torch_version: str
@@ -513,4 +536,5 @@ class GetServerInfoResponse(_message.Message):
     sessions: int
     operations_digest: str
     uptime_s: float
-    def __init__(self, version: _Optional[str] = ..., boot_id: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., sessions: _Optional[int] = ..., operations_digest: _Optional[str] = ..., uptime_s: _Optional[float] = ...) -> None: ...
+    engines: _containers.RepeatedCompositeFieldContainer[EngineInfo]
+    def __init__(self, version: _Optional[str] = ..., boot_id: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., sessions: _Optional[int] = ..., operations_digest: _Optional[str] = ..., uptime_s: _Optional[float] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ...) -> None: ...
