@@ -39,6 +39,7 @@ LATE = {
     ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
+    ("tserver.front.house_service", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
 }
 
 # The packages of the client's core, and those below each. What else is in tclient is torch's own names.

@@ -36,9 +36,10 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 class Interceptor(grpc.aio.ServerInterceptor):
     """What all servers of one process share."""
 
-    def __init__(self, rpcs: RpcCounts | None = None) -> None:
-        """With `rpcs`, what is asked is counted there."""
+    def __init__(self, rpcs: RpcCounts | None = None, *, key: str = "") -> None:
+        """With `rpcs`, what is asked is counted there. `key` is that of the house, in one of its processes."""
         self._rpcs = rpcs
+        self._key = key
         # By the identity of the handler, which is kept alive here: two servers have handlers of one path.
         self._wrapped: dict[int, tuple[Handler, Handler]] = {}
 
@@ -102,13 +103,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
         is_ours = handler.request_deserializer is None
         if inspect.isasyncgenfunction(behaviour):
             behaviour = _writing(behaviour)
-        seen: Callable[[Context], Any] = Rpc if is_ours else _as_it_is
+        seen: Callable[[Context], Any] = partial(Rpc, key=self._key) if is_ours else _as_it_is
         if self._rpcs is None:
             wrapped = _guarded(behaviour, codes, seen)
         else:
             counts = self._rpcs.method(service, method)
             if is_ours and (handler.request_streaming or handler.response_streaming):
-                seen = partial(CountedRpc, counts=counts)
+                seen = partial(CountedRpc, key=self._key, counts=counts)
             wrapped = _counted(counts, _guarded(behaviour, codes, seen))
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 

@@ -48,3 +48,14 @@ def listen(server: grpc.aio.Server, option: str, address: str, config: Config) -
     except RuntimeError as error:
         raise OSError(f"cannot listen on {option} {address}: {error}; choose another address") from error
     return wanted.text if wanted.path else f"{wanted.text.rpartition(':')[0]}:{port}"
+
+
+def listen_within(server: grpc.aio.Server, address: str) -> None:
+    """Bind a server to where the processes of a house talk to each other: without TLS, and for who has their key.
+
+    Raises: OSError.
+    """
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address} within the house: {error}") from error

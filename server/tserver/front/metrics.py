@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -58,6 +58,11 @@ class Metrics:
     def routes(self) -> list[Route]:
         """Where they are."""
         return [Route("GET", "/metrics", "Metrics", self._scrape)]
+
+    async def text(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        async with self._scraping:
+            return await asyncio.to_thread(generate_latest, self._registry)
 
     async def _scrape(self, request: HttpRequest) -> HttpResponse:
         write, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -5,6 +5,7 @@ Made by the interceptor, and the only thing of gRPC's that our servicers are giv
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import time
 import urllib.parse
@@ -15,14 +16,22 @@ import grpc
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
+# What one process of a house says to another: that it is of the house, and who really calls, from where.
+HOUSE_KEY = "tensorcompute-house"
+HOUSE_PRINCIPAL = "tensorcompute-principal-bin"
+HOUSE_LOCAL = "tensorcompute-local"
+HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_PRINCIPAL, HOUSE_LOCAL))
+
 
 class Rpc:
     """Who calls, and the messages of both sides."""
 
-    __slots__ = ("_context", "read", "write")
+    __slots__ = ("_context", "_house", "read", "write")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, key: str = "") -> None:
+        """`key` is that of the house that this process is of; who sends it along speaks for somebody else."""
         self._context = context
+        self._house = _house_headers(context, key) if key else None
         # The next request of a stream, or grpc.aio.EOF; and how a response of a stream is sent. gRPC's own methods:
         # each message passes here, and nothing is to stand in between.
         self.read: Callable[[], Awaitable[Any]] = context.read
@@ -31,12 +40,21 @@ class Rpc:
     @property
     def principal(self) -> str:
         """Whose sessions and tensors the caller may name."""
+        if self._house is not None:
+            return self._house.get(HOUSE_PRINCIPAL, b"").decode()
         return principal_of(str(self._context.peer()))
 
     @property
     def is_local(self) -> bool:
         """Whether the caller is on this machine."""
+        if self._house is not None:
+            return self._house.get(HOUSE_LOCAL) == b"1"
         return is_loopback(str(self._context.peer()))
+
+    @property
+    def is_of_house(self) -> bool:
+        """Whether it comes from another process of this house, in its own name or in that of a caller."""
+        return self._house is not None
 
     @property
     def deadline(self) -> float | None:
@@ -50,6 +68,20 @@ class Rpc:
         """What the caller has sent beside the request."""
         found: Any = self._context.invocation_metadata() or ()
         return tuple((key, value) for key, value in found)
+
+
+def house_metadata(key: str, principal: str, *, is_local: bool) -> tuple[tuple[str, str | bytes], ...]:
+    """What goes with a request to another process of the house, in the name of who has asked this one."""
+    return ((HOUSE_KEY, key), (HOUSE_PRINCIPAL, principal.encode()), (HOUSE_LOCAL, "1" if is_local else "0"))
+
+
+def _house_headers(context: Context, key: str) -> dict[str, bytes] | None:
+    """The headers above, if they come from one who has the key."""
+    found: Any = context.invocation_metadata() or ()
+    sent = {
+        name: value if isinstance(value, bytes) else value.encode() for name, value in found if name in HOUSE_HEADERS
+    }
+    return sent if hmac.compare_digest(sent.get(HOUSE_KEY, b""), key.encode()) else None
 
 
 def principal_of(peer: str) -> str:

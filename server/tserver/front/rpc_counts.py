@@ -51,8 +51,8 @@ class CountedRpc(Rpc):
 
     __slots__ = ("_counts",)
 
-    def __init__(self, context: Context, counts: MethodCounts) -> None:
-        super().__init__(context)
+    def __init__(self, context: Context, key: str = "", *, counts: MethodCounts) -> None:
+        super().__init__(context, key)
         self._counts = counts
         self.read = self._read
         self.write = self._write

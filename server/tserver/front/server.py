@@ -21,6 +21,7 @@ from tserver.front import listeners
 from tserver.front.binding import bind
 from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.health import Health
+from tserver.front.house_service import HouseService
 from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.model_service import ModelServicer
@@ -31,6 +32,7 @@ from tserver.front.rpc_counts import RpcCounts
 from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
+    from tserver.engines.house import House
     from tserver.engines.port import Engine
     from tserver.front.http.listener import HttpListener
 
@@ -44,13 +46,21 @@ _SERVICES = tuple(
 )
 
 
-def serve(config: Config, make_engine: Callable[[Callable[[str], None]], Engine], *, cause_file: str) -> int:
+def serve(
+    config: Config,
+    make_engine: Callable[[Callable[[str], None]], Engine],
+    *,
+    cause_file: str,
+    house: House | None = None,
+    report: Callable[[str, str], None] | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT; the exit code.
 
-    The engine is made on the event loop, and given what to call with the cause when it cannot go on.
+    The engine is made on the event loop, and given what to call with the cause when it cannot go on. One of a house
+    listens for the front too, and has `report` called with its boot id and address in the place of printing it.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Process(config, make_engine, cause_file).run())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_Process(config, make_engine, cause_file, house, report).run())
 
 
 def handlers(config: Config, engine: Engine) -> tuple[TensorServicer, tuple[grpc.GenericRpcHandler, ...]]:
@@ -60,7 +70,7 @@ def handlers(config: Config, engine: Engine) -> tuple[TensorServicer, tuple[grpc
     return tensors, tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop's event loop where that is installed: a lone round trip then costs a tenth less. None: asyncio's own."""
     try:
         from uvloop import new_event_loop
@@ -69,7 +79,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-def _quiet_collector() -> None:
+def quiet_collector() -> None:
     """Spare the garbage collector torch and gRPC: what was imported stays, and to go through it takes milliseconds."""
     gc.collect()
     gc.freeze()
@@ -78,8 +88,17 @@ def _quiet_collector() -> None:
 
 
 class _Process:
-    def __init__(self, config: Config, make_engine: Callable[[Callable[[str], None]], Engine], cause_file: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        make_engine: Callable[[Callable[[str], None]], Engine],
+        cause_file: str,
+        house: House | None,
+        report: Callable[[str, str], None] | None,
+    ) -> None:
         self._config = config
+        self._house = house
+        self._report = report
         self._make_engine = make_engine
         self._cause_file = cause_file
 
@@ -88,27 +107,34 @@ class _Process:
         engine = self._make_engine(self._fatal)
         sessions = engine.sessions
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
-        interceptor = Interceptor(rpcs)
+        house = self._house
+        interceptor = Interceptor(rpcs, key=house.key if house is not None else "")
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine)
         server.add_generic_rpc_handlers(bound)
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
+        if house is not None:
+            server.add_generic_rpc_handlers((HouseService(engine, rpcs).handler(),))
+            listeners.listen_within(server, house.internal)
         engine.start()
         data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
         service = Service(config, engine.models)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
-        if config.oip_listen:
+        if config.oip_listen and house is None:
             oip = OipListener(config, service, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
-        https = [] if rpcs is None else await self._serve_http(engine, service, interceptor, rpcs)
+        https = [] if rpcs is None or house is not None else await self._serve_http(engine, service, interceptor, rpcs)
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
         engine.watch(lambda stalled: _tell(loop, health, stalled=stalled))
-        _quiet_collector()
-        print(f"listening on {address}", flush=True)
+        quiet_collector()
+        if self._report is not None:
+            self._report(sessions.boot_id, address)
+        else:
+            print(f"listening on {address}", flush=True)
         log.info(
             "serving",
             extra={
@@ -119,7 +145,7 @@ class _Process:
             },
         )
         expiring = asyncio.create_task(sessions.expire())
-        await _until_told_to_stop()
+        await until_told_to_stop()
         stop_by = loop.time() + config.drain_s
         engine.stop_watching()
         log.info("stopping", extra={"sessions": len(sessions)})
@@ -178,7 +204,7 @@ def _tell(loop: asyncio.AbstractEventLoop, health: Health, *, stalled: bool) -> 
         asyncio.run_coroutine_threadsafe(health.say_stalled() if stalled else health.say_serving(), loop)
 
 
-async def _until_told_to_stop() -> None:
+async def until_told_to_stop() -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

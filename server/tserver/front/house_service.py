@@ -1,0 +1,95 @@
+"""What an engine of a house tells its front: how much it has to do, and its metrics.
+
+No part of the contract: processes of one house are of one version. Answers are JSON, or text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver.errors import Unauthenticated
+from tserver.front.rpc import Rpc
+
+if TYPE_CHECKING:
+    from tserver.engines.port import Engine, Usage
+    from tserver.front.rpc_counts import RpcCounts
+
+SERVICE = "tensorcompute.house"
+# How long the engine is waited for, which may be in a long kernel; after that what was known before is told.
+_USAGE_TIMEOUT_S = 0.2
+
+
+class HouseService:
+    """The RPCs between a front and this engine."""
+
+    def __init__(self, engine: Engine, rpcs: RpcCounts | None) -> None:
+        self._engine = engine
+        self._rpcs = rpcs
+        # Whose engine this is, where each principal or session has one of its own.
+        self._owner = ""
+        self._asked: Future[Usage] | None = None
+        self._devices: list[ts.DeviceInfo] = []
+        self._metrics: Any = None
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What the server is to be given."""
+        methods = {"Load": self._load, "Own": self._own, "Metrics": self._scrape}
+        return grpc.method_handlers_generic_handler(
+            SERVICE, {name: grpc.unary_unary_rpc_method_handler(_within(method)) for name, method in methods.items()}
+        )
+
+    async def _load(self, request: bytes) -> bytes:
+        devices = [
+            {"name": d.name, "description": d.description, "total": d.total_bytes, "free": d.free_bytes}
+            | {"allocated": d.allocated_bytes}
+            for d in await self._usage()
+        ]
+        told = {
+            "sessions": len(self._engine.sessions),
+            "owner": self._owner,
+            "device": self._engine.device,
+            "torch": self._engine.torch_version,
+            "operations": self._engine.operations_digest,
+            "devices": devices,
+        }
+        return json.dumps(told).encode()
+
+    async def _own(self, request: bytes) -> bytes:
+        self._owner = request.decode()
+        return b""
+
+    async def _scrape(self, request: bytes) -> bytes:
+        if self._rpcs is None:
+            return b""
+        if self._metrics is None:
+            # A GPU host may lack prometheus_client.
+            from tserver.front.metrics import Metrics
+
+            self._metrics = Metrics(self._engine, self._rpcs)
+        return bytes(await self._metrics.text())
+
+    async def _usage(self) -> list[ts.DeviceInfo]:
+        # One question at a time, however long it takes.
+        asked = self._asked = self._asked or self._engine.usage()
+        with contextlib.suppress(TimeoutError):
+            usage = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked)), _USAGE_TIMEOUT_S)
+            self._asked = None
+            self._devices = usage.devices
+        return self._devices or self._engine.devices()
+
+
+def _within(method: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Rpc], Awaitable[bytes]]:
+    async def answered(request: bytes, rpc: Rpc) -> bytes:
+        if not rpc.is_of_house:
+            raise Unauthenticated("this is for the processes of the house alone")
+        return await method(request)
+
+    return answered
