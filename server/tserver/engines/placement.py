@@ -1,15 +1,21 @@
-"""Where a session goes. Pure: numbers in, an engine out."""
+"""Where a session goes. Pure: numbers in, an engine out; of many engines, chance says which are looked at."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tserver.errors import Exhausted, InvalidArgument
 
 # Engines with at least this part of the memory that the emptiest has free count as equally empty: then sessions decide.
 _AS_EMPTY = 0.5
+# Of more engines than this, so many taken by chance are looked at, which takes no longer however many there are; and of
+# those with room the better one of two is taken. Fronts of many hosts all know the same numbers, a moment old: if each
+# took the best of all, they would all take the same one until they are told anew.
+_LOOKED_AT = 16
+_COMPARED = 2
 
 
 @dataclass(slots=True)
@@ -26,22 +32,28 @@ class Load:
     takes_sessions: bool = True
 
 
-def choose(loads: Sequence[Load], device: str = "") -> Load:
+def choose(
+    loads: Sequence[Load], device: str = "", draw: Callable[[Sequence[Load], int], list[Load]] = random.sample
+) -> Load:
     """The engine for a new session: one with room, and the fewest sessions. `device` is where it must be; empty is
-    anywhere.
+    anywhere. `draw` takes some of many by chance.
 
     Raises: InvalidArgument for a device that no engine has; Exhausted where none takes sessions.
     """
-    there = [load for load in loads if fits(load.device, device)]
+    there = [load for load in loads if fits(load.device, device)] if device else loads
     if loads and not there:
         has = ", ".join(sorted({load.device for load in loads}))
         raise InvalidArgument(f"no engine has the device {device[:100]!r}; there are {has}")
-    open_ones = [load for load in there if load.takes_sessions]
+    is_many = len(there) > _LOOKED_AT
+    some = draw(there, _LOOKED_AT) if is_many else there
+    open_ones = [load for load in some if load.takes_sessions] or [load for load in there if load.takes_sessions]
     if not open_ones:
         raise Exhausted("no engine takes sessions now; retry later", retry_after_s="1")
     most_free = max(load.free_bytes for load in open_ones)
     roomy = [load for load in open_ones if load.free_bytes >= most_free * _AS_EMPTY]
-    return min(roomy, key=lambda load: (load.sessions + load.placed, -load.free_bytes))
+    return min(
+        roomy[:_COMPARED] if is_many else roomy, key=lambda load: (load.sessions + load.placed, -load.free_bytes)
+    )
 
 
 def fits(device: str, wish: str) -> bool:
