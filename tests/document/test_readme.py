@@ -59,7 +59,7 @@ print(urllib.request.urlopen(address, body, timeout=20).read().decode(), end="")
 
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", "docker/*.md", "client/*.md")
+    for pattern in ("*.md", "docs/*.md", "docker/*.md", "deploy/*.md", "client/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
 
