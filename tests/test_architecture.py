@@ -44,10 +44,11 @@ LATE = {
 
 # The packages of the client's core, and those below each. What else is in tclient is torch's own names.
 CORE = {
-    "_session": {"_transfer", "_transport", "_codec"},
+    "_session": {"_transfer", "_transport", "_codec", "_native"},
     "_transfer": {"_transport", "_codec"},
     "_transport": set[str](),
-    "_codec": set[str](),
+    "_codec": {"_native"},
+    "_native": set[str](),
 }
 BESIDE_CORE = {"_exceptions", "_caller"}
 # What begins an RPC on a channel of gRPC.

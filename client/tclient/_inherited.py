@@ -15,6 +15,7 @@ import numpy as np
 
 from tclient._by_value import elements_of, restored
 from tclient._memory import SHARED
+from tclient._native import REF_FIELDS
 from tclient._session.refs import RemoteRef
 from tclient._session.session import SESSIONS, Session
 from tclient._tensor import Tensor
@@ -41,7 +42,7 @@ def _made(name: str) -> property:
         value = _values.pop(id(ref))
         made = restored(*value)._ref
         ref.__class__ = RemoteRef
-        for each in RemoteRef.__slots__:
+        for each in REF_FIELDS:
             setattr(ref, each, getattr(made, each))
         # The tensor lives on in this reference.
         made.__class__ = _Inherited
@@ -50,7 +51,7 @@ def _made(name: str) -> property:
     return property(look)
 
 
-for _name in RemoteRef.__slots__:
+for _name in REF_FIELDS:
     setattr(_Inherited, _name, _made(_name))
 
 

@@ -22,6 +22,7 @@ from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
 from tclient._codec.wire import CALL_ID, KWARG, arg, id_varint, named_value
 from tclient._codec.wire import call as encoded
 from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
+from tclient._native import COMPILED, bare, quick_dispatch
 from tclient._session.call_queue import Writes
 from tclient._session.calls import GENERAL_CALL, Call
 from tclient._session.current import current
@@ -83,7 +84,7 @@ register(Handle, _encode_handle, derived=True)
 
 def make_tensor(ref: RemoteRef) -> TensorBase:
     """The object for a reference."""
-    tensor = object.__new__(TENSOR_CLASS)
+    tensor = bare(TENSOR_CLASS)
     tensor._ref = ref
     return tensor
 
@@ -119,7 +120,7 @@ def catch_up(values: Iterable[Any]) -> None:
         session.catch_up()
 
 
-def dispatch(
+def dispatch_any(
     operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any] | None, may_be_odd: bool = False
 ) -> Any:
     """Issue one call and return what it returns, waiting only where that cannot be told.
@@ -127,8 +128,9 @@ def dispatch(
     `may_be_odd` lets arguments pass that torch hardly takes: the caller waits for the refusal. Raises:
     NotConnectedError; what torch raises for host data it does not take; if it waits, whatever torch raises.
     """
-    if MODES.recorder is not None:
-        return MODES.recorder.dispatch(operation, args, kwargs)
+    state = MODES.state
+    if state.recorder is not None:
+        return state.recorder.dispatch(operation, args, kwargs)
     # -- encode
     tensor_class = TENSOR_CLASS
     if args and args[0].__class__ is tensor_class:
@@ -157,7 +159,7 @@ def dispatch(
                 break
     if words is not None and len(words) <= _MOST_WORDS:
         count = len(words) - 2
-        words[0] = operation.heads.get(count | MODES.context << 8) or operation.head(count, MODES.context)
+        words[0] = operation.heads.get(count | state.context << 8) or operation.head(count, state.context)
     else:
         words = None
         try:
@@ -193,8 +195,9 @@ def dispatch(
     call.done = False
     call.result = call.failure = None
     frame = _get_frame(1)
-    # Who calls this is never the caller that is meant.
-    frame = frame.f_back or frame
+    if not COMPILED:
+        # Who calls this is never the caller that is meant.
+        frame = frame.f_back or frame
     while frame.f_code.co_filename.startswith(HERE):
         outer = frame.f_back
         if outer is None:
@@ -214,7 +217,7 @@ def dispatch(
         ref.epoch = -1
         ref.kind = kind
         ref.since = since
-        result: Any = object.__new__(tensor_class)
+        result: Any = bare(tensor_class)
         result._ref = ref
     elif returns == "self":
         number = 0
@@ -237,6 +240,9 @@ def dispatch(
         _write(call, None, parts, number)
     queue.put(call, writes)
     return result
+
+
+dispatch = quick_dispatch(dispatch_any)
 
 
 def _write(call: Call, words: list[int] | None, parts: list[bytes], number: int) -> None:
@@ -262,7 +268,7 @@ def _encode(
         parts += [field(KWARG, named_value(name, encode(value, scope))) for name, value in (kwargs or {}).items()]
     for each in scope.apart:
         session.transfers.upload(*each)
-    parts.append(MODES.stamp)
+    parts.append(MODES.state.stamp)
     return parts
 
 
@@ -325,18 +331,18 @@ def prepare(operation: Operation, ref: RemoteRef, kwargs: bytes = b"") -> tuple[
     number = queue.next_id()
     call = _call_of(operation)
     if kwargs or ref.path:
-        parts = [operation.prefix or operation.intern(), arg(ref_value(ref)), kwargs, MODES.stamp]
+        parts = [operation.prefix or operation.intern(), arg(ref_value(ref)), kwargs, MODES.state.stamp]
         _write(call, None, parts, number)
     else:
-        _write(call, [operation.head(1, MODES.context), 0, ref.id], [], number)
+        _write(call, [operation.head(1, MODES.state.context), 0, ref.id], [], number)
     queue.put(call, is_awaited=True)
     return call, number
 
 
 def _call_of(operation: Operation) -> Call:
     """A call of an operation, from the caller's line."""
-    # The frames of this function, of that which needs the call, and of that which was called for it.
-    frame = caller(3)
+    # The frames of this function, and of that which needs the call.
+    frame = caller(2)
     call = _new_call()
     call.operation = operation
     call.done = False

@@ -16,7 +16,8 @@ from tclient._codec.device import DEFAULT
 from tclient._codec.dtypes import BY_NUMPY
 from tclient._codec.operations import TABLE, Operation
 from tclient._help import Declaration, documentation
-from tclient._issue import dispatch, issue_backward
+from tclient._issue import dispatch, dispatch_any, issue_backward
+from tclient._native import quick_function, quick_method, quick_operator
 from tclient._session.handles import WRAPPERS, RemoteObject
 from tclient._tensor import Tensor
 
@@ -71,7 +72,9 @@ def make_function(operation: Operation) -> Callable[..., Any]:
     else:
 
         def function(*args: Any, **kwargs: Any) -> Any:
-            return dispatch(operation, args, kwargs)
+            return dispatch_any(operation, args, kwargs)
+
+        function = quick_function(operation, function)
 
     return _name(function, operation, "")  # type: ignore[no-any-return]
 
@@ -84,11 +87,14 @@ def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., An
     if short in _TENSOR_DUNDERS:
         return _name(_between_tensors(operation), operation, owner)  # type: ignore[no-any-return]
 
-    issue = issue_backward if operation.name in _BACKWARD else dispatch
+    is_backward = operation.name in _BACKWARD
+    issue = issue_backward if is_backward else dispatch_any
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return issue(operation, (self, *args), kwargs)
 
+    if not is_backward:
+        method = quick_method(operation, method)
     return _name(method, operation, owner)  # type: ignore[no-any-return]
 
 
@@ -110,7 +116,7 @@ def _numeric(operation: Operation, short: str) -> Callable[[Any, Any], Any]:
             or kind is int
             or isinstance(other, (tensor_class, int, float, complex))
         ):
-            return dispatch(operation, (self, other), None)
+            return dispatch_any(operation, (self, other), None)
         if divides and isinstance(other, (np.ndarray, np.generic)):
             # As torch has it, in Python.
             try:
@@ -124,10 +130,10 @@ def _numeric(operation: Operation, short: str) -> Callable[[Any, Any], Any]:
         if (
             takes_arrays and isinstance(other, np.ndarray) and other.dtype.newbyteorder("=") in BY_NUMPY
         ) or _is_torch_tensor(other):
-            return dispatch(operation, (self, other), None)
+            return dispatch_any(operation, (self, other), None)
         return NotImplemented
 
-    return operator
+    return quick_operator(operation, operator, True)
 
 
 def _is_no_number(value: np.generic) -> bool:
@@ -140,10 +146,10 @@ def _between_tensors(operation: Operation) -> Callable[[Any, Any], Any]:
 
     def operator(self: Any, other: Any) -> Any:
         if isinstance(other, tensor_class) or _is_torch_tensor(other):
-            return dispatch(operation, (self, other), None)
+            return dispatch_any(operation, (self, other), None)
         return NotImplemented
 
-    return operator
+    return quick_operator(operation, operator, False)
 
 
 def make_property(getter: Operation | None, setter: Operation | None, name: str) -> property:

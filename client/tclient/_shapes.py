@@ -115,7 +115,7 @@ def kind_of(session: Session, operation: Operation, args: Sequence[Any], kwargs:
             if kind is None:
                 return None
         if rule == "arithmetic":
-            if kind.floats and len(args) == 2 and not MODES.autocasts:
+            if kind.floats and len(args) == 2 and not MODES.state.autocasts:
                 other = args[1]
                 cls = other.__class__
                 if cls is float or cls is int:
@@ -127,16 +127,16 @@ def kind_of(session: Session, operation: Operation, args: Sequence[Any], kwargs:
                         same = kinds.of_ref(ref, epoch)
                     if same is kind:
                         return kind
-        elif len(args) == 1 and (rule == "same" or (kind.floats and not MODES.autocasts)):
+        elif len(args) == 1 and (rule == "same" or (kind.floats and not MODES.state.autocasts)):
             return kind
-    return _by_key(session, operation, args, kwargs)
+    return by_key(session, operation, args, kwargs)
 
 
-def _by_key(session: Session, operation: Operation, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Kind | None:
+def by_key(session: Session, operation: Operation, args: Sequence[Any], kwargs: dict[str, Any] | None) -> Kind | None:
     """What calls with such arguments return."""
     places = operation.tensors
     name = operation.name
-    key: list[Hashable] = [operation, MODES.stamp]
+    key: list[Hashable] = [operation, MODES.state.stamp]
     if name == "Tensor.__getitem__":
         return _item(session, key, args)
     if len(args) < 3 and name.endswith("where"):
@@ -245,3 +245,6 @@ for _operation in TABLE.values():
     _operation.tensors = places_of(_operation.name)
     if _operation.tensors > 0:
         _operation.shape_rule = next((rule for rule, names in _RULES.items() if _short(_operation.name) in names), "")
+        _operation.has_plain_key = not (
+            _operation.name == "Tensor.__getitem__" or _operation.name.endswith("where") or _operation.name in DATA
+        )

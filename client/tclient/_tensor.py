@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from tclient import _issue, _left_out
+from tclient._caller import HERE
 from tclient._codec import device as _device
 from tclient._codec import dtypes as _dtypes
 from tclient._codec.data import refuse_foreign
@@ -30,6 +31,7 @@ from tclient._exceptions import ServerFailed, TensorError, TensorTypeError, Tens
 from tclient._gradients import gradient, set_gradient
 from tclient._issue import TensorBase, dispatch, finish, operation_named, prepare
 from tclient._memory import Memory
+from tclient._native import bare, set_up
 from tclient._session.call_queue import CallQueue
 from tclient._session.calls import Call
 from tclient._session.kinds import Meta
@@ -37,6 +39,7 @@ from tclient._session.modes import MODES, no_grad
 from tclient._session.refs import RemoteRef
 from tclient._session.results import meta_at
 from tclient._session.session import Session
+from tclient._shapes import by_key
 from tclient._together import kept, number
 from tclient._transfer.arrays import check_out
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -72,7 +75,7 @@ class Tensor(Memory, _Base):
 
     def _alias(self, cls: builtins.type[Any]) -> Any:
         """An object of a subclass that stands for the same tensor. The tensor lives as long as one of them does."""
-        made = object.__new__(cls)
+        made = bare(cls)
         made._ref = self._ref
         return made
 
@@ -595,3 +598,4 @@ def is_tensor(value: Any) -> bool:
 
 
 _issue.TENSOR_CLASS = Tensor
+set_up(tensor=Tensor, base=TensorBase, call=Call, ref=RemoteRef, modes=MODES, by_key=by_key, here=HERE)

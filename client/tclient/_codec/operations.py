@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorcompute.v1
 from tclient._codec.overloads import Returns
+from tclient._native import OperationFields
 from tensorcompute.wire import packed
 from tensorcompute.wire.varint import varint
 
@@ -35,24 +36,10 @@ _SETS_NO_GRADIENTS = frozenset(
 )
 
 
-class Operation:
+class Operation(OperationFields):
     """One entry of the table."""
 
-    __slots__ = (
-        "entry",
-        "heads",
-        "meta_change",
-        "name",
-        "number",
-        "prefix",
-        "returns",
-        "sets_gradients",
-        "shape_rule",
-        "takes_data",
-        "tensors",
-        "writes",
-        "writes_if",
-    )
+    __slots__ = ()
 
     def __init__(self, entry: dict[str, Any]) -> None:
         self.entry = entry
@@ -68,13 +55,28 @@ class Operation:
         # Which arguments may be tensors, where the results' shapes follow from the arguments; see _shapes.
         self.tensors = 0
         self.shape_rule = ""
+        # Whether they follow from the kind or class of each argument, and the value of integers and the like.
+        self.has_plain_key = False
         # Whether an argument is data that becomes a tensor.
         self.takes_data = self.name in DATA_OPERATIONS
+        # A call with so many arguments at most, and no named one, returns a tensor, its first argument or nothing, and
+        # what it changes does not depend on what the arguments are.
+        self.plain_count = self._plain_count()
         # Call.operation, and encoded; None until first use.
         self.number: int | None = None
         self.prefix: bytes | None = None
         # First words of packed calls, by the words that the arguments take and the context.
         self.heads: dict[int, int] = {}
+
+    def _plain_count(self) -> int:
+        if self.takes_data or self.returns not in ("tensor", "self", "none") or self.name == "Tensor.data.__set__":
+            return 0
+        condition = self.entry.get("writes_if")
+        if condition is None:
+            return packed.MAX_COUNT
+        # Up to the flag that says whether it writes.
+        position: int = self.entry.get("positions", {}).get(condition["flag"], packed.MAX_COUNT)
+        return 0 if condition["default"] else position
 
     def intern(self) -> bytes:
         """Give the operation its number, if it has none, and return it encoded."""

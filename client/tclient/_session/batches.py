@@ -21,6 +21,7 @@ from tclient._codec import wire
 from tclient._codec.operations import USED
 from tclient._codec.replies import SMALL_BYTES, values_of
 from tclient._exceptions import ServerFailed, SessionLost, TensorError
+from tclient._native import contents, empty, settle
 from tclient._session.batch import Batch, answered, definitions
 from tclient._session.call_queue import DROP_BYTES, CallQueue
 from tclient._session.calls import Call
@@ -293,7 +294,7 @@ class Batches(Stream[Batch]):
             most -= size
             if not are_all:
                 calls = []
-        data, words = _contents(calls)
+        data, words = contents(calls)
         if sum(map(len, data)) + WORD_BYTES * (len(words) + len(behind)) > room:
             sizes = [len(call.data) + WORD_BYTES * len(call.words) for call in calls]
             count = bisect_right(list(itertools.accumulate(sizes)), room)
@@ -303,11 +304,11 @@ class Batches(Stream[Batch]):
                     sizes[0] = self._make_fit(calls[0], most)
                 count = int(sizes[0] <= most or not size)
             del calls[count:]
-            data, words = _contents(calls)
+            data, words = contents(calls)
         if behind and len(calls) < len(pending):
             queued.drops.extendleft(reversed(dropped_of(behind)))
             behind = []
-        words += behind
+        words.extend(behind)
         if not words and not size:
             return None
         heavy = _heavy(data) if queued.heavy else 0
@@ -349,8 +350,7 @@ class Batches(Stream[Batch]):
         if not batch.done and (not self.inflight or self.inflight[-1] is not batch):
             self.inflight.append(batch)
             self._channel.stats.batches += 1
-        for call in calls:
-            call.data, call.words = b"", []
+        empty(calls)
         queued.relief = RELIEF
         sender = self._sender
         if sender.lane is None:
@@ -453,13 +453,9 @@ class Batches(Stream[Batch]):
             )
         # Over a lane Ctrl-C may strike here, too: up to the line that sets `_acked` the same message is taken in again.
         batch = inflight[0]
-        if found is not None:
-            for index, value in found[1]:
-                batch.calls[index].result = value
-        elif reply is not None:
+        if reply is not None:
             self._settle(batch, reply, len(message))
-        for call in batch.calls:
-            call.done = True
+        settle(batch.calls, found[1] if found is not None else ())
         batch.done = True
         self._acked = seq
         self._let_go()
@@ -518,17 +514,6 @@ class Batches(Stream[Batch]):
             self._calls.pending.clear()
         self._sender.queue.put(None)
         return calls
-
-
-def _contents(calls: Iterable[Call]) -> tuple[list[bytes], list[int]]:
-    """The encoded fields of the calls that are not packed, and the words of all."""
-    data: list[bytes] = []
-    words: list[int] = []
-    for call in calls:
-        words += call.words
-        if call.data:
-            data.append(call.data)
-    return data, words
 
 
 def _heavy(data: Iterable[bytes]) -> int:

@@ -7,7 +7,6 @@ Knows encoded calls; does not know how they travel.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 from tclient._codec import wire
 from tclient._exceptions import fresh
+from tclient._native import Drops, QueueFields
 from tclient._session.calls import Call, Name
 from tclient._session.oversize import fit
 from tclient._transfer.transfers import Transfers
@@ -62,11 +62,13 @@ class Sending(Protocol):
         """Many calls wait: send them now, if they may go."""
 
 
-class CallQueue:
+class CallQueue(QueueFields):
     """The calls that wait to be sent, in order; results that were dropped; and how current what is known is."""
 
     def __init__(self, transfers: Transfers, wait: Callable[[Call], object]) -> None:
         """`wait` waits for a call, and raises what went wrong."""
+        # Ids start here, so that all of them have at least three bytes as varints.
+        super().__init__(wire.FIRST_ID)
         self._transfers = transfers
         self._channel = transfers.channel
         self.address = transfers.channel.address
@@ -74,9 +76,7 @@ class CallQueue:
         self._sending: Sending
         self.pending: list[Call] = []
         # What was dropped: an id, or an id and the path of a part.
-        self.drops: deque[Name] = deque()
-        # Ids start here, so that all of them have at least three bytes as varints.
-        self.next_id = itertools.count(wire.FIRST_ID).__next__
+        self.drops: deque[Name] = Drops()
         # True when the next call must do more than append: wake the sender, wait for itself, or fail.
         self.attention = True
         # Pending calls from which on the issuing thread should let the sender have the interpreter.
@@ -132,8 +132,12 @@ class CallQueue:
         if self.attention:
             self._attend(call)
         elif len(self.pending) > self.relief:
-            self._sending.hand_over()
-            self._while(lambda: len(self.pending) > _PENDING_LIMIT)
+            self.relieve()
+
+    def relieve(self) -> None:
+        """Many calls wait: sends them if they may go, and blocks while there are too many."""
+        self._sending.hand_over()
+        self._while(lambda: len(self.pending) > _PENDING_LIMIT)
 
     def take_drops(self, most: int = 0) -> list[int]:
         """The words that let results go that were dropped by now: their place in the sequence keeps memory low.
@@ -212,7 +216,7 @@ class CallQueue:
     def end(self) -> None:
         """No call goes any more: the channel says why."""
         self.attention = True
-        self.drops = deque(maxlen=0)
+        self.drops = Drops(maxlen=0)
         self.dozing = False
 
     def after_fork(self) -> None:

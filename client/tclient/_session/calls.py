@@ -9,6 +9,7 @@ from types import CodeType
 
 from tclient._codec.operations import Operation
 from tclient._exceptions import TensorError
+from tclient._native import CallFields
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.wire.packed import GENERAL
 
@@ -19,10 +20,10 @@ Name = int | tuple[int, tuple[int, ...]]
 GENERAL_CALL = [GENERAL]
 
 
-class Call:
+class Call(CallFields):
     """A call, from the moment it is issued until its answer is read."""
 
-    __slots__ = ("code", "data", "done", "epoch", "failure", "lasti", "operation", "result", "words")
+    __slots__ = ()
 
     # Until it is in a batch: the words of the call, with what is let go before it; and its encoded fields, where it is
     # not packed.

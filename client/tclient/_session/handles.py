@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from tclient._native import HandleFields, bare
 from tclient._session.refs import RemoteRef
 
 
-class Handle:
+class Handle(HandleFields):
     """Stands for something that a session holds: a tensor, a generator, a network, an optimiser."""
 
-    __slots__ = ("__weakref__", "_ref")
+    __slots__ = ()
 
     _ref: RemoteRef
 
@@ -48,7 +49,7 @@ def wrap_object(kind: str, ref: RemoteRef) -> RemoteObject:
             cls = type(kind, (WRAPPERS[NODE],), {"__slots__": (), "__module__": "torch.autograd.graph"})
             if len(WRAPPERS) < _MANY:
                 WRAPPERS[kind] = cls
-    made = object.__new__(cls)
+    made = bare(cls)
     made._ref = ref
     made.kind = kind
     return made

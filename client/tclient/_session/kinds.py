@@ -13,6 +13,7 @@ from typing import Protocol
 from tclient._codec.device import device
 from tclient._codec.dtypes import BY_CODE, LAYOUTS, dtype, layout
 from tclient._codec.size import Size, size_of
+from tclient._native import KindFields, KindsFields
 from tensorcompute.v1 import tensor_pb2 as pb
 
 # So many are remembered; then it begins anew. A loop has some dozens.
@@ -60,10 +61,10 @@ def known(shape: Size, dtype: dtype, device: device, layout: layout) -> Meta:
     return made
 
 
-class Kind:
+class Kind(KindFields):
     """What tensors have in common that have one shape, dtype and device."""
 
-    __slots__ = ("floats", "is_leaf", "items", "meta", "parts")
+    __slots__ = ()
 
     def __init__(self) -> None:
         # None until one of them was described.
@@ -100,41 +101,45 @@ class Described(Protocol):
     since: int
 
 
-class Kinds:
+class Kinds(KindsFields):
     """The kinds that a session has met."""
 
+    __slots__ = ()
+
+    found: dict[Hashable, Kind]
+
     def __init__(self) -> None:
-        self._found: dict[Hashable, Kind] = {}
+        self.found = {}
 
     def of_call(self, key: Hashable) -> Kind:
         """What a call with this key returns: the operation, and all that its result's shape follows from."""
-        kind = self._found.get(key)
+        kind = self.found.get(key)
         if kind is None:
-            if len(self._found) >= _MOST:
-                self._found.clear()
-            kind = self._found[key] = Kind()
+            if len(self.found) >= _MOST:
+                self.found.clear()
+            kind = self.found[key] = Kind()
         elif kind.meta is not None and not kind.is_leaf:
-            kind = self._found[key] = self.of_meta(kind.meta)
+            kind = self.found[key] = self.of_meta(kind.meta)
         return kind
 
     def of_meta(self, meta: Meta) -> Kind:
         """Of tensors that are described like this."""
         key = (Meta, meta.shape, meta.dtype, meta.device, meta.layout)
-        kind = self._found.get(key)
+        kind = self.found.get(key)
         if kind is None:
-            kind = self._found[key] = Kind()
+            kind = self.found[key] = Kind()
             kind.learn(meta)
             kind.is_leaf = True
         return kind
 
     def of_factory(self, key: Hashable, meta: Callable[[], Meta | None]) -> Kind | None:
         """Of what is made of the numbers in the key; `meta` tells what that is."""
-        kind = self._found.get(key)
+        kind = self.found.get(key)
         if kind is None:
             found = meta()
             if found is None:
                 return None
-            kind = self._found[key] = self.of_meta(found)
+            kind = self.found[key] = self.of_meta(found)
         return kind
 
     def of_ref(self, ref: Described, meta_epoch: int) -> Kind | None:
@@ -151,4 +156,4 @@ class Kinds:
 
     def forget(self) -> None:
         """Something has changed that results follow from without being an argument."""
-        self._found = {}
+        self.found = {}

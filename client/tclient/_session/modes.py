@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tclient._codec import wire
 from tclient._codec.dtypes import DTYPES, dtype
+from tclient._native import ModeFields
 from tensorcompute.wire.varint import varint
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -26,16 +27,45 @@ _known: dict[_Key, tuple[bytes, int]] = {(False, False, ()): (b"", 0)}
 _lock = threading.Lock()
 
 
+class State(ModeFields):
+    """Of a thread, what its calls need to know."""
+
+    __slots__ = ()
+
+    # What goes into a call: the encoded field, or nothing; and its number.
+    stamp: bytes
+    context: int
+    # Whether it is within an autocast, be it a disabled one.
+    autocasts: bool
+    # What records the calls of this thread; see _compile.
+    recorder: Any
+
+    def __init__(self) -> None:
+        self.stamp, self.context = b"", 0
+        self.autocasts = False
+        self.recorder = None
+
+
 class _Modes(threading.local):
     def __init__(self) -> None:
         self.grad = True
         self.inference = False
         self.autocasts: dict[str, tuple[int, bool, bool]] = {}
-        # What goes into a call: the encoded field, or nothing; and its number.
-        self.stamp = b""
-        self.context = 0
-        # What records the calls of this thread; see _compile.
-        self.recorder: Any = None
+        self.state = State()
+
+    @property
+    def stamp(self) -> bytes:
+        """What goes into a call."""
+        return self.state.stamp
+
+    @property
+    def recorder(self) -> Any:
+        """What records the calls of this thread."""
+        return self.state.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Any) -> None:
+        self.state.recorder = recorder
 
 
 MODES = _Modes()
@@ -55,7 +85,9 @@ def _restamp() -> None:
             if stamp is None:
                 CONTEXTS.append(wire.context(*key))
                 stamp = _known[key] = wire.CONTEXT + varint(len(CONTEXTS)), len(CONTEXTS)
-    MODES.stamp, MODES.context = stamp
+    state = MODES.state
+    state.stamp, state.context = stamp
+    state.autocasts = bool(MODES.autocasts)
 
 
 def is_grad_enabled() -> bool:

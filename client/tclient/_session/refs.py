@@ -7,16 +7,17 @@ calls; does not know how they travel.
 from __future__ import annotations
 
 from tclient._codec import wire
+from tclient._native import RefFields
 from tclient._session.calls import Call, Name
 from tclient._session.kinds import Kind, Meta
 from tclient._session.session import Session
 from tensorcompute.wire.varint import field
 
 
-class RemoteRef:
+class RemoteRef(RefFields):
     """One result of a call, or a part of one, that the session holds."""
 
-    __slots__ = ("call", "epoch", "id", "kind", "meta", "path", "session", "since")
+    __slots__ = ()
 
     session: Session
     id: int
@@ -31,13 +32,6 @@ class RemoteRef:
     def name(self) -> Name:
         """What names it, for the server and for what is kept by it."""
         return (self.id, self.path) if self.path else self.id
-
-    def __del__(self) -> None:
-        # Runs at any moment, within any lock: appending to a deque is all it may do.
-        queue = self.session.queue
-        queue.drops.append((self.id, self.path) if self.path else self.id)
-        if queue.dozing:
-            queue.rouse()
 
 
 def whole(session: Session, number: int, call: Call | None) -> RemoteRef:
