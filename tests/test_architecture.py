@@ -29,14 +29,19 @@ BESIDE = {"", "config", "errors", "extras", "logs"}
 WAYS_IN = {
     "__main__": {"cli"},
     "cli": {"supervisor"},
-    "supervisor": set[str](),
+    "supervisor": {"engines"},
     "child": {"front", "engines"},
+    "fork_server": {"child", "front", "engines"},
 }
 # Imports within functions, and why they are not at the top.
 LATE = {
     ("tserver.__main__", "tserver.cli"): "without click, it is told what to install",
     ("tserver.child", "tserver.engines.in_process"): "a mistake in the settings is told without waiting for torch",
     ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
+    ("tserver.child", "tserver.engines.processes"): "a front alone has engines that are processes",
+    ("tserver.child", "tserver.front.many"): "a front alone has many engines behind it",
+    ("tserver.fork_server", "tserver.engines.in_process"): "without torch, it is told what to install",
+    ("tserver.fork_server", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.house_service", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
@@ -184,10 +189,10 @@ def test_status_codes_are_named_in_one_module(modules: dict[str, ast.Module]) ->
     assert naming(modules, {"StatusCode"}) == {"tserver.front.status"}
 
 
-def test_the_front_and_its_port_run_without_torch(modules: dict[str, ast.Module]) -> None:
-    named = [name for name in modules if room_of(name) in {"front", "session"}] + ["tserver.engines.port"]
-    loaded = "', '.join({'torch', 'tserver.engine.engine'} & set(sys.modules))"
-    program = f"import sys, {', '.join(named)}; sys.exit({loaded} or 0)"
+def _without(named: list[str], *modules: str) -> None:
+    """Import modules of the server, and see that others are not there then."""
+    found = f"', '.join({set(modules)} & set(sys.modules))"
+    program = f"import sys, {', '.join(named)}; sys.exit({found} or 0)"
     ran = subprocess.run(
         [sys.executable, "-c", program],
         env=server_environment(),
@@ -197,6 +202,17 @@ def test_the_front_and_its_port_run_without_torch(modules: dict[str, ast.Module]
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_front_and_its_port_run_without_torch(modules: dict[str, ast.Module]) -> None:
+    named = [name for name in modules if room_of(name) in {"front", "session"}]
+    named += [f"tserver.engines.{name}" for name in ("port", "fleet", "directory", "placement", "processes")]
+    _without(named, "torch", "tserver.engine.engine")
+
+
+def test_the_supervisor_needs_next_to_nothing(modules: dict[str, ast.Module]) -> None:
+    named = [name for name in modules if room_of(name) == "supervisor"]
+    _without(named, "torch", "numpy", "grpc", "asyncio", "google.protobuf")
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_the_name_that_engines_are_told_under_is_that_of_the_pod(container: Mani
 def test_the_pod_gets_the_time_that_its_drain_takes(pod: Manifest, container: Manifest) -> None:
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain_s = float(environment(container)["TSERVER_DRAIN_S"])
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= before + drain_s + supervisor._GRACE_S
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= before + drain_s + supervisor.GRACE_S
 
 
 def test_what_selects_pods_selects_these(pod: Manifest) -> None:

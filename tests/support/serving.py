@@ -81,7 +81,8 @@ class ServerProcess:
     A context manager; `address` is known once it is entered. Whatever it printed is in `stdout` and `stderr`.
 
     It is forked from a process that has imported torch, which saves seconds, unless it has an environment of its own,
-    a GPU, or is to start `cold`: as a command does.
+    a GPU, or is to start `cold`: as a command does. `child` is a module that is run in the place of the server or the
+    front; not where it starts cold.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class ServerProcess:
         device: str = "cpu",
         env: dict[str, str] | None = None,
         cold: bool = False,
+        child: str = "",
     ):
         arguments = ["serve", "--listen", listen, "--device", device, *options]
         self.stdout: list[str] = []
@@ -110,7 +112,7 @@ class ServerProcess:
                 env=server_environment(**(env or {})),
             )
         else:
-            self._process = WarmProcess(arguments, server_environment(), ROOT)
+            self._process = WarmProcess(arguments, server_environment(), ROOT, child=child)
         self._readers = [
             threading.Thread(target=self._read_stdout, daemon=True),
             threading.Thread(target=self._read_stderr, daemon=True),

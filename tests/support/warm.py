@@ -3,7 +3,8 @@
     warm (one for a process of pytest)  --- imports what a server imports, and forks
         └── keeper                      --- tells how the server ended, as only a parent can
                 └── supervisor          --- the real one
-                        └── server      --- forked from the supervisor, rather than begun as another Python
+                        └── server      --- forked from the supervisor, rather than begun as another Python;
+                                            so are the front and the fork server of a house
 
 From the command line on, all that runs is the product's own code. What the libraries read from the environment when
 they are loaded is the same for all.
@@ -11,24 +12,23 @@ they are loaded is the same for all.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import io
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
+from tserver import fork_server
 from tserver.supervisor import environment
 
 _READY = b"ready"
@@ -42,7 +42,8 @@ _START_TIMEOUT_S = 60.0
 class WarmProcess:
     """A command of `tserver` that was forked: as much of subprocess.Popen as a test needs."""
 
-    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, arguments: Sequence[str], env: Mapping[str, str], cwd: Path, *, child: str = "") -> None:
+        """`child` is a module that is run in the place of the server or the front."""
         out, out_of_child = os.pipe()
         err, err_of_child = os.pipe()
         self._ended, ended_of_keeper = os.pipe()
@@ -50,7 +51,7 @@ class WarmProcess:
         self.stderr: io.TextIOBase = open(err, errors="replace")  # noqa: SIM115
         try:
             self.pid = _forker().fork(
-                {"arguments": arguments, "env": dict(env), "cwd": str(cwd)},
+                {"arguments": arguments, "env": dict(env), "cwd": str(cwd), "child": child},
                 [out_of_child, err_of_child, ended_of_keeper],
             )
         finally:
@@ -116,104 +117,45 @@ def _forker() -> _Forker:
 
 
 class _Child:
-    """The server, forked where the supervisor would start another Python: as much of subprocess.Popen as it uses."""
+    """A module, forked where the supervisor would start another Python: as much of subprocess.Popen as it uses."""
 
     def __init__(
         self,
         command: Sequence[str],
         *,
-        stdout: int,
+        stdout: int | None,
         pass_fds: Sequence[int],
         start_new_session: bool,
         env: Mapping[str, str],
         preexec_fn: Callable[[], None],
     ) -> None:
-        assert command[:-1] == [sys.executable, "-P", "-m", "tserver.child"]
-        assert stdout == subprocess.PIPE
+        assert command[:3] == [sys.executable, "-P", "-m"]
         assert start_new_session
+        module, argument = command[3:]
         out, out_of_child = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+            fork_server.fresh_signals()
             os.setsid()
             preexec_fn()
-            os.dup2(out_of_child, 1)
-            _close_all_but(0, 1, 2, *pass_fds)
-            _become(["tserver.child", command[-1]], env, _serve)
+            if stdout == subprocess.PIPE:
+                os.dup2(out_of_child, 1)
+            fork_server.close_all_but(0, 1, 2, *pass_fds)
+            fork_server.become([module, argument], dict(env), import_module(module).main)
         os.close(out_of_child)
         self.stdout = open(out, "rb")  # noqa: SIM115
         self.returncode: int | None = None
 
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
 
-    def wait(self, timeout: float | None = None) -> int:
-        until = float("inf") if timeout is None else time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > until:
-                raise subprocess.TimeoutExpired("tserver.child", timeout or 0.0)
-            time.sleep(0.005)
-        assert self.returncode is not None
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-
-def _close_all_but(*kept: int) -> None:
-    last = 2
-    for fd in sorted({*kept, os.sysconf("SC_OPEN_MAX")}):
-        if fd > last:
-            os.closerange(last + 1, fd)
-            last = fd
-
-
-def _become(arguments: Sequence[str], env: Mapping[str, str], run: Callable[[], int | str | None]) -> NoReturn:
-    """Go on as a process of its own that runs this, and end as Python ends."""
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv = list(arguments)
-    code: int | str | None = 1
-    try:
-        code = run()
-    except SystemExit as error:
-        code = error.code
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code or 0)
-
-
-def _serve() -> int:
-    from tserver import child
-
-    return child.main()
-
-
-def _command() -> None:
-    from tserver import __main__, supervisor
+def _command(child: str) -> None:
+    from tserver import __main__, cli
+    from tserver.supervisor import process, supervise
 
     # There alone: what runs within the server may start processes of its own.
     names = {**vars(subprocess), "Popen": _Child}
-    vars(supervisor)["subprocess"] = SimpleNamespace(**names)
+    vars(process)["subprocess"] = SimpleNamespace(**names)
+    if child:
+        vars(cli)["supervise"] = functools.partial(supervise, module=child)
     __main__.main()
 
 
@@ -224,10 +166,10 @@ def _keep(request: dict[str, Any], fds: Sequence[int], answer: int) -> None:
     if not pid:
         os.dup2(out, 1)
         os.dup2(err, 2)
-        _close_all_but(0, 1, 2)
+        fork_server.close_all_but(0, 1, 2)
         os.chdir(request["cwd"])
-        _become(["tserver", *request["arguments"]], request["env"], _command)
-    _close_all_but(0, 1, 2, ended, answer)
+        fork_server.become(["tserver", *request["arguments"]], request["env"], lambda: _command(request["child"]))
+    fork_server.close_all_but(0, 1, 2, ended, answer)
     os.write(answer, str(pid).encode())
     os.close(answer)
     # Only what runs the command holds its output open.
@@ -240,13 +182,9 @@ def _keep(request: dict[str, Any], fds: Sequence[int], answer: int) -> None:
 
 def main() -> None:
     """Import what a server needs, and fork on demand."""
-    import gc
+    import tserver.front.metrics  # noqa: F401
 
-    import tserver.engines.in_process
-    import tserver.front.metrics
-    import tserver.front.server  # noqa: F401
-
-    gc.freeze()
+    fork_server.load()
     asked = socket.socket(fileno=int(sys.argv[1]))
     asked.send(_READY)
     while True:

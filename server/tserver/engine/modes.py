@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 import torch._tensor_str as tensor_str
 
@@ -101,6 +102,12 @@ class ProcessState:
             self._cuda = [generator.get_state() for generator in torch.cuda.default_generators]
         self._dtype = torch.get_default_dtype()
         self._print_options = tensor_str.PRINT_OPTS
+
+
+def draw_anew() -> None:
+    """Have all generators of this process begin elsewhere, where another has begun with their state."""
+    torch.seed()
+    np.random.seed()
 
 
 _DEFAULT_PRINT_OPTIONS = copy.copy(tensor_str.PRINT_OPTS)

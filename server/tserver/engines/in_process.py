@@ -11,6 +11,7 @@ from tserver.config import Config
 from tserver.engine.device import check_device, device_status
 from tserver.engine.engine import Engine, Usage
 from tserver.engine.gpu import GpuStatus, gpu_status
+from tserver.engine.modes import draw_anew
 from tserver.engines.model_calls import ModelCalls
 from tserver.engines.port import Counts
 from tserver.engines.watchdog import Watchdog
@@ -81,3 +82,8 @@ class InProcessEngine:
     def check_device(self, name: str) -> None:
         """See the port."""
         check_device(name)
+
+
+def forked() -> None:
+    """This process was forked from one that has imported all this: it is to draw other numbers than its siblings."""
+    draw_anew()
