@@ -97,6 +97,14 @@ def test_uploads_that_together_are_more_than_memory_are_refused(nothing_leaks: R
     assert set(codes) == {Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT}, "the others ended too short"
 
 
+def test_a_failed_upload_leaves_its_memory_for_the_next_one(nothing_leaks: RawSession) -> None:
+    most = nothing_leaks.ask("GetServerInfo").devices[0].free_bytes * 2 // 3
+    for upload in range(10, 14):
+        header = header_of(nothing_leaks, id=upload, dtype=pb.D_TYPE_UINT8, shape=[most])
+        with refused(Code.INVALID_ARGUMENT, naming=str(most)):
+            nothing_leaks.send_stream("Upload", messages(header, bytes(16)))
+
+
 def test_chunks_without_a_header_are_refused(nothing_leaks: RawSession) -> None:
     with refused(Code.INVALID_ARGUMENT, naming="header"):
         nothing_leaks.send_stream("Upload", messages(bytes(16)))

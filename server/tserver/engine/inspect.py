@@ -146,8 +146,13 @@ def begin_upload(store: ObjectStore, header: ts.UploadHeader) -> Upload:
     what = f"an upload of shape {shape}"
     try:
         check_host_bytes(what, size)
-    except torch.OutOfMemoryError as error:
-        raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
+    except torch.OutOfMemoryError:
+        # What those before it have let go waits to be used again.
+        store.uploads.trim()
+        try:
+            check_host_bytes(what, size)
+        except torch.OutOfMemoryError as error:
+            raise Exhausted(str(error), reason="OUT_OF_MEMORY") from error
     return store.begin_upload(what, header.id, dtype, shape, size)
 
 

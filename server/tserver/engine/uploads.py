@@ -81,6 +81,10 @@ class Uploads:
             for upload in list(self._named.values()):
                 self._remove(upload)
 
+    def trim(self) -> None:
+        """Give back the memory of those that are gone, which is kept for others for a while."""
+        self._memory.trim(idle_s=0.0)
+
     def _remove(self, upload: Upload) -> None:
         if upload in self._incoming:
             self._incoming.discard(upload)

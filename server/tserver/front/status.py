@@ -189,6 +189,9 @@ async def abort(
         # A message could not be sent: the caller left while it waited to be. There is nobody to tell, and no defect.
         raise asyncio.CancelledError from error
     error = as_ours(error, "an RPC")
+    # gRPC keeps the end of an RPC in a circle with it, and that keeps this error until the collector comes. What the
+    # frames have that it went through is not to wait for that: an upload's memory may be most there is.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     # HTTP/2 headers have a limit of 8 KiB by default; a longer text would lose the whole status.
     # Both places say the same, or readers of google.rpc.Status take the answer for a broken one.
     error.message = error.message.replace("\n", " ")[:2000]
