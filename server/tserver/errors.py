@@ -17,6 +17,7 @@
     ├── VersionMismatch          no common protocol version
     ├── PermissionDenied         the server was not told to allow this
     ├── Unimplemented            a part of a protocol that is not served
+    ├── Unreachable              an engine does not answer; another one, or the same later, may
     └── Stopping                 the server is on its way out
 
 One interceptor (front/interceptor.py) turns them into statuses; only front/status.py names those.
@@ -128,6 +129,12 @@ class Unimplemented(ServerError):
     """A part of a protocol that is not served."""
 
     reason = "UNIMPLEMENTED"
+
+
+class Unreachable(ServerError):
+    """The engine that is to answer cannot be reached."""
+
+    reason = "ENGINE_UNREACHABLE"
 
 
 class Stopping(ServerError):

@@ -9,8 +9,30 @@ import pytest
 import torch
 
 from tests.support.raw import Raw, RawSession
-from tests.support.serving import HasAddress
+from tests.support.relay import relayed
+from tests.support.serving import HasAddress, ServerProcess
 from tests.support.values import Kept
+
+# What is also sent through a front by default; the long run sends all.
+THROUGH_FRONT = ("test_bad_uploads", "test_garbage", "test_typed_calls")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Send all that is sent to the shared server also through a front."""
+    if "road" in metafunc.fixturenames:
+        is_quick = metafunc.module.__name__.rpartition(".")[2] in THROUGH_FRONT
+        marks = () if is_quick else pytest.mark.slow
+        metafunc.parametrize("road", ["direct", pytest.param("front", marks=marks)], scope="session")
+
+
+@pytest.fixture(scope="session")
+def server(server: ServerProcess, road: str) -> Iterator[HasAddress]:
+    """The shared server, or a front that forwards to it."""
+    if road == "direct":
+        yield server
+        return
+    with relayed(server.address) as front:
+        yield front
 
 
 @pytest.fixture
@@ -44,8 +66,8 @@ def other(wire: Raw) -> Iterator[RawSession]:
 
 
 @pytest.fixture(params=["session", "anyone"], ids=["with a session", "without a session"])
-def caller(request: pytest.FixtureRequest) -> Any:
-    """Whoever may use the typed RPCs."""
+def caller(request: pytest.FixtureRequest, server: HasAddress) -> Any:
+    """Whoever may use the typed RPCs, on either road to the server."""
     return request.getfixturevalue(request.param)
 
 

@@ -137,6 +137,8 @@ def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context]
             return await behaviour(argument, seen(context))
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
+        except grpc.aio.AioRpcError as told:
+            await status.pass_on(context, told)
         except Exception as error:
             await status.abort(context, error, codes)
 

@@ -9,7 +9,7 @@ import hmac
 import ipaddress
 import time
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -68,6 +68,14 @@ class Rpc:
         """What the caller has sent beside the request."""
         found: Any = self._context.invocation_metadata() or ()
         return tuple((key, value) for key, value in found)
+
+    async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Send what goes before the first response."""
+        await self._context.send_initial_metadata(tuple(metadata))
+
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Say what goes behind the last response, or with the status of an error."""
+        self._context.set_trailing_metadata(tuple(metadata))
 
 
 def house_metadata(key: str, principal: str, *, is_local: bool) -> tuple[tuple[str, str | bytes], ...]:

@@ -42,6 +42,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.Superseded: grpc.StatusCode.ABORTED,
     errors.VersionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Stopping: grpc.StatusCode.UNAVAILABLE,
+    errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     errors.ServerError: grpc.StatusCode.INTERNAL,
@@ -196,3 +197,18 @@ async def abort(
     # Both places say the same, or readers of google.rpc.Status take the answer for a broken one.
     error.message = error.message.replace("\n", " ")[:2000]
     await context.abort(codes(error), error.message, trailers(error, codes))
+
+
+async def pass_on(context: grpc.aio.ServicerContext[bytes, bytes], told: grpc.aio.AioRpcError) -> None:
+    """End an RPC with the status that another server of this house has given to it, as it is."""
+    trailing: Any = told.trailing_metadata() or ()
+    await context.abort(told.code(), told.details() or "", tuple(trailing))
+
+
+def is_of_connection(told: grpc.aio.AioRpcError) -> bool:
+    """Whether a status tells of the connection, rather than of what the server at its other end has said.
+
+    Ours say why they are unavailable, in their details.
+    """
+    trailing: Any = told.trailing_metadata() or ()
+    return told.code() is grpc.StatusCode.UNAVAILABLE and all(key != DETAILS_KEY for key, _ in trailing)
