@@ -161,10 +161,14 @@ def _end_the_front(house: ServerProcess, trouble: signal.Signals, why: str) -> N
     assert len([line for line in house.stdout if "listening" in line]) == 1
 
 
-def test_a_fork_server_that_ends_comes_again_alone(house: ServerProcess) -> None:
+@pytest.mark.parametrize(
+    ("which", "trouble"), [("house", signal.SIGKILL), ("impatient", signal.SIGSTOP)], ids=["ends", "hangs"]
+)
+def test_a_fork_server_comes_again_alone(which: str, trouble: signal.Signals, request: pytest.FixtureRequest) -> None:
+    house: ServerProcess = request.getfixturevalue(which)
     engines, forks = serving(house), named(house, "tserver-forks")
-    os.kill(forks, signal.SIGKILL)
-    wait_until(lambda: not is_alive(forks), 10.0, "the end of the fork server")
+    os.kill(forks, trouble)
+    wait_until(lambda: not is_alive(forks), 20.0, "the end of the fork server")
     ask(house.address, "launch", engine="late")
     wait_until(lambda: "late" in serving(house), 20.0, "an engine of the next fork server")
     assert named(house, "tserver-forks") != forks

@@ -25,7 +25,7 @@ from tserver.engines.fleet import Event, Launch
 from tserver.engines.house import House
 from tserver.engines.processes import ChildEngines
 
-MODULE = __name__
+MODULE = "tests.support.small_front"
 
 
 def main() -> int:
@@ -134,3 +134,7 @@ def ask(address: str, do: str = "tell", **order: Any) -> dict[str, Any]:
 
     wait_until(answered, 20.0, f"an answer of the front to {do}")
     return answers[0] if answers else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ They outlive the front, and each other. Which there are is known here alone; a n
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -74,6 +75,9 @@ class Engines:
     def begin(self) -> None:
         """Start the fork server, whose grandchildren are to be children of this process."""
         adopt()
+        # Each engine takes some descriptors here, for as long as it runs.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._forks.begin()
 
     def meet(self) -> socket.socket:
@@ -136,8 +140,13 @@ class Engines:
         if self._engines.get(engine.launch.engine) is not engine or self._is_closed:
             return
         launch = engine.launch
-        process = engine.process = self._new_process(f"engine {launch.engine}")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            process = engine.process = self._new_process(f"engine {launch.engine}")
+        except OSError as error:
+            # There are too many open files, say; another engine may end.
+            self._over(engine, f"engine {launch.engine} could not be started: {error}", 0.0)
+            return
         engine.report = Packets(
             self._watch, ours, partial(self._told, engine, process), partial(self._hung_up, engine, process)
         )
@@ -176,9 +185,9 @@ class Engines:
 
     def _hung_up(self, engine: _Engine, process: Process) -> None:
         """Nobody has the other end. If nobody ever had, the fork server has ended in between."""
-        if not process.pid and engine.process is process:
+        if not process.has_begun:
             process.over()
-            self._over(engine, process, f"{process.name} could not be started")
+            self._over(engine, f"{process.name} could not be started", process.age_s)
 
     def _ended(self, engine: _Engine, process: Process, code: int) -> None:
         report, engine.report = engine.report, None
@@ -187,16 +196,16 @@ class Engines:
             report.close()
         cause = process.cause(code)
         process.cause_file.unlink(missing_ok=True)
-        self._over(engine, process, engine.last or cause)
+        self._over(engine, engine.last or cause, process.age_s)
 
-    def _over(self, engine: _Engine, process: Process, cause: str) -> None:
-        """A run of it has ended."""
+    def _over(self, engine: _Engine, cause: str, age_s: float) -> None:
+        """A run of it has ended, at that age."""
         launch = engine.launch
         engine.process = None
         comes_again = launch.is_kept and not engine.last and not self._is_closed
         ended = Ended(launch.engine, "" if engine.serving is None else engine.serving.boot_id, cause, comes_again)
         engine.failed_starts = engine.failed_starts + 1 if engine.serving is None else 0
-        engine.quick_ends = engine.quick_ends + 1 if process.age_s < _HEALTHY_AFTER_S else 0
+        engine.quick_ends = engine.quick_ends + 1 if age_s < _HEALTHY_AFTER_S else 0
         engine.serving = None
         engine.previous_end = cause
         if ended.boot_id:
@@ -204,10 +213,10 @@ class Engines:
         if comes_again:
             # The first time at once.
             wait_s = pause_s(engine.quick_ends - 1) if engine.quick_ends else 0.0
-            log.error("%s ended, starting it again", process.name, extra={"cause": cause, "pause_s": wait_s})
+            log.error("engine %s ended, starting it again", launch.engine, extra={"cause": cause, "pause_s": wait_s})
             self._watch.after(wait_s, partial(self._begin, engine))
         else:
-            log.info("%s ended", process.name, extra={"cause": cause})
+            log.info("engine %s ended", launch.engine, extra={"cause": cause})
             del self._engines[launch.engine]
         self._tell(ended)
         if not comes_again and engine.again is not None and not self._is_closed:

@@ -35,7 +35,9 @@ class Process:
         0 is never.
         """
         self.name, self.cause_file = name, cause_file
+        # While it runs; and whether it ever did.
         self.pid = 0
+        self.has_begun = False
         self._started_at = time.monotonic()
         # Why it was ended here, if it was.
         self.ended_for = ""
@@ -86,6 +88,7 @@ class Process:
             function(code)
 
         self.pid, self._started_at = pid, time.monotonic()
+        self.has_begun = True
         self._watch.at_end(pid, ended)
 
     def over(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import json
+import logging
 import os
 import selectors
 import signal
@@ -18,10 +20,15 @@ from typing import Any
 # How often all is looked at.
 TICK_S = 1.0
 _MAX_MESSAGE_BYTES = 1 << 16
+# The kernel has no room for messages or for descriptors on their way, which is not seen to end; and when to try again.
+_FULL = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+_AGAIN_S = 0.1
 # Ends of children that nobody has claimed yet; what an engine leaves behind is among them, and never claimed.
 _MAX_UNCLAIMED = 1024
 
 _Function = Callable[[], None]
+
+log = logging.getLogger("tserver.supervisor")
 
 
 class Watch:
@@ -107,11 +114,12 @@ class Watch:
 
     def _collect(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
-                code = os.waitstatus_to_exitcode(status)
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                pid = ended.si_pid
+                # What it has started itself ends with it. Its number is nobody else's until it is collected.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 function = self._ends.pop(pid, None)
                 if function is not None:
                     function(code)
@@ -177,6 +185,10 @@ class Packets:
             except ConnectionError:
                 # Reading tells of it, after what was sent before.
                 return self._drop()
+            except OSError as error:
+                if error.errno in _FULL:
+                    return self._watch.after(_AGAIN_S, self._flush)
+                log.error("a message of %d bytes cannot be sent", len(data), extra={"cause": str(error)})
             self._waiting.popleft()
             _close(fds)
         self._watch.write(self._socket.fileno(), None)
