@@ -45,6 +45,8 @@ LATE = {
     ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.house_service", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
+    ("tserver.front.many", "tserver.front.house_metrics"): "a GPU host may lack prometheus_client",
+    ("tserver.front.many", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
 }
 
 # The packages of the client's core, and those below each. What else is in tclient is torch's own names.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from tserver.engines.fleet import Ended, Event, Serving
 from tserver.engines.placement import Load
@@ -22,10 +23,12 @@ _REMEMBERED = 4096
 class Entry:
     """One engine that serves."""
 
-    __slots__ = ("info", "load")
+    __slots__ = ("info", "load", "told")
 
     def __init__(self, info: Serving) -> None:
         self.info = info
+        # What it last said of itself; None before that.
+        self.told: dict[str, Any] | None = None
         self.load = Load(info.engine, info.device)
 
 

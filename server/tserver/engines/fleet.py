@@ -20,8 +20,8 @@ class Launch:
     # Its settings: where it listens for clients, its device as its own process sees it, its share of threads.
     config: Config
     house: House
-    # The GPUs that its process is shown, as the host counts them; None shows all.
-    gpus: tuple[int, ...] | None = None
+    # The GPUs that its process is shown, as CUDA_VISIBLE_DEVICES names them; None shows what there is.
+    gpus: tuple[str, ...] | None = None
     # Whether it gets a successor when it ends by itself.
     is_kept: bool = True
 
@@ -72,6 +72,10 @@ Event = Serving | Ended | Draining
 
 class Fleet(Protocol):
     """All engines of a house. Used on the event loop of the front alone."""
+
+    # Of the house, and where this front is, in a cluster; known once it is started.
+    key: str
+    node: str
 
     async def start(self, on_event: Callable[[Event], None]) -> None:
         """Begin to tell what becomes of engines, on the event loop; at once of those that serve already, since they

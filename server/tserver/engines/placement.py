@@ -43,7 +43,7 @@ def choose(
     there = [load for load in loads if fits(load.device, device)] if device else loads
     if loads and not there:
         has = ", ".join(sorted({load.device for load in loads}))
-        raise InvalidArgument(f"no engine has the device {device[:100]!r}; there are {has}")
+        raise no_device(device, has)
     is_many = len(there) > _LOOKED_AT
     some = draw(there, _LOOKED_AT) if is_many else there
     open_ones = [load for load in some if load.takes_sessions] or [load for load in there if load.takes_sessions]
@@ -54,6 +54,11 @@ def choose(
     return min(
         roomy[:_COMPARED] if is_many else roomy, key=lambda load: (load.sessions + load.placed, -load.free_bytes)
     )
+
+
+def no_device(device: str, has: str) -> InvalidArgument:
+    """What is said of a device that no engine has."""
+    return InvalidArgument(f"no engine has the device {device[:100]!r}; there are {has}")
 
 
 def fits(device: str, wish: str) -> bool:

@@ -6,7 +6,7 @@ input does. What becomes of errors is the interceptor's business.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
@@ -21,9 +21,13 @@ Method = Callable[[Any, Rpc], Awaitable[Any]]
 
 
 def bind(
-    service: ServiceDescriptor, servicer: object, by_bytes: frozenset[str] = frozenset()
+    service: ServiceDescriptor,
+    servicer: object,
+    by_bytes: frozenset[str] = frozenset(),
+    *,
+    only: Collection[str] | None = None,
 ) -> grpc.GenericRpcHandler:
-    """Handlers for all RPCs of a service; the servicer has a coroutine method of each RPC's name.
+    """Handlers for all RPCs of a service, or for some; the servicer has a coroutine method of each RPC's name.
 
     Unary requests are handed over parsed; of a streaming request the method gets an iterator of parsed messages. A
     method of a unary RPC returns the response, one of a streaming RPC sends with `Rpc.write`. Those that are named in
@@ -32,6 +36,7 @@ def bind(
     handlers = {
         method.name: _handler(method, getattr(servicer, method.name), by_bytes=method.name in by_bytes)
         for method in service.methods
+        if only is None or method.name in only
     }
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 

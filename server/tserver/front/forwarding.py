@@ -46,13 +46,14 @@ class Target:
     passes on as it is, or a ServerError where the engine is gone.
     """
 
-    def __init__(self, address: str, *, key: str = "", gone: Gone | None = None) -> None:
+    def __init__(self, address: str, *, key: str = "", gone: Gone | None = None, is_near: bool = True) -> None:
         """`address` is as gRPC names it, and `key` that of the house. `gone` says what callers are told when
         there is no connection or it breaks; it may wait until that is known.
         """
         self.address = address
         self._key = key
         self._gone = gone
+        self._is_near = is_near
         self._is_closed = False
         self._channel: Any = grpc.aio.insecure_channel(address, options=_OPTIONS)
 
@@ -60,6 +61,12 @@ class Target:
         """Close the connection. Callers that wait for answers are told that the engine is gone."""
         self._is_closed = True
         await self._channel.close()
+
+    async def ask(self, path: str, request: bytes, *, timeout_s: float) -> bytes:
+        """One request in this process's own name, and its response. Raises: AioRpcError."""
+        headers = house_metadata(self._key, "", is_local=False)
+        answer: bytes = await self._channel.unary_unary(path)(request, timeout=timeout_s, metadata=headers)
+        return answer
 
     async def unary_unary(self, path: str, request: bytes, rpc: Rpc) -> bytes:
         """One request, one response."""
@@ -102,7 +109,7 @@ class Target:
         deadline = rpc.deadline
         headers = tuple(pair for pair in rpc.metadata if not _is_of_hop(pair[0]))
         if self._key:
-            headers += house_metadata(self._key, rpc.principal, is_local=rpc.is_local)
+            headers += house_metadata(self._key, rpc.principal, is_local=rpc.is_local and self._is_near)
         return {
             "timeout": None if deadline is None else max(0.0, deadline - time.monotonic()),
             "metadata": headers,

@@ -50,7 +50,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(_ServerCollector(engine))
         self._registry.register(_ModelCollector(engine))
-        self._registry.register(_RpcCollector(rpcs))
+        self._registry.register(RpcCollector(rpcs))
         self._registry.register(GpuCollector(engine.gpus))
         ProcessCollector(registry=self._registry)
         self._scraping = asyncio.Lock()
@@ -189,7 +189,7 @@ class _ModelCollector(Collector):
         yield from (*(family for family, _ in families), failure)
 
 
-class _RpcCollector(Collector):
+class RpcCollector(Collector):
     """RPCs of all listeners."""
 
     def __init__(self, rpcs: RpcCounts) -> None:

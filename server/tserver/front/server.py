@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,7 @@ from tserver.front.oip.listener import OipListener
 from tserver.front.oip.routes import InferenceRoutes
 from tserver.front.oip.service import Service
 from tserver.front.rpc_counts import RpcCounts
+from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
 from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
@@ -68,23 +67,6 @@ def handlers(config: Config, engine: Engine) -> tuple[TensorServicer, tuple[grpc
     tensors = TensorServicer(config, engine)
     servicers = (tensors, ModelServicer(config, engine))
     return tensors, tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where that is installed: a lone round trip then costs a tenth less. None: asyncio's own."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return None
-    return new_event_loop
-
-
-def quiet_collector() -> None:
-    """Spare the garbage collector torch and gRPC: what was imported stays, and to go through it takes milliseconds."""
-    gc.collect()
-    gc.freeze()
-    # Requests make few cycles; by default they would be looked for after every 700 objects.
-    gc.set_threshold(10_000, 20, 50)
 
 
 class _Process:
@@ -202,11 +184,3 @@ def _tell(loop: asyncio.AbstractEventLoop, health: Health, *, stalled: bool) -> 
     """From the watchdog's thread: who balances load is to send it elsewhere while the engine does not answer."""
     with contextlib.suppress(RuntimeError):
         asyncio.run_coroutine_threadsafe(health.say_stalled() if stalled else health.say_serving(), loop)
-
-
-async def until_told_to_stop() -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()

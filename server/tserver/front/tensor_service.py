@@ -22,6 +22,7 @@ from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import DataEndpoint
 from tserver.front.forward_stream import ForwardLanes
+from tserver.front.limits import limits_of
 from tserver.front.rpc import Rpc
 from tserver.front.transfers import open_transfer, permit
 from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
@@ -63,7 +64,7 @@ class TensorServicer:
             protocol=protocol,
             server_version=__version__,
             torch_version=self._engine.torch_version,
-            limits=self._limits(),
+            limits=limits_of(self._config),
             data_endpoint=data.named(self._config.listen) if data is not None else "",
             shared_memory=data.local if data is not None and is_local and self._config.shared_memory else "",
             lane_socket=data.local if data is not None and is_local else "",
@@ -295,7 +296,7 @@ class TensorServicer:
             boot_id=self._sessions.boot_id,
             torch_version=self._engine.torch_version,
             devices=usage.devices,
-            limits=self._limits(),
+            limits=limits_of(self._config),
             min_protocol=MIN_PROTOCOL,
             max_protocol=MAX_PROTOCOL,
             sessions=len(self._sessions),
@@ -308,19 +309,6 @@ class TensorServicer:
 
     def _calls(self, request: Any, rpc: Rpc) -> Calls:
         return Calls(self._session(request, rpc), request.context.seq)
-
-    def _limits(self) -> ts.Limits:
-        config = self._config
-        return ts.Limits(
-            max_message_bytes=config.max_message_bytes,
-            max_inline_bytes=config.max_inline_bytes,
-            max_unacked_bytes=config.max_unacked_bytes,
-            max_sessions=config.max_sessions,
-            max_session_bytes=config.max_session_bytes,
-            max_nesting=config.max_nesting,
-            max_chunk_bytes=config.max_chunk_bytes,
-            max_batches_in_flight=config.max_batches_in_flight,
-        )
 
 
 async def _receive(

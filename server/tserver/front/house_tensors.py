@@ -1,0 +1,130 @@
+"""What a front answers itself of TensorService: it opens sessions, where there is room, and says what there is."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from tensorcompute.v1 import tensor_service_pb2 as ts
+from tserver import __version__
+from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
+from tserver.errors import Exhausted, SessionLost
+from tserver.front.limits import limits_of
+from tserver.front.rpc import Rpc
+
+if TYPE_CHECKING:
+    from tserver.engines.directory import Directory, Entry
+    from tserver.engines.plan import Plan
+    from tserver.front.engine_channels import EngineChannels
+    from tserver.front.placing import Placing
+
+log = logging.getLogger("tserver.front")
+
+_OPEN = "/tensorcompute.v1.TensorService/OpenSession"
+_CLOSE = "/tensorcompute.v1.TensorService/CloseSession"
+# How many engines are tried, where they end just when a session is to be opened.
+_TRIES = 3
+
+
+class HouseTensors:
+    """The RPCs of TensorService that are the front's own."""
+
+    OWN = ("OpenSession", "CloseSession", "GetServerInfo")
+
+    def __init__(
+        self, config: Config, directory: Directory, plan: Plan, placing: Placing, channels: EngineChannels
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._plan = plan
+        self._placing = placing
+        self._channels = channels
+        self._started_at = time.monotonic()
+
+    async def OpenSession(self, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse:
+        """See the proto."""
+        device, request.device = request.device, ""
+        for _ in range(_TRIES):
+            async with self._placing.session(rpc.principal, device) as entry:
+                answer = await self._open(entry, request, rpc)
+                if answer is not None:
+                    return answer
+                # The engine has just ended.
+                entry.load.placed -= 1
+        raise Exhausted("engines end as soon as they start; retry later", retry_after_s="1")
+
+    async def _open(self, entry: Entry, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse | None:
+        """The engine's answer, with what clients are told of it; None if the engine is gone."""
+        try:
+            data = await self._channels.target(entry).unary_unary(_OPEN, request.SerializeToString(), rpc)
+        except SessionLost:
+            return None
+        answer = ts.OpenSessionResponse.FromString(data)
+        answer.endpoint = self._plan.endpoint(entry.info.endpoint)
+        if not answer.endpoint:
+            answer.data_endpoint = ""
+        return answer
+
+    async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> bytes:
+        """See the proto. A session whose engine has ended is closed."""
+        try:
+            target = self._channels.target(self._directory.of_secret(request.session))
+            return await target.unary_unary(_CLOSE, request.SerializeToString(), rpc)
+        except SessionLost:
+            return b""
+
+    async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
+        """See the proto. Told from what engines have said last: none is waited for."""
+        entries = sorted(self._directory.engines.values(), key=lambda entry: entry.info.engine)
+        told = [entry.told for entry in entries if entry.told is not None]
+        return ts.GetServerInfoResponse(
+            version=__version__,
+            boot_id=self._plan.name,
+            torch_version=told[0]["torch"] if told else "",
+            devices=_devices(entries),
+            limits=limits_of(self._config),
+            min_protocol=MIN_PROTOCOL,
+            max_protocol=MAX_PROTOCOL,
+            sessions=self._placing.sessions,
+            operations_digest=told[0]["operations"] if told else "",
+            uptime_s=time.monotonic() - self._started_at,
+            engines=[*map(_engine, entries), *self._waiting()],
+        )
+
+    def _waiting(self) -> list[ts.EngineInfo]:
+        return [
+            ts.EngineInfo(id=engine, state="STARTING", reason=cause)
+            for engine, cause in sorted(self._directory.waiting.items())
+        ]
+
+
+def _engine(entry: Entry) -> ts.EngineInfo:
+    info, load = entry.info, entry.load
+    return ts.EngineInfo(
+        id=info.engine,
+        device=info.device,
+        boot_id=info.boot_id,
+        sessions=load.sessions + load.placed,
+        state="SERVING" if load.takes_sessions else "DRAINING",
+        node=info.node,
+    )
+
+
+def _devices(entries: list[Entry]) -> list[ts.DeviceInfo]:
+    """All devices of all engines, as the house counts them. What several engines have is told once."""
+    found: dict[tuple[str, str], ts.DeviceInfo] = {}
+    for entry in entries:
+        for each in (entry.told or {}).get("devices", ()):
+            is_own = each["name"] == entry.told["device"] and each["name"] != "cpu"  # type: ignore[index]
+            name = entry.info.device if is_own else each["name"]
+            known = found.get((entry.info.node, name))
+            if known is None:
+                known = found[entry.info.node, name] = ts.DeviceInfo(
+                    name=name, description=each["description"], total_bytes=each["total"], engine=entry.info.engine
+                )
+            elif known.engine != entry.info.engine:
+                known.engine = ""
+            known.free_bytes = each["free"]
+            known.allocated_bytes += each["allocated"]
+    return sorted(found.values(), key=lambda device: (device.name == "cpu", device.name))

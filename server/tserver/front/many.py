@@ -1,0 +1,230 @@
+"""The address of many engines: its front opens sessions on them, and forwards for who does not go there directly.
+
+Never imports torch. Engines outlive this process; the one that comes after it finds them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tserver.engines.directory import Directory
+from tserver.engines.plan import Plan
+from tserver.engines.watchdog import TICK_S, Watchdog
+from tserver.front import listeners
+from tserver.front.binding import bind
+from tserver.front.engine_channels import EngineChannels
+from tserver.front.forwarding import Target, forwarding_handlers
+from tserver.front.health import Health
+from tserver.front.house_tensors import HouseTensors
+from tserver.front.http.messages import Routes
+from tserver.front.interceptor import Interceptor
+from tserver.front.placing import Placing
+from tserver.front.routing import Routing
+from tserver.front.rpc_counts import RpcCounts
+from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
+
+if TYPE_CHECKING:
+    from tserver.config import Config
+    from tserver.engines.fleet import Fleet
+    from tserver.front.http.listener import HttpListener
+    from tserver.front.rpc import Rpc
+
+log = logging.getLogger("tserver")
+
+_SERVICES = (
+    tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+)
+
+# What the supervisor takes as "start me again".
+EXIT_FAILED = 75
+# How long the engines that a house begins with may take.
+_START_TIMEOUT_S = 120.0
+
+
+def serve(
+    config: Config, fleet: Fleet, *, cause_file: str = "", previous_end: str = "", beats: int | None = None
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. `previous_end` is why the run of the house before this one ended,
+    and `beats` a pipe that is written to while this process goes on.
+
+    Raises: ServerError for settings that cannot be, OSError where an address cannot be listened on.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_Front(config, fleet, cause_file, previous_end, beats).run())
+
+
+class _Front:
+    def __init__(self, config: Config, fleet: Fleet, cause_file: str, previous_end: str, beats: int | None) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._cause_file = cause_file
+        self._beats = beats
+        self._directory = Directory(previous_end)
+        self._ticks = 0
+
+    async def run(self) -> int:
+        config, directory, fleet = self._config, self._directory, self._fleet
+        loop = asyncio.get_running_loop()
+        watchdog = Watchdog(self, config.hang_s, on_hang=self._fatal, beats=self._beats)
+        ticking = asyncio.create_task(self._tick())
+        watchdog.start()
+        await fleet.start(directory.note)
+        plan = Plan(config, fleet.key)
+        channels = EngineChannels(directory, fleet)
+        placing = Placing(config, directory, fleet, plan, channels)
+        rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
+        interceptor = Interceptor(rpcs, key=fleet.key)
+        server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
+        own = HouseTensors(config, directory, plan, placing, channels)
+        # What comes first is asked first.
+        forwarded = forwarding_handlers(_SERVICES, Router(directory, placing, channels).choose)
+        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded))
+        health = Health(server, [service.full_name for service in _SERVICES])
+        address = listeners.listen(server, "--listen", config.listen, config)
+        listeners.listen_within(server, plan.front)
+        https = [] if rpcs is None else await self._serve_http(channels, interceptor, rpcs)
+        watching = asyncio.create_task(placing.watch())
+        stopped = asyncio.create_task(until_told_to_stop())
+        if not await self._begin(plan, stopped):
+            return 1
+        await server.start()
+        await health.say_serving()
+        telling = asyncio.create_task(self._tell(health, plan))
+        quiet_collector()
+        print(f"listening on {address}", flush=True)
+        log.info("serving", extra={"address": address, "engines": len(directory.engines)})
+        await stopped
+        stop_by = loop.time() + config.drain_s
+        log.info("stopping", extra={"sessions": placing.sessions})
+        telling.cancel()
+        await health.say_stopping()
+        placing.stop()
+        await self._end_engines(stop_by)
+        await asyncio.gather(server.stop(grace=1.0), *(each.stop(grace_s=1.0) for each in https))
+        watching.cancel()
+        ticking.cancel()
+        watchdog.stop()
+        await channels.close()
+        await fleet.stop()
+        log.info("stopped")
+        return 0
+
+    # --- engines ---
+
+    async def _begin(self, plan: Plan, stopped: asyncio.Task[None]) -> bool:
+        """Have the first engines, and wait for them; whether they are all there."""
+        loop, first = asyncio.get_running_loop(), plan.first
+        for engine, device in first:
+            # Those that were there already are not started again.
+            self._fleet.launch(plan.launch(engine, device))
+        serving = loop.create_task(self._serving({engine for engine, _ in first}))
+        await asyncio.wait({serving, stopped}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        if serving.done() and not (cause := serving.result()):
+            return True
+        if not stopped.done():
+            cause = cause if serving.done() else f"it takes longer than {_START_TIMEOUT_S:.0f} s"
+            print(f"tserver: an engine could not be started: {cause}", file=sys.stderr)
+        return False
+
+    async def _serving(self, wanted: set[str]) -> str:
+        """Wait until these serve, or one ends; then why."""
+        while not wanted <= self._directory.engines.keys():
+            for engine in wanted:
+                if engine in self._directory.waiting:
+                    return self._directory.waiting[engine]
+            await self._directory.changed()
+        return ""
+
+    async def _end_engines(self, stop_by: float) -> None:
+        """End all engines: each drains by itself."""
+        for engine in [*self._directory.engines, *self._directory.waiting]:
+            self._fleet.end(engine, "the server is stopping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(stop_by):
+                while self._directory.engines:
+                    await self._directory.changed()
+
+    # --- what is told ---
+
+    async def _tell(self, health: Health, plan: Plan) -> None:
+        """Say whether the house serves: while one engine does, or while they are made for who comes."""
+        while True:
+            if self._directory.engines or plan.is_isolated:
+                await health.say_serving()
+            else:
+                await health.say_stalled()
+            await self._directory.changed()
+
+    async def _serve_http(
+        self, channels: EngineChannels, interceptor: Interceptor, rpcs: RpcCounts
+    ) -> list[HttpListener]:
+        # Who serves no HTTP may lack aiohttp and prometheus_client.
+        from tserver.front.house_metrics import HouseMetrics
+        from tserver.front.http.listener import HttpListener
+
+        config, found = self._config, []
+        metrics = HouseMetrics(self._directory, channels, rpcs).routes()
+        for name, address in (("metrics", config.metrics_listen), ("http", config.http_listen)):
+            if address:
+                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(metrics)))
+                print(f"{name} listening on {await one.start()}", flush=True)
+                found.append(one)
+        return found
+
+    # --- going on ---
+
+    def progress(self) -> object:
+        """See Watched: the event loop goes on."""
+        return self._ticks
+
+    def at_work(self) -> str:
+        """See Watched."""
+        return "the event loop of the front"
+
+    async def _tick(self) -> None:
+        while True:
+            self._ticks += 1
+            await asyncio.sleep(TICK_S / 4)
+
+    def _fatal(self, cause: str) -> None:
+        log.critical("%s", cause)
+        if self._cause_file:
+            with contextlib.suppress(OSError):
+                Path(self._cause_file).write_text(cause)
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(EXIT_FAILED)
+
+
+class Router:
+    """Which engine an RPC goes to."""
+
+    def __init__(self, directory: Directory, placing: Placing, channels: EngineChannels) -> None:
+        self._directory = directory
+        self._placing = placing
+        self._channels = channels
+        self._routings = {
+            f"/{service.full_name}/{method.name}": Routing(method.input_type)
+            for service in _SERVICES
+            for method in service.methods
+        }
+
+    async def choose(self, path: str, first: bytes, rpc: Rpc) -> Target:
+        """That of the session which the first message names, else the one of callers without a session.
+
+        Raises: SessionLost, Unauthenticated, Exhausted.
+        """
+        secret = self._routings[path].secret(first)
+        entry = self._directory.of_secret(secret) if secret else await self._placing.home(rpc.principal)
+        return self._channels.target(entry)
