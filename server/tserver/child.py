@@ -70,7 +70,7 @@ def _engine(
 
 def _front(config: Config, *, control: int, **run: Any) -> int:
     from tserver.engines.processes import ChildEngines
-    from tserver.front.many import serve  # type: ignore[import-not-found]
+    from tserver.front.many import serve
 
     code: int = serve(config, ChildEngines(control), **run)
     return code
