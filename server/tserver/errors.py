@@ -6,6 +6,7 @@
     ├── AlreadyExists            an id or a name that is taken
     ├── NotFound                 a name that nothing has
     ├── ModelNotReady            a model that is on record, but does not serve
+    ├── ModelElsewhere           a model that another engine of the house has
     ├── DeadlineExceeded         the time was up before the request was run
     ├── SequenceGap              a batch that is not the next one
     ├── Exhausted                memory, quota, sessions, or unacknowledged replies
@@ -69,6 +70,12 @@ class ModelNotReady(ServerError):
     """A model that is on record, but does not serve."""
 
     reason = "MODEL_NOT_READY"
+
+
+class ModelElsewhere(ServerError):
+    """A model that this engine of a house is not to run, since another one has it."""
+
+    reason = "MODEL_ELSEWHERE"
 
 
 class DeadlineExceeded(ServerError):

@@ -22,7 +22,7 @@ from tests.models.programs import ask_by_name, convolution, convolved, create_pr
 from tests.support.raw import Raw
 from tests.support.refusals import parse
 from tests.support.serving import ServerProcess
-from tserver.models.store import _seal
+from tserver.models.disk import seal
 
 COUNT = 300
 SOUND = "sound"
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_refused_with_a_reason_and_the_server_serves_on(stored:
             folder = home / name / "1"
             folder.mkdir(parents=True)
             (folder / "model.safetensors").write_bytes(data)
-            (folder / "manifest.json").write_bytes(_seal(bent))
+            (folder / "manifest.json").write_bytes(seal(bent))
             try:
                 raw.ask("LoadMlp", name=name)
             except grpc.RpcError as error:

@@ -57,6 +57,7 @@ def create(
     *,
     version: int | None = None,
     dtype: dtype | None = None,
+    replicas: int | None = None,
     **batching: Any,
 ) -> ServedModel:
     """Make a model of a network: a module of tclient.nn, a function, or a sequence of (weight, bias, activation).
@@ -75,6 +76,7 @@ def create(
             and the others are as they are.
         version: None is version 1 of a new name.
         dtype: of the weights of a row of layers; another network is converted before: net.to(dtype).
+        replicas: on how many engines it is to be, where the server has several; None is each that has room for it.
         batching: the fields of BatchingConfig: max_batch_size, max_queue_delay_us and so on.
 
     Outputs have the names of a dict's keys or a named tuple's fields; one alone is "output", others are output_0,
@@ -92,7 +94,7 @@ def create(
     if inputs is None:
         layers = _row_of(network)
         if layers is not None:
-            return _of_layers(session, name, layers, version, dtype, settings)
+            return _of_layers(session, name, layers, version, dtype, replicas or 0, settings)
     elif isinstance(network, (tuple, Sequence)):
         raise make_error("TypeError", f"{name}: layers that are given one by one take no inputs; leave them out")
     if dtype is not None:
@@ -109,6 +111,7 @@ def create(
         program=program,
         weights=weights,
         batching=settings,
+        replicas=replicas or 0,
     )
     session.synchronize()
     answer: rpc.CreateModelResponse = ask(session, "CreateModel", request, rpc.CreateModelResponse, timeout_s=None)
@@ -138,6 +141,7 @@ def _of_layers(
     layers: Sequence[Any],
     version: int | None,
     dtype: dtype | None,
+    replicas: int,
     batching: rpc.BatchingConfig,
 ) -> ServedModel:
     """A model of a row of layers."""
@@ -149,6 +153,7 @@ def _of_layers(
         layers=[spec_of(pair, activation) for pair, (_, _, activation) in zip(held, layers, strict=True)],
         dtype=code_of(dtype if dtype is not None else held[0][0].dtype),
         batching=batching,
+        replicas=replicas,
     )
     # The request does not travel with the calls: what makes the weights must have been done before it.
     session.synchronize()
@@ -166,6 +171,7 @@ def load(
     dtype: dtype | None = None,
     on_server: bool = False,
     progress: bool = True,
+    replicas: int | None = None,
     **batching: Any,
 ) -> ServedModel:
     """Make a model of a safetensors file: NAME.weight and NAME.bias of each layer.
@@ -174,7 +180,7 @@ def load(
     `ServedModel.export` wrote. layers names the layers in order, as in ["input", "hidden", "output"]; it may be left
     out where the file tells the order: by what `ServedModel.export` wrote, by names that differ in one number alone, or
     by shapes that fit each other in one order alone. With on_server, path is a file in the server's model directory;
-    else the file is uploaded, with a progress bar if that takes over a second.
+    else the file is uploaded, with a progress bar if that takes over a second. replicas is as in `create`.
     Raises: ValueError if the file is damaged or does not fit, no order of its layers is certain, or the name and
     version are taken.
     """
@@ -195,6 +201,7 @@ def load(
         file=file,
         dtype=code_of(dtype),
         batching=batching_of(batching),
+        replicas=replicas or 0,
     )
     answer: rpc.CreateMlpResponse = ask(session, "CreateMlp", request, rpc.CreateMlpResponse, timeout_s=None)
     return ServedModel(session, answer.mlp, version)

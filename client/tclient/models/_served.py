@@ -180,11 +180,14 @@ class ServedModel:
         )
         return answer.statistics
 
-    def configure(self, **batching: Any) -> None:
-        """Change how requests are batched: max_batch_size, max_queue_delay_us and the rest of BatchingConfig."""
+    def configure(self, *, replicas: int | None = None, **batching: Any) -> None:
+        """Change how requests are batched: max_batch_size, max_queue_delay_us and the rest of BatchingConfig.
+
+        replicas is on how many of the server's engines it is to be; 0 is each that has room for it, None as it is.
+        """
         known = {field.name: value for field, value in self.describe().batching.ListFields()}
         settings = batching_of({**known, **batching})
-        request = rpc.UpdateMlpRequest(name=self.name, version=self.version or 0, batching=settings)
+        request = rpc.UpdateMlpRequest(name=self.name, version=self.version or 0, batching=settings, replicas=replicas)
         self._know(ask(self._session, "UpdateMlp", request, rpc.UpdateMlpResponse).mlp)
 
     def unload(self) -> None:
@@ -253,9 +256,11 @@ class ServedModel:
         batching = f"batches up to {summary.batching.max_batch_size}" if summary.is_batched else "no batching"
         if not summary.inputs:
             batching = f"batches up to {summary.batching.max_batch_size}"
+        serving = [replica for replica in summary.replicas if replica.state == rpc.MLP_STATE_READY]
+        replicas = f"{len(serving)} replica{'s' * (len(serving) != 1)}, " if summary.replicas else ""
         return (
             f"{self.name} version {summary.version}, {state or _STATES.get(summary.state, 'unknown')}, "
-            f"{summary.parameters:,} parameters, {batching}: {takes} -> {gives}"
+            f"{summary.parameters:,} parameters, {replicas}{batching}: {takes} -> {gives}"
         )
 
     def _know(self, summary: rpc.MlpSummary) -> None:

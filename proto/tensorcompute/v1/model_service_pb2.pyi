@@ -372,20 +372,22 @@ class ServedProgram(_message.Message):
     def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., weights: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[_Union[SizeFormula, _Mapping]]] = ..., operations: _Optional[_Iterable[str]] = ..., contexts: _Optional[_Iterable[_Union[_tensor_pb2.Context, _Mapping]]] = ..., program: _Optional[_Union[_tensor_pb2.Program, _Mapping]] = ..., is_batched: _Optional[bool] = ..., text: _Optional[str] = ..., recorded_sizes: _Optional[_Mapping[str, int]] = ..., default_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., buffers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateModelRequest(_message.Message):
-    __slots__ = ("context", "name", "version", "program", "weights", "batching")
+    __slots__ = ("context", "name", "version", "program", "weights", "batching", "replicas")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     context: _tensor_service_pb2.SessionContext
     name: str
     version: int
     program: ServedProgram
     weights: _containers.RepeatedCompositeFieldContainer[Operand]
     batching: BatchingConfig
-    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., program: _Optional[_Union[ServedProgram, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ...) -> None: ...
+    replicas: int
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., program: _Optional[_Union[ServedProgram, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class CreateModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -460,8 +462,18 @@ class BatchingConfig(_message.Message):
     priority_queue_policy: _containers.MessageMap[int, QueuePolicy]
     def __init__(self, max_batch_size: _Optional[int] = ..., preferred_batch_size: _Optional[_Iterable[int]] = ..., max_queue_delay_us: _Optional[int] = ..., preserve_ordering: _Optional[bool] = ..., priority_levels: _Optional[int] = ..., default_priority_level: _Optional[int] = ..., default_queue_policy: _Optional[_Union[QueuePolicy, _Mapping]] = ..., priority_queue_policy: _Optional[_Mapping[int, QueuePolicy]] = ...) -> None: ...
 
+class MlpReplica(_message.Message):
+    __slots__ = ("engine", "state", "device")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    engine: str
+    state: MlpState
+    device: str
+    def __init__(self, engine: _Optional[str] = ..., state: _Optional[_Union[MlpState, str]] = ..., device: _Optional[str] = ...) -> None: ...
+
 class MlpSummary(_message.Message):
-    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent", "inputs", "outputs", "is_batched", "calls")
+    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent", "inputs", "outputs", "is_batched", "calls", "replicas", "wanted_replicas")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -480,6 +492,8 @@ class MlpSummary(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     IS_BATCHED_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_REPLICAS_FIELD_NUMBER: _ClassVar[int]
     name: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
     dtype: _tensor_pb2.DType
@@ -498,7 +512,9 @@ class MlpSummary(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     is_batched: bool
     calls: int
-    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., is_batched: _Optional[bool] = ..., calls: _Optional[int] = ...) -> None: ...
+    replicas: _containers.RepeatedCompositeFieldContainer[MlpReplica]
+    wanted_replicas: int
+    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., is_batched: _Optional[bool] = ..., calls: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[MlpReplica, _Mapping]]] = ..., wanted_replicas: _Optional[int] = ...) -> None: ...
 
 class WeightsFile(_message.Message):
     __slots__ = ("upload", "path", "layers")
@@ -511,7 +527,7 @@ class WeightsFile(_message.Message):
     def __init__(self, upload: _Optional[int] = ..., path: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateMlpRequest(_message.Message):
-    __slots__ = ("context", "name", "layers", "dtype", "version", "file", "batching")
+    __slots__ = ("context", "name", "layers", "dtype", "version", "file", "batching", "replicas")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -519,6 +535,7 @@ class CreateMlpRequest(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     context: _tensor_service_pb2.SessionContext
     name: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSpec]
@@ -526,7 +543,8 @@ class CreateMlpRequest(_message.Message):
     version: int
     file: WeightsFile
     batching: BatchingConfig
-    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSpec, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., version: _Optional[int] = ..., file: _Optional[_Union[WeightsFile, _Mapping]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ...) -> None: ...
+    replicas: int
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSpec, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., version: _Optional[int] = ..., file: _Optional[_Union[WeightsFile, _Mapping]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class CreateMlpResponse(_message.Message):
     __slots__ = ("mlp",)
@@ -535,16 +553,18 @@ class CreateMlpResponse(_message.Message):
     def __init__(self, mlp: _Optional[_Union[MlpSummary, _Mapping]] = ...) -> None: ...
 
 class UpdateMlpRequest(_message.Message):
-    __slots__ = ("context", "name", "version", "batching")
+    __slots__ = ("context", "name", "version", "batching", "replicas")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     context: _tensor_service_pb2.SessionContext
     name: str
     version: int
     batching: BatchingConfig
-    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ...) -> None: ...
+    replicas: int
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class UpdateMlpResponse(_message.Message):
     __slots__ = ("mlp",)

@@ -17,6 +17,7 @@ from tserver.engines.port import Counts
 from tserver.engines.watchdog import Watchdog
 from tserver.models.manager import ModelManager
 from tserver.models.registry import Registry
+from tserver.models.replicas import Replicas
 from tserver.models.store import Store
 from tserver.session.registry import Sessions
 
@@ -43,6 +44,7 @@ class InProcessEngine:
         stored = Store(Path(config.data_dir)) if config.data_dir else None
         self.models = ModelManager(engine, registry, stored, config.model_dir)
         self.models.restore()
+        self.replicas = Replicas(self.models)
         self.model_calls = ModelCalls(
             self.sessions, self.models, engine.open_store, engine.device, config.max_output_bytes
         )

@@ -160,14 +160,16 @@ class ModelCalls:
 
         def create(store: ObjectStore, *given: Any) -> None:
             model = source.model(store, given, self._new_store, self._device)
-            made.append(self._registry.add(request.name, request.version, model, batching))
+            served = self._registry.add(request.name, request.version, model, batching)
+            served.replicas = request.replicas
+            made.append(served)
 
         operation = Operation("CreateModel", create, has_effect=True, needs_store=True)
 
         async def make() -> ServedModel:
             await Calls(session, request.context.seq).add(operation, *operands, keep=False).run()
             # A repeat of a numbered request gets the kept reply, and runs nothing.
-            served = made[0] if made else self._registry.find(request.name, request.version)
+            served = made[0] if made else self._registry.find_here(request.name, request.version)
             await self._models.persist(served)
             return served
 

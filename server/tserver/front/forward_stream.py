@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
@@ -19,6 +20,7 @@ from tserver.session.lane import Lane
 if TYPE_CHECKING:
     from tserver.config import Config
     from tserver.engines.port import ModelManager, Session
+    from tserver.front.replicas.elsewhere import Elsewhere
     from tserver.front.rpc import Rpc
 
 Requests = AsyncIterator[ms.MlpForwardStreamRequest] | AsyncIterator[ms.ModelForwardStreamRequest]
@@ -27,9 +29,13 @@ Requests = AsyncIterator[ms.MlpForwardStreamRequest] | AsyncIterator[ms.ModelFor
 class ForwardStream:
     """The requests of one stream of gRPC's."""
 
-    def __init__(self, models: ModelManager, rpc: Rpc, config: Config) -> None:
+    def __init__(self, models: ModelManager, rpc: Rpc, config: Config, elsewhere: Elsewhere | None) -> None:
         self._rpc = rpc
-        self._forwards = Forwards(models, config, self._tell)
+        registry, relay = models.registry, None
+        if elsewhere is not None and not rpc.acts_here:
+            relay = partial(elsewhere.relay, _at_once)
+        find = registry.find_here if relay is None else registry.find
+        self._forwards = Forwards(models, config, self._tell, find=find, relay=relay)
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._is_closed = False
@@ -77,15 +83,19 @@ class ForwardStream:
         self._room.set()
 
 
+def _at_once(function: Callable[[], None]) -> None:
+    function()
+
+
 class ForwardLanes(Takes):
     """What a ticket for such a lane stands for."""
 
-    def __init__(self, session: Session, models: ModelManager, config: Config) -> None:
-        self._session, self._models, self._config = session, models, config
+    def __init__(self, session: Session, models: ModelManager, config: Config, elsewhere: Elsewhere | None) -> None:
+        self._session, self._models, self._config, self._elsewhere = session, models, config, elsewhere
 
     def take(self, connection: socket.socket) -> None:
         """See Takes."""
-        lane = ForwardLane(self._session, self._models, self._config, connection)
+        lane = ForwardLane(self._session, self._models, self._config, self._elsewhere, connection)
         self._session.add_lane(lane)
         lane.start()
 
@@ -93,9 +103,17 @@ class ForwardLanes(Takes):
 class ForwardLane(Lane):
     """The requests of one lane: they are read, run and answered by the engine's thread."""
 
-    def __init__(self, session: Session, models: ModelManager, config: Config, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        session: Session,
+        models: ModelManager,
+        config: Config,
+        elsewhere: Elsewhere | None,
+        connection: socket.socket,
+    ) -> None:
         super().__init__(connection, session.queue.ready, config.max_message_bytes)
-        self._forwards = Forwards(models, config, self._tell, on_engine=True)
+        relay = None if elsewhere is None else partial(elsewhere.relay, models.by_engine)
+        self._forwards = Forwards(models, config, self._tell, find=models.registry.find, relay=relay, on_engine=True)
         self._session = session
         self._is_told = False
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.errors import Exhausted, InvalidArgument, ServerError, TooLarge
+from tserver.errors import Exhausted, InvalidArgument, ModelElsewhere, NotFound, ServerError, TooLarge
 from tserver.front.status import code_number
 from tserver.models.requests import Given, check_size
 
@@ -30,17 +30,41 @@ _ANSWER_BYTES = 256
 _MESSAGE_BYTES = 1 << 20
 
 
+class Passing(Protocol):
+    """What takes requests to where their models are."""
+
+    def begin(self, call: ms.MlpForwardCall, done: Callable[[ms.MlpForwardAnswer], None]) -> None:
+        """Send a request; `done` gets the answer, on this thread."""
+
+    def cancel(self) -> None:
+        """The caller has gone."""
+
+
 class Forwards:
     """Requests, from their beginning until their answers are sent."""
 
     def __init__(
-        self, models: ModelManager, config: Config, changed: Callable[[], None], *, on_engine: bool = False
+        self,
+        models: ModelManager,
+        config: Config,
+        changed: Callable[[], None],
+        *,
+        find: Callable[[str, int], ServedModel],
+        relay: Callable[[], Passing] | None = None,
+        on_engine: bool = False,
     ) -> None:
-        """`changed` is called when there is an answer. With `on_engine` all of it is on the engine's thread."""
+        """`changed` is called when there is an answer. `find` finds models; `relay` gives what takes requests for those
+        that are not here to where they are. With `on_engine` all of it is on the engine's thread.
+        """
         self._models = models
         self._config = config
         self._tell_changed = changed
         self._on_engine = on_engine
+        self._find = find
+        self._new_relay = relay
+        self._relay: Passing | None = None
+        # Requests that are run elsewhere.
+        self._relayed: set[int] = set()
         self._under_way: dict[int, tuple[ServedModel, Request]] = {}
         # Answers that are to be sent, and what each takes of _MAX_BYTES.
         self._answers: list[tuple[ms.MlpForwardAnswer, int]] = []
@@ -49,12 +73,12 @@ class Forwards:
     @property
     def has_room(self) -> bool:
         """Whether another request may begin."""
-        return len(self._under_way) < _WINDOW and self._bytes <= _MAX_BYTES
+        return len(self._under_way) + len(self._relayed) < _WINDOW and self._bytes <= _MAX_BYTES
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, and no answer waits."""
-        return not self._under_way and not self._answers
+        return not self._under_way and not self._relayed and not self._answers
 
     def take(self) -> tuple[bytes, int] | None:
         """The next message of answers, and what to give to `sent` once it is; None if there are none."""
@@ -80,14 +104,23 @@ class Forwards:
         for served, request in self._under_way.values():
             self._models.take_back(served, request)
         self._under_way.clear()
+        self._relayed.clear()
+        if self._relay is not None:
+            self._relay.cancel()
 
     def begin(self, call: ms.MlpForwardCall) -> None:
         """Queue a request; whatever becomes of it is an answer."""
         number = call.id
         try:
-            if number in self._under_way:
+            if number in self._under_way or number in self._relayed:
                 raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
-            served = self._models.registry.find(call.name, call.version)
+            try:
+                served = self._find(call.name, call.version)
+            except (ModelElsewhere, NotFound):
+                if self._new_relay is None:
+                    raise
+                self._pass_on(call, self._new_relay)
+                return
             shape: list[int] | None = None
             if call.tensors:
                 given = by_name((each.name, each.data) for each in call.tensors)
@@ -108,12 +141,28 @@ class Forwards:
             request.on_engine = self._on_engine
             self._models.put(served, request)
         except ServerError as error:
-            answer = ms.MlpForwardAnswer(id=number, failure=_failure(error))
+            answer = ms.MlpForwardAnswer(id=number, failure=failure_of(error))
             self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))
             self._tell(answer, room)
             return
         self._bytes += room
         self._under_way[number] = (served, request)
+
+    def _pass_on(self, call: ms.MlpForwardCall, new_relay: Callable[[], Passing]) -> None:
+        """Have a request run where the model is."""
+        relay = self._relay = self._relay or new_relay()
+        size = call.ByteSize()
+        self._relayed.add(call.id)
+        self._bytes += size
+
+        def done(answer: ms.MlpForwardAnswer) -> None:
+            if call.id in self._relayed:
+                self._relayed.discard(call.id)
+                room = _ANSWER_BYTES + answer.ByteSize()
+                self._bytes += room - size
+                self._tell(answer, room)
+
+        relay.begin(call, done)
 
     def _end(self, number: int, served: ServedModel, shape: list[int] | None, request: Request, room: int) -> None:
         if self._under_way.pop(number, None) is None:
@@ -130,7 +179,7 @@ class Forwards:
             except TooLarge as refusal:
                 error = refusal
         if error is not None:
-            answer.failure.CopyFrom(_failure(error))
+            answer.failure.CopyFrom(failure_of(error))
         elif request.outputs is not None and shape is not None:
             data = pb.TensorData(dtype=served.dtype, shape=shape, data=bytes(request.outputs[0]))
             answer.output.CopyFrom(data)
@@ -170,7 +219,8 @@ def check_inputs(size_bytes: int, config: Config) -> None:
         )
 
 
-def _failure(error: ServerError) -> ms.ForwardFailure:
+def failure_of(error: ServerError) -> ms.ForwardFailure:
+    """Why a request of a stream was not run."""
     retry_after_s = float(error.details.get("retry_after_s", 0)) if isinstance(error, Exhausted) else 0.0
     return ms.ForwardFailure(
         code=code_number(error), reason=error.reason, message=error.message[:2000], retry_after_s=retry_after_s

@@ -15,6 +15,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.wire.chunks import chunk_message
 from tserver.config import Config
+from tserver.errors import ModelElsewhere, NotFound
 from tserver.front.forward_stream import ForwardStream
 from tserver.front.forwards import by_name, check_inputs, outputs_by_name
 from tserver.front.rpc import Rpc
@@ -22,14 +23,17 @@ from tserver.models.batching import BatchingConfig
 from tserver.session.calls import operand
 
 if TYPE_CHECKING:
-    from tserver.engines.port import Engine, Session
+    from tserver.engines.port import Engine, ServedModel, Session
+    from tserver.front.replicas.elsewhere import Elsewhere
 
 
 class ModelServicer:
     """The RPCs of ModelService."""
 
-    def __init__(self, config: Config, engine: Engine) -> None:
+    def __init__(self, config: Config, engine: Engine, elsewhere: Elsewhere | None = None) -> None:
+        """`elsewhere` is what other engines have, in a house."""
         self._config = config
+        self._elsewhere = elsewhere
         self._sessions = engine.sessions
         self._models = engine.models
         self._registry = engine.models.registry
@@ -51,7 +55,7 @@ class ModelServicer:
 
     # --- forward passes of models ---
 
-    async def MlpForward(self, request: ms.MlpForwardRequest, rpc: Rpc) -> ms.MlpForwardResponse:
+    async def MlpForward(self, request: ms.MlpForwardRequest, rpc: Rpc) -> ms.MlpForwardResponse | bytes:
         """See the proto."""
         inputs = operand(request, "inputs")
         if request.context.seq:
@@ -59,7 +63,10 @@ class ModelServicer:
         is_by_value = isinstance(inputs, pb.TensorData)
         if is_by_value and not request.options.keep:
             self._check_session(request, rpc)
-            return await self._forward_by_value(request, rpc)
+            served = self._find(request, rpc)
+            if served is None:
+                return await self._ask_front("MlpForward", request, rpc)
+            return await self._forward_by_value(served, request, rpc)
         session = self._session(request, rpc)
         if is_by_value:
             check_inputs(len(request.inputs.data.data), self._config)
@@ -67,9 +74,9 @@ class ModelServicer:
 
     async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
-        await ForwardStream(self._models, rpc, self._config).run(requests)
+        await ForwardStream(self._models, rpc, self._config, self._elsewhere).run(requests)
 
-    async def ModelForward(self, request: ms.ModelForwardRequest, rpc: Rpc) -> ms.ModelForwardResponse:
+    async def ModelForward(self, request: ms.ModelForwardRequest, rpc: Rpc) -> ms.ModelForwardResponse | bytes:
         """See the proto."""
         is_by_value = all(each.operand.HasField("data") for each in request.inputs)
         for each in request.inputs:
@@ -79,7 +86,9 @@ class ModelServicer:
         self._check_session(request, rpc)
         given = by_name((each.name, each.operand.data) for each in request.inputs)
         check_inputs(sum(len(each.data) for each in given.values()), self._config)
-        served = self._registry.find(request.name, request.version)
+        served = self._find(request, rpc)
+        if served is None:
+            return await self._ask_front("ModelForward", request, rpc)
         wanted = self._models.request_by_name(served, given)
         served.check_outputs(wanted, self._config.max_output_bytes)
         wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, rpc.deadline
@@ -91,58 +100,74 @@ class ModelServicer:
 
     async def ModelForwardStream(self, requests: AsyncIterator[ms.ModelForwardStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
-        await ForwardStream(self._models, rpc, self._config).run(requests)
+        await ForwardStream(self._models, rpc, self._config, self._elsewhere).run(requests)
 
     # --- the keeping of models ---
 
-    async def CreateModel(self, request: ms.CreateModelRequest, rpc: Rpc) -> ms.CreateModelResponse:
+    async def CreateModel(self, request: ms.CreateModelRequest, rpc: Rpc) -> ms.CreateModelResponse | bytes:
         """See the proto."""
+        if self._elsewhere is not None and not rpc.acts_here:
+            return await self._elsewhere.ask("CreateModel", request, rpc)
         served = await self._calls.create_program(request, rpc.principal)
         return ms.CreateModelResponse(model=served.summary())
 
-    async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse:
+    async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse | bytes:
         """See the proto."""
+        if self._elsewhere is not None and not rpc.acts_here:
+            return await self._elsewhere.ask("CreateMlp", request, rpc)
         served = await self._calls.create(request, rpc.principal)
         return ms.CreateMlpResponse(mlp=served.summary())
 
-    async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse:
+    async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
-        served = await self._models.update(request.name, request.version, BatchingConfig.read(request.batching))
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("UpdateMlp", request, rpc)
+        replicas = request.replicas if request.HasField("replicas") else None
+        served = await self._models.update(
+            request.name, request.version, BatchingConfig.read(request.batching), replicas
+        )
         return ms.UpdateMlpResponse(mlp=served.summary())
 
-    async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse:
+    async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
-        return ms.DescribeMlpResponse(mlp=self._registry.find(request.name, request.version).summary())
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("DescribeMlp", request, rpc)
+        return ms.DescribeMlpResponse(mlp=self._registry.find_here(request.name, request.version).summary())
 
-    async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse:
+    async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("ListMlps", request, rpc)
         return ms.ListMlpsResponse(mlps=[served.summary() for served in self._registry.index()])
 
-    async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse:
+    async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("UnloadMlp", request, rpc)
         await self._models.unload(request.name, request.version)
         return ms.UnloadMlpResponse()
 
-    async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse:
+    async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("LoadMlp", request, rpc)
         served = await self._models.load(request.name, request.version)
         return ms.LoadMlpResponse(mlp=served.summary())
 
-    async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse:
+    async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("DeleteMlp", request, rpc)
         await self._models.delete(request.name, request.version)
         return ms.DeleteMlpResponse()
 
     async def DownloadMlp(self, request: ms.DownloadMlpRequest, rpc: Rpc) -> None:
         """See the proto."""
-        self._check_session(request, rpc)
-        served = self._registry.find(request.name, request.version)
+        if self._is_of_front(request, rpc):
+            assert self._elsewhere is not None
+            request.context.ClearField("session")
+            return await self._elsewhere.pass_on("DownloadMlp", request, rpc)
+        served = self._registry.find_here(request.name, request.version)
         data = memoryview(await self._models.export(served))
         header = ms.DownloadMlpHeader(mlp=served.summary(), total_bytes=len(data))
         await rpc.write(ms.DownloadMlpResponse(header=header).SerializeToString())
@@ -152,20 +177,23 @@ class ModelServicer:
         trailer = ts.DownloadTrailer(crc32=zlib.crc32(data))
         await rpc.write(ms.DownloadMlpResponse(trailer=trailer).SerializeToString())
 
-    async def GetMlpStatistics(self, request: ms.GetMlpStatisticsRequest, rpc: Rpc) -> ms.GetMlpStatisticsResponse:
+    async def GetMlpStatistics(
+        self, request: ms.GetMlpStatisticsRequest, rpc: Rpc
+    ) -> ms.GetMlpStatisticsResponse | bytes:
         """See the proto."""
-        self._check_session(request, rpc)
-        served = self._registry.find(request.name, request.version)
-        message = served.statistics.message(served.name, served.version, served.waiting)
-        return ms.GetMlpStatisticsResponse(statistics=message)
+        if self._is_of_front(request, rpc):
+            return await self._ask_front("GetMlpStatistics", request, rpc)
+        served = self._registry.find_here(request.name, request.version)
+        return ms.GetMlpStatisticsResponse(statistics=await self._models.counted(served))
 
     # --- what they are made of ---
 
-    async def _forward_by_value(self, request: ms.MlpForwardRequest, rpc: Rpc) -> ms.MlpForwardResponse:
+    async def _forward_by_value(
+        self, served: ServedModel, request: ms.MlpForwardRequest, rpc: Rpc
+    ) -> ms.MlpForwardResponse:
         data = request.inputs.data
         elements = data.data
         check_inputs(len(elements), self._config)
-        served = self._registry.find(request.name, request.version)
         shape = list(data.shape)
         wanted = self._models.request(served, data.dtype, shape, elements)
         served.check_outputs(wanted, self._config.max_output_bytes)
@@ -174,6 +202,26 @@ class ModelServicer:
         shape[-1] = served.out_features
         assert wanted.outputs is not None
         return served.response(shape, wanted.outputs[0])
+
+    def _find(self, request: Any, rpc: Rpc) -> ServedModel | None:
+        """The model that is named; None where the front knows where it is. Raises: NotFound."""
+        if self._elsewhere is None or rpc.acts_here:
+            return self._registry.find_here(request.name, request.version)
+        try:
+            return self._registry.find(request.name, request.version)
+        except (ModelElsewhere, NotFound):
+            return None
+
+    def _is_of_front(self, request: Any, rpc: Rpc) -> bool:
+        """Whether a request is for the front, which changes models and tells of them in a house."""
+        self._check_session(request, rpc)
+        return self._elsewhere is not None and not rpc.acts_here
+
+    async def _ask_front(self, method: str, request: Any, rpc: Rpc) -> bytes:
+        """Have the front answer. The session was looked at, and is this engine's business."""
+        assert self._elsewhere is not None
+        request.context.ClearField("session")
+        return await self._elsewhere.ask(method, request, rpc)
 
     def _check_session(self, request: Any, rpc: Rpc) -> None:
         """Nothing of a session is needed; but where one is named, it must be."""

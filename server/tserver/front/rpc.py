@@ -20,7 +20,10 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 HOUSE_KEY = "tensorcompute-house"
 HOUSE_PRINCIPAL = "tensorcompute-principal-bin"
 HOUSE_LOCAL = "tensorcompute-local"
-HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_PRINCIPAL, HOUSE_LOCAL))
+# That a change of models is to be made by this very engine, and which engine passes on what it was asked.
+HOUSE_HERE = "tensorcompute-here"
+HOUSE_ENGINE = "tensorcompute-engine"
+HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_PRINCIPAL, HOUSE_LOCAL, HOUSE_HERE, HOUSE_ENGINE))
 
 
 class Rpc:
@@ -55,6 +58,16 @@ class Rpc:
     def is_of_house(self) -> bool:
         """Whether it comes from another process of this house, in its own name or in that of a caller."""
         return self._house is not None
+
+    @property
+    def acts_here(self) -> bool:
+        """Whether the front has decided that what is asked of models is to be done by this very engine."""
+        return self._house is not None and self._house.get(HOUSE_HERE) == b"1"
+
+    @property
+    def engine(self) -> str:
+        """The engine of this house that passes on what it was asked; empty where it is another caller."""
+        return "" if self._house is None else self._house.get(HOUSE_ENGINE, b"").decode()
 
     @property
     def deadline(self) -> float | None:

@@ -26,6 +26,8 @@ from tserver.front.model_service import ModelServicer
 from tserver.front.oip.listener import OipListener
 from tserver.front.oip.routes import InferenceRoutes
 from tserver.front.oip.service import Service
+from tserver.front.replicas.elsewhere import Elsewhere
+from tserver.front.replicas.service import ReplicaService
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
 from tserver.front.tensor_service import TensorServicer
@@ -62,11 +64,16 @@ def serve(
         return runner.run(_Process(config, make_engine, cause_file, house, report).run())
 
 
-def handlers(config: Config, engine: Engine) -> tuple[TensorServicer, tuple[grpc.GenericRpcHandler, ...]]:
+def handlers(
+    config: Config, engine: Engine, house: House | None = None
+) -> tuple[TensorServicer, tuple[grpc.GenericRpcHandler, ...]]:
     """The RPCs of the main listener, and the servicer that is to be told of a data endpoint."""
-    tensors = TensorServicer(config, engine)
-    servicers = (tensors, ModelServicer(config, engine))
-    return tensors, tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
+    elsewhere = None if house is None else Elsewhere(house)
+    engine.models.registry.elsewhere = elsewhere
+    tensors = TensorServicer(config, engine, elsewhere)
+    servicers = (tensors, ModelServicer(config, engine, elsewhere))
+    bound = tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
+    return tensors, bound if elsewhere is None else (*bound, ReplicaService(engine, elsewhere).handler())
 
 
 class _Process:
@@ -92,7 +99,7 @@ class _Process:
         house = self._house
         interceptor = Interceptor(rpcs, key=house.key if house is not None else "")
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
-        tensors, bound = handlers(config, engine)
+        tensors, bound = handlers(config, engine, house)
         server.add_generic_rpc_handlers(bound)
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)

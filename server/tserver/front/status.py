@@ -34,6 +34,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotReady: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelElsewhere: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.SequenceGap: grpc.StatusCode.OUT_OF_RANGE,
     errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -54,6 +55,7 @@ _CALL_REASONS: dict[str, grpc.StatusCode] = {
     "NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
     "MODEL_NOT_READY": grpc.StatusCode.FAILED_PRECONDITION,
+    "MODEL_ELSEWHERE": grpc.StatusCode.FAILED_PRECONDITION,
     "DUPLICATE_ID": grpc.StatusCode.ALREADY_EXISTS,
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -212,3 +214,24 @@ def is_of_connection(told: grpc.aio.AioRpcError) -> bool:
     """
     trailing: Any = told.trailing_metadata() or ()
     return told.code() is grpc.StatusCode.UNAVAILABLE and all(key != DETAILS_KEY for key, _ in trailing)
+
+
+def error_of(told: grpc.aio.AioRpcError) -> errors.ServerError:
+    """The error that another server of this house has told of, as one of ours that has the same status."""
+    code, message = told.code(), told.details() or ""
+    reason, details = "", dict[str, str]()
+    trailing: Any = told.trailing_metadata() or ()
+    for key, value in trailing:
+        if key == DETAILS_KEY:
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.type_url == _TYPES + "ErrorInfo":
+                    info = status_pb2.ErrorInfo.FromString(detail.value)
+                    reason, details = info.reason, dict(info.metadata)
+                elif detail.type_url == _TYPES + "RetryInfo":
+                    delay = status_pb2.RetryInfo.FromString(detail.value).retry_delay
+                    details["retry_after_s"] = str(delay.ToNanoseconds() / 1e9)
+    if not reason and code is grpc.StatusCode.UNAVAILABLE:
+        return errors.Unreachable(f"an engine does not answer: {message}; try again")
+    of_code = [kind for kind, its in CODES.items() if its is code] or [errors.ServerError]
+    kind = next((each for each in of_code if each.reason == reason), of_code[0])
+    return kind(message, reason=reason or None, **details)

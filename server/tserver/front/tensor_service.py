@@ -29,6 +29,7 @@ from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_k
 
 if TYPE_CHECKING:
     from tserver.engines.port import Engine, Session, StreamAttachment
+    from tserver.front.replicas.elsewhere import Elsewhere
 
 log = logging.getLogger("tserver.front")
 
@@ -41,8 +42,9 @@ _LANES = ("lane", "forwards")
 class TensorServicer:
     """The RPCs of TensorService."""
 
-    def __init__(self, config: Config, engine: Engine) -> None:
+    def __init__(self, config: Config, engine: Engine, elsewhere: Elsewhere | None = None) -> None:
         self._config = config
+        self._elsewhere = elsewhere
         self._engine = engine
         self._sessions = engine.sessions
         self._started_at = time.monotonic()
@@ -285,7 +287,7 @@ class TensorServicer:
         find = self._sessions.find if kind in _LANES else self._sessions.resolve
         session = find(context.session, rpc.principal)
         if kind == "forwards":
-            return permit(endpoint, ForwardLanes(session, self._engine.models, self._config))
+            return permit(endpoint, ForwardLanes(session, self._engine.models, self._config, self._elsewhere))
         return await open_transfer(endpoint, session, request)
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:

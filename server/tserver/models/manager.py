@@ -11,10 +11,10 @@ import contextlib
 import functools
 import logging
 import math
-import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.memory import is_out_of_memory, telling_of_memory
@@ -23,9 +23,10 @@ from tserver.engine.models.model import Content, Model
 from tserver.engine.models.spec import bind
 from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
-from tserver.models import store
+from tserver.models import names, store
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
+from tserver.models.changes import Changes
 from tserver.models.registry import Registry, ServedModel
 from tserver.models.requests import Given, Request, notify
 
@@ -46,9 +47,8 @@ class ModelManager:
         self._model_dir = model_dir
         self._loop = asyncio.get_running_loop()
         self._to_wake: set[DynamicBatcher] = set()
-        # Changes to one name happen one after the other.
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._under_way: set[asyncio.Task[Any]] = set()
+        changes = Changes()
+        self.lock, self.whole = changes.lock, changes.whole
 
     # --- forward passes ---
 
@@ -160,7 +160,8 @@ class ModelManager:
             try:
                 self.registry.check_free(name, version)
                 stored = disk.read(name, version)
-                self.registry.add(name, version, self._made(stored.content), stored.batching).is_persistent = True
+                served = self.registry.add(name, version, self.made(stored.content), stored.batching)
+                served.is_persistent, served.replicas = True, stored.replicas
             except ServerError as error:
                 log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
             except (RuntimeError, MemoryError) as error:
@@ -176,9 +177,14 @@ class ModelManager:
         if self._store is not None:
             await self.whole(self._persist(served, self._store))
 
-    async def update(self, name: str, version: int, batching: BatchingConfig) -> ServedModel:
-        """Change how requests are batched. Raises: NotFound, ModelNotReady if what is on disk is damaged."""
-        return await self.whole(self._update(self.registry.find(name, version), batching))
+    async def update(
+        self, name: str, version: int, batching: BatchingConfig, replicas: int | None = None
+    ) -> ServedModel:
+        """Change how requests are batched, and on how many engines it is to be.
+
+        Raises: NotFound, ModelNotReady if what is on disk is damaged.
+        """
+        return await self.whole(self._update(self.registry.find_here(name, version), batching, replicas))
 
     async def unload(self, name: str, version: int = 0) -> None:
         """Take weights off the device once no request waits; version 0 is all. Raises: NotFound."""
@@ -197,17 +203,31 @@ class ModelManager:
 
     async def export(self, served: ServedModel) -> bytes:
         """A model as a safetensors file. Raises: ModelNotReady."""
-        content = await self.on_engine(served.ready().content)
+        content = await self.content_of(served)
         return await self.in_thread(content.file)
+
+    async def content_of(self, served: ServedModel, *, also_unloaded: bool = False) -> Content:
+        """What a model is made of. Raises: ModelNotReady."""
+        if also_unloaded and served.unloaded is not None:
+            return served.unloaded
+        return await self.on_engine(served.ready().content)
 
     async def read_file(self, path: str) -> bytes:
         """A file of the model directory. Raises: InvalidArgument, NotFound, Exhausted."""
         return await self.in_thread(store.read_within, self._model_dir, path)
 
+    async def counted(self, served: ServedModel) -> ms.MlpStatistics:
+        """How often and how fast a version was run."""
+        return served.statistics.message(served.name, served.version, served.waiting)
+
     async def on_engine(self, function: Callable[[], T]) -> T:
         """Run a function on the engine's thread. Raises: Exhausted where memory is short."""
         with telling_of_memory():
             return await asyncio.shield(asyncio.wrap_future(self._engine.run(function)))
+
+    def by_engine(self, function: Callable[[], None]) -> None:
+        """Call a function on the engine's thread, at once if this is it."""
+        self._engine.call(function)
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function that takes a while on a thread of its own. Raises: Exhausted where memory is short."""
@@ -215,23 +235,10 @@ class ModelManager:
             return await asyncio.to_thread(function, *arguments)
 
     def _named(self, name: str, version: int) -> list[ServedModel]:
-        return [self.registry.find(name, version)] if version else self.registry.versions(name)
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        return lock
-
-    async def whole(self, change: Coroutine[Any, Any, T]) -> T:
-        """Carry a change through, also where whoever asked for it goes away in the middle of it."""
-        task = asyncio.create_task(change)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(task)
+        return [self.registry.find_here(name, version)] if version else self.registry.versions(name)
 
     async def _persist(self, served: ServedModel, disk: store.Store) -> None:
-        async with self._lock(served.name):
+        async with self.lock(served.name):
             if served.is_persistent:
                 return
             self._check_kept(served)
@@ -240,7 +247,7 @@ class ModelManager:
                 if model is not None:
                     content = await self.on_engine(model.content)
                 assert content is not None
-                await self.in_thread(disk.save, served.name, served.version, content, served.batching)
+                await self.in_thread(disk.save, served.name, served.version, content, served.batching, served.replicas)
             except OSError as error:
                 self.registry.remove(served)
                 log.error("a model could not be written", extra={"model": served.name, "cause": str(error)})
@@ -252,22 +259,24 @@ class ModelManager:
                 raise
             served.is_persistent = True
 
-    async def _update(self, served: ServedModel, batching: BatchingConfig) -> ServedModel:
-        async with self._lock(served.name):
+    async def _update(self, served: ServedModel, batching: BatchingConfig, replicas: int | None) -> ServedModel:
+        async with self.lock(served.name):
             self._check_kept(served)
+            wanted = served.replicas if replicas is None else replicas
             if self._store is not None and served.is_persistent:
                 with _noting_damage(served):
-                    await self.in_thread(self._store.update, served.name, served.version, batching)
+                    await self.in_thread(self._store.update, served.name, served.version, batching, wanted)
             served.configure(batching)
+            served.replicas = wanted
         return served
 
     def _check_kept(self, served: ServedModel) -> None:
         """Whether a version is still there, now that it can be changed. Raises: NotFound."""
-        if self.registry.find(served.name, served.version) is not served:
+        if self.registry.find_here(served.name, served.version) is not served:
             raise NotFound(f"version {served.version} of {served.name!r} was deleted meanwhile, and made anew")
 
     async def _unload(self, name: str, targets: list[ServedModel]) -> None:
-        async with self._lock(name):
+        async with self.lock(name):
             for served in targets:
                 model = served.batcher.model
                 if served.state != "READY" or model is None:
@@ -280,9 +289,9 @@ class ModelManager:
                 served.state, served.reason = "UNAVAILABLE", "unloaded"
 
     async def _load(self, name: str, version: int) -> ServedModel:
-        async with self._lock(name):
+        async with self.lock(name):
             try:
-                served = self.registry.find(name, version) if version else self.registry.versions(name)[-1]
+                served = self.registry.find_here(name, version) if version else self.registry.versions(name)[-1]
             except NotFound:
                 return await self._load_new(name, version)
             model: Model | None = None
@@ -293,7 +302,7 @@ class ModelManager:
             else:
                 content = served.unloaded
             if content is not None:
-                model = await self.on_engine(functools.partial(self._made, content))
+                model = await self.on_engine(functools.partial(self.made, content))
             if model is not None:
                 served.use(model)
                 served.unloaded = None
@@ -306,17 +315,16 @@ class ModelManager:
         versions = [found for other, found in disk.names() if other == name] if disk is not None else []
         version = version or max(versions, default=0)
         if disk is None or version not in versions:
-            which = f"no network is named {name[:200]!r}" + (f" and has the version {version}" if version else "")
-            raise NotFound(f"{which}; ListMlps tells which there are")
+            raise names.unknown_anywhere(name, version)
         self.registry.check_free(name, version)
         stored = await self.in_thread(disk.read, name, version)
-        model = await self.on_engine(lambda: self._made(stored.content))
+        model = await self.on_engine(lambda: self.made(stored.content))
         served = self.registry.add(name, version, model, stored.batching)
-        served.is_persistent = True
+        served.is_persistent, served.replicas = True, stored.replicas
         return served
 
     async def _delete(self, name: str, targets: list[ServedModel]) -> None:
-        async with self._lock(name):
+        async with self.lock(name):
             for served in targets:
                 self.registry.remove(served)
                 if served.state == "READY":
@@ -327,7 +335,8 @@ class ModelManager:
                 served.batcher.use(None)
                 served.state = "UNAVAILABLE"
 
-    def _made(self, content: Content) -> Model:
+    def made(self, content: Content) -> Model:
+        """A model on the device. On the engine's thread."""
         return content.model(self._engine.open_store, self._engine.device)
 
     async def _drained(self, served: ServedModel) -> None:

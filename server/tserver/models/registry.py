@@ -7,10 +7,9 @@ engine and disks to `store`.
 from __future__ import annotations
 
 import math
-import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -18,21 +17,14 @@ from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.models.model import Content, LayeredModel, Model
 from tserver.engine.models.spec import TensorSpec
 from tserver.engine.scheduling import Scheduler
-from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound
+from tserver.errors import InvalidArgument, ModelNotReady
+from tserver.models import names
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
+from tserver.models.names import STATES, State
 from tserver.models.requests import Request, check_size, notify
+from tserver.models.shapes import output_shapes
 from tserver.models.statistics import ModelStatistics
-
-State = Literal["READY", "UNLOADING", "UNAVAILABLE"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MAX_VERSION = (1 << 31) - 1
-_STATES: dict[str, ms.MlpState] = {
-    "READY": ms.MLP_STATE_READY,
-    "UNLOADING": ms.MLP_STATE_UNLOADING,
-    "UNAVAILABLE": ms.MLP_STATE_UNAVAILABLE,
-}
 
 
 class ServedModel:
@@ -53,6 +45,8 @@ class ServedModel:
         self.state: State = "READY"
         self.reason = ""
         self.is_persistent = False
+        # On how many engines it is to be, where there are several; 0 is each that has room.
+        self.replicas = 0
         # Where there is no disk to load it from again, what an unloaded model is made of waits in the host's memory.
         self.unloaded: Content | None = None
         self._describe(model)
@@ -68,10 +62,7 @@ class ServedModel:
         """The weights. Raises: ModelNotReady."""
         model = self.batcher.model
         if self.state != "READY" or model is None:
-            raise ModelNotReady(
-                f"version {self.version} of {self.name!r} is not ready ({self.state.lower()}"
-                f"{': ' + self.reason if self.reason else ''}); load it, or ask for another version"
-            )
+            raise names.not_ready(self.name, self.version, self.state, self.reason)
         return model
 
     def row_of_layers(self) -> LayeredModel:
@@ -92,15 +83,19 @@ class ServedModel:
         return self.batcher.run_now(inputs, rows, pair)
 
     def use(self, model: Model) -> None:
-        """Run the batches to come by this model. Raises: ModelNotReady if requests that wait would not fit it."""
+        """Run the batches to come by this model. Raises: as `check_fits`."""
+        self.check_fits(model)
+        self.batcher.use(model)
+        self._describe(model)
+
+    def check_fits(self, model: Model) -> None:
+        """Raises: ModelNotReady if requests that wait would not fit this model."""
         if (model.inputs, model.outputs, model.is_batched) != (self.inputs, self.outputs, self.is_batched):
             raise ModelNotReady(
                 f"version {self.version} of {self.name!r} on disk is {_told(model.inputs, model.outputs)}, but the "
                 f"one that is served is {_told(self.inputs, self.outputs)}: it is another network. Delete this, "
                 "or give that one another version"
             )
-        self.batcher.use(model)
-        self._describe(model)
 
     def _describe(self, model: Model) -> None:
         self.inputs, self.outputs, self.is_batched = model.inputs, model.outputs, model.is_batched
@@ -121,16 +116,7 @@ class ServedModel:
 
     def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
         """The shapes of the outputs for inputs of these shapes, before they are run; None where those do not tell."""
-        sizes = {
-            name: size
-            for spec, shape in zip(self.inputs, shapes, strict=True)
-            for name, size in zip(spec.dimensions, shape, strict=True)
-            if isinstance(name, str)
-        }
-        return [
-            spec.shape_at(sizes) if all(name in sizes for name in spec.dimensions if isinstance(name, str)) else None
-            for spec in self.outputs
-        ]
+        return output_shapes(self.inputs, self.outputs, shapes)
 
     def check_outputs(self, request: Request, max_bytes: int) -> int:
         """The size of the outputs, as far as it is known before anything is run.
@@ -163,7 +149,7 @@ class ServedModel:
             device=self.device,
             parameters=self.parameters,
             parameter_bytes=self.parameter_bytes,
-            state=_STATES[self.state],
+            state=STATES[self.state],
             state_reason=self.reason,
             flops_per_row=self.flops_per_row,
             non_finite_parameters=self.non_finite_parameters,
@@ -174,6 +160,7 @@ class ServedModel:
             outputs=[spec.message() for spec in self.outputs],
             is_batched=self.is_batched,
             calls=self.calls,
+            wanted_replicas=self.replicas,
         )
 
 
@@ -183,12 +170,24 @@ def _told(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
     )
 
 
+class Elsewhere(Protocol):
+    """What other engines have."""
+
+    def check(self, name: str, version: int, here: Mapping[int, ServedModel]) -> None:
+        """Whether a version of a name, 0 the latest, is to be taken of those that are here. From any thread.
+
+        Raises: ModelElsewhere.
+        """
+
+
 class Registry:
     """The models by name and version."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         # Takes finished requests, once a batch, on the engine's thread. Set by whoever put them in the queue.
         self.deliver: Callable[[list[Request]], None] = notify
+        # What other engines have, in a house.
+        self.elsewhere: Elsewhere | None = None
         self._scheduler = scheduler
         self._lock = threading.Lock()
         # Replaced, not changed: who looks needs no lock.
@@ -202,44 +201,34 @@ class Registry:
         """The versions of one name in ascending order. Raises: NotFound."""
         versions = self._versions.get(name)
         if not versions:
-            raise NotFound(f"no network is named {name[:200]!r}; ListMlps tells which there are")
+            raise names.unknown(name)
         return [versions[number] for number in sorted(versions)]
 
     def find(self, name: str, version: int = 0) -> ServedModel:
-        """A version; 0 is the latest one that is ready, or where none is, the highest. Raises: NotFound."""
-        versions = self._versions.get(name)
-        if versions is not None:
-            if version:
-                found = versions.get(version)
-                if found is not None:
-                    return found
-                has = ", ".join(map(str, sorted(versions)))
-                raise NotFound(f"{name!r} has no version {version}; it has {has}")
-            ready = [number for number, served in versions.items() if served.state == "READY"]
-            return versions[max(ready or versions)]
-        raise NotFound(f"no network is named {name[:200]!r}; ListMlps tells which there are")
+        """A version that this engine has; 0 is the latest one that is ready, or where none is, the highest.
+
+        Raises: NotFound; ModelElsewhere where another engine is to be asked.
+        """
+        versions = self._versions.get(name, {})
+        if self.elsewhere is not None:
+            self.elsewhere.check(name, version, versions)
+        return self._chosen(name, version, versions)
+
+    def find_here(self, name: str, version: int = 0) -> ServedModel:
+        """The same, whatever other engines have. Raises: NotFound."""
+        return self._chosen(name, version, self._versions.get(name, {}))
+
+    def _chosen(self, name: str, version: int, versions: dict[int, ServedModel]) -> ServedModel:
+        if version and (found := versions.get(version)) is not None:
+            return found
+        return versions[names.chosen(name, version, {number: each.state for number, each in versions.items()})]
 
     def check_free(self, name: str, version: int) -> int:
         """The version that a new model gets; 0 asks for version 1 of a new name.
 
         Raises: InvalidArgument for a name that cannot be, AlreadyExists.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidArgument(
-                f"the name {name[:200]!r} ({len(name)} characters) is not usable: "
-                "1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit"
-            )
-        if version > _MAX_VERSION:
-            raise InvalidArgument(f"version {version} is too high; the highest is {_MAX_VERSION}")
-        versions = self._versions.get(name)
-        if versions and not version:
-            raise AlreadyExists(
-                f"a network named {name!r} exists; give version {max(versions) + 1} for a new version of it, "
-                "or choose another name"
-            )
-        if versions and version in versions:
-            raise AlreadyExists(f"version {version} of {name!r} exists; delete it first, or give another version")
-        return version or 1
+        return names.free(name, version, self._versions.get(name, {}))
 
     def add(self, name: str, version: int, model: Model, batching: BatchingConfig) -> ServedModel:
         """Let a model serve. Raises: as `check_free`."""

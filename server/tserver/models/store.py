@@ -1,46 +1,20 @@
-"""Models on disk: a safetensors file and a JSON manifest each, written whole or not at all, and checked when read.
+"""Models on disk, for the server that runs them itself: their bytes are `disk`'s, what those mean the engine's.
 
-    DATA_DIR/models/NAME/VERSION/model.safetensors
-    DATA_DIR/models/NAME/VERSION/manifest.json
-
-What does not pass the checks is renamed to VERSION.corrupt and never read again. Every method blocks on the disk and
-may be called from any thread, but not twice at a time for one model.
+Every method blocks on the disk and may be called from any thread, but not twice at a time for one model.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
-import json
-import logging
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from google.protobuf import json_format
-
-from tensorcompute.v1 import model_service_pb2 as ms
-from tensorcompute.wire.safetensors import load_json
 from tserver.engine.memory import check_host_bytes, is_out_of_memory
 from tserver.engine.models import contents, files
 from tserver.engine.models.model import Content
-from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, NotFound, ServerError
+from tserver.errors import InvalidArgument, NotFound
 from tserver.models.batching import BatchingConfig
-
-log = logging.getLogger("tserver.models")
-
-FORMAT = "tensorcompute-model"
-FORMAT_VERSION = 1
-_MANIFEST, _WEIGHTS = "manifest.json", "model.safetensors"
-_TEMPORARY, _TRASH, _CORRUPT = ".new-", ".old-", ".corrupt"
-# What the system says of files that are not as a model's are. All else that it says is of the disk or of itself.
-_DAMAGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO))
+from tserver.models.disk import Disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,187 +23,26 @@ class Stored:
 
     content: Content
     batching: BatchingConfig
+    replicas: int
 
 
-class Store:
-    """The models in one directory, which belongs to one server at a time."""
+class Store(Disk):
+    """The models in one directory."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
-        self._root = directory / "models"
-        self._root.mkdir(parents=True, exist_ok=True)
-        _sync(directory)
-        _sync(directory.parent)
-        self._lock = (directory / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InvalidArgument(
-                f"another server uses the data directory {directory}; stop it, or name another directory"
-            ) from None
-        for left in self._root.glob("*/.*"):
-            # A server that ended in the middle of it left this behind.
-            if left.name.startswith((_TEMPORARY, _TRASH)):
-                _sweep(left)
-
-    def close(self) -> None:
-        """Let go of the directory."""
-        self._lock.close()
-
-    def names(self) -> Iterator[tuple[str, int]]:
-        """The name and version of all models there are, in order."""
-        for home in sorted(self._root.iterdir()):
-            if not home.is_dir():
-                continue
-            try:
-                versions = [int(entry.name) for entry in home.iterdir() if _is_version(entry.name) and entry.is_dir()]
-            except OSError as error:
-                log.error("a folder of models cannot be read", extra={"model": home.name, "cause": str(error)})
-                continue
-            yield from ((home.name, version) for version in sorted(versions))
-
-    def save(
-        self,
-        name: str,
-        version: int,
-        content: Content,
-        batching: BatchingConfig,
-    ) -> None:
-        """Write a model. When this returns it is on disk; when it does not, there is nothing.
-
-        Raises: OSError, AlreadyExists where there is something else in its place.
-        """
-        data = content.file()
-        manifest = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": name,
-            "version": version,
-            **content.manifest(),
-            "batching": _batching_json(batching),
-            "weights": {"file": _WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
-        }
-        home = self._root / name
-        home.mkdir(exist_ok=True)
-        temporary = home / (_TEMPORARY + secrets.token_hex(8))
-        temporary.mkdir()
-        try:
-            _write(temporary / _WEIGHTS, data)
-            _write(temporary / _MANIFEST, _seal(manifest))
-            _sync(temporary)
-            _claim(temporary, home / str(version))
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        _sync(home)
-        _sync(self._root)
-
-    def update(self, name: str, version: int, batching: BatchingConfig) -> None:
-        """Change the settings on record. Raises: OSError, ModelNotReady if the manifest is damaged."""
-        folder = self._folder(name, version)
-        with self._judging(folder, name, version):
-            manifest = self._manifest(folder, name, version)
-        manifest["batching"] = _batching_json(batching)
-        # Beside the folder, where what is left of a server that ended in the middle of it is swept away.
-        temporary = folder.with_name(_TEMPORARY + secrets.token_hex(8))
-        try:
-            _write(temporary, _seal(manifest))
-            temporary.replace(folder / _MANIFEST)
-        except BaseException:
-            _sweep(temporary)
-            raise
-        _sync(folder)
-        _sync(folder.parent)
+    def save(self, name: str, version: int, content: Content, batching: BatchingConfig, replicas: int = 0) -> None:
+        """Write a model. Raises: as `write`."""
+        self.write(name, version, content.manifest(), content.file(), batching, replicas)
 
     def read(self, name: str, version: int) -> Stored:
         """A model from disk. One that is damaged is set aside first. Raises: ModelNotReady saying what is wrong."""
         folder = self._folder(name, version)
         with self._judging(folder, name, version):
-            return self._read(folder, name, version)
+            kept = self._kept(folder, name, version)
+            return Stored(contents.read(kept.manifest, kept.data), kept.batching, kept.replicas)
 
-    @contextlib.contextmanager
-    def _judging(self, folder: Path, name: str, version: int) -> Iterator[None]:
-        """Set a model aside where something in it is wrong. Raises: ModelNotReady instead of what was raised."""
-        what = f"version {version} of {name!r}"
-        try:
-            yield
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            cause = error.message if isinstance(error, ServerError) else f"{type(error).__name__}: {error}"
-            if isinstance(error, OSError) and error.errno not in _DAMAGED:
-                # The disk or the system fails, which says nothing of the model: the next try may find it sound.
-                log.error("a model on disk cannot be read", extra={"model": name, "version": version, "cause": cause})
-                raise ModelNotReady(
-                    f"{what} cannot be read: {cause}; mend that, then load it", reason="MODEL_UNREADABLE"
-                ) from error
-            aside = self._set_aside(folder)
-            log.error(
-                "a model on disk is damaged; it is not served",
-                extra={"model": name, "version": version, "cause": cause, "set_aside": str(aside)},
-            )
-            raise ModelNotReady(
-                f"{what} is damaged on disk and was set aside: {cause}; create it again, or bring back a copy",
-                reason="MODEL_CORRUPT",
-            ) from error
-
-    def delete(self, name: str, version: int) -> None:
-        """Remove a model from disk, if it is there. Raises: OSError."""
-        home = self._root / name
-        trash = home / (_TRASH + secrets.token_hex(8))
-        with contextlib.suppress(FileNotFoundError):
-            (home / str(version)).rename(trash)
-            _sync(home)
-            shutil.rmtree(trash, ignore_errors=True)
-        # Fails where other versions, or what was set aside, are left in it.
-        with contextlib.suppress(OSError):
-            home.rmdir()
-
-    def _folder(self, name: str, version: int) -> Path:
-        return self._root / name / str(version)
-
-    def _read(self, folder: Path, name: str, version: int) -> Stored:
-        manifest = self._manifest(folder, name, version)
-        told = manifest["weights"]
-        path = folder / _WEIGHTS
-        size = path.stat().st_size
-        if size != told["bytes"]:
-            raise InvalidArgument(f"{_WEIGHTS} has {size} bytes, but the manifest says {told['bytes']}")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != told["sha256"]:
-            raise InvalidArgument(f"{_WEIGHTS} does not have the sha256 that the manifest says")
-        content = contents.read(manifest, data)
-        batching = BatchingConfig.read(json_format.ParseDict(manifest["batching"], ms.BatchingConfig()))
-        return Stored(content, batching)
-
-    def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
-        manifest = load_json((folder / _MANIFEST).read_bytes())
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise InvalidArgument(f"{_MANIFEST} is not the manifest of a model")
-        if manifest.get("format_version") != FORMAT_VERSION:
-            raise InvalidArgument(
-                f"{_MANIFEST} has format_version {manifest.get('format_version')}; this server reads {FORMAT_VERSION}, "
-                "a server of the version that wrote it reads it too"
-            )
-        seal = manifest.pop("sha256", None)
-        if seal != _digest(manifest):
-            raise InvalidArgument(f"{_MANIFEST} does not have the sha256 that it says of itself")
-        if (manifest["name"], manifest["version"]) != (name, version):
-            raise InvalidArgument(f"{_MANIFEST} is of version {manifest['version']} of {manifest['name']!r}")
-        return manifest
-
-    def _set_aside(self, folder: Path) -> Path | None:
-        for number in range(1000):
-            aside = folder.with_name(folder.name + _CORRUPT + (f"-{number}" if number else ""))
-            if aside.exists():
-                continue
-            try:
-                folder.rename(aside)
-            except OSError:
-                return None
-            return aside
-        return None
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """See Disk."""
+        return is_out_of_memory(error)
 
 
 def read_within(directory: str, path: str) -> bytes:
@@ -262,58 +75,3 @@ def read_within(directory: str, path: str) -> bytes:
         # A loop of links is an OSError to the system, and a RuntimeError to pathlib before Python 3.13.
         cause = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidArgument(f"the file {told} cannot be read: {cause}") from None
-
-
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdecimal() and name == str(int(name)) and int(name) > 0
-
-
-def _batching_json(batching: BatchingConfig) -> dict[str, Any]:
-    return json_format.MessageToDict(batching.message(), preserving_proto_field_name=True)
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _seal(manifest: dict[str, Any]) -> bytes:
-    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return (json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _claim(temporary: Path, target: Path) -> None:
-    """Give a folder that is written its place. Raises: AlreadyExists where that is taken, OSError."""
-    try:
-        temporary.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise
-        # Something that this server could not serve when it started; the log says why.
-        raise AlreadyExists(
-            f"{target.name} of {target.parent.name!r} is on disk, but is not served; load it, or give another version"
-        ) from None
-
-
-def _sweep(left: Path) -> None:
-    """Remove a file or a folder that is of no use."""
-    if left.is_dir() and not left.is_symlink():
-        shutil.rmtree(left, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            left.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

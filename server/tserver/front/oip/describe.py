@@ -9,16 +9,16 @@ from tensorcompute.oip import inference_pb2 as oip
 from tserver.front.oip.tensors import DATATYPES, datatype_of
 
 if TYPE_CHECKING:
-    from tserver.engines.port import ServedModel
+    from tensorcompute.v1 import model_service_pb2 as ms
+    from tserver.engines.port import Served
     from tserver.models.batching import BatchingConfig, QueuePolicy
-    from tserver.models.statistics import Duration
 
 PLATFORM = "tensorcompute"
 
 _CODES = {name: oip.DataType.Value(f"TYPE_{name}") for name in DATATYPES}
 
 
-def metadata(served: ServedModel, versions: Sequence[ServedModel]) -> oip.ModelMetadataResponse:
+def metadata(served: Served, versions: Sequence[Served]) -> oip.ModelMetadataResponse:
     """The inputs and outputs of one version, among all versions. Raises: Unimplemented for no datatypes of the
     protocol.
     """
@@ -31,7 +31,7 @@ def metadata(served: ServedModel, versions: Sequence[ServedModel]) -> oip.ModelM
     return response
 
 
-def config(served: ServedModel) -> oip.ModelConfig:
+def config(served: Served) -> oip.ModelConfig:
     """How a version is served. Raises: as `metadata`."""
     answer = oip.ModelConfig(name=served.name, platform=PLATFORM, backend=PLATFORM)
     if served.is_batched:
@@ -50,9 +50,8 @@ def config(served: ServedModel) -> oip.ModelConfig:
     return answer
 
 
-def statistics(served: ServedModel) -> oip.ModelStatistics:
+def statistics(served: Served, counted: ms.MlpStatistics) -> oip.ModelStatistics:
     """How often and how fast a version was run."""
-    counted = served.statistics
     answer = oip.ModelStatistics(
         name=served.name,
         version=str(served.version),
@@ -68,9 +67,9 @@ def statistics(served: ServedModel) -> oip.ModelStatistics:
             compute_output=_duration(counted.compute_output),
         ),
     )
-    for rows, batch in sorted(counted.batch_sizes.copy().items()):
+    for batch in counted.batches:
         answer.batch_stats.add(
-            batch_size=rows,
+            batch_size=batch.batch_size,
             compute_input=_duration(batch.compute_input),
             compute_infer=_duration(batch.compute_infer),
             compute_output=_duration(batch.compute_output),
@@ -83,7 +82,7 @@ def statistics(served: ServedModel) -> oip.ModelStatistics:
     return answer
 
 
-def index(served: Sequence[ServedModel], *, only_ready: bool) -> oip.RepositoryIndexResponse:
+def index(served: Sequence[Served], *, only_ready: bool) -> oip.RepositoryIndexResponse:
     """The list of versions."""
     response = oip.RepositoryIndexResponse()
     for each in served:
@@ -114,5 +113,5 @@ def _policy(policy: QueuePolicy) -> oip.ModelQueuePolicy:
     )
 
 
-def _duration(duration: Duration) -> oip.StatisticDuration:
+def _duration(duration: ms.DurationTotal) -> oip.StatisticDuration:
     return oip.StatisticDuration(count=duration.count, ns=duration.ns)

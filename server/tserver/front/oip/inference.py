@@ -30,7 +30,7 @@ from tserver.front.oip.tensors import (
 from tserver.models.requests import Given
 
 if TYPE_CHECKING:
-    from tserver.engines.port import ModelManager, ServedModel, TensorSpec
+    from tserver.engines.port import Models, Served, Spec
 
 # Larger copies from and to shared memory are made by a thread, so that others are served meanwhile.
 _MAX_INLINE_COPY_BYTES = 1 << 20
@@ -67,7 +67,7 @@ class _Target:
     """An output that is wanted, and where it is to be; without a range, in the answer."""
 
     index: int
-    spec: TensorSpec
+    spec: Spec
     datatype: Datatype
     wanted: WantedOutput
     range: _Range | None
@@ -85,7 +85,7 @@ def version_of(text: str) -> int:
 class Inferences:
     """Runs requests on the models."""
 
-    def __init__(self, models: ModelManager, regions: Regions | None) -> None:
+    def __init__(self, models: Models, regions: Regions | None) -> None:
         """Without regions, shared memory is refused."""
         self._models = models
         self._regions = regions
@@ -148,7 +148,7 @@ class Inferences:
             raise PermissionDenied("shared memory is for callers on this machine, through a loopback address")
         return self._regions
 
-    def _sources(self, served: ServedModel, request: InferRequest, caller: Caller) -> list[memoryview | _Range]:
+    def _sources(self, served: Served, request: InferRequest, caller: Caller) -> list[memoryview | _Range]:
         """Where the elements of each input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
         _check_inputs(served, request.inputs)
         ranges = [self._range(tensor.part, caller) for tensor in request.inputs]
@@ -168,7 +168,7 @@ class Inferences:
             sources.append(source)
         return sources
 
-    def _targets(self, served: ServedModel, request: InferRequest, caller: Caller) -> list[_Target]:
+    def _targets(self, served: Served, request: InferRequest, caller: Caller) -> list[_Target]:
         """Where each output that is wanted is to be. Raises: as `_sources`, ServerError if one does not fit."""
         known = {spec.name: (index, spec) for index, spec in enumerate(served.outputs)}
         names = [wanted.name for wanted in request.outputs]
@@ -198,7 +198,7 @@ class Inferences:
         return _Range(region, part)
 
 
-def _check_inputs(served: ServedModel, inputs: Sequence[GivenTensor]) -> None:
+def _check_inputs(served: Served, inputs: Sequence[GivenTensor]) -> None:
     """Refuse inputs that are none of the model's. Raises: InvalidArgument, Unimplemented for no datatypes of the
     protocol.
     """
@@ -258,13 +258,13 @@ def _check_message(size_bytes: int) -> None:
         raise InvalidArgument(f"the outputs need {size_bytes} bytes, more than a message can have; ask for fewer rows")
 
 
-def _paired(served: ServedModel, inputs: Sequence[GivenTensor]) -> list[tuple[TensorSpec, GivenTensor]]:
+def _paired(served: Served, inputs: Sequence[GivenTensor]) -> list[tuple[Spec, GivenTensor]]:
     """Each input of a request with what the model says of it; their names were checked."""
     specs = {spec.name: spec for spec in served.inputs}
     return [(specs[tensor.name], tensor) for tensor in inputs]
 
 
-def _known_bytes(served: ServedModel, inputs: Sequence[GivenTensor]) -> dict[str, int]:
+def _known_bytes(served: Served, inputs: Sequence[GivenTensor]) -> dict[str, int]:
     """The bytes of each output for inputs that were checked; 0 where only the model will know its shape."""
     shapes = {tensor.name: tensor.shape for tensor in inputs}
     found = served.output_shapes([shapes[spec.name] for spec in served.inputs])
@@ -274,7 +274,7 @@ def _known_bytes(served: ServedModel, inputs: Sequence[GivenTensor]) -> dict[str
     }
 
 
-def _exactly(specs: Sequence[TensorSpec]) -> str:
+def _exactly(specs: Sequence[Spec]) -> str:
     names = [spec.name for spec in specs]
     return f"exactly one, {names[0]!r}" if len(names) == 1 else f"exactly {len(names)}, {shorten(names)}"
 

@@ -86,7 +86,7 @@ class InferenceRoutes:
         return HttpResponse.of(of_message(self._service.model_config(*_model(request))))
 
     async def _statistics(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse.of(of_message(self._service.statistics(*_model(request))))
+        return HttpResponse.of(of_message(await self._service.statistics(*_model(request))))
 
     # --- inference ---
 

@@ -5,7 +5,7 @@ Errors are raised, and become statuses in the interceptor.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tensorcompute.oip import inference_pb2 as oip
@@ -17,7 +17,7 @@ from tserver.front.oip.inference import Inferences, version_of
 from tserver.front.oip.regions import Region, Regions
 
 if TYPE_CHECKING:
-    from tserver.engines.port import ModelManager, ServedModel
+    from tserver.engines.port import Models, Served
 
 _EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
 _SHARED_MEMORY = "system_shared_memory"
@@ -26,7 +26,7 @@ _SHARED_MEMORY = "system_shared_memory"
 class Service:
     """The models of one process, and the regions of shared memory, for all listeners of the protocol."""
 
-    def __init__(self, config: Config, models: ModelManager) -> None:
+    def __init__(self, config: Config, models: Models) -> None:
         self._config = config
         self._models = models
         self._registry = models.registry
@@ -41,9 +41,10 @@ class Service:
         extensions = [*_EXTENSIONS, *([_SHARED_MEMORY] if self._config.oip_shared_memory else [])]
         return oip.ServerMetadataResponse(name=describe.PLATFORM, version=__version__, extensions=extensions)
 
-    def find(self, name: str, version: str) -> ServedModel:
+    def find(self, name: str, version: str) -> Served:
         """A version of a model. Raises: NotFound, InvalidArgument."""
-        return self._registry.find(name, version_of(version))
+        found: Served = self._registry.find(name, version_of(version))
+        return found
 
     def is_model_ready(self, name: str, version: str) -> bool:
         """Whether a version would be run. Raises: InvalidArgument."""
@@ -62,16 +63,18 @@ class Service:
         """How a version is served. Raises: as `find`."""
         return describe.config(self.find(name, version))
 
-    def statistics(self, name: str, version: str) -> oip.ModelStatisticsResponse:
+    async def statistics(self, name: str, version: str) -> oip.ModelStatisticsResponse:
         """How often and how fast versions were run: those of one name, or of all. Raises: as `find`."""
         number = version_of(version)
+        found: Sequence[Served]
         if not name:
             found = [served for served in self._registry.index() if number in (0, served.version)]
         elif number:
             found = [self._registry.find(name, number)]
         else:
             found = self._registry.versions(name)
-        return oip.ModelStatisticsResponse(model_stats=map(describe.statistics, found))
+        told = [describe.statistics(served, await self._models.counted(served)) for served in found]
+        return oip.ModelStatisticsResponse(model_stats=told)
 
     # --- the repository ---
 

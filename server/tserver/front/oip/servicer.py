@@ -57,7 +57,7 @@ class InferenceServicer:
 
     async def ModelStatistics(self, request: oip.ModelStatisticsRequest, rpc: Rpc) -> oip.ModelStatisticsResponse:
         """See the proto."""
-        return self._service.statistics(request.name, request.version)
+        return await self._service.statistics(request.name, request.version)
 
     # --- inference ---
 

@@ -16,7 +16,7 @@ from tensorcompute.tables import dtypes
 from tserver.errors import InvalidArgument, Unimplemented
 
 if TYPE_CHECKING:
-    from tserver.engines.port import TensorSpec
+    from tserver.engines.port import Spec
 
 # What a message may be at most; clients accept no more either.
 MAX_MESSAGE_BYTES = (1 << 31) - 1
@@ -159,7 +159,7 @@ class Answer:
     outputs: Sequence[Output] = field(default_factory=tuple)
 
 
-def datatype_of(model: str, spec: TensorSpec) -> Datatype:
+def datatype_of(model: str, spec: Spec) -> Datatype:
     """The datatype of an input or output. Raises: Unimplemented where the protocol has none."""
     try:
         return BY_CODE[spec.dtype]

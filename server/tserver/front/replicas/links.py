@@ -1,0 +1,188 @@
+"""The front's side of the RPCs by which it moves models, and has engines do what it decides.
+
+Refusals of engines are raised as errors of ours. Knows engines; does not know which has what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.errors import ServerError, Unreachable
+from tserver.front.replicas.service import SERVICE, batching_told, receive, send
+from tserver.front.rpc import HOUSE_HERE, house_metadata
+from tserver.front.status import error_of
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from tserver.engines.directory import Entry
+    from tserver.models.batching import BatchingConfig
+
+MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
+_WITHIN = f"/{SERVICE}/"
+# What is asked for that takes an engine no time, even one that is busy with a long kernel.
+_SOON_S = 30.0
+
+Answer = TypeVar("Answer", bound="Message")
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A model on its way: what its manifest says, and its weights as a file."""
+
+    manifest: dict[str, Any]
+    data: bytes | bytearray
+
+
+class Links:
+    """The engines of a house, as far as models go."""
+
+    def __init__(self, channel: Callable[[Entry], grpc.aio.Channel], key: str) -> None:
+        self._channel = channel
+        self.key = key
+
+    def channel(self, entry: Entry) -> grpc.aio.Channel:
+        """A connection to an engine."""
+        return self._channel(entry)
+
+    def metadata(self, principal: str = "", *, is_local: bool = False) -> Metadata:
+        """What goes with a request that an engine is to answer by itself."""
+        return (*house_metadata(self.key, principal, is_local=is_local), (HOUSE_HERE, "1"))
+
+    async def ask(
+        self, entry: Entry, method: str, request: Message, response: type[Answer], *, principal: str = ""
+    ) -> Answer:
+        """An RPC of ModelService. Raises: ServerError, as the engine refuses it; Unreachable."""
+        data = await self.unary(entry, MODEL_SERVICE + method, request.SerializeToString(), principal=principal)
+        return response.FromString(data)
+
+    async def unary(
+        self, entry: Entry, path: str, request: bytes, *, principal: str = "", timeout_s: float | None = None
+    ) -> bytes:
+        """The same of bytes."""
+        method: Any = self._channel(entry).unary_unary(path)
+        with _refusals(entry):
+            answer: bytes = await method(request, metadata=self.metadata(principal), timeout=timeout_s)
+        return answer
+
+    async def stream(self, entry: Entry, path: str, request: bytes) -> AsyncGenerator[bytes, None]:
+        """The answers to one request."""
+        method: Any = self._channel(entry).unary_stream(path)
+        call = method(request, metadata=self.metadata())
+        try:
+            while True:
+                with _refusals(entry):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    return
+                yield message
+        finally:
+            call.cancel()
+
+    async def export(self, entry: Entry, name: str, version: int) -> Content:
+        """What a model of an engine is made of."""
+        told: dict[str, Any] | None = None
+        data = bytearray()
+        request = json.dumps({"name": name, "version": version}).encode()
+        async with contextlib.aclosing(self.stream(entry, _WITHIN + "Export", request)) as messages:
+            async for message in messages:
+                if told is None:
+                    told = json.loads(message)
+                else:
+                    data += message
+        if told is None or len(data) != told["bytes"]:
+            raise Unreachable(f"engine {entry.info.engine} sent a part of {name!r} only; try again")
+        return Content(told["manifest"], data)
+
+    async def prepare(
+        self,
+        entry: Entry,
+        name: str,
+        version: int,
+        content: Content,
+        batching: BatchingConfig,
+        replicas: int,
+        *,
+        is_persistent: bool,
+    ) -> None:
+        """Bring a model to the device of an engine, where it does not serve yet."""
+        told = {
+            "name": name,
+            "version": version,
+            "manifest": content.manifest,
+            "batching": batching_told(batching),
+            "replicas": replicas,
+            "is_persistent": is_persistent,
+        }
+        method: Any = self._channel(entry).stream_unary(_WITHIN + "Prepare")
+        with _refusals(entry):
+            call = method(metadata=self.metadata())
+            with contextlib.suppress(asyncio.InvalidStateError):
+                # What has ended it is what it is waited for.
+                await send(call.write, told, [content.data])
+                await call.done_writing()
+            await call
+
+    async def commit(self, entry: Entry, name: str, version: int) -> ms.MlpSummary:
+        """Let what was prepared serve."""
+        return ms.MlpSummary.FromString(await self._within(entry, "Commit", {"name": name, "version": version}))
+
+    async def drop(self, entry: Entry, name: str, version: int) -> None:
+        """Forget what was prepared."""
+        await self._within(entry, "Drop", {"name": name, "version": version})
+
+    async def tell(self, entry: Entry, names: dict[str, Any], *, is_all: bool) -> None:
+        """Say what there is in the house."""
+        await self._within(entry, "Tell", {"names": names, "is_all": is_all}, _SOON_S)
+
+    async def infer(
+        self, entry: Entry, told: dict[str, Any], inputs: Iterable[Any], timeout_s: float | None
+    ) -> tuple[list[tuple[int, ...]], Sequence[memoryview]]:
+        """Run a model on inputs of any size: the shapes of the outputs, and their elements."""
+        method: Any = self._channel(entry).stream_stream(_WITHIN + "Infer")
+        call = method(metadata=self.metadata(), timeout=timeout_s)
+        try:
+            with _refusals(entry):
+                with contextlib.suppress(asyncio.InvalidStateError):
+                    await send(call.write, told, inputs)
+                    await call.done_writing()
+                answer, data = await receive(call.read)
+        finally:
+            call.cancel()
+        outputs, start, whole = [], 0, memoryview(data)
+        for size in answer["bytes"]:
+            outputs.append(whole[start : start + size])
+            start += size
+        return [tuple(shape) for shape in answer["shapes"]], outputs
+
+    async def _within(self, entry: Entry, method: str, told: dict[str, Any], timeout_s: float | None = None) -> bytes:
+        return await self.unary(entry, _WITHIN + method, json.dumps(told).encode(), timeout_s=timeout_s)
+
+
+@contextlib.contextmanager
+def _refusals(entry: Entry) -> Iterator[None]:
+    """What an engine says, as errors of ours. Raises: ServerError."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as told:
+        raise error_of(told) from None
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Its connections were closed, since it has ended.
+        raise Unreachable(f"engine {entry.info.engine} has ended; try again") from None
+    except ServerError:
+        raise
+    except grpc.aio.UsageError as error:
+        # A connection that was closed before it was used.
+        raise Unreachable(f"engine {entry.info.engine} has ended: {error}; try again") from None

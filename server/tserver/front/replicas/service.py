@@ -1,0 +1,152 @@
+"""The RPCs by which the front moves models between the engines of a house, and tells each where they are.
+
+No part of the contract: processes of one house are of one version. A message that begins something is JSON; bytes
+follow in chunks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import json_format
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.errors import InvalidArgument, Unauthenticated
+from tserver.front.rpc import Rpc
+from tserver.models.batching import BatchingConfig
+from tserver.models.requests import Given
+
+if TYPE_CHECKING:
+    from tserver.engines.port import Engine
+    from tserver.front.replicas.elsewhere import Elsewhere
+
+SERVICE = "tensorcompute.house.models"
+_CHUNK_BYTES = 1 << 20
+
+
+class ReplicaService:
+    """The models of this engine, for the front."""
+
+    def __init__(self, engine: Engine, elsewhere: Elsewhere) -> None:
+        self._models = engine.models
+        self._replicas = engine.replicas
+        self._elsewhere = elsewhere
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What the server is to be given."""
+        unary, stream_stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Export": grpc.unary_stream_rpc_method_handler(_within(self._export)),
+            "Prepare": grpc.stream_unary_rpc_method_handler(_within(self._prepare)),
+            "Commit": unary(_within(self._commit)),
+            "Drop": unary(_within(self._drop)),
+            "Tell": unary(_within(self._tell)),
+            "Infer": stream_stream(_within(self._infer)),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    async def _export(self, request: bytes, rpc: Rpc) -> None:
+        asked = json.loads(request)
+        _, manifest, data = await self._replicas.parts(asked["name"], asked["version"])
+        await rpc.write(json.dumps({"manifest": manifest, "bytes": len(data)}).encode())
+        for chunk in chunks([data]):
+            await rpc.write(chunk)
+
+    async def _prepare(self, _: AsyncIterator[bytes], rpc: Rpc) -> bytes:
+        told, data = await receive(rpc.read)
+        await self._replicas.prepare(
+            told["name"],
+            told["version"],
+            told["manifest"],
+            data,
+            batching_of(told["batching"]),
+            told["replicas"],
+            is_persistent=told["is_persistent"],
+        )
+        return b""
+
+    async def _commit(self, request: bytes, rpc: Rpc) -> bytes:
+        asked = json.loads(request)
+        served = await self._models.whole(self._replicas.commit(asked["name"], asked["version"]))
+        return served.summary().SerializeToString()
+
+    async def _drop(self, request: bytes, rpc: Rpc) -> bytes:
+        asked = json.loads(request)
+        self._replicas.drop(asked["name"], asked["version"])
+        return b""
+
+    async def _tell(self, request: bytes, rpc: Rpc) -> bytes:
+        """What there is in the house, and what of that is on disk: that is not kept in memory when it is unloaded."""
+        told = json.loads(request)
+        self._elsewhere.tell(told["names"], is_all=told["is_all"])
+        for served in self._models.registry.index():
+            known = told["names"].get(served.name, {"versions": {}})["versions"].get(str(served.version))
+            if known is not None:
+                served.is_persistent, served.replicas = known["is_persistent"], known["replicas"]
+        return b""
+
+    async def _infer(self, _: AsyncIterator[bytes], rpc: Rpc) -> None:
+        told, data = await receive(rpc.read)
+        served = self._models.registry.find_here(told["name"], told["version"])
+        given, start, whole = {}, 0, memoryview(data)
+        for each in told["inputs"]:
+            end = start + each["bytes"]
+            given[each["name"]] = Given(each["dtype"], each["shape"], whole[start:end])
+            start = end
+        request = self._models.request_by_name(served, given)
+        request.priority, request.timeout_us = told["priority"], told["timeout_us"]
+        request.deadline = rpc.deadline
+        await self._models.run(served, request)
+        assert request.outputs is not None
+        shapes = [list(shape) for shape in request.output_shapes]
+        sizes = [len(output) for output in request.outputs]
+        await send(rpc.write, {"shapes": shapes, "bytes": sizes}, request.outputs)
+
+
+async def send(write: Callable[[bytes], Awaitable[None]], told: dict[str, Any], data: Iterable[Any]) -> None:
+    """Send what begins a message of several, and the bytes that follow."""
+    await write(json.dumps(told).encode())
+    for chunk in chunks(data):
+        await write(chunk)
+
+
+async def receive(read: Callable[[], Awaitable[Any]]) -> tuple[dict[str, Any], bytearray]:
+    """What was sent so, until its end. Raises: InvalidArgument where nothing comes."""
+    first = await read()
+    if first is grpc.aio.EOF:
+        raise InvalidArgument("nothing was sent")
+    data = bytearray()
+    while (chunk := await read()) is not grpc.aio.EOF:
+        data += chunk
+    return json.loads(first), data
+
+
+def chunks(parts: Iterable[Any]) -> Iterable[bytes]:
+    """Bytes in messages of a bearable size."""
+    for part in parts:
+        whole = memoryview(part)
+        for start in range(0, len(whole), _CHUNK_BYTES):
+            yield bytes(whole[start : start + _CHUNK_BYTES])
+
+
+def batching_of(told: dict[str, Any]) -> BatchingConfig:
+    """Settings from JSON."""
+    return BatchingConfig.read(json_format.ParseDict(told, ms.BatchingConfig()))
+
+
+def batching_told(batching: BatchingConfig) -> dict[str, Any]:
+    """Settings as JSON."""
+    told: dict[str, Any] = json_format.MessageToDict(batching.message(), preserving_proto_field_name=True)
+    return told
+
+
+def _within(method: Callable[[Any, Rpc], Awaitable[Any]]) -> Callable[[Any, Rpc], Awaitable[Any]]:
+    async def answered(request: Any, rpc: Rpc) -> Any:
+        if not rpc.is_of_house:
+            raise Unauthenticated("this is for the processes of the house alone")
+        return await method(request, rpc)
+
+    return answered

@@ -1,0 +1,235 @@
+"""ModelService, as the front of a house answers it: for callers who come here, and for engines that were asked.
+
+What belongs to a session goes to its engine, which comes back with what is not its own. Without a session a forward
+pass by value goes to a replica, and tensors are those of the caller's engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.errors import SessionLost, Unreachable
+from tserver.front.replicas.choosing import Choosing, rows_of
+from tserver.front.replicas.links import MODEL_SERVICE
+from tserver.front.replicas.streams import ReplicaStream
+from tserver.front.rpc import Rpc, house_metadata
+from tserver.front.status import error_of
+from tserver.models.batching import BatchingConfig
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from tserver.engines.directory import Directory, Entry
+    from tserver.front.replicas.coordinator import ModelCoordinator
+    from tserver.front.replicas.records import Record
+
+
+class HouseModels:
+    """The RPCs of ModelService."""
+
+    def __init__(
+        self,
+        coordinator: ModelCoordinator,
+        choosing: Choosing,
+        directory: Directory,
+        home: Callable[[str], Awaitable[Entry]],
+    ) -> None:
+        """`home` finds the engine of callers without a session, by the principal."""
+        self._coordinator = coordinator
+        self._records = coordinator.records
+        self._links = coordinator.links
+        self._choosing = choosing
+        self._directory = directory
+        self._home = home
+
+    # --- forward passes ---
+
+    async def NeuronForward(self, request: ms.NeuronForwardRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        return await self._to_engine("NeuronForward", request, rpc)
+
+    async def LayerForward(self, request: ms.LayerForwardRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        return await self._to_engine("LayerForward", request, rpc)
+
+    async def PerceptronForward(self, request: ms.PerceptronForwardRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        return await self._to_engine("PerceptronForward", request, rpc)
+
+    async def MlpForward(self, request: ms.MlpForwardRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        is_by_value = request.inputs.HasField("data") and not (request.options.keep or request.context.seq)
+        if request.context.session or not is_by_value:
+            return await self._to_engine("MlpForward", request, rpc)
+        return await self._forward("MlpForward", request, rows_of(request.inputs.data.shape, by_name=False), rpc)
+
+    async def ModelForward(self, request: ms.ModelForwardRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        is_by_value = all(each.operand.HasField("data") for each in request.inputs) and not request.options.keep
+        if request.context.session or not is_by_value:
+            return await self._to_engine("ModelForward", request, rpc)
+        shape = request.inputs[0].operand.data.shape if request.inputs else ()
+        return await self._forward("ModelForward", request, rows_of(shape, by_name=True), rpc)
+
+    async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], rpc: Rpc) -> None:
+        """See the proto."""
+        await self._coordinator.settled()
+        await ReplicaStream(self._coordinator, self._choosing, rpc).run(requests)
+
+    async def ModelForwardStream(self, requests: AsyncIterator[ms.ModelForwardStreamRequest], rpc: Rpc) -> None:
+        """See the proto."""
+        await self._coordinator.settled()
+        await ReplicaStream(self._coordinator, self._choosing, rpc).run(requests)
+
+    # --- the keeping of models ---
+
+    async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse:
+        """See the proto."""
+        return ms.CreateMlpResponse(mlp=await self._create("CreateMlp", request, rpc))
+
+    async def CreateModel(self, request: ms.CreateModelRequest, rpc: Rpc) -> ms.CreateModelResponse:
+        """See the proto."""
+        return ms.CreateModelResponse(model=await self._create("CreateModel", request, rpc))
+
+    async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("UpdateMlp", request, rpc)
+        await self._coordinator.settled()
+        batching = BatchingConfig.read(request.batching)
+        wanted = request.replicas if request.HasField("replicas") else None
+        record = await self._coordinator.update(request.name, request.version, batching, wanted)
+        return ms.UpdateMlpResponse(mlp=record.summary())
+
+    async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("DescribeMlp", request, rpc)
+        await self._coordinator.settled()
+        return ms.DescribeMlpResponse(mlp=self._records.find(request.name, request.version).summary())
+
+    async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("ListMlps", request, rpc)
+        await self._coordinator.settled()
+        return ms.ListMlpsResponse(mlps=[record.summary() for record in self._records.index()])
+
+    async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("UnloadMlp", request, rpc)
+        await self._coordinator.settled()
+        await self._coordinator.unload(request.name, request.version)
+        return ms.UnloadMlpResponse()
+
+    async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("LoadMlp", request, rpc)
+        await self._coordinator.settled()
+        record = await self._coordinator.load(request.name, request.version)
+        return ms.LoadMlpResponse(mlp=record.summary())
+
+    async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("DeleteMlp", request, rpc)
+        await self._coordinator.settled()
+        await self._coordinator.delete(request.name, request.version)
+        return ms.DeleteMlpResponse()
+
+    async def GetMlpStatistics(
+        self, request: ms.GetMlpStatisticsRequest, rpc: Rpc
+    ) -> ms.GetMlpStatisticsResponse | bytes:
+        """See the proto."""
+        if request.context.session:
+            return await self._to_engine("GetMlpStatistics", request, rpc)
+        await self._coordinator.settled()
+        record = self._records.find(request.name, request.version)
+        return ms.GetMlpStatisticsResponse(statistics=await self._coordinator.statistics(record))
+
+    async def DownloadMlp(self, request: ms.DownloadMlpRequest, rpc: Rpc) -> None:
+        """See the proto."""
+        if request.context.session:
+            # Its engine looks at the session, and is told so by any request.
+            asked = ms.DescribeMlpRequest(name=request.name, version=request.version, context=request.context)
+            await self._to_engine("DescribeMlp", asked, rpc)
+            request.context.ClearField("session")
+        await self._coordinator.settled()
+        record = self._records.find(request.name, request.version)
+        request.version = record.version
+        _, entry = await self._choosing.choose(record, [], rpc.deadline)
+        async for message in self._links.stream(entry, MODEL_SERVICE + "DownloadMlp", request.SerializeToString()):
+            # Only the first has a header, which is to tell of the whole house.
+            if message[:1] == _HEADER:
+                told = ms.DownloadMlpResponse.FromString(message)
+                told.header.mlp.CopyFrom(record.summary())
+                message = told.SerializeToString()
+            await rpc.write(message)
+
+    # --- what they are made of ---
+
+    async def _forward(
+        self, method: str, request: ms.MlpForwardRequest | ms.ModelForwardRequest, rows: int, rpc: Rpc
+    ) -> bytes:
+        """A forward pass by value."""
+        await self._coordinator.settled()
+        record = self._records.find(request.name, request.version)
+        request.version = record.version
+        data = request.SerializeToString()
+        deadline = rpc.deadline
+
+        async def ask(entry: Entry) -> bytes:
+            timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            return await self._links.unary(entry, MODEL_SERVICE + method, data, timeout_s=timeout_s)
+
+        return await self._choosing.run(record, rows, deadline, ask)
+
+    async def _create(
+        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, rpc: Rpc
+    ) -> ms.MlpSummary:
+        await self._coordinator.settled()
+        entry = await self._entry(request.context.session, rpc)
+        try:
+            record: Record = await self._coordinator.create(method, request, entry, rpc.principal)
+        except Unreachable as error:
+            raise await self._gone(request.context.session, entry, error) from None
+        return record.summary()
+
+    async def _to_engine(self, method: str, request: Message, rpc: Rpc) -> bytes:
+        """The answer of the engine of the session, or of the caller. Raises: ServerError."""
+        session: bytes = request.context.session  # type: ignore[attr-defined]
+        entry = await self._entry(session, rpc)
+        call: Any = self._links.channel(entry).unary_unary(MODEL_SERVICE + method)
+        metadata = house_metadata(self._links.key, rpc.principal, is_local=rpc.is_local)
+        deadline = rpc.deadline
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            answer: bytes = await call(request.SerializeToString(), metadata=metadata, timeout=timeout_s)
+        except grpc.aio.AioRpcError as told:
+            error = error_of(told)
+            raise (await self._gone(session, entry, error) if isinstance(error, Unreachable) else error) from None
+        return answer
+
+    async def _entry(self, session: bytes, rpc: Rpc) -> Entry:
+        """The engine of a session, or of who has none. Raises: SessionLost, Unauthenticated, Exhausted."""
+        if session:
+            return self._directory.of_secret(session)
+        asked_by = self._directory.engines.get(rpc.engine)
+        return asked_by if asked_by is not None else await self._home(rpc.principal)
+
+    async def _gone(self, session: bytes, entry: Entry, error: Unreachable) -> Unreachable | SessionLost:
+        """What is told of an engine that does not answer: of a session, what has become of it."""
+        if session and await self._coordinator.has_ended(entry):
+            return self._directory.lost(entry.info.boot_id)
+        return error
+
+
+# The tag of DownloadMlpResponse.header.
+_HEADER = b"\x0a"
