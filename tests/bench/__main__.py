@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import (
     b64_batching,
+    e1_engine_start,
     growth,
     i1_import,
     m1_memory,
@@ -34,6 +35,7 @@ WORKLOADS: dict[str, Measure] = {
     "B64": b64_batching.measure,
     "P1": p1_programs.measure,
     "I1": i1_import.measure,
+    "E1": e1_engine_start.measure,
     "M1": m1_memory.measure,
     "growth": growth.measure,
 }
