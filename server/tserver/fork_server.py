@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from tserver import child, logs
@@ -34,6 +35,15 @@ _MAX_REQUEST_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _SHOWN_GPUS = "CUDA_VISIBLE_DEVICES"
+# What a server imports as it begins, where it is installed.
+_SOON = (
+    "numpy.random",
+    "uvloop",
+    "grpc_health.v1.health",
+    "grpc_health.v1.health_pb2_grpc",
+    "grpc_reflection.v1alpha.reflection",
+    "google.rpc.error_details_pb2",
+)
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -78,6 +88,10 @@ def load() -> None:
     try:
         import tserver.engines.in_process
         import tserver.front.server  # noqa: F401
+
+        for name in _SOON:
+            with contextlib.suppress(ModuleNotFoundError):
+                import_module(name)
     finally:
         if given is None:
             del os.environ["OPENBLAS_NUM_THREADS"]
