@@ -5,6 +5,7 @@ The supervisor starts the first two with their settings as one JSON argument; en
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -69,11 +70,18 @@ def _engine(
 
 
 def _front(config: Config, *, control: int, **run: Any) -> int:
+    name_process("tserver-front")
     from tserver.engines.processes import ChildEngines
     from tserver.front.many import serve
 
     code: int = serve(config, ChildEngines(control), **run)
     return code
+
+
+def name_process(name: str) -> None:
+    """What this process is called where processes are listed by name, which shows 15 characters."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
 
 
 def _told_in_words(function: Callable[[], int], also: Callable[[str], None] = lambda text: None) -> int:

@@ -33,7 +33,6 @@ from tserver.extras import told
 _BEAT_S = 1.0
 _MAX_REQUEST_BYTES = 1 << 16
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
 _SHOWN_GPUS = "CUDA_VISIBLE_DEVICES"
 # What a server imports as it begins, where it is installed.
 _SOON = (
@@ -51,7 +50,7 @@ def main() -> int:
     """Import, and fork on demand, until the socket ends; the exit code."""
     settings = json.loads(sys.argv[1])
     logs.set_up(settings["log_level"])
-    _name("tserver-forks")
+    child.name_process("tserver-forks")
     beats: int = settings["beats"]
     os.set_blocking(beats, False)
     supervisor = os.getppid()
@@ -124,7 +123,7 @@ def _engine(supervisor: int, between: int, request: dict[str, Any], beats: int, 
     os.dup2(2, 1)
     close_all_but(0, 1, 2, beats, report_to)
     house = House(**request["house"])
-    _name(f"tserver:{house.engine}")
+    child.name_process(f"tserver:{house.engine}")
     reports = socket.socket(fileno=report_to)
     reports.send(json.dumps({"pid": os.getpid()}).encode())
     _end_with(supervisor, between)
@@ -161,11 +160,6 @@ def _shown(gpus: Sequence[int], given: str | None) -> str:
     """The GPUs that an engine is shown, of those that this process was."""
     names = None if given is None else [name.strip() for name in given.split(",")]
     return ",".join(str(gpu) if names is None else names[gpu] for gpu in gpus)
-
-
-def _name(name: str) -> None:
-    """What this process is called where processes are listed by name."""
-    _prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 # What else is forked from a Python that has imported torch needs this too: servers under test.
