@@ -91,6 +91,11 @@ serve: $(INSTALLED) ## Run the server on LISTEN, DEVICE
 test: $(INSTALLED) $(NODE_INSTALLED) ## Run the tests
 	$(PY) -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
+# Three nodes of Ray, each with processes of its own, are too much for two cores to be started with every run.
+.PHONY: test-cluster
+test-cluster: $(INSTALLED) ## Start three nodes of Ray under load, kill one and drain one
+	TENSORCOMPUTE_TEST_CLUSTER=1 $(PY) -m pytest tests/cluster $(PYTEST_ARGS)
+
 .PHONY: test-wheel
 test-wheel: $(INSTALLED) ## Install the wheel alone, on this and on the newest Python here, and try it
 	$(PY) -m tests.wheel

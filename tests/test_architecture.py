@@ -28,7 +28,8 @@ BEHIND = {
 BESIDE = {"", "config", "errors", "extras", "logs"}
 WAYS_IN = {
     "__main__": {"cli"},
-    "cli": {"supervisor"},
+    "cli": {"supervisor", "cluster"},
+    "cluster": {"supervisor", "child", "engines"},
     "supervisor": {"engines"},
     "child": {"front", "engines"},
     "fork_server": {"child", "front", "engines"},
@@ -40,6 +41,7 @@ LATE = {
     ("tserver.child", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.child", "tserver.engines.processes"): "a front alone has engines that are processes",
     ("tserver.child", "tserver.front.many"): "a front alone has many engines behind it",
+    ("tserver.cluster.commands", "tserver.cluster.actors"): "without Ray, it is told what to install",
     ("tserver.fork_server", "tserver.engines.in_process"): "without torch, it is told what to install",
     ("tserver.fork_server", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
@@ -176,9 +178,10 @@ def test_imports_within_functions_have_a_reason(imports: list[Import]) -> None:
         ("grpc", {"front", "cli"}),
         ("prometheus_client", {"front"}),
         ("aiohttp", {"front"}),
+        ("ray", {"cluster"}),
         ("asyncio", None),
     ],
-    ids=["torch", "gRPC", "Prometheus", "aiohttp", "asyncio"],
+    ids=["torch", "gRPC", "Prometheus", "aiohttp", "Ray", "asyncio"],
 )
 def test_a_library_is_imported_in_its_room_only(
     modules: dict[str, ast.Module], library: str, rooms: set[str] | None

@@ -31,7 +31,7 @@ def main() -> int:
     config = Config(**settings)
     if role == "front":
         logs.set_up(config.log_level)
-        return _told_in_words(lambda: _front(config, control=control, **run))
+        return serve_front(config, control=control, **run)
     logs.set_up(config.log_level)
     return serve_engine(config, **run)
 
@@ -56,6 +56,11 @@ def serve_engine(
     )
 
 
+def serve_front(config: Config, *, control: int, **run: Any) -> int:
+    """Serve as the front of a house, whose engines are asked for over a socket; the exit code."""
+    return _told_in_words(lambda: _front(config, control=control, **run))
+
+
 def _engine(
     config: Config, *, previous_end: str, cause_file: str, beats: int | None, house: House | None, report: Report | None
 ) -> int:
@@ -74,8 +79,7 @@ def _front(config: Config, *, control: int, **run: Any) -> int:
     from tserver.engines.processes import ChildEngines
     from tserver.front.many import serve
 
-    code: int = serve(config, ChildEngines(control), **run)
-    return code
+    return serve(config, ChildEngines(control), **run)
 
 
 def name_process(name: str) -> None:

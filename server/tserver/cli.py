@@ -1,4 +1,4 @@
-"""The command line: `tserver serve` and `tserver health`."""
+"""The command line: `tserver serve` and `tserver health`; the commands of `tserver cluster` are in its own room."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from tensorcompute.wire.address import channel_options, parse
 from tserver import __version__, logs
+from tserver.cluster.commands import group
 from tserver.config import Config
 from tserver.supervisor import PortTaken, supervise
 
@@ -103,12 +104,7 @@ def main() -> None:
 @_options
 def serve(**settings: Any) -> None:
     """Serve until SIGTERM or SIGINT; prints `listening on ADDRESS` when ready."""
-    config = Config(**settings)
-    if bool(config.tls_cert) != bool(config.tls_key):
-        raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
-    for option, address in config.listeners().items():
-        _check_address(option, address, config)
-    logs.set_up(config.log_level)
+    config = _checked(settings)
     try:
         sys.exit(supervise(config))
     except (PortTaken, ValueError) as error:
@@ -152,6 +148,17 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
         sys.exit(1)
 
 
+def _checked(settings: dict[str, Any]) -> Config:
+    """The settings as a whole, refused where they do not go together. From then on it is told what happens."""
+    config = Config(**settings)
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
+    for option, address in config.listeners().items():
+        _check_address(option, address, config)
+    logs.set_up(config.log_level)
+    return config
+
+
 def _check_address(option: str, address: str, config: Config) -> None:
     """Refuse what is no address, and one that is reachable from outside, unless that is safe or wanted."""
     try:
@@ -163,3 +170,6 @@ def _check_address(option: str, address: str, config: Config) -> None:
             f"{option} {address} is reachable from outside, and there is no TLS: give --tls-cert and --tls-key, "
             "or --insecure if everyone who can reach it may use it"
         )
+
+
+main.add_command(group(_options, _checked))

@@ -79,7 +79,7 @@ def test_the_ports_agree(container: Manifest) -> None:
     assert {entry["name"]: entry["containerPort"] for entry in container["ports"]} == {"grpc": port, "metrics": metrics}
     assert {container[name]["grpc"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")} == {port}
     engines = ports_of(settings["TSERVER_ADVERTISE"])
-    assert len(engines) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert len(engines) == 2 * container["resources"]["limits"]["nvidia.com/gpu"]
     assert admitted("kubernetes") == {port, *engines}
     for name in ("tensor-compute", "tensor-compute-front"):
         assert [entry["port"] for entry in one("kubernetes", "Service", name)["spec"]["ports"]] == [port]

@@ -22,8 +22,11 @@ _PORTS_EACH = 2
 class Plan:
     """The engines of one host."""
 
-    def __init__(self, config: Config, key: str) -> None:
-        """Raises: InvalidArgument for a setting that cannot be."""
+    def __init__(self, config: Config, key: str, node: str = "") -> None:
+        """`node` is which host of a cluster this is: its engines are there without this.
+
+        Raises: InvalidArgument for a setting that cannot be.
+        """
         self._config = config
         self._key = key
         self.devices = devices_of(config.device, gpus_here())
@@ -31,14 +34,15 @@ class Plan:
         # Which place among the ports an engine has.
         self._slots: dict[int, str] = {}
         # The house's name, which is in those of the sockets where its processes meet. The key is in none.
-        self.name = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-        self.front = f"unix-abstract:tserver-{self.name}-front"
+        self.name = _name(key, node)
+        self.front = front_address(key, node)
+        self.is_of_cluster = bool(node)
         self.is_isolated = config.isolation != "shared"
 
     @property
     def first(self) -> list[tuple[str, str]]:
         """The engines that are to be there from the beginning, and their devices."""
-        if self.is_isolated:
+        if self.is_isolated or self.is_of_cluster:
             return []
         count = self._config.engines or len(self.devices)
         return [(str(index), self.devices[index % len(self.devices)]) for index in range(count)]
@@ -114,6 +118,15 @@ class Plan:
             f"--advertise {self._config.advertise} has ports for {count} engines, which are all in use; retry later",
             retry_after_s="1",
         )
+
+
+def front_address(key: str, node: str = "") -> str:
+    """Where the front of a host listens for the engines there."""
+    return f"unix-abstract:tserver-{_name(key, node)}-front"
+
+
+def _name(key: str, node: str) -> str:
+    return hashlib.blake2b(f"{key}{node}".encode(), digest_size=8).hexdigest()
 
 
 def gpus_here() -> int:

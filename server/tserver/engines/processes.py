@@ -66,7 +66,7 @@ class ChildEngines:
             return
         message = json.loads(data)
         if message["is"] == "house":
-            self.key = message["key"]
+            self.key, self.node = message["key"], message.get("node", "")
         elif message["is"] == "all":
             if self._told_all is not None and not self._told_all.done():
                 self._told_all.set_result(None)

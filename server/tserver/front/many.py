@@ -79,7 +79,7 @@ class _Front:
         ticking = asyncio.create_task(self._tick())
         watchdog.start()
         await fleet.start(directory.note)
-        plan = Plan(config, fleet.key)
+        plan = Plan(config, fleet.key, fleet.node)
         channels = EngineChannels(directory, fleet)
         placing = Placing(config, directory, fleet, plan, channels)
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
@@ -109,7 +109,8 @@ class _Front:
         telling.cancel()
         await health.say_stopping()
         placing.stop()
-        await self._end_engines(stop_by)
+        if not plan.is_of_cluster:
+            await self._end_engines(stop_by)
         await asyncio.gather(server.stop(grace=1.0), *(each.stop(grace_s=1.0) for each in https))
         watching.cancel()
         ticking.cancel()
