@@ -41,6 +41,9 @@ from tclient._compile import (
     compile as compile,
 )
 from tclient._exceptions import (
+    AcceleratorError as AcceleratorError,
+)
+from tclient._exceptions import (
     ConnectFailed as ConnectFailed,
 )
 from tclient._exceptions import (

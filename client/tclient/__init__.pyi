@@ -12,6 +12,7 @@ from tclient._codec.dtypes import layout as layout
 from tclient._codec.dtypes import memory_format as memory_format
 from tclient._codec.size import Size as Size
 from tclient._compile import compile as compile
+from tclient._exceptions import AcceleratorError as AcceleratorError
 from tclient._exceptions import ConnectFailed as ConnectFailed
 from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError

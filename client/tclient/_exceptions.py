@@ -4,6 +4,7 @@
     ├── TensorRuntimeError           + RuntimeError
     │   ├── TensorNotImplementedError    + NotImplementedError
     │   ├── OutOfMemoryError             device memory or quota is full
+    │   ├── AcceleratorError             what a GPU refuses, as one that is not there
     │   └── LinAlgError                  a singular matrix and its kin
     ├── TensorIndexError             + IndexError
     ├── TensorTypeError              + TypeError
@@ -52,6 +53,10 @@ class TensorNotImplementedError(TensorRuntimeError, NotImplementedError):
 
 class OutOfMemoryError(TensorRuntimeError):
     """The memory of the device, or the session's share of it, is full."""
+
+
+class AcceleratorError(TensorRuntimeError):
+    """What a GPU has refused, or that there is none of that number."""
 
 
 class LinAlgError(TensorRuntimeError):
@@ -147,6 +152,7 @@ class ServerFailed(ServerError):
 
 # Error.type of the contract -> class.
 BY_TYPE: dict[str, type[TensorError]] = {
+    "AcceleratorError": AcceleratorError,
     "ArithmeticError": TensorArithmeticError,
     "AssertionError": TensorAssertionError,
     "AttributeError": TensorAttributeError,

@@ -14,6 +14,7 @@ from tclient._codec.device import device
 from tclient._codec.dtypes import BY_NUMPY, DTYPES, LAYOUTS, dtype
 from tclient._codec.size import size_of
 from tclient._session.kinds import Meta, known
+from tclient._session.modes import MODES
 from tclient._session.session import Session
 
 _SIZED = frozenset(("zeros", "ones", "empty", "rand", "randn"))
@@ -45,6 +46,8 @@ def made(session: Session, name: str, args: Sequence[Any], kwargs: Mapping[str, 
 def _place(session: Session, given: Any, name: str) -> device | None:
     """Where it lies: on a device that is sure to be there."""
     usual = session.opened.default_device or "cpu"
+    if MODES.gpu is not None and usual.startswith("cuda"):
+        usual = f"cuda:{MODES.gpu}"
     if given is None:
         return None if name in DATA and usual != "cpu" else device(usual)
     named = str(given) if given.__class__ in (str, device) else ""

@@ -17,6 +17,7 @@ from tclient._codec.foreign import class_name
 from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
 from tclient._session.current import current
+from tclient._session.modes import MODES
 from tclient._session.session import connected
 from tclient._settings import has_gpu
 from tclient._tensor import Tensor
@@ -137,9 +138,10 @@ def get_default_dtype() -> dtype:
 def get_default_device() -> device:
     """Where this thread's new tensors go: where it said, or where the server puts them."""
     chosen = DEFAULT.place
-    if chosen is None:
-        return device(current().opened.default_device or "cpu")
-    return device("cuda", 0) if chosen.type == "cuda" and chosen.index is None else chosen
+    if chosen is not None and (chosen.type != "cuda" or chosen.index is not None):
+        return chosen
+    usual = device(current().opened.default_device or "cpu") if chosen is None else device("cuda", 0)
+    return usual if MODES.gpu is None or usual.type != "cuda" else device("cuda", MODES.gpu)
 
 
 def set_default_device(device: Any) -> None:

@@ -22,7 +22,7 @@ _REASONS: dict[str, str] = {
     **dict.fromkeys(("jit.save", "jit.load"), "no code is kept in files; use save and load with a state_dict"),
     **dict.fromkeys(
         ("distributed.all_reduce", "distributed.all_gather", "distributed.broadcast"),
-        "a session has one device, and there are no groups of processes",
+        "there are no groups of processes; a session may have several GPUs, which tensors name (cuda:1)",
     ),
     **dict.fromkeys(
         ("hub.load", "hub.list", "hub.help"),
@@ -51,7 +51,7 @@ _REASONS: dict[str, str] = {
     ),
     **dict.fromkeys(
         ("nn.parallel.gather", "nn.parallel.scatter", "nn.parallel.replicate", "nn.parallel.parallel_apply"),
-        "the server has one device for each session",
+        "a network is not copied to several GPUs; move its parts with .to(device)",
     ),
     **dict.fromkeys(("quantize_per_tensor", "quantize_per_channel", "quantize_per_tensor_dynamic"), _QUANTIZED),
 }

@@ -25,7 +25,7 @@ def current_accelerator(check_available: bool = False) -> device | None:
 
 
 def current_device_index() -> int:
-    """The index of the GPU where new tensors go. Raises: RuntimeError without a GPU."""
+    """The index of the GPU that "cuda" means to this thread. Raises: RuntimeError without a GPU."""
     _require()
     return cuda.current_device()
 
@@ -34,7 +34,7 @@ current_device_idx = current_device_index
 
 
 def set_device_index(device: Any) -> None:
-    """Have this thread's new tensors go to a GPU. Raises: RuntimeError without a GPU."""
+    """Have "cuda" mean a GPU to this thread. Raises: RuntimeError without a GPU."""
     _require()
     cuda.set_device(device)
 
@@ -43,9 +43,9 @@ set_device_idx = set_device_index
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait until everything that was issued has run. Raises: RuntimeError without a GPU."""
+    """Wait until a GPU has done everything that was issued. Raises: RuntimeError without a GPU."""
     _require()
-    cuda.synchronize()
+    cuda.synchronize(device)
 
 
 def empty_cache() -> None:

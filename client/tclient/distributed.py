@@ -1,4 +1,4 @@
-"""torch.distributed: there is none. A session has one device, and other processes open sessions of their own."""
+"""torch.distributed: there is none. A program is one process, and other processes open sessions of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tclient._namespace import missing
 
 
 def is_available() -> bool:
-    """False: a session has one device."""
+    """False: there are no groups of processes."""
     return False
 
 
@@ -55,7 +55,7 @@ def is_torchelastic_launched() -> bool:
 def init_process_group(*args: Any, **kwargs: Any) -> NoReturn:
     """Always raises: there are no groups of processes."""
     raise RuntimeError(
-        "torch.distributed is not available on a tensor server: a session has one device. Run the script as one process"
+        "torch.distributed is not available on a tensor server: there are no groups of processes. Run the script as one"
     )
 
 

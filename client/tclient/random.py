@@ -97,11 +97,17 @@ def fork_rng(
     if not enabled:
         yield
         return
-    before = get_rng_state()
+    from tclient import cuda
+
+    # Of the GPUs, those that are named; all of them, if none are.
+    gpus = range(cuda.device_count()) if devices is None else list(devices)
+    before, of_gpus = get_rng_state(), [cuda.get_rng_state(gpu) for gpu in gpus]
     try:
         yield
     finally:
         set_rng_state(before)
+        for gpu, state in zip(gpus, of_gpus, strict=True):
+            cuda.set_rng_state(state, gpu)
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,9 @@ BUILTIN: dict[str, dict[str, Any]] = {
     # torch keeps them to its own distributions, and lists neither.
     "tc.standard_gamma": {"returns": "tensor", "random": True},
     "tc.sample_dirichlet": {"returns": "tensor", "random": True},
+    # Of torch.cuda: the generator that draws a GPU's numbers, and to wait until a GPU has done what it was given.
+    "tc.Generator.of_gpu": {"returns": "object"},
+    "tc.gpu_synchronize": {"returns": "wait"},
     # What of a graph of autograd is a caller's own code: what comes is known where it is issued, and counted there.
     "tc.function": {"returns": "wait", "writes": ["outputs"]},
     "tc.hook": {"returns": "none", "state": True},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tserver.config import Config
 from tserver.engines.house import House
 from tserver.errors import ServerError
 from tserver.extras import told
+from tserver.visible_gpus import show_own_gpus
 
 # Says where an engine serves: its boot id, and the address that it listens on.
 Report = Callable[[str, str], None]
@@ -32,6 +34,7 @@ def main() -> int:
     if role == "front":
         logs.set_up(config.log_level)
         return serve_front(config, control=control, **run)
+    config = show_own_gpus(config, os.environ)
     logs.set_up(config.log_level)
     return serve_engine(config, **run)
 

@@ -20,6 +20,8 @@ _HELP = {
     "listen": "HOST:PORT to listen on, or unix:PATH; port 0 takes a free one.",
     "device": "Where new tensors live: auto takes the GPU when there is one; cuda:all, or a list like cuda:0,cuda:1, "
     "has an engine on each.",
+    "devices_per_engine": "GPUs that one engine holds: its first is where new tensors live, the others may be named "
+    "(cuda:1). Each engine is shown its own alone, as cuda:0, cuda:1 and so on.",
     "engines": "Processes that run torch behind this address; 0 is one for each device, and where engines are made for "
     "callers, as many as it takes. With more than one, a session is placed on one of them.",
     "isolation": "Whose sessions may share the process of an engine: everyone's (shared), those of one principal "
@@ -33,7 +35,8 @@ _HELP = {
     "tls_key": "PEM file with its private key.",
     "lease_s": "Seconds that a session outlives its last connection.",
     "max_sessions": "Sessions at once.",
-    "max_session_bytes": "Memory that the tensors of one session may take; 0 is unlimited.",
+    "max_session_bytes": "Memory that the tensors of one session may take, on each GPU where an engine holds several; "
+    "0 is unlimited.",
     "max_message_bytes": "Size of one request.",
     "max_inline_bytes": "Size of tensor data within a message; larger tensors are streamed.",
     "max_unacked_bytes": "Size of replies kept for one session until its client has them.",

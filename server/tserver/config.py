@@ -14,6 +14,7 @@ class Config:
 
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
+    devices_per_engine: int = 1
     engines: int = 0
     isolation: str = "shared"
     spare_engines: int = 1

@@ -152,7 +152,11 @@ def test_a_call_written_by_hand_is_the_call_that_is_parsed(
 def test_a_message_written_by_hand_is_the_message_that_is_parsed(
     seq: int, acked: int, session: bytes, names: list[str], words: bytes
 ) -> None:
-    contexts = [(True, False, [("cuda", 4, True, True)]), (False, True, []), (False, False, [("cpu", 0, False, False)])]
+    contexts: list[tuple[bool, bool, list[tuple[str, int, bool, bool]], int | None]] = [
+        (True, False, [("cuda", 4, True, True)], None),
+        (False, True, [], 0),
+        (False, False, [("cpu", 0, False, False)], 300),
+    ]
     written = field(b"\x0a", session) + _wire.stream_message(
         seq=seq,
         acked=acked,
@@ -174,8 +178,8 @@ def test_a_message_written_by_hand_is_the_message_that_is_parsed(
                         pb.Autocast(device_type="cuda", dtype="D_TYPE_BFLOAT16", enabled=True, cache_enabled=True)
                     ],
                 ),
-                pb.Context(inference=True),
-                pb.Context(autocast=[pb.Autocast(device_type="cpu")]),
+                pb.Context(inference=True, cuda_device=0),
+                pb.Context(autocast=[pb.Autocast(device_type="cpu")], cuda_device=300),
             ],
             calls=[pb.Call(operation=1)],
             packed=words,

@@ -182,6 +182,24 @@ def test_memory_comes_back(tc: Any) -> None:
     assert tc.cuda.memory_allocated() - before <= MIB
 
 
+@pytest.mark.parametrize("index", [1, 99])
+def test_a_gpu_that_the_engine_does_not_hold_is_refused_in_torchs_words(index: int, tc: Any) -> None:
+    with pytest.raises(RuntimeError) as expected:
+        torch.ones(2, device=f"cuda:{max(index, torch.cuda.device_count())}")
+    for ask in (
+        lambda: tc.ones(2, device=f"cuda:{index}").shape,
+        lambda: tc.ones(2).to(f"cuda:{index}").tolist(),
+        lambda: tc.ones(2).cuda(index).tolist(),
+        lambda: tc.cuda.set_device(index),
+        lambda: tc.cuda.synchronize(index),
+    ):
+        with pytest.raises(tc.AcceleratorError) as refused:
+            ask()
+        assert str(refused.value).splitlines()[0] == str(expected.value).splitlines()[0]
+    assert tc.cuda.device_count() == 1
+    assert tc.ones(3).sum().item() == 3.0
+
+
 # ---- programs and models --------------------------------------------------------------------------------------------
 
 

@@ -147,10 +147,11 @@ def test_a_device_that_cannot_go_on_ends_the_process(store: ObjectStore, message
     "message",
     [
         "CUDA error: invalid configuration argument",
+        "CUDA error: invalid device ordinal\nGPU device may be out of range, do you have enough GPUs?",
         "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`",
         "einsum(): invalid subscript given: CUDA error: device-side assert triggered",
     ],
-    ids=["a launch", "a library", "a caller's own text"],
+    ids=["a launch", "a GPU that is not there", "a library", "a caller's own text"],
 )
 def test_what_the_device_refuses_is_an_error_of_the_call(store: ObjectStore, message: str) -> None:
     store.operations.append(failing(RuntimeError(message)))

@@ -88,4 +88,4 @@ def test_the_memory_of_both_parts_is_counted_once() -> None:
     for _ in range(2):
         totals.add(made)
         ledger.add_tensor(made)
-    assert totals.held_bytes == 2 * 3 * 8 + 3 * 4 == ledger.total()
+    assert totals.held_bytes == 2 * 3 * 8 + 3 * 4 == ledger.totals()[None]

@@ -189,10 +189,10 @@ def acknowledgement(acked: int) -> bytes:
     return field(b"\x12", b"\x10" + varint(acked))
 
 
-def context(no_grad: bool, inference: bool, autocasts: Iterable[tuple[str, int, bool, bool]]) -> bytes:
-    """Context. An autocast is device type, dtype, enabled, cache enabled."""
+def context(no_grad: bool, inference: bool, autocasts: Iterable[tuple[str, int, bool, bool]], gpu: int | None) -> bytes:
+    """Context. An autocast is device type, dtype, enabled, cache enabled; a GPU is the number of the current one."""
     out = (b"\x08\x01" if no_grad else b"") + (b"\x10\x01" if inference else b"")
     for device_type, dtype, enabled, cached in autocasts:
         body = field(b"\x0a", device_type.encode()) + b"\x10" + varint(dtype)
         out += field(b"\x1a", body + (b"\x18\x01" if enabled else b"") + (b"\x20\x01" if cached else b""))
-    return out
+    return out if gpu is None else out + b"\x20" + varint(gpu)

@@ -1,4 +1,6 @@
-"""The modes of the calling thread: no_grad, inference_mode, autocast. Stamped on each call as an interned context.
+"""The modes of the calling thread: no_grad, inference_mode, autocast, and which GPU "cuda" means to it.
+
+Stamped on each call as an interned context.
 
 They belong to the thread, as in torch; the server enters them for each call. Knows nothing of sessions.
 """
@@ -19,11 +21,11 @@ from tensorcompute.wire.varint import varint
 _F = TypeVar("_F", bound=Callable[..., Any])
 # What an autocast computes in where it is not told.
 _LOWER = {"cpu": "bfloat16", "cuda": "float16"}
-_Key = tuple[bool, bool, tuple[tuple[str, int, bool, bool], ...]]
+_Key = tuple[bool, bool, tuple[tuple[str, int, bool, bool], ...], int | None]
 
 # All contexts that any thread has used; Call.context is the position + 1. Sessions define them in this order.
 CONTEXTS: list[bytes] = []
-_known: dict[_Key, tuple[bytes, int]] = {(False, False, ()): (b"", 0)}
+_known: dict[_Key, tuple[bytes, int]] = {(False, False, (), None): (b"", 0)}
 _lock = threading.Lock()
 
 
@@ -51,6 +53,8 @@ class _Modes(threading.local):
         self.grad = True
         self.inference = False
         self.autocasts: dict[str, tuple[int, bool, bool]] = {}
+        # The number of the current GPU; None where that is the server's first.
+        self.gpu: int | None = None
         self.state = State()
 
     @property
@@ -77,6 +81,7 @@ def _restamp() -> None:
         not MODES.grad,
         MODES.inference,
         tuple((kind, *settings) for kind, settings in sorted(MODES.autocasts.items())),
+        MODES.gpu,
     )
     stamp = _known.get(key)
     if stamp is None:
@@ -88,6 +93,15 @@ def _restamp() -> None:
     state = MODES.state
     state.stamp, state.context = stamp
     state.autocasts = bool(MODES.autocasts)
+
+
+def set_gpu(gpu: int | None) -> int | None:
+    """Have "cuda" mean another GPU to this thread; what it meant before."""
+    before = MODES.gpu
+    if gpu != before:
+        MODES.gpu = gpu
+        _restamp()
+    return before
 
 
 def is_grad_enabled() -> bool:

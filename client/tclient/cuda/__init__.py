@@ -1,5 +1,6 @@
-"""torch.cuda, of the server: is there a GPU, what is it, how full is it. Without one it is that of a torch for CPUs.
+"""torch.cuda, of the server: which GPUs are there, what are they, how full. Without one it is that of a torch for CPUs.
 
+_gpus     which GPU is the current one
 amp       autocast and GradScaler by their old names
 streams   streams and events: work is issued in one order, and timed by when it was done
 
@@ -11,23 +12,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from tclient._codec.device import DEFAULT as _DEFAULT
 from tclient._codec.device import device as _device
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError
 from tclient._exceptions import TensorAssertionError, TensorRuntimeError
 from tclient._info import server_info
+from tclient._issue import call_builtin
 from tclient._namespace import missing
-from tclient._session import current as _state
 from tclient._types import typed_classes
+from tclient.cuda import _gpus
 from tclient.cuda.streams import Event as Event
 from tclient.cuda.streams import Stream as Stream
 from tclient.cuda.streams import StreamContext as StreamContext
 from tclient.cuda.streams import stream as stream
-from tclient.random import get_rng_state as _get_rng_state
-from tclient.random import initial_seed as _initial_seed
-from tclient.random import manual_seed as _manual_seed
-from tclient.random import seed as _seed
-from tclient.random import set_rng_state as _set_rng_state
 
 if TYPE_CHECKING:
     from tclient._types import tensortype
@@ -59,24 +55,19 @@ class DeviceProperties(NamedTuple):
 # ---- which GPUs there are --------------------------------------------------------------------------------------------
 
 
-def _devices() -> list[str]:
-    return [each.name for each in _state.current().opened.devices if each.name.startswith("cuda")]
-
-
 def is_available() -> bool:
     """Whether the server has a GPU."""
-    return bool(_devices())
+    return bool(_gpus.names())
 
 
 def device_count() -> int:
-    """How many GPUs the server has."""
-    return len(_devices())
+    """How many GPUs the session may use."""
+    return len(_gpus.names())
 
 
 def init() -> None:
     """Nothing, where the server has a GPU. Raises: AssertionError where it has none."""
-    if not _devices():
-        _refuse()
+    _gpus.require()
 
 
 def is_initialized() -> bool:
@@ -84,88 +75,72 @@ def is_initialized() -> bool:
     return is_available()
 
 
-def _refuse() -> NoReturn:
-    error = TensorAssertionError("Torch not compiled with CUDA enabled")
-    error.add_note(f"the server at {_state.current().address} has no CUDA device")
-    raise error
-
-
-def _index(device: Any) -> int:
-    """The number of a GPU. Raises: AssertionError without any; ValueError for another device."""
-    init()
-    place = _device("cuda") if device is None else _device(device)
-    if place.type != "cuda":
-        raise ValueError(f"Expected a cuda device, but got: {place}")
-    return current_device() if place.index is None else place.index
-
-
-def _info(device: Any) -> Any:
-    index = _index(device)
-    for each in server_info().devices:
-        if each.name == f"cuda:{index}":
-            return each
-    raise TensorRuntimeError(
-        f"the server at {_state.current().address} has no device cuda:{index}; it has {', '.join(_devices())}"
-    )
+def _info(index: int) -> Any:
+    return next(each for each in server_info().devices if each.name == f"cuda:{index}")
 
 
 def current_device() -> int:
-    """The index of the GPU where new tensors go, or would go if they went to a GPU."""
+    """The number of the GPU that "cuda" means to this thread, and where new tensors go if they go to a GPU."""
     init()
-    for place in (_DEFAULT.place, _device(_state.current().opened.default_device or "cpu")):
-        if place is not None and place.type == "cuda":
-            return place.index or 0
-    return 0
+    return _gpus.current_index()
 
 
 def set_device(device: Any) -> None:
-    """Have this thread's new tensors go to a GPU. Raises: AssertionError where the server has none."""
-    place = _device(device) if not isinstance(device, int) or device >= 0 else None
-    if place is not None:
-        _DEFAULT.place = _device("cuda", _index(place))
+    """Have "cuda" mean a GPU to this thread from now on. A number below 0 changes nothing.
+
+    Raises: AssertionError where the server has no GPU; ValueError for no number; AcceleratorError for one without GPU.
+    """
+    index = device if isinstance(device, int) and device < 0 else _gpus.index_of(device, optional=False)
+    if index >= 0:
+        _gpus.choose(index)
 
 
 class device:
-    """Within it new tensors go to a GPU: `with torch.cuda.device(0):`."""
+    """Within it "cuda" means a GPU to this thread: `with torch.cuda.device(1):`. A number below 0 changes nothing."""
 
     def __init__(self, device: Any) -> None:
-        self._chosen = device
-        self._within: _device | None = None
+        self.idx = device if isinstance(device, int) else _gpus.index_of(device)
+        self._before: list[int | None] = []
 
     def __enter__(self) -> None:
-        if isinstance(self._chosen, int) and self._chosen < 0:
-            return
-        self._within = _device("cuda", _index(self._chosen))
-        self._within.__enter__()
+        if self.idx >= 0:
+            _gpus.require()
+            self._before.append(_gpus.choose(self.idx))
 
     def __exit__(self, *exc: object) -> None:
-        if self._within is not None:
-            self._within.__exit__(*exc)
-            self._within = None
+        if self.idx >= 0:
+            _gpus.restore(self._before.pop())
 
 
 class device_of(device):
-    """Within it new tensors go to the GPU of a tensor; nowhere else if that is on none."""
+    """Within it "cuda" means the GPU of a tensor; what it meant before, if that is on none."""
 
     def __init__(self, obj: Any) -> None:
-        super().__init__(obj.device if obj.is_cuda else -1)
+        super().__init__(obj.get_device() if obj.is_cuda else -1)
 
 
 def get_device_name(device: Any = None) -> str:
     """What the maker calls the GPU."""
-    name: str = _info(device).description
+    name: str = _properties(device).description
     return name
+
+
+def _properties(device: Any) -> Any:
+    index = _gpus.index_of(device)
+    if not _gpus.is_there(index):
+        raise TensorAssertionError("Invalid device id")
+    return _info(index)
 
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
     """The name and the memory of the GPU; more the server does not tell."""
-    info = _info(device)
+    info = _properties(device)
     return DeviceProperties(info.description, info.total_bytes)
 
 
 def get_device_capability(device: Any = None) -> NoReturn:
     """Always raises: the server does not tell what its GPU can; ask is_bf16_supported, or try."""
-    _index(device)
+    _gpus.index_of(device)
     raise TensorRuntimeError("the server does not tell the compute capability of its GPU")
 
 
@@ -184,10 +159,18 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
 
 def _allocated(device: Any) -> tuple[int, int]:
     """The number of a GPU, and the bytes in use on it."""
-    info = _info(device)
-    index = int(info.name.partition(":")[2] or 0)
-    _most[index] = max(_most.get(index, 0), info.allocated_bytes)
-    return index, info.allocated_bytes
+    index = _counted(device)
+    allocated: int = _info(index).allocated_bytes
+    _most[index] = max(_most.get(index, 0), allocated)
+    return index, allocated
+
+
+def _counted(device: Any) -> int:
+    """The number of a GPU whose memory is counted."""
+    index = _gpus.index_of(device)
+    if not _gpus.is_there(index):
+        raise TensorRuntimeError(f"Invalid device argument {index}: did you call init?")
+    return index
 
 
 def memory_allocated(device: Any = None) -> int:
@@ -217,7 +200,7 @@ max_memory_cached = max_memory_reserved
 def reset_peak_memory_stats(device: Any = None) -> None:
     """Forget what was seen of memory before. Nothing without a GPU."""
     if is_available():
-        _most.pop(_index(device), None)
+        _most.pop(_counted(device), None)
 
 
 reset_max_memory_allocated = reset_peak_memory_stats
@@ -247,7 +230,10 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
     """The free and the total bytes of the GPU."""
-    info = _info(device)
+    index = _gpus.index_of(device)
+    if not _gpus.is_there(index):
+        _gpus.wait_for(index)
+    info = _info(index)
     return info.free_bytes, info.total_bytes
 
 
@@ -264,14 +250,14 @@ def ipc_collect() -> None:
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait until everything that was issued has run. Raises the first failed effect that was not raised yet."""
-    _index(device)
-    _state.current().synchronize()
+    """Wait until a GPU has done everything that was issued. Raises the first failed effect that was not raised yet."""
+    index = _gpus.index_of(device)
+    _gpus.wait_for(index if index >= 0 else current_device())
 
 
 def current_stream(device: Any = None) -> Stream:
-    """The stream that work is issued to."""
-    return Stream(_device("cuda", _index(device)))
+    """The stream that work on a GPU is issued to."""
+    return Stream(_device("cuda", _gpus.index_of(device)))
 
 
 default_stream = current_stream
@@ -280,50 +266,73 @@ default_stream = current_stream
 # ---- random numbers --------------------------------------------------------------------------------------------------
 
 
+def _generator(index: int) -> Any:
+    """What draws the numbers of a GPU for this session."""
+    return call_builtin("tc.Generator.of_gpu", index)
+
+
+def _generator_at(place: Any) -> Any:
+    index = place if isinstance(place, int) else _device(place).index
+    return _generator(_gpus.current_index() if index is None else index)
+
+
 def manual_seed(seed: int) -> None:
-    """The seed of this session, as `tclient.manual_seed`."""
-    _manual_seed(int(seed))
+    """Set the seed of the current GPU's numbers in this session. Nothing without a GPU."""
+    seed = int(seed)
+    if is_available():
+        _generator(_gpus.current_index()).manual_seed(seed)
 
 
-manual_seed_all = manual_seed
+def manual_seed_all(seed: int) -> None:
+    """The same for all GPUs."""
+    seed = int(seed)
+    for index in range(device_count()):
+        _generator(index).manual_seed(seed)
 
 
 def seed() -> None:
-    """Set a seed of this session that nobody knows before, where the server has a GPU."""
+    """Set a seed of the current GPU's numbers that nobody knows before. Nothing without a GPU."""
     if is_available():
-        _seed()
+        _generator(_gpus.current_index()).seed()
 
 
-seed_all = seed
+def seed_all() -> None:
+    """The same for all GPUs, which get one seed."""
+    chosen: int | None = None
+    for index in range(device_count()):
+        if chosen is None:
+            chosen = _generator(index).seed()
+        else:
+            _generator(index).manual_seed(chosen)
 
 
 def initial_seed() -> int:
-    """The seed that was set last."""
-    init()
-    return _initial_seed()
+    """The seed of the current GPU's numbers that was set last."""
+    found: int = _generator(current_device()).initial_seed()
+    return found
 
 
 def get_rng_state(device: Any = "cuda") -> Any:
-    """The random state of this session, as a tensor of bytes."""
+    """The random state of a GPU in this session, as a tensor of bytes."""
     init()
-    return _get_rng_state()
+    return _generator_at(device).get_state()
 
 
 def set_rng_state(new_state: Any, device: Any = "cuda") -> None:
-    """Go back to a random state of this session, where the server has a GPU."""
+    """Go back to a random state of a GPU in this session. Nothing without a GPU."""
     if is_available():
-        _set_rng_state(new_state)
+        _generator_at(device).set_state(new_state)
 
 
 def get_rng_state_all() -> list[Any]:
-    """The random state, once for each GPU."""
-    return [_get_rng_state() for _ in _devices()]
+    """The random state of each GPU."""
+    return [get_rng_state(index) for index in range(device_count())]
 
 
 def set_rng_state_all(new_states: Any) -> None:
-    """Go back to a random state of this session."""
-    for state in new_states:
-        _set_rng_state(state)
+    """Go back to a random state of each GPU."""
+    for index, state in enumerate(new_states):
+        set_rng_state(state, index)
 
 
 if not TYPE_CHECKING:  # a checker refuses unknown names by itself
@@ -333,4 +342,6 @@ if not TYPE_CHECKING:  # a checker refuses unknown names by itself
             import importlib
 
             return importlib.import_module("tclient.cuda.amp")
+        if name == "default_generators":
+            return tuple(_generator(index) for index in range(device_count()))
         missing(__name__, name, globals())

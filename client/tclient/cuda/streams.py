@@ -1,4 +1,4 @@
-"""Streams and events of torch.cuda. The streams are the server's: work runs in the order in which it was issued.
+"""Streams and events of torch.cuda. The streams are the server's: on a GPU work runs in the order it was issued in.
 
 Knows sessions and clocks.
 """
@@ -12,25 +12,29 @@ from tclient._codec.device import device as _device
 from tclient._exceptions import TensorRuntimeError
 from tclient._session.current import current
 from tclient._settings import has_gpu
+from tclient.cuda import _gpus
 
 
 class Stream:
-    """The one order in which work runs; another stream is the same. Raises: RuntimeError where there is no GPU."""
+    """The one order in which work on a GPU runs; another stream of that GPU is the same.
+
+    Raises: RuntimeError where there is no GPU.
+    """
 
     def __init__(self, device: Any = None, priority: int = 0, **kwargs: Any) -> None:
         current()
         if not has_gpu():
             raise TensorRuntimeError("torch.cuda.Stream requires CUDA support")
-        self.device = _device("cuda", 0) if device is None else _device(device)
+        self.device = _device("cuda", _gpus.index_of(device))
         self.priority = priority
 
     def synchronize(self) -> None:
         """Wait until what was issued has run."""
-        current().synchronize()
+        _gpus.wait_for(_gpus.index_of(self.device))
 
     def query(self) -> bool:
         """True, after waiting until what was issued has run."""
-        current().synchronize()
+        self.synchronize()
         return True
 
     def wait_stream(self, stream: Stream) -> None:
@@ -69,8 +73,8 @@ class Event:
         self._at_s: float | None = None
 
     def record(self, stream: Stream | None = None) -> None:
-        """Wait until what was issued has run, and note the time."""
-        current().synchronize()
+        """Wait until what was issued to a GPU has run, and note the time."""
+        _gpus.wait_for(_gpus.current_index() if stream is None else _gpus.index_of(stream.device))
         self._at_s = time.perf_counter()
 
     def elapsed_time(self, end_event: Event) -> float:
@@ -93,16 +97,19 @@ class Event:
 
 
 class StreamContext:
-    """Within it work is issued to a stream, which is the same as without."""
+    """Within it "cuda" means the GPU of a stream; work on it is issued in the same order as without."""
 
     def __init__(self, stream: Stream | None) -> None:
         self.stream = stream
+        self._before: list[int | None] = []
 
     def __enter__(self) -> None:
-        pass
+        if self.stream is not None:
+            self._before.append(_gpus.choose(_gpus.index_of(self.stream.device)))
 
     def __exit__(self, *exc: object) -> None:
-        pass
+        if self.stream is not None:
+            _gpus.restore(self._before.pop())
 
 
 def stream(stream: Stream | None) -> StreamContext:

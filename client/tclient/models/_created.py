@@ -107,11 +107,12 @@ def _message(network: Network, trials: Trials, made: Programmed, session: Sessio
 
 
 def _context(number: int, contexts: dict[bytes, int]) -> int:
-    """The number of a context in the program; 0 where nothing but gradients is set."""
+    """The number of a context in the program; 0 where nothing is set but gradients and the GPU, which are not kept."""
     if not number:
         return 0
     context = pb.Context.FromString(CONTEXTS[number - 1])
     context.no_grad = context.inference = False
+    context.ClearField("cuda_device")
     encoded = context.SerializeToString(deterministic=True)
     return contexts.setdefault(encoded, len(contexts) + 1) if encoded else 0
 

@@ -1,4 +1,4 @@
-"""Modules over several devices, on the one device that a session has: they pass everything on.
+"""Modules over several devices, which run where their parameters are: they pass everything on.
 
 Knows modules. Programs written for several devices run as they are, and their states have the names that they expect.
 """
@@ -13,7 +13,7 @@ from tclient.nn.module import Module
 
 
 class DataParallel(Module):
-    """The module itself: the server has one device for each session.
+    """The module itself, where its parameters are: it gives the same as copies of it on several GPUs.
 
     Example:
         >>> list(nn.DataParallel(nn.Linear(2, 1)).state_dict())
@@ -72,7 +72,7 @@ class DistributedDataParallel(Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Within it gradients only add up, which on one device they always do."""
+        """Within it gradients only add up, which without copies they always do."""
         before, self.require_backward_grad_sync = self.require_backward_grad_sync, False
         try:
             yield

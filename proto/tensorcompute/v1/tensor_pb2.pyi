@@ -346,14 +346,16 @@ class Autocast(_message.Message):
     def __init__(self, device_type: _Optional[str] = ..., dtype: _Optional[_Union[DType, str]] = ..., enabled: _Optional[bool] = ..., cache_enabled: _Optional[bool] = ...) -> None: ...
 
 class Context(_message.Message):
-    __slots__ = ("no_grad", "inference", "autocast")
+    __slots__ = ("no_grad", "inference", "autocast", "cuda_device")
     NO_GRAD_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_FIELD_NUMBER: _ClassVar[int]
     AUTOCAST_FIELD_NUMBER: _ClassVar[int]
+    CUDA_DEVICE_FIELD_NUMBER: _ClassVar[int]
     no_grad: bool
     inference: bool
     autocast: _containers.RepeatedCompositeFieldContainer[Autocast]
-    def __init__(self, no_grad: _Optional[bool] = ..., inference: _Optional[bool] = ..., autocast: _Optional[_Iterable[_Union[Autocast, _Mapping]]] = ...) -> None: ...
+    cuda_device: int
+    def __init__(self, no_grad: _Optional[bool] = ..., inference: _Optional[bool] = ..., autocast: _Optional[_Iterable[_Union[Autocast, _Mapping]]] = ..., cuda_device: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("type", "message", "operation", "call_id", "batch_seq", "call_index", "reason")

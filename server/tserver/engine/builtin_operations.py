@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import functions, initial, networks, optimizers, reads, sampling, sparse
+from tserver.engine import functions, gpu_operations, initial, networks, optimizers, reads, sampling, sparse
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import Find, forward
@@ -45,6 +45,7 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
         **optimizers.BUILTIN_OPERATIONS,
         **initial.BUILTIN_OPERATIONS,
         **sampling.BUILTIN_OPERATIONS,
+        **gpu_operations.BUILTIN_OPERATIONS,
     }.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):

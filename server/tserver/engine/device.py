@@ -1,13 +1,15 @@
-"""The devices of this process: which one new tensors go to, and how much memory there is.
+"""The devices of this process: which one new tensors go to, which others there are, and how much memory there is.
 
 The only place that asks the operating system or CUDA about memory.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,8 +40,41 @@ def choose_device(wish: str) -> torch.device:
         raise InvalidArgument(f"device {wish!r} is not served; use auto, cpu, cuda or cuda:n")
     index = device.index or 0
     if index >= available:
-        raise InvalidArgument(f"device {wish!r} is not there: torch sees {available} CUDA devices; use auto or cpu")
+        raise InvalidArgument(
+            f"device {wish!r} is not there: torch sees {available} CUDA devices{_shown()}; use auto or cpu"
+        )
     return torch.device("cuda", index)
+
+
+def _shown() -> str:
+    """Which GPUs this process was shown, where somebody has chosen them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if chosen is None else f" (CUDA_VISIBLE_DEVICES is {chosen!r})"
+
+
+def devices_beside(device: torch.device, count: int) -> tuple[torch.device, ...]:
+    """The GPUs that an engine holds beside its own, which is the first of so many; none beside the CPU.
+
+    Raises: InvalidArgument if there are fewer.
+    """
+    first = device.index or 0
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count > 1 and first + count > available:
+        raise InvalidArgument(
+            f"an engine is to hold {count} GPUs from {device} on, but torch sees {available} CUDA devices{_shown()}; "
+            "give fewer with --devices-per-engine"
+        )
+    if device.type != "cuda":
+        return ()
+    return tuple(torch.device("cuda", index) for index in range(first + 1, first + count))
+
+
+def exact(device: Any) -> torch.device:
+    """A device with its number: "cuda" alone is the current GPU."""
+    found = torch.device(device)
+    if str(found) == "cuda" and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return found
 
 
 def check_device(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The one thread of a device on which torch runs.
+"""The one thread of an engine on which torch runs, on its one device or on several GPUs.
 
 It gives time to the queues of sessions and the batchers of models in turn, a bounded slice each, so that a long chain
 of one session does not hold up the others. A single long kernel does: it cannot be interrupted.
@@ -29,7 +29,7 @@ from tserver.config import Config
 from tserver.engine import cost, threads
 from tserver.engine.builtin_operations import builtin_operations
 from tserver.engine.completions import Awaited, Completions
-from tserver.engine.device import choose_device, device_status, limit_data_segment
+from tserver.engine.device import choose_device, device_status, devices_beside, limit_data_segment
 from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure
@@ -71,7 +71,9 @@ class Engine:
     """The thread that runs torch."""
 
     def __init__(self, config: Config, *, on_fatal: Callable[[str], None]) -> None:
+        # Where new tensors go, and the other GPUs that may be named.
         self.device = choose_device(config.device)
+        self._beside = devices_beside(self.device, config.devices_per_engine)
         cost.set_up(config.max_call_elements)
         self.torch_version: str = torch.__version__
         self.memory = HostMemory(self.device)
@@ -141,19 +143,20 @@ class Engine:
 
     def open_queue(self) -> SessionQueue:
         """A new queue with an empty store."""
-        opened = SessionQueue(self, self._open_store(self._config.max_session_bytes), self.device)
+        opened = SessionQueue(self, self._open_store(self._config.max_session_bytes, self._beside), self.device)
         self._queues.add(opened)
         return opened
 
     def open_store(self) -> ObjectStore:
-        """An empty store without a quota, of no session."""
-        return self._open_store(0)
+        """An empty store without a quota, of no session: its new tensors go to the engine's own device."""
+        return self._open_store(0, ())
 
-    def _open_store(self, max_bytes: int) -> ObjectStore:
+    def _open_store(self, max_bytes: int, beside: Sequence[torch.device]) -> ObjectStore:
         config = self._config
         return ObjectStore(
             self.operations,
             default_device=self.device,
+            devices_beside=beside,
             memory=self.memory,
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,

@@ -46,6 +46,7 @@ _MAX_MESSAGE = 4096
 # Exception classes that travel by name. Anything else is a RuntimeError to the caller.
 _TRAVELS = frozenset(
     {
+        "AcceleratorError",
         "ArithmeticError",
         "AssertionError",
         "AttributeError",

@@ -11,6 +11,8 @@ from __future__ import annotations
 _OF_ONE_CALL = (
     "CUDA error: out of memory",
     "CUDA error: invalid argument",
+    # A GPU that is not there was named.
+    "CUDA error: invalid device ordinal",
     "CUDA error: invalid configuration argument",
     "CUDA error: too many resources requested for launch",
     "CUDA error: no kernel image is available",

@@ -222,7 +222,7 @@ def begin(store: ObjectStore, name: Any, args: Any, kwargs: Any) -> Told:
     threads = store.pass_threads
 
     def run() -> Told:
-        begun, told = threads.begin(lambda: operation.function(*args, **kwargs), store.state.pair)
+        begun, told = threads.begin(lambda: operation.function(*args, **kwargs), store.state.enter_streams)
         return _told(store, begun, told)
 
     return _on_zeros(store, operation, run)

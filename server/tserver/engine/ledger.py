@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,29 +64,31 @@ class Totals:
 class _Counted(weakref.ref[Any]):
     """Memory that is counted until it is gone."""
 
-    __slots__ = ("key", "size")
+    __slots__ = ("device", "key", "size")
     key: int
     size: int
+    device: torch.device | None
 
 
 class Ledger:
-    """A running total, each entry taken off when its memory goes. For the engine's thread."""
+    """Running totals, each entry taken off when its memory goes. For the engine's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: Iterable[torch.device] = ()) -> None:
+        """Of each device in `apart` there is a total of its own."""
         self._counted: dict[int, _Counted] = {}
         # Memory goes at any line of any thread: it is only noted then.
         self._gone: list[_Counted] = []
-        self._total = 0
+        self._totals: dict[torch.device | None, int] = {None: 0, **dict.fromkeys(apart, 0)}
 
-    def total(self) -> int:
-        """Bytes that are there now."""
+    def totals(self) -> dict[torch.device | None, int]:
+        """Bytes that are there now: on the devices with a total of their own, and under None on all others."""
         gone = self._gone
         while gone:
             counted = gone.pop()
-            self._total -= counted.size
+            self._totals[counted.device] -= counted.size
             if self._counted.get(counted.key) is counted:
                 del self._counted[counted.key]
-        return self._total
+        return self._totals
 
     def add_tensor(self, tensor: Tensor) -> None:
         """Count the memory of a tensor; if it is counted already, its size as it is now."""
@@ -95,15 +97,16 @@ class Ledger:
         for part in memory_of(tensor):
             storage = part.untyped_storage()
             # As long as anything refers to the storage, this is the same Python object each time.
-            self.add(storage, storage.nbytes())
+            self.add(storage, storage.nbytes(), part.device)
 
-    def add(self, memory: Any, size: int) -> None:
+    def add(self, memory: Any, size: int, device: torch.device | None = None) -> None:
         """Count something that takes so many bytes."""
         key = id(memory)
         counted = self._counted.get(key)
         if counted is None or counted() is not memory:
             counted = _Counted(memory, self._gone.append)
             counted.key, counted.size = key, 0
+            counted.device = device if device in self._totals else None
             self._counted[key] = counted
-        self._total += size - counted.size
+        self._totals[counted.device] += size - counted.size
         counted.size = size

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tserver.engine.device import free_bytes
+from tserver.engine.device import exact, free_bytes
 from tserver.engine.failures import is_memory_refused
 from tserver.errors import Exhausted
 
@@ -42,7 +42,7 @@ def check_factory(name: str, function: Callable[..., Any], args: list[Any], kwar
     if not isinstance(planned, torch.Tensor) or planned.layout is not torch.strided:
         return
     like = next((argument.device for argument in args if isinstance(argument, torch.Tensor)), "cpu")
-    device = torch.device(kwargs.get("device") or like)
+    device = exact(kwargs.get("device") or like)
     wanted = max(planned.numel() * planned.itemsize, planned.untyped_storage().nbytes())
     free = free_bytes(device)
     if wanted > free:

@@ -1,4 +1,4 @@
-"""The modes a call runs under: gradients, inference, autocast; and the state of a session that torch keeps per process.
+"""The modes a call runs under: gradients, inference, autocast, the current GPU; and a session's state of the process.
 
 Both are put in place before a session's calls and taken away after them, on the one thread that runs torch.
 """
@@ -6,6 +6,7 @@ Both are put in place before a session's calls and taken away after them, on the
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -14,14 +15,14 @@ import torch._tensor_str as tensor_str
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.dtypes import DTYPES
-from tserver.engine.streams import StreamPair, take_pair
+from tserver.engine.streams import StreamPair, pair_like, take_pair
 from tserver.errors import InvalidArgument
 
 
 class Mode:
     """What a thread of the client has switched on."""
 
-    __slots__ = ("_autocast", "_inference", "_no_grad", "_stacks")
+    __slots__ = ("_autocast", "_gpu", "_inference", "_no_grad", "_stacks")
 
     def __init__(self, context: pb.Context) -> None:
         self._no_grad = context.no_grad
@@ -32,6 +33,9 @@ class Mode:
                 raise InvalidArgument(f"autocast has device type {entry.device_type!r}; use 'cpu' or 'cuda'")
             dtype = DTYPES.get(entry.dtype)
             self._autocast.append((entry.device_type, dtype, entry.enabled, entry.cache_enabled))
+        self._gpu = context.cuda_device if context.HasField("cuda_device") else None
+        if self._gpu is not None and self._gpu >= (count := torch.cuda.device_count()):
+            raise InvalidArgument(f"cuda:{self._gpu} is to be the current GPU; there are {count} here")
         # One for each time that it is in force: a program may enter it again within itself.
         self._stacks: list[ExitStack] = []
 
@@ -50,6 +54,8 @@ class Mode:
         stack.enter_context(torch.set_grad_enabled(not self._no_grad))
         for device_type, dtype, enabled, cache_enabled in self._autocast:
             stack.enter_context(torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled))
+        if self._gpu is not None:
+            stack.enter_context(torch.cuda.device(self._gpu))
         self._stacks.append(stack)
 
     def leave(self) -> None:
@@ -58,22 +64,25 @@ class Mode:
 
 
 class ProcessState:
-    """A session's share of what torch keeps once per process: random state, default dtype, print options, stream.
+    """A session's share of what torch keeps once per process: random state, default dtype, print options, streams.
 
     To change sessions costs no wait: the random state of a CUDA device is a seed and an offset, which torch keeps on
     the host.
     """
 
-    __slots__ = ("_cuda", "_device", "_dtype", "_print_options", "_random", "pair")
+    __slots__ = ("_beside", "_cuda", "_dtype", "_print_options", "_random", "device", "others", "pair")
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, beside: Sequence[torch.device] = ()) -> None:
+        """`device` is the default one; `beside` are the other GPUs that the session may name."""
         fresh = torch.Generator()
         fresh.seed()
         self._random = fresh.get_state()
         self._cuda: list[torch.Tensor] | None = None
-        self._device = device
-        # Where the session's work runs; None before it first runs, and where work is done at once.
+        self.device, self._beside = device, beside
+        # Where the session's work runs; None before it first runs, and where work is done at once. And the same on the
+        # other GPUs.
         self.pair: StreamPair | None = None
+        self.others: list[StreamPair] = []
         self._dtype = torch.float32
         self._print_options = copy.copy(_DEFAULT_PRINT_OPTIONS)
 
@@ -81,10 +90,10 @@ class ProcessState:
         """Put this session's state in place."""
         torch.default_generator.set_state(self._random)
         if torch.cuda.is_initialized():
-            if self.pair is None:
-                self.pair = take_pair(self._device)
-            if self.pair is not None:
-                self.pair.enter()
+            if self.pair is None and (pair := take_pair(self.device)) is not None:
+                self.pair = pair
+                self.others = [pair_like(pair, other) for other in self._beside]
+            self.enter_streams()
             if self._cuda is None:
                 seed = torch.default_generator.initial_seed()
                 for generator in torch.cuda.default_generators:
@@ -94,6 +103,21 @@ class ProcessState:
                     generator.set_state(state)
         torch.set_default_dtype(self._dtype)
         tensor_str.PRINT_OPTS = self._print_options
+
+    def enter_streams(self) -> None:
+        """Let this thread's work run where the session's does; the default GPU is the current one then."""
+        for other in self.others:
+            other.enter()
+        # To enter a stream has its GPU become the current one.
+        if self.pair is not None:
+            self.pair.enter()
+
+    def pair_on(self, device: torch.device) -> StreamPair | None:
+        """Where the session's work runs on a device."""
+        for other in self.others:
+            if other.work.device == device:
+                return other
+        return self.pair
 
     def save(self) -> None:
         """Take this session's state away."""

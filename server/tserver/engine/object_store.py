@@ -11,7 +11,7 @@ import bisect
 import itertools
 import threading
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -134,6 +134,7 @@ class ObjectStore:
         operations: Operations,
         *,
         default_device: torch.device,
+        devices_beside: Sequence[torch.device] = (),
         memory: HostMemory,
         max_nesting: int,
         max_inline_bytes: int,
@@ -144,16 +145,19 @@ class ObjectStore:
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
         self.uploads = Uploads(memory)
-        self.state = ProcessState(default_device)
+        self.state = ProcessState(default_device, devices_beside)
         self.callers_code = CallersCode()
         self.pass_threads = pass_threads
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes
-        # Where new tensors go unless told otherwise; None where that is torch's own default.
+        # Where new tensors go unless told otherwise; None where that is torch's own default. Of several GPUs it is the
+        # one that is current.
         self.default_device = default_device if default_device.type != "cpu" else None
+        if devices_beside:
+            self.default_device = torch.device(default_device.type)
         # For the quota: what results take, and how many calls there were since all was last looked at.
-        self._ledger = Ledger()
+        self._ledger = Ledger(devices_beside)
         self._unseen_calls = 0
         # Changes whenever what is held may have: what was counted and listed is true for one version.
         self.version = 0
@@ -309,15 +313,16 @@ class ObjectStore:
         through everything: at once where there is little, and else as often as the calls are worth.
         """
         ledger = self._ledger
-        before = ledger.total()
+        before = ledger.totals().copy()
         self._count(result)
         self._unseen_calls += 1
         if elsewhere and self._unseen_calls * _LOOKS_PER_CALL >= len(self.objects):
             self._unseen_calls = 0
             for found in self.objects.values():
                 self._count(found)
-        if ledger.total() > before:
-            self._check_quota(what, 0)
+        for device, size in ledger.totals().items():
+            if size > before[device]:
+                self._check_quota(what, 0, device)
 
     def _count(self, found: Any) -> None:
         if isinstance(found, Staged):
@@ -343,11 +348,15 @@ class ObjectStore:
         if not self._lent:
             self.watched = bool(self.max_bytes or self.has_meta or self.has_giants or self.has_sparse)
 
-    def _check_quota(self, what: str, size: int) -> None:
-        held = self._ledger.total() + self.uploads.held_bytes + size
+    def _check_quota(self, what: str, size: int, device: torch.device | None = None) -> None:
+        """Each GPU beside the default one has a quota of its own; all other memory has one together."""
+        held = self._ledger.totals()[device] + size
+        if device is None:
+            held += self.uploads.held_bytes
         if held > self.max_bytes:
+            where = "" if device is None else f" on {device}"
             raise Exhausted(
-                f"{what}: the session would hold {held} bytes, but may hold {self.max_bytes}; free tensors",
+                f"{what}: the session would hold {held} bytes{where}, but may hold {self.max_bytes}; free tensors",
                 reason="QUOTA_EXCEEDED",
             )
 

@@ -85,8 +85,7 @@ def call_on_one_device(store: ObjectStore, operation: Operation, args: list[Any]
     without_elements = [tensor for tensor in operands if tensor.is_meta]
     if not without_elements:
         return operation.call(store, args, kwargs)
-    models_device = store.default_device or torch.device("cpu")
-    other = models_device if name == "tc.model_forward" else _other_device(operation, operands, args, kwargs)
+    other = store.state.device if name == "tc.model_forward" else _other_device(operation, operands, args, kwargs)
     if other is not None:
         raise RuntimeError(_words(without_elements[0].device, other))
     result = operation.call(store, args, kwargs)

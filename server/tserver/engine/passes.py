@@ -20,7 +20,6 @@ import torch
 from torch.autograd.grad_mode import set_multithreading_enabled
 
 from tserver.engine.sparse import GUARD
-from tserver.engine.streams import StreamPair
 from tserver.errors import InvalidArgument
 
 # Passes of one session that may wait for its client, each of which is a thread. Those of one client thread are nested.
@@ -48,8 +47,9 @@ def _form(tensor: torch.Tensor) -> Any:
 class Surroundings:
     """The modes that are in force on this thread, to be put in force on another."""
 
-    def __init__(self, pair: StreamPair | None) -> None:
-        self._pair = pair
+    def __init__(self, enter_streams: Callable[[], None]) -> None:
+        self._enter_streams = enter_streams
+        self._gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
         self._grad = torch.is_grad_enabled()
         self._inference = torch.is_inference_mode_enabled()
         self._cached = torch.is_autocast_cache_enabled()
@@ -59,8 +59,9 @@ class Surroundings:
 
     def enter(self, stack: contextlib.ExitStack) -> None:
         """Put them in force until the stack is closed. A kernel of CUDA runs on this thread, and on no other."""
-        if self._pair is not None:
-            self._pair.enter()
+        self._enter_streams()
+        if self._gpu is not None:
+            torch.cuda.set_device(self._gpu)
         stack.enter_context(set_multithreading_enabled(False))
         # What the caller's code answers may be sparse, whatever was before.
         stack.enter_context(GUARD)
@@ -202,9 +203,12 @@ class PassThreads:
         self._idle: list[_Worker] = []
         self._passes: weakref.WeakSet[Pass] = weakref.WeakSet()
 
-    def begin(self, function: Callable[[], Any], pair: StreamPair | None) -> tuple[Pass, Told]:
-        """Begin a pass: it, and what it tells first. Raises what it raises until then."""
-        begun = Pass(function, Surroundings(pair))
+    def begin(self, function: Callable[[], Any], enter_streams: Callable[[], None]) -> tuple[Pass, Told]:
+        """Begin a pass: it, and what it tells first. `enter_streams` has a thread's work run where the session's does.
+
+        Raises what it raises until then.
+        """
+        begun = Pass(function, Surroundings(enter_streams))
         worker = self._idle.pop() if self._idle else _Worker(self._prepare, self._idle)
         self._passes.add(begun)
         worker.take(begun)

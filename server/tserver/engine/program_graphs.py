@@ -1,4 +1,4 @@
-"""Programs on CUDA as graphs: run call by call a few times, then captured, then replayed where that is faster.
+"""Programs on a GPU as graphs: run call by call a few times, then captured, then replayed where that is faster.
 
 Only what is known to be capturable is captured (CAPTURABLE): calls that make new tensors of what they read, draw no
 numbers and look at no elements. A graph is kept for each form of the inputs: shapes, strides, dtypes and plain values.
@@ -122,7 +122,10 @@ class ProgramGraphs:
         self._forms: dict[Any, _Form] = {}
 
     def run(self, run: Run, inputs: Sequence[Any], pair: StreamPair) -> Any:
-        """The result for these inputs; `run` makes it call by call. The pair's work stream is the current one."""
+        """The result for these inputs; `run` makes it call by call, and does where some are not on the pair's GPU.
+
+        The pair's work stream is the current one.
+        """
         key = _key(inputs, pair.work.device)
         if key is None:
             return run(inputs)
@@ -199,7 +202,7 @@ def _key(inputs: Sequence[Any], device: torch.device) -> Any:
     if torch.is_autocast_enabled("cuda"):
         return None
     wants_gradients = torch.is_grad_enabled()
-    key: list[Any] = [torch.get_default_dtype()]
+    key: list[Any] = [torch.get_default_dtype(), device]
     for value in inputs:
         if isinstance(value, Tensor):
             if (

@@ -25,7 +25,7 @@ from tserver.errors import InvalidArgument
 
 MAX_CALLS = 100_000
 # Operations that look at a session from outside, which a run cannot do.
-_NOT_WITHIN = frozenset({"tc.read", "tc.numpy", "tc.describe", "tc.program", *WITH_STORE})
+_NOT_WITHIN = frozenset({"tc.read", "tc.numpy", "tc.describe", "tc.program", "tc.gpu_synchronize", *WITH_STORE})
 # Programs that run programs could make calls without number; the client records the calls of the inner one instead.
 _NOT_NESTED = frozenset({"tc.run", "tc.run_with_effects"})
 
@@ -176,7 +176,14 @@ class Program:
         pair = store.state.pair
         if self._graphs is None or pair is None or store.max_bytes or store.has_sparse:
             return self._run(store, inputs)
-        return self._graphs.run(lambda given: self._run(store, given), inputs, pair)
+        graphs = self._graphs
+        if store.state.others:
+            # A graph is of one GPU. Its calls are such as do not ask which one is current.
+            first = next((value.device for value in inputs if isinstance(value, torch.Tensor)), store.state.device)
+            pair = store.state.pair_on(first) or pair
+            with pair.within():
+                return graphs.run(lambda given: self._run(store, given), inputs, pair)
+        return graphs.run(lambda given: self._run(store, given), inputs, pair)
 
     def _run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
         slots: Slots = [_EMPTY] * self._size

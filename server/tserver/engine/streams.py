@@ -1,9 +1,10 @@
 """CUDA streams: whose work runs on which, and how the work of one waits for that of another. Owns all of them.
 
-A session has a pair of streams of its own, and so has a model that serves; the device runs different streams at the
-same time, and what is on one in the order given. Where a tensor crosses from one stream to another, the one it comes
-from records an event, the other waits for it, and the allocator is told, so that freed memory is not handed on while it
-is in use. All of this happens on the device: no thread waits here. Elsewhere than on CUDA all of it is nothing.
+A session has a pair of streams of its own on each GPU of the engine, and a model that serves has one on its GPU; the
+device runs different streams at the same time, and what is on one in the order given. Where a tensor crosses from one
+stream to another, the one it comes from records an event, the other waits for it, and the allocator is told, so that
+freed memory is not handed on while it is in use. All of this happens on the device: no thread waits here. Elsewhere
+than on CUDA all of it is nothing.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ class StreamPair:
         torch.cuda.set_stream(self.work)
 
     def within(self) -> AbstractContextManager[Any]:
-        """Let this thread's work run here for a while."""
+        """Let this thread's work run here for a while, on this GPU."""
         return torch.cuda.stream(self.work)
+
+    @property
+    def is_on_current(self) -> bool:
+        """Whether its GPU is the one that this thread means by "cuda"."""
+        return bool(torch.cuda.current_device() == self.work.device.index)
 
 
 _lock = threading.Lock()
@@ -73,6 +79,15 @@ def take_pair(device: torch.device) -> StreamPair | None:
     return pairs[number % len(pairs)]
 
 
+def pair_like(pair: StreamPair, device: torch.device) -> StreamPair:
+    """The pair of that number on another GPU. From any thread."""
+    with _lock:
+        pairs = _pairs.get(device)
+        if pairs is None:
+            pairs = _pairs[device] = _made(device)
+    return pairs[pair.index % len(pairs)]
+
+
 def _made(device: torch.device) -> list[StreamPair]:
     # torch hands its streams out in turn. Taken all at once, each is there exactly once.
     streams = list(
@@ -92,6 +107,14 @@ def mark(tensor: torch.Tensor, *, blocking: bool = False) -> Any:
         return None
     event = torch.cuda.Event(blocking=blocking)
     event.record(torch.cuda.current_stream(tensor.device))
+    return event
+
+
+def mark_gpu(index: int) -> Any:
+    """The same of a GPU by its number. Raises: what torch raises if there is none."""
+    with torch.cuda.device(index):
+        event = torch.cuda.Event(blocking=True)
+        event.record(torch.cuda.current_stream(index))
     return event
 
 

@@ -130,6 +130,10 @@ class ModelRunner:
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return self.run_now(inputs, rows, pair)
+        if pair is not None and not pair.is_on_current:
+            # What a program makes on "cuda" is made where its weights are.
+            with pair.within():
+                return self.run_now(inputs, rows, pair)
         model, graphs = self._in_use
         if model is None:
             raise ServerError("the model is unloaded")
