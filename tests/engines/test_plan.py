@@ -6,8 +6,9 @@ import pytest
 
 from tserver.config import Config
 from tserver.engines.placement import Load, choose, home
-from tserver.engines.plan import Plan, devices_of
+from tserver.engines.plan import Plan, by_engine, devices_of
 from tserver.errors import Exhausted, InvalidArgument
+from tserver.front.house_tensors import _as_the_house_counts
 
 KEY = "k" * 64
 
@@ -49,6 +50,47 @@ def test_each_engine_is_shown_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert plan.first == [("0", "cuda:0"), ("1", "cuda:1")]
     launch = plan.launch("1", "cuda:1")
     assert (launch.config.device, launch.gpus, launch.house.device) == ("cuda:0", ("GPU-b",), "cuda:1")
+
+
+def test_an_engine_may_hold_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tserver.engines.plan._shown", lambda: ["a", "b", "c", "d"])
+    plan = Plan(Config(device="cuda:all", devices_per_engine=2), KEY)
+    assert plan.first == [("0", "cuda:0"), ("1", "cuda:2")]
+    launch = plan.launch("1", "cuda:2")
+    assert (launch.config.device, launch.config.devices_per_engine, launch.gpus) == ("cuda:0", 2, ("c", "d"))
+    assert launch.house.device == "cuda:2"
+
+
+@pytest.mark.parametrize(
+    ("devices", "count", "held"),
+    [
+        (["cuda:0", "cuda:1"], 1, {"cuda:0": ["cuda:0"], "cuda:1": ["cuda:1"]}),
+        (["cuda:2", "cuda:3", "cpu"], 2, {"cuda:2": ["cuda:2", "cuda:3"], "cpu": ["cpu"]}),
+        (["cpu"], 3, {"cpu": ["cpu"]}),
+    ],
+)
+def test_gpus_are_divided_among_engines(devices: list[str], count: int, held: dict[str, list[str]]) -> None:
+    assert by_engine(devices, count) == held
+
+
+@pytest.mark.parametrize("devices", [["cuda:0"], ["cuda:0", "cuda:1", "cuda:2"], ["cuda:0", "cuda:2"]])
+def test_gpus_that_cannot_be_divided_are_refused(devices: list[str]) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be divided among engines of 2 GPUs"):
+        by_engine(devices, 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "first", "name"),
+    [
+        ("cuda:0", "cuda:3", "cuda:3"),
+        ("cuda:1", "cuda:2", "cuda:3"),
+        ("cpu", "cuda:2", "cpu"),
+        ("cpu", "cpu", "cpu"),
+        ("cuda:0", "cpu", "cuda:0"),
+    ],
+)
+def test_a_house_counts_the_gpus_of_its_engines_on(device: str, first: str, name: str) -> None:
+    assert _as_the_house_counts(device, first) == name
 
 
 def test_engines_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:

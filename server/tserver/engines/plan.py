@@ -29,7 +29,9 @@ class Plan:
         """
         self._config = config
         self._key = key
-        self.devices = devices_of(config.device, gpus_here())
+        # The first GPU of each engine, which is what the house calls its device, with all that it holds.
+        self._held = by_engine(devices_of(config.device, gpus_here()), config.devices_per_engine)
+        self.devices = list(self._held)
         self._host, self._first_port, self._last_port = _advertised(config.advertise)
         # Which place among the ports an engine has.
         self._slots: dict[int, str] = {}
@@ -61,13 +63,16 @@ class Plan:
             listen=listen,
             data_listen=data_listen,
             device="cuda:0" if gpu else device,
+            devices_per_engine=len(self._held[device]),
             threads=self._config.threads or (0 if gpu else self._share()),
             engines=0,
             isolation="shared",
             advertise="",
         )
         house = House(engine, self._key, self.internal(engine), self.front, device)
-        return Launch(config, house, (_shown()[int(gpu[1])],) if gpu else None, is_kept=not self.is_isolated)
+        shown = _shown()
+        gpus = tuple(shown[_number(each)] for each in self._held[device]) if gpu else None
+        return Launch(config, house, gpus, is_kept=not self.is_isolated)
 
     def internal(self, engine: str) -> str:
         """Where an engine listens for the front."""
@@ -161,6 +166,27 @@ def devices_of(wish: str, gpus: int) -> list[str]:
     if len(set(found)) != len(found):
         raise InvalidArgument(f"--device {wish!r} names a device twice; --engines says how many engines there are")
     return found
+
+
+def by_engine(devices: list[str], count: int) -> dict[str, list[str]]:
+    """The GPUs that each engine holds, so many of them, by the first; the CPU is one engine's by itself.
+
+    Raises: InvalidArgument where they cannot be divided so.
+    """
+    gpus = [each for each in devices if each != "cpu"]
+    held = {gpus[start]: gpus[start : start + count] for start in range(0, len(gpus), count)}
+    for first, group in held.items():
+        # The house names those of an engine by counting on from its first.
+        if [_number(each) for each in group] != list(range(_number(first), _number(first) + count)):
+            raise InvalidArgument(
+                f"--devices-per-engine {count}: {', '.join(gpus)} cannot be divided among engines of {count} GPUs that "
+                "follow each other; give others with --device"
+            )
+    return {each: held.get(each, [each]) for each in devices if each in held or each == "cpu"}
+
+
+def _number(gpu: str) -> int:
+    return int(gpu.rpartition(":")[2])
 
 
 def _advertised(text: str) -> tuple[str, int, int]:

@@ -111,13 +111,20 @@ def _engine(entry: Entry) -> ts.EngineInfo:
     )
 
 
+def _as_the_house_counts(device: str, first: str) -> str:
+    """The name of an engine's device, which counts its GPUs from 0; `first` is the name of its first one."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not first.startswith("cuda:"):
+        return device
+    return f"cuda:{int(first.partition(':')[2]) + int(number)}"
+
+
 def _devices(entries: list[Entry]) -> list[ts.DeviceInfo]:
     """All devices of all engines, as the house counts them. What several engines have is told once."""
     found: dict[tuple[str, str], ts.DeviceInfo] = {}
     for entry in entries:
         for each in (entry.told or {}).get("devices", ()):
-            is_own = each["name"] == entry.told["device"] and each["name"] != "cpu"  # type: ignore[index]
-            name = entry.info.device if is_own else each["name"]
+            name = _as_the_house_counts(each["name"], entry.info.device)
             known = found.get((entry.info.node, name))
             if known is None:
                 known = found[entry.info.node, name] = ts.DeviceInfo(
