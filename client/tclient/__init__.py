@@ -110,6 +110,9 @@ from tclient._functions import (
     is_tensor as is_tensor,
 )
 from tclient._functions import (
+    move as move,
+)
+from tclient._functions import (
     numel as numel,
 )
 from tclient._functions import (

@@ -35,6 +35,7 @@ from tclient._functions import get_default_dtype as get_default_dtype
 from tclient._functions import is_complex as is_complex
 from tclient._functions import is_floating_point as is_floating_point
 from tclient._functions import is_tensor as is_tensor
+from tclient._functions import move as move
 from tclient._functions import numel as numel
 from tclient._functions import set_default_device as set_default_device
 from tclient._functions import set_default_dtype as set_default_dtype

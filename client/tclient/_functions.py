@@ -18,7 +18,7 @@ from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
 from tclient._session.current import current
 from tclient._session.modes import MODES
-from tclient._session.session import connected
+from tclient._session.session import Session, connected
 from tclient._settings import has_gpu
 from tclient._tensor import Tensor
 from tclient._types import tensortype
@@ -26,6 +26,23 @@ from tclient._types import tensortype
 _device = device
 # "Double" -> float64, as the names of types have it.
 DTYPE_OF_TYPE = {name: DTYPES[element] for element, name in SCALAR_TYPES.items() if element in DTYPES}
+
+
+def move(tensors: Any, session: Session, *, device: Any = None) -> Any:
+    """The tensors in another session: a tensor, a module, or lists, tuples and dicts of them, by one transfer. Waits.
+
+    Of what is no tensor or module the result has the very object. A tensor arrives as it is when its turn comes among
+    the calls of its session: dtype, shape and, where no gaps are between its elements, strides; in memory of its own,
+    also where two shared theirs, on the session's default device or the one named. Autograd does not cross: what
+    arrives is a leaf, which requires gradients where the original does. A module is changed in place, with its
+    gradients. Tensors of that session stay as they are. Servers send to each other where they can (--send-to), and
+    otherwise the bytes go by way of this program.
+
+    Raises: ValueError for sparse tensors; NotImplementedError for meta tensors; a ServerError, and nothing has moved.
+    """
+    from tclient import _moving  # here, as few programs have two sessions
+
+    return _moving.move(tensors, session, device)
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:

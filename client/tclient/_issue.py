@@ -67,7 +67,7 @@ class MixedSessions(TensorValueError):
 def _mixed(one: str, other: str) -> MixedSessions:
     return MixedSessions(
         f"a call takes tensors of one session, but got tensors of two ({one} and {other}); "
-        "bring one over with other.tensor(x.numpy())"
+        "bring one over with x.to(session=…)"
     )
 
 

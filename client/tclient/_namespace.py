@@ -93,9 +93,24 @@ def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., An
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return issue(operation, (self, *args), kwargs)
 
+    if operation.name == "Tensor.to":
+        method = _to(operation)
     if not is_backward:
         method = quick_method(operation, method)
     return _name(method, operation, owner)  # type: ignore[no-any-return]
+
+
+def _to(operation: Operation) -> Callable[..., Any]:
+    """torch's own, and with `session` the tensor of another session."""
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "session" in kwargs:
+            from tclient._moving import moved_to  # here, as few programs have two sessions
+
+            return moved_to(self, *args, **kwargs)
+        return dispatch_any(operation, (self, *args), kwargs)
+
+    return to
 
 
 def _is_torch_tensor(value: Any) -> bool:

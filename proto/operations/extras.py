@@ -63,6 +63,11 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.describe": {"returns": "wait"},
     # Which tensors share memory.
     "tc.storages": {"returns": "wait"},
+    # Tensors for another session: of another engine, or of this one.
+    "tc.lay_out": {"returns": "wait"},
+    "tc.hand_over": {"returns": "wait"},
+    "tc.take_over": {"returns": "wait"},
+    "tc.drop_uploads": {"returns": "none"},
     # torch.Tensor, FloatTensor and their kin as functions.
     "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},

@@ -45,6 +45,9 @@ _PROPERTIES = {
     "grad_dtype": "_dtype | None",
 }
 
+# Ways to call a method that are ours.
+_OURS = {"to": ["(self, device: device | str | int | None = None, *, session: Session) -> Tensor"]}
+
 _Typed = dict[str, list[str]]  # name -> signature texts
 
 
@@ -234,10 +237,12 @@ def _returns(table: dict[str, Any]) -> str:
 
 def _methods(table: dict[str, Any], texts: _Typed) -> str:
     written_by_hand = _class_names("_tensor.py", "Tensor")
-    tensor = {n: t for n, t in _under(table, texts, "Tensor.", "method").items() if n not in written_by_hand}
+    methods = _under(table, texts, "Tensor.", "method")
+    tensor = {n: [*t, *_OURS.get(n, ())] for n, t in methods.items() if n not in written_by_hand}
     by_hand = _class_names("_namespace.py", "Generator")
     generator = {n: t for n, t in _under(table, texts, "Generator.", "method").items() if n not in by_hand}
     bases = "from tclient._session.handles import RemoteObject\nfrom tclient._issue import TensorBase\n"
+    bases += "from tclient._session.session import Session\n"
     return (
         f"{_HEAD}{bases}{_GENERATOR}{_TENSOR}\nclass TensorMethods(TensorBase):\n"
         f"{_properties(table, 'Tensor.', written_by_hand)}{_functions(tensor, '    ')}"

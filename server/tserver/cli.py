@@ -55,6 +55,8 @@ _HELP = {
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
     "loopback, and none elsewhere; empty is none.",
     "shared_memory": "Let clients on this machine move the bytes of large tensors through memory that both sides have.",
+    "send_to": "Where the server may connect to send tensors to another one, when a client has it do so: house is this "
+    "machine, any is anywhere, none is nowhere; or HOST:PORT,...",
     "oip_listen": "HOST:PORT or unix:PATH for clients of the Open Inference Protocol, such as Triton's; empty is none.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
@@ -158,6 +160,10 @@ def _checked(settings: dict[str, Any]) -> Config:
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
     for option, address in config.listeners().items():
         _check_address(option, address, config)
+    try:
+        config.places_to_send()
+    except ValueError as error:
+        raise click.UsageError(f"--send-to: {error}") from None
     logs.set_up(config.log_level)
     return config
 

@@ -41,6 +41,7 @@ class Config:
     model_dir: str = ""
     data_listen: str = "auto"
     shared_memory: bool = False
+    send_to: str = "house"
     oip_listen: str = ""
     oip_model_control: bool = False
     oip_shared_memory: bool = False
@@ -57,6 +58,15 @@ class Config:
     def max_output_bytes(self) -> int:
         """Of the outputs of a forward pass in a message: those, too, may have what messages to the server have."""
         return max(self.max_inline_bytes, self.max_message_bytes - (4 << 10))
+
+    def places_to_send(self) -> frozenset[str]:
+        """Where this server may connect to send tensors: "house", "any", addresses. Raises: ValueError."""
+        places = frozenset(place.strip() for place in self.send_to.split(","))
+        for place in places - {"none", "house", "any"}:
+            host, _, port = place.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError(f"{place!r} is not HOST:PORT, house, any or none")
+        return places - {"none"}
 
     def listeners(self) -> dict[str, str]:
         """The addresses that somebody has chosen, by the option that says them."""

@@ -17,6 +17,7 @@
     ├── CallFailed               torch refused a call, or a call that it needs
     ├── VersionMismatch          no common protocol version
     ├── PermissionDenied         the server was not told to allow this
+    ├── NotSent                  another server was not reached, or did not keep what it was sent
     ├── Unimplemented            a part of a protocol that is not served
     ├── Unreachable              an engine does not answer; another one, or the same later, may
     └── Stopping                 the server is on its way out
@@ -130,6 +131,12 @@ class PermissionDenied(ServerError):
     """The server was not told to allow this."""
 
     reason = "PERMISSION_DENIED"
+
+
+class NotSent(ServerError):
+    """Another server was not reached, or did not keep what it was sent."""
+
+    reason = "NOT_SENT"
 
 
 class Unimplemented(ServerError):

@@ -9,6 +9,7 @@ from tclient._stubs import returns
 from tclient._stubs.kinds import Gradient, Index, Number, Plain, _bool, _complex, _device, _dtype, _float, _int, _layout, _memory_format, _Size, _str
 from tclient._session.handles import RemoteObject
 from tclient._issue import TensorBase
+from tclient._session.session import Session
 from tclient._namespace import Generator
 from tclient._tensor import Tensor
 
@@ -1032,6 +1033,8 @@ class TensorMethods(TensorBase):
     def to(self, device: _device | _str | _int | None = None, dtype: _dtype | None = None, non_blocking: _bool = False, copy: _bool = False, *, memory_format: _memory_format | None = None) -> Tensor: ...
     @overload
     def to(self, other: Tensor, non_blocking: _bool = False, copy: _bool = False, *, memory_format: _memory_format | None = None) -> Tensor: ...
+    @overload
+    def to(self, device: _device | _str | _int | None = None, *, session: Session) -> Tensor: ...
     def to_dense(self, dtype: _dtype | None = None, *, masked_grad: _bool | None = None) -> Tensor: ...
     @overload
     def to_sparse(self, *, layout: _layout | None = None, blocksize: _int | Sequence[_int] | None = None, dense_dim: _int | None = None) -> Tensor: ...

@@ -31,9 +31,11 @@ class Transfers:
         self.checksums = False
         # Whether a transfer of more than a second shows a bar on a terminal; or a function of (done, total) in bytes.
         self.progress: Wish = True
-        self._context = rpc.SessionContext(session=opened.session)
-        self._max_chunk_bytes = opened.limits.max_chunk_bytes
-        self._lease_s = opened.lease_s
+        # Servers that this one was not reached from, by their addresses, and until when that is not tried again.
+        self.unreached: dict[str, float] = {}
+        self.context = rpc.SessionContext(session=opened.session)
+        self.max_chunk_bytes = opened.limits.max_chunk_bytes
+        self.lease_s = opened.lease_s
 
     def upload(self, number: int, dtype_code: int, shape: Sequence[int], data: memoryview | bytes) -> None:
         """Send the bytes of an array under an id, for HostArray.upload. Raises: a ServerError."""
@@ -50,8 +52,8 @@ class Transfers:
 
     def upload_chunks(self, header: rpc.UploadHeader, view: memoryview, reach: Callable[[int], object]) -> None:
         """The same over gRPC. `reach` is told how many bytes are sent. Raises: a ServerError."""
-        header.context.CopyFrom(self._context)
-        chunks.upload(self.channel, header, view, reach, max_chunk_bytes=self._max_chunk_bytes, within_s=self._lease_s)
+        header.context.CopyFrom(self.context)
+        chunks.upload(self.channel, header, view, reach, max_chunk_bytes=self.max_chunk_bytes, within_s=self.lease_s)
 
     def download(self, number: int, out: Array | None = None) -> Fetched:
         """Fetch a staged copy: its dtype code, its shape, and its bytes, which are those of `out` where that can be
@@ -71,5 +73,5 @@ class Transfers:
                 answer = self.endpoint.download(request, memory, self.progress)
                 if answer is not None:
                     return answer.dtype, tuple(answer.shape), buffer
-            request.context.CopyFrom(self._context)
-            return chunks.download(self.channel, request, out, self.progress, within_s=self._lease_s)
+            request.context.CopyFrom(self.context)
+            return chunks.download(self.channel, request, out, self.progress, within_s=self.lease_s)

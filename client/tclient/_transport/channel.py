@@ -245,6 +245,9 @@ class Channel:
                 return attempt()
             except grpc.RpcError as error:
                 now = time.monotonic()
+                # gRPC raises the very object of the RPC: by its traceback it would refer to itself, and keep what is
+                # in the frames of all callers, tensors too, for a long time.
+                error.__traceback__ = None
                 if deadline is None:
                     deadline = now + max(within_s, 3 * (now - began))
                 if not is_broken(error) or now + pause_s > deadline:

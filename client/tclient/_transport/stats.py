@@ -8,17 +8,19 @@ from collections.abc import Callable
 
 
 class Stats:
-    """Counters of a session: waits (of a thread for an answer), batches, calls, uploads, downloads."""
+    """Counters of a session: waits (of a thread for an answer), batches, calls, uploads, downloads, and moves: tensors
+    that its server sent to another one.
+    """
 
-    __slots__ = ("batches", "calls", "downloads", "uploads", "waits")
+    __slots__ = ("batches", "calls", "downloads", "moves", "uploads", "waits")
 
     def __init__(self) -> None:
-        self.waits = self.batches = self.calls = self.uploads = self.downloads = 0
+        self.waits = self.batches = self.calls = self.uploads = self.downloads = self.moves = 0
 
     def __repr__(self) -> str:
         return (
             f"Stats(waits={self.waits}, batches={self.batches}, calls={self.calls}, "
-            f"uploads={self.uploads}, downloads={self.downloads})"
+            f"uploads={self.uploads}, downloads={self.downloads}, moves={self.moves})"
         )
 
 

@@ -94,7 +94,17 @@ class Conversions:
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Moves and casts parameters and buffers as Tensor.to does; a dtype reaches floating-point ones only."""
+        """Moves and casts parameters and buffers as Tensor.to does; a dtype reaches floating-point ones only.
+
+        With session=other they go to another session, and their gradients with them, by one transfer; see
+        `tclient.move`. Optimisers stay with the session that they were made in: make new ones.
+        """
+        if "session" in kwargs:
+            from tclient._moving import device_of, move  # here, as few programs have two sessions
+
+            session = kwargs.pop("session")
+            moved: Self = move(self, session, device_of(args, kwargs))
+            return moved
         dtype = kwargs.pop("dtype", None)
         device = kwargs.pop("device", None)
         for arg in args:

@@ -446,34 +446,76 @@ class DownloadResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[DownloadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[DownloadTrailer, _Mapping]] = ...) -> None: ...
 
 class OpenTransferRequest(_message.Message):
-    __slots__ = ("upload", "download", "connection", "lane", "forwards")
+    __slots__ = ("upload", "download", "connection", "lane", "forwards", "receive")
     UPLOAD_FIELD_NUMBER: _ClassVar[int]
     DOWNLOAD_FIELD_NUMBER: _ClassVar[int]
     CONNECTION_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     FORWARDS_FIELD_NUMBER: _ClassVar[int]
+    RECEIVE_FIELD_NUMBER: _ClassVar[int]
     upload: UploadHeader
     download: DownloadRequest
     connection: SessionContext
     lane: SessionContext
     forwards: SessionContext
-    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ..., lane: _Optional[_Union[SessionContext, _Mapping]] = ..., forwards: _Optional[_Union[SessionContext, _Mapping]] = ...) -> None: ...
+    receive: ReceiveHeader
+    def __init__(self, upload: _Optional[_Union[UploadHeader, _Mapping]] = ..., download: _Optional[_Union[DownloadRequest, _Mapping]] = ..., connection: _Optional[_Union[SessionContext, _Mapping]] = ..., lane: _Optional[_Union[SessionContext, _Mapping]] = ..., forwards: _Optional[_Union[SessionContext, _Mapping]] = ..., receive: _Optional[_Union[ReceiveHeader, _Mapping]] = ...) -> None: ...
+
+class ReceiveHeader(_message.Message):
+    __slots__ = ("context", "uploads")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    UPLOADS_FIELD_NUMBER: _ClassVar[int]
+    context: SessionContext
+    uploads: _containers.RepeatedCompositeFieldContainer[UploadHeader]
+    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., uploads: _Optional[_Iterable[_Union[UploadHeader, _Mapping]]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
-    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key")
+    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key", "data_endpoint", "socket", "certificate_sha256")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    DATA_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
     ticket: bytes
     size_bytes: int
     expires_s: float
     dtype: _tensor_pb2.DType
     shape: _containers.RepeatedScalarFieldContainer[int]
     key: bytes
-    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ...) -> None: ...
+    data_endpoint: str
+    socket: str
+    certificate_sha256: bytes
+    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ...) -> None: ...
+
+class SendTensorsRequest(_message.Message):
+    __slots__ = ("context", "tensors", "key", "size_bytes", "data_endpoint", "socket", "certificate_sha256")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DATA_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    context: SessionContext
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Ref]
+    key: bytes
+    size_bytes: int
+    data_endpoint: str
+    socket: str
+    certificate_sha256: bytes
+    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.Ref, _Mapping]]] = ..., key: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ...) -> None: ...
+
+class SendTensorsResponse(_message.Message):
+    __slots__ = ("sent_bytes", "done")
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    sent_bytes: int
+    done: bool
+    def __init__(self, sent_bytes: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()

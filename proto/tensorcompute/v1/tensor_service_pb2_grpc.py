@@ -119,6 +119,11 @@ class TensorServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.FromString,
                 _registered_method=True)
+        self.SendTensors = channel.unary_stream(
+                '/tensorcompute.v1.TensorService/SendTensors',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/GetServerInfo',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -334,9 +339,37 @@ class TensorServiceServicer:
         in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
         session ends.
 
+        With `receive` the ticket is good for one connection of another server (see SendTensors), which brings the bytes of
+        all these uploads, one after the other, and gets one status when all are complete: all of them, or none.
+
         Errors: those of Upload and Download, and
         RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
         INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendTensors(self, request, context):
+        """SendTensors sends the elements of tensors to a session of another server, straight from this one. The receiving
+        session's server gives the permission: OpenTransfer with `receive`, which counts the memory there, and whose answer the
+        caller hands on here. This server connects there (to `socket` if that is on its machine, else to `data_endpoint`) as a
+        client of the data endpoint does, with a ticket that is the first 16 bytes of HMAC-SHA256(key, "ticket"). It sends
+        nothing more before the other side has proved that it has the key, and then the elements of each tensor, dense, in the
+        order of both requests; the other side answers with one status byte, as to an upload.
+
+        What is sent is each tensor as it was when the request took its place among the session's calls. The server says how
+        much has left about once a second, and a last time when the other side has all of it. A caller who leaves ends it, and
+        so does the end of either session; nothing is kept on either side then.
+
+        Errors:
+        NOT_FOUND           a tensor is unknown to this session; create it again.
+        INVALID_ARGUMENT    the tensors do not have size_bytes bytes; ask for a permission of that size.
+        PERMISSION_DENIED   reason SEND_NOT_ALLOWED: this server may not connect there (--send-to); use Download and Upload.
+        FAILED_PRECONDITION reason PEER_NOT_REACHED: nobody answers there who has the key; use Download and Upload.
+        reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
+        permission and send again, or use Download and Upload.
+        RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -431,6 +464,11 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     servicer.OpenTransfer,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.SerializeToString,
+            ),
+            'SendTensors': grpc.unary_stream_rpc_method_handler(
+                    servicer.SendTensors,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -875,6 +913,33 @@ class TensorService:
             '/tensorcompute.v1.TensorService/OpenTransfer',
             tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.OpenTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTensors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/SendTensors',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -184,9 +184,33 @@ class TensorServiceStub:
     in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
     session ends.
 
+    With `receive` the ticket is good for one connection of another server (see SendTensors), which brings the bytes of
+    all these uploads, one after the other, and gets one status when all are complete: all of them, or none.
+
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
       INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+    """
+    SendTensors: _grpc.UnaryStreamMultiCallable[_tensor_service_pb2.SendTensorsRequest, _tensor_service_pb2.SendTensorsResponse]
+    """SendTensors sends the elements of tensors to a session of another server, straight from this one. The receiving
+    session's server gives the permission: OpenTransfer with `receive`, which counts the memory there, and whose answer the
+    caller hands on here. This server connects there (to `socket` if that is on its machine, else to `data_endpoint`) as a
+    client of the data endpoint does, with a ticket that is the first 16 bytes of HMAC-SHA256(key, "ticket"). It sends
+    nothing more before the other side has proved that it has the key, and then the elements of each tensor, dense, in the
+    order of both requests; the other side answers with one status byte, as to an upload.
+
+    What is sent is each tensor as it was when the request took its place among the session's calls. The server says how
+    much has left about once a second, and a last time when the other side has all of it. A caller who leaves ends it, and
+    so does the end of either session; nothing is kept on either side then.
+
+    Errors:
+      NOT_FOUND           a tensor is unknown to this session; create it again.
+      INVALID_ARGUMENT    the tensors do not have size_bytes bytes; ask for a permission of that size.
+      PERMISSION_DENIED   reason SEND_NOT_ALLOWED: this server may not connect there (--send-to); use Download and Upload.
+      FAILED_PRECONDITION reason PEER_NOT_REACHED: nobody answers there who has the key; use Download and Upload.
+                          reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
+                          permission and send again, or use Download and Upload.
+      RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]
     """GetServerInfo tells what the server is and has."""
@@ -339,9 +363,33 @@ class TensorServiceAsyncStub(TensorServiceStub):
     in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
     session ends.
 
+    With `receive` the ticket is good for one connection of another server (see SendTensors), which brings the bytes of
+    all these uploads, one after the other, and gets one status when all are complete: all of them, or none.
+
     Errors: those of Upload and Download, and
       RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
       INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+    """
+    SendTensors: _aio.UnaryStreamMultiCallable[_tensor_service_pb2.SendTensorsRequest, _tensor_service_pb2.SendTensorsResponse]  # type: ignore[assignment]
+    """SendTensors sends the elements of tensors to a session of another server, straight from this one. The receiving
+    session's server gives the permission: OpenTransfer with `receive`, which counts the memory there, and whose answer the
+    caller hands on here. This server connects there (to `socket` if that is on its machine, else to `data_endpoint`) as a
+    client of the data endpoint does, with a ticket that is the first 16 bytes of HMAC-SHA256(key, "ticket"). It sends
+    nothing more before the other side has proved that it has the key, and then the elements of each tensor, dense, in the
+    order of both requests; the other side answers with one status byte, as to an upload.
+
+    What is sent is each tensor as it was when the request took its place among the session's calls. The server says how
+    much has left about once a second, and a last time when the other side has all of it. A caller who leaves ends it, and
+    so does the end of either session; nothing is kept on either side then.
+
+    Errors:
+      NOT_FOUND           a tensor is unknown to this session; create it again.
+      INVALID_ARGUMENT    the tensors do not have size_bytes bytes; ask for a permission of that size.
+      PERMISSION_DENIED   reason SEND_NOT_ALLOWED: this server may not connect there (--send-to); use Download and Upload.
+      FAILED_PRECONDITION reason PEER_NOT_REACHED: nobody answers there who has the key; use Download and Upload.
+                          reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
+                          permission and send again, or use Download and Upload.
+      RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """GetServerInfo tells what the server is and has."""
@@ -587,9 +635,39 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         in the place of data_endpoint. With `forwards` it is the same for what ModelService.MlpForwardStream carries, until the
         session ends.
 
+        With `receive` the ticket is good for one connection of another server (see SendTensors), which brings the bytes of
+        all these uploads, one after the other, and gets one status when all are complete: all of them, or none.
+
         Errors: those of Upload and Download, and
           RESOURCE_EXHAUSTED  too many tickets are not used; use Upload or Download.
           INVALID_ARGUMENT    reason NO_DATA_ENDPOINT: the server has none; use Upload or Download.
+        """
+
+    @_abc_1.abstractmethod
+    def SendTensors(
+        self,
+        request: _tensor_service_pb2.SendTensorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_tensor_service_pb2.SendTensorsResponse], _abc.AsyncIterator[_tensor_service_pb2.SendTensorsResponse]]:
+        """SendTensors sends the elements of tensors to a session of another server, straight from this one. The receiving
+        session's server gives the permission: OpenTransfer with `receive`, which counts the memory there, and whose answer the
+        caller hands on here. This server connects there (to `socket` if that is on its machine, else to `data_endpoint`) as a
+        client of the data endpoint does, with a ticket that is the first 16 bytes of HMAC-SHA256(key, "ticket"). It sends
+        nothing more before the other side has proved that it has the key, and then the elements of each tensor, dense, in the
+        order of both requests; the other side answers with one status byte, as to an upload.
+
+        What is sent is each tensor as it was when the request took its place among the session's calls. The server says how
+        much has left about once a second, and a last time when the other side has all of it. A caller who leaves ends it, and
+        so does the end of either session; nothing is kept on either side then.
+
+        Errors:
+          NOT_FOUND           a tensor is unknown to this session; create it again.
+          INVALID_ARGUMENT    the tensors do not have size_bytes bytes; ask for a permission of that size.
+          PERMISSION_DENIED   reason SEND_NOT_ALLOWED: this server may not connect there (--send-to); use Download and Upload.
+          FAILED_PRECONDITION reason PEER_NOT_REACHED: nobody answers there who has the key; use Download and Upload.
+                              reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
+                              permission and send again, or use Download and Upload.
+          RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
         """
 
     @_abc_1.abstractmethod

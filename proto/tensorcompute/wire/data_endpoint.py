@@ -8,6 +8,9 @@ and then, transfer after transfer,
     upload      client: bytes                                       server: WAIT now and then, DONE or FAILED
     download    server: NO_ANSWER_YET now and then, length, OpenTransferResponse, bytes, DONE or FAILED
 
+A server that sends to another one is the client there. Its ticket follows from the key, so that whoever has it connect
+somewhere does not choose what it says.
+
 Over memory that is shared, the server says after the proofs how many slots there are and how large they are, and SLOT
 in place of the bytes of a slot. Knows no sockets.
 """
@@ -20,6 +23,7 @@ from typing import Literal
 
 OPENING = b"tdt2"
 TICKET_BYTES = 16
+KEY_BYTES = 32
 NONCE_BYTES = 16
 PROOF_BYTES = 32
 # A peer that neither sends nor takes anything for so long has gone: one that is busy says so more often.
@@ -34,6 +38,11 @@ NO_ANSWER_YET = LENGTH.pack(0)
 SHAPE = struct.Struct(">II")
 # A slot was filled, or emptied.
 SLOT = b"\0"
+
+
+def ticket_of(key: bytes) -> bytes:
+    """The ticket that goes with a key."""
+    return hmac.digest(key, b"ticket", "sha256")[:TICKET_BYTES]
 
 
 def proof(key: bytes, side: Literal["client", "server"], nonces: bytes) -> bytes:

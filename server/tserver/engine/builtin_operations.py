@@ -16,6 +16,7 @@ from tserver.engine import functions, gpu_operations, initial, networks, optimiz
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import Find, forward
+from tserver.engine.moving import Parcels
 from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
@@ -37,7 +38,7 @@ def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = 
     yield Operation("tc.program", keep_program, needs_store=True)
     yield Operation("tc.run", run_program, needs_store=True)
     yield Operation("tc.run_with_effects", run_program, needs_store=True)
-    for name, with_store in functions.WITH_STORE.items():
+    for name, with_store in (*functions.WITH_STORE.items(), *Parcels().operations()):
         yield Operation(name, with_store, needs_store=True)
     for name, function in {
         **functions.BUILTIN_OPERATIONS,

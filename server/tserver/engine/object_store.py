@@ -12,7 +12,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -55,6 +55,13 @@ class Parts:
 
     def __init__(self, result: Any) -> None:
         self.by_path: dict[tuple[int, ...], Any] = dict(leaves(result, ()))
+
+
+class Lent(Protocol):
+    """Elements that are read in the memory of a tensor of the session."""
+
+    def copy_out(self) -> None:
+        """Something is about to write there."""
 
 
 class Staged:
@@ -164,7 +171,7 @@ class ObjectStore:
         self._counted: tuple[int, Totals] | None = None
         self._listed: tuple[int, list[int]] = (0, [])
         # Staged elements that are still in the memory of a tensor.
-        self._lent: weakref.WeakSet[Staged] = weakref.WeakSet()
+        self._lent: weakref.WeakSet[Lent] = weakref.WeakSet()
         # Whether there has been a view of many more elements than there are, which no kernel may go through (cost.py).
         self.has_giants = False
         # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices, for
@@ -271,6 +278,7 @@ class ObjectStore:
 
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
+        self.uploads.give_way(upload_id)
         if self.max_bytes:
             self._check_quota(what, size)
         return self.uploads.begin(what, upload_id, dtype, shape, size)
@@ -334,16 +342,16 @@ class ObjectStore:
             for tensor in _behind(found):
                 self._ledger.add_tensor(tensor)
 
-    def lend(self, staged: Staged) -> None:
-        """Keep staged elements in the memory of their tensor until something is about to write."""
-        self._lent.add(staged)
+    def lend(self, lent: Lent) -> None:
+        """Have elements kept in the memory of their tensor until something is about to write."""
+        self._lent.add(lent)
         self.watched = True
 
     def before_call(self, *, writes: bool) -> None:
         """Called before a call of a watched store: if it may write, what is lent gets memory of its own first."""
         if writes:
-            for staged in list(self._lent):
-                staged.copy_out()
+            for lent in list(self._lent):
+                lent.copy_out()
             self._lent.clear()
         if not self._lent:
             self.watched = bool(self.max_bytes or self.has_meta or self.has_giants or self.has_sparse)

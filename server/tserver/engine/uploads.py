@@ -46,6 +46,13 @@ class Uploads:
             self.held_bytes += len(data)
         return upload
 
+    def give_way(self, upload_id: int) -> None:
+        """Another upload of this name begins: one that has not arrived was given up by its sender."""
+        with self._lock:
+            before = self._named.get(upload_id)
+            if before is not None and not before.complete:
+                self._remove(before)
+
     def name(self, upload: Upload) -> None:
         """Let calls name an upload, once it is complete. Raises: InvalidArgument, AlreadyExists; it is dropped then."""
         with self._lock:
@@ -65,6 +72,13 @@ class Uploads:
         """An upload has failed, or is used up."""
         with self._lock:
             self._remove(upload)
+
+    def forget(self, upload_ids: list[int]) -> None:
+        """Let those go of these names, complete or not, that are there."""
+        with self._lock:
+            for upload_id in upload_ids:
+                if upload_id in self._named:
+                    self._remove(self._named[upload_id])
 
     def take(self, upload_id: int) -> Upload:
         """A complete one, which is used up. Raises: UnknownId."""

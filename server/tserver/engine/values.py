@@ -112,10 +112,11 @@ def tensor_from_bytes(dtype: torch.dtype, shape: list[int], data: Any, *, copy: 
     if dtype is torch.bool:
         # Any byte but 0 and 1 in a bool is undefined behaviour in the kernels that read it.
         flags = data if isinstance(data, torch.Tensor) else torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return flags.ne(0).reshape(shape)
+        return flags.ne(0).resize_(shape)
     if isinstance(data, torch.Tensor):
         return (data.clone() if copy else data).view(dtype).reshape(shape)
-    return torch.frombuffer(bytearray(data) if copy else data, dtype=dtype).reshape(shape)
+    # Not by `reshape`: what somebody made is no view of anything.
+    return torch.frombuffer(bytearray(data) if copy else data, dtype=dtype).resize_(shape)
 
 
 def bytes_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -180,7 +181,7 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
     if view is not None:
         _check_view(view, tensor)
     if host.kind == pb.HostArray.KIND_TENSOR:
-        return tensor if view is None else tensor.as_strided(view.shape[:], view.strides[:])
+        return tensor if view is None else _laid_out(tensor, view)
     if host.kind not in _NUMPY_KINDS:
         raise InvalidArgument(f"array kind {host.kind} is not known; use one of HostArray.Kind")
     if DTYPE_CODES[dtype] not in _NUMPY:
@@ -195,6 +196,12 @@ def _array(holder: Holder, value: pb.Value, depth: int) -> Any:
         return np.ndarray(view.shape[:], array.dtype, array, strides=strides)
     except (OverflowError, ValueError) as error:
         raise InvalidArgument(f"shape {view.shape} with strides {view.strides} is no array: {error}") from None
+
+
+def _laid_out(memory: torch.Tensor, view: pb.View) -> torch.Tensor:
+    """All of a tensor's memory as a tensor of another form, which is no view of anything."""
+    made = torch.empty(0, dtype=memory.dtype)
+    return made.set_(memory.untyped_storage(), memory.storage_offset(), view.shape[:], view.strides[:])
 
 
 def _check_view(view: pb.View, memory: torch.Tensor) -> None:

@@ -51,6 +51,7 @@ class Pace:
     """How a transfer gets on: that it does, that its session is alive, and whether it is slow.
 
     `touch` is called now and then while bytes move, `beat` every BEAT_S or so; `lag` once, when the transfer is slow.
+    `moved_bytes` is how far it is.
     """
 
     def __init__(
@@ -63,12 +64,18 @@ class Pace:
         self._touch = touch
         self._beat = beat
         self._lag = lag
+        self.moved_bytes = 0
         now = time.monotonic()
         self._moved_at = self._touched_at = self._beaten_at = now
         self._slow_at = now + STALL_S + size_bytes / _SLOWEST_BYTES_PER_S
 
-    def moved(self) -> None:
+    def began(self) -> None:
+        """Called where the first byte may come later than this was made."""
+        self._moved_at = time.monotonic()
+
+    def moved(self, count: int) -> None:
         """Called for every piece that has moved."""
+        self.moved_bytes += count
         now = self._moved_at = time.monotonic()
         if now > self._touched_at + 1.0:
             self._touched_at = now
@@ -137,7 +144,7 @@ class Connection:
             if not count:
                 return False
             position += count
-            pace.moved()
+            pace.moved(count)
         return True
 
     def send(self, source: Source, pace: Pace) -> None:
@@ -166,12 +173,13 @@ class TcpConnection(Connection):
             try:
                 # Not longer than it takes to fill the socket's buffer: who wants to change the memory waits meanwhile.
                 with source.lock:
-                    position += self.socket.send(memoryview(source.data)[position : position + _PIECE_BYTES])
+                    count = self.socket.send(memoryview(source.data)[position : position + _PIECE_BYTES])
             except BlockingIOError:
                 if not poll.poll(int(BEAT_S * 1000)):
                     pace.waited()
                 continue
-            pace.moved()
+            position += count
+            pace.moved(count)
 
     def _be_patient(self) -> None:
         _limit_in_kernel(self.socket)
@@ -191,8 +199,9 @@ class TlsConnection(Connection):
         self.socket.settimeout(STALL_S)
         position = 0
         while position < len(data):
-            position += self.socket.send(data[position : position + _TLS_PIECE_BYTES])
-            pace.moved()
+            count = self.socket.send(data[position : position + _TLS_PIECE_BYTES])
+            position += count
+            pace.moved(count)
 
 
 class SharedMemoryConnection(Connection):
@@ -235,7 +244,7 @@ class SharedMemoryConnection(Connection):
             if position < len(into):
                 # The last slot is answered by the status of the whole.
                 self.socket.sendall(SLOT)
-            pace.moved()
+            pace.moved(len(piece))
         return True
 
     def send(self, source: Source, pace: Pace) -> None:
@@ -250,7 +259,7 @@ class SharedMemoryConnection(Connection):
                 np.copyto(self._slots[number % SLOTS][: len(data)], np.frombuffer(data, np.uint8))
             self.socket.sendall(SLOT)
             position, free, number = position + len(data), free - 1, number + 1
-            pace.moved()
+            pace.moved(len(data))
         while free < SLOTS:
             free += self._emptied(pace)
 

@@ -1,10 +1,11 @@
 """The data endpoint: a TCP (or TLS) listener that moves bytes straight into and out of memory, and hands lanes on.
 
 Who comes names a ticket, which was given over gRPC (OpenTransfer) and is good for one connection, and both prove that
-they have its key, before anything else is said. It stands for one transfer, for all those that the connection will ask
-for, or for a lane, whose connection the session takes over. What is said is in tensorcompute.wire.data_endpoint.
-Whatever goes wrong ends the connection: the client falls back to gRPC, which says why. Each connection has a thread,
-which spends its time in the kernel; there is a bound on them, and beyond it the one that has rested longest is ended.
+they have its key, before anything else is said. It stands for one transfer (also one that another server brings), for
+all those that the connection will ask for, or for a lane, whose connection the session takes over. What is said is in
+tensorcompute.wire.data_endpoint. Whatever goes wrong ends the connection: the client falls back to gRPC, which says
+why. Each connection has a thread, which spends its time in the kernel; there is a bound on them, and beyond it the one
+that has rested longest is ended.
 For a machine's own clients a second listener, a Unix socket, takes lanes, and does the same through memory that both
 have where that is wanted. Knows sockets and tickets; does not know what a tensor is.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import secrets
 import socket
@@ -20,8 +22,9 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tensorcompute.wire import data_endpoint as said
 from tensorcompute.wire.address import parse
@@ -39,7 +42,6 @@ from tserver.front.connections import (
 log = logging.getLogger("tserver.data")
 
 TICKET_S = 30.0
-_KEY_BYTES = 32
 _MAX_TICKETS = 1024
 _MAX_CONNECTIONS = 32
 _MAX_REQUEST_BYTES = 64 << 10
@@ -49,16 +51,18 @@ _OPENING_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class Transfer:
-    """An upload into `target`, or a download of `source`."""
+    """An upload into `targets`, one after the other, or a download of `source`."""
 
     size_bytes: int
     # Says that the session is alive; from any thread, as are those below.
     touch: Callable[[], None]
-    target: memoryview | None = None
+    targets: Sequence[memoryview] = ()
     source: Source | None = None
     # An upload's: keeps what came, or lets it go.
     finish: Callable[[], None] | None = None
     cancel: Callable[[], None] | None = None
+    # Whether another server brings it: its bytes go over the socket of this machine, too.
+    is_from_server: bool = False
 
 
 Beat = Callable[[bool], None]
@@ -109,7 +113,10 @@ class DataEndpoint:
         self._resting: dict[socket.socket, None] = {}
         self._stopping = False
         self._tls: ssl.SSLContext | None = None
+        # Of the certificate that is shown, by which another server knows this one; empty without TLS.
+        self.certificate_sha256 = b""
         if config.tls_cert:
+            self.certificate_sha256 = _sha256_of(config.tls_cert)
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(config.tls_cert, config.tls_key)
         self._listeners: list[socket.socket] = []
@@ -146,7 +153,8 @@ class DataEndpoint:
                 f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC",
                 retry_after_s="1",
             )
-        ticket, key = secrets.token_bytes(said.TICKET_BYTES), secrets.token_bytes(_KEY_BYTES)
+        key = secrets.token_bytes(said.KEY_BYTES)
+        ticket = said.ticket_of(key)
         self._tickets[ticket] = key, admitted
         self._loop.call_later(TICKET_S, self._expire, ticket)
         return ticket, key
@@ -216,8 +224,11 @@ class DataEndpoint:
                     admitted.take(speaking)
                     taken = True
                     return
-                if isinstance(connection, SharedMemoryConnection) and not self._shares_memory:
-                    return
+                if isinstance(connection, SharedMemoryConnection):
+                    if isinstance(admitted, Transfer) and admitted.is_from_server:
+                        connection = TcpConnection(speaking)
+                    elif not self._shares_memory:
+                        return
                 connection.begin()
 
                 def lag() -> None:
@@ -293,11 +304,10 @@ def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -
         whole = transfer.source.intact()
         connection.write(said.DONE if whole else said.FAILED)
         return whole
-    assert transfer.target is not None
     assert transfer.finish is not None
     assert transfer.cancel is not None
     try:
-        whole = connection.receive(transfer.target, pace)
+        whole = all(connection.receive(target, pace) for target in transfer.targets)
     except OSError:
         whole = False
     if not whole:
@@ -311,6 +321,14 @@ def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -
         return False
     connection.write(said.DONE)
     return True
+
+
+def _sha256_of(certificate: str) -> bytes:
+    """Of the first certificate of a PEM file, which is the server's own."""
+    end = "-----END CERTIFICATE-----"
+    pem = Path(certificate).read_text()
+    first = pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end)] + end
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
 
 
 def _listener(address: str) -> socket.socket:

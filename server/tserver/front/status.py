@@ -45,6 +45,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.Stopping: grpc.StatusCode.UNAVAILABLE,
     errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotSent: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     errors.ServerError: grpc.StatusCode.INTERNAL,
 }

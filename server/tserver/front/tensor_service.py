@@ -6,6 +6,7 @@ A method says which operation a request is; order, ownership and limits are the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import zlib
@@ -24,7 +25,8 @@ from tserver.front.data_endpoint import DataEndpoint
 from tserver.front.forward_stream import ForwardLanes
 from tserver.front.limits import limits_of
 from tserver.front.rpc import Rpc
-from tserver.front.transfers import open_transfer, permit
+from tserver.front.sending import Destination, Sender
+from tserver.front.transfers import check_alive, open_transfer, permit
 from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class TensorServicer:
         self._engine = engine
         self._sessions = engine.sessions
         self._started_at = time.monotonic()
+        self._sender = Sender(config.places_to_send())
         # Set before the first request comes, where there is one.
         self.data_endpoint: DataEndpoint | None = None
 
@@ -278,9 +281,9 @@ class TensorServicer:
         endpoint, kind = self.data_endpoint, request.WhichOneof("transfer")
         if kind is None:
             raise InvalidArgument(
-                "OpenTransferRequest.transfer is not set; set upload, download, connection, lane or forwards"
+                "OpenTransferRequest.transfer is not set; set upload, download, connection, lane, forwards or receive"
             )
-        if endpoint is None or not (endpoint.moves_bytes or kind in _LANES):
+        if endpoint is None or not (endpoint.moves_bytes or kind in (*_LANES, "receive")):
             raise InvalidArgument("this server has no data endpoint; use Upload or Download", reason="NO_DATA_ENDPOINT")
         named = getattr(request, kind)
         context = named if kind == "connection" or kind in _LANES else named.context
@@ -288,7 +291,19 @@ class TensorServicer:
         session = find(context.session, rpc.principal)
         if kind == "forwards":
             return permit(endpoint, ForwardLanes(session, self._engine.models, self._config, self._elsewhere))
-        return await open_transfer(endpoint, session, request)
+        return await open_transfer(endpoint, session, request, self._config.listen)
+
+    async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:
+        """See the proto."""
+        session = self._session(request, rpc)
+        staged = await asyncio.gather(*(session.stage(ref) for ref in request.tensors))
+        to = Destination(request.key, request.data_endpoint, request.socket, request.certificate_sha256)
+        sending = self._sender.send(staged, request.size_bytes, to, lambda: check_alive(session))
+        async with contextlib.aclosing(sending) as told:
+            async for sent_bytes in told:
+                session.check_alive()
+                await rpc.write(ts.SendTensorsResponse(sent_bytes=sent_bytes).SerializeToString())
+        await rpc.write(ts.SendTensorsResponse(sent_bytes=request.size_bytes, done=True).SerializeToString())
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
         """See the proto."""

@@ -6,11 +6,11 @@ Knows sessions and messages; does not know how bytes travel.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.errors import Exhausted
+from tserver.errors import Exhausted, SessionLost
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Takes, Transfer, Transfers
 from tserver.session.calls import require
@@ -20,15 +20,23 @@ if TYPE_CHECKING:
 
 
 async def open_transfer(
-    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest
+    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, listen: str
 ) -> ts.OpenTransferResponse:
-    """A ticket for what the request asks for. Raises: what Upload and Download raise, and Exhausted."""
+    """A ticket for what the request asks for. `listen` is where the callers of this server come.
+
+    Raises: what Upload and Download raise, and Exhausted.
+    """
     answer = ts.OpenTransferResponse(expires_s=TICKET_S)
     admitted: Admitted
     if request.HasField("lane"):
         admitted = _Lane(session)
     elif request.HasField("connection"):
         admitted = _Connection(session)
+    elif request.HasField("receive"):
+        admitted = await _received(session, request.receive.uploads)
+        answer.size_bytes = admitted.size_bytes
+        answer.socket, answer.certificate_sha256 = endpoint.local, endpoint.certificate_sha256
+        answer.data_endpoint = endpoint.named(listen)
     elif request.HasField("upload"):
         header = request.upload
         upload = await session.begin_upload(header)
@@ -98,10 +106,49 @@ def _into(session: Session, upload: Upload, finish: Callable[[], None]) -> Trans
     return Transfer(
         len(upload.data),
         session.touch,
-        target=upload.data,
+        targets=(upload.data,),
         finish=finish,
         cancel=lambda: session.drop_upload(upload),
     )
+
+
+async def _received(session: Session, headers: Sequence[ts.UploadHeader]) -> Transfer:
+    """The transfer of all these uploads, which another server brings. Raises: as Upload; none has begun then."""
+    uploads: list[Upload] = []
+
+    def drop() -> None:
+        for upload in uploads:
+            session.drop_upload(upload)
+
+    try:
+        for header in headers:
+            # One by one: those that have begun are dropped if the next one is refused.
+            uploads.append(await session.begin_named_upload(header))  # noqa: PERF401
+    except BaseException:
+        drop()
+        raise
+
+    def finish() -> None:
+        check_alive(session)
+        for upload in uploads:
+            upload.complete = True
+
+    return Transfer(
+        sum(len(upload.data) for upload in uploads),
+        lambda: check_alive(session),
+        targets=[upload.data for upload in uploads],
+        finish=finish,
+        cancel=drop,
+        is_from_server=True,
+    )
+
+
+def check_alive(session: Session) -> None:
+    """End a transfer whose session has ended. From any thread. Raises: ConnectionError."""
+    try:
+        session.check_alive()
+    except SessionLost as error:
+        raise ConnectionError(error.message) from error
 
 
 def _out_of(session: Session, staged: Staged, answer: ts.OpenTransferResponse) -> Transfer:

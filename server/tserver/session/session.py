@@ -86,6 +86,11 @@ class Session:
         """Begin the lease anew: somebody is here."""
         self._expires_at = time.monotonic() + self.lease_s
 
+    def check_alive(self) -> None:
+        """Begin the lease anew, if the session is there. From any thread. Raises: SessionLost."""
+        self._check_open()
+        self.touch()
+
     def expired(self, now: float) -> bool:
         """Whether the lease has run out with nobody attached and nothing running."""
         return self._attachment is None and not self._running and not self._unnumbered and now > self._expires_at
@@ -240,7 +245,16 @@ class Session:
 
     async def begin_upload(self, header: ts.UploadHeader) -> Upload:
         """Memory for an upload. Cancelled, it leaves none behind. Raises: InvalidArgument, Exhausted."""
-        begun = self._open_queue().begin_upload(header)
+        return await self._begun(self._open_queue().begin_upload(header))
+
+    async def begin_named_upload(self, header: ts.UploadHeader) -> Upload:
+        """The same for an upload that calls may name from now on, and that is complete as soon as it says so.
+
+        Raises: AlreadyExists, too.
+        """
+        return await self._begun(self._open_queue().begin_named_upload(header))
+
+    async def _begun(self, begun: Future[Upload]) -> Upload:
         try:
             return await _done(begun)
         except asyncio.CancelledError:
@@ -263,7 +277,7 @@ class Session:
         return _done_for_thread(self._open_queue().stage(ref), meanwhile)
 
     def begin_upload_from_thread(self, header: ts.UploadHeader, meanwhile: Callable[[], None]) -> Upload:
-        """An upload that calls may name from now on, and that is complete as soon as it says so."""
+        """As `begin_named_upload`."""
         return _done_for_thread(self._open_queue().begin_named_upload(header), meanwhile)
 
     def finish_upload_from_thread(self, header: ts.UploadHeader, upload: Upload) -> None:
