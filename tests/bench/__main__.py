@@ -11,6 +11,7 @@ from pathlib import Path
 from . import (
     b64_batching,
     e1_engine_start,
+    e2_engines,
     growth,
     i1_import,
     m1_memory,
@@ -33,6 +34,7 @@ WORKLOADS: dict[str, Measure] = {
     "W4": w4_forwards.measure,
     "W5": w5_batch.measure,
     "B64": b64_batching.measure,
+    "E2": e2_engines.measure,
     "P1": p1_programs.measure,
     "I1": i1_import.measure,
     "E1": e1_engine_start.measure,
