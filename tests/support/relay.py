@@ -28,7 +28,7 @@ from tserver.front.health import Health
 from tserver.front.interceptor import Interceptor
 from tserver.front.routing import ROUTINGS, SERVICES
 from tserver.front.rpc import Rpc
-from tserver.front.server import loop_factory, quiet_collector
+from tserver.front.running import loop_factory, quiet_collector
 from tserver.supervisor import environment
 
 _OPEN_SESSION = "/tensorcompute.v1.TensorService/OpenSession"

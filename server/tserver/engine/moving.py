@@ -126,7 +126,8 @@ class Parcels:
         if parcel is None:
             raise InvalidArgument("nothing waits under this name: it was never handed over, or its session has ended")
         place = torch.device(store.default_device or "cpu") if device is None else torch.device(device)
-        if place.type == "cuda" and place.index is None:
+        index: Any = place.index  # None where it says "cuda" alone, whatever its type
+        if place.type == "cuda" and index is None:
             place = torch.device("cuda", torch.cuda.current_device())
         with torch.inference_mode(False), torch.no_grad():
             return parcel.take(place)
