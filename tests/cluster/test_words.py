@@ -61,8 +61,9 @@ def test_other_complaints_of_ray_are_no_mismatch() -> None:
     [
         (["--isolation", "session"], "--isolation: the engines of a cluster are shared"),
         (["--listen", "0.0.0.0:50051"], "there is no TLS"),
+        (["--engines-per-gpu", "2", "--devices-per-engine", "2"], "--engines-per-gpu has engines share a GPU"),
     ],
-    ids=["isolation", "no TLS"],
+    ids=["isolation", "no TLS", "parts of several GPUs"],
 )
 def test_settings_that_cannot_be_are_refused_before_ray_is_asked(options: list[str], said: str) -> None:
     result = click.testing.CliRunner().invoke(main, ["cluster", "up", *options])
@@ -82,6 +83,15 @@ def test_engines_that_share_a_gpu_are_given_a_part_of_it_and_name_it_as_one() ->
     assert [spec.house(str(index), "", "").device for index in range(6)] == ["cuda:0"] * 3 + ["cuda:1"] * 3
     assert Spec(Config(), "a key", "", engines_per_gpu=1).resources()["num_gpus"] == 1
     assert "num_gpus" not in Spec(Config(), "a key", "").resources()
+
+
+def test_engines_that_hold_several_gpus_are_given_them_and_are_as_many_fewer() -> None:
+    spec = Spec(Config(devices_per_engine=2), "a key", "", engines_per_gpu=1)
+    assert (spec.resources()["num_gpus"], spec.engines_on(8), spec.engines_on(5)) == (2, 4, 2)
+    assert [spec.house(str(index), "", "").device for index in range(3)] == ["cuda:0", "cuda:2", "cuda:4"]
+    assert spec.engine_config("127.0.0.1:0", "").devices_per_engine == 2
+    assert Spec(Config(devices_per_engine=2), "a key", "").engine_config("127.0.0.1:0", "").devices_per_engine == 1
+    assert Spec(Config(), "a key", "", engines_per_gpu=3).engines_on(2) == 6
 
 
 def test_a_port_of_the_range_is_taken_that_nobody_has() -> None:

@@ -40,6 +40,9 @@ def what_cuda_says_without_a_gpu(m: Any, t: Watch) -> None:
     t.show(cuda.is_available(), cuda.device_count(), cuda.is_initialized(), cuda.is_bf16_supported())
     t.show(cuda.empty_cache(), cuda.memory_allocated(), cuda.max_memory_allocated(), cuda.memory_reserved())
     t.show(cuda.max_memory_reserved(), cuda.get_arch_list(), cuda.manual_seed_all(3), cuda.manual_seed(3))
+    m.manual_seed(1)
+    # Numbers of the host are not the GPU's.
+    t.show(cuda.manual_seed(4), cuda.manual_seed_all(5), cuda.seed_all(), m.rand(2), cuda.default_generators)
     t.show(len(cuda.memory_stats()), cuda.seed(), cuda.get_rng_state_all(), cuda.set_rng_state_all([]))
     t.show(cuda.set_device(-1), m.device("cuda") if cuda.is_available() else m.device("cpu"))
     with cuda.stream(None), cuda.device(-1), cuda.device_of(m.ones(1)):

@@ -52,6 +52,8 @@ def group(options: Callable[[Any], Any], checked: Callable[[dict[str, Any]], Con
         config = checked(settings)
         if config.isolation != "shared":
             raise click.UsageError("--isolation: the engines of a cluster are shared; one host can have others")
+        if engines_per_gpu > 1 and config.devices_per_engine > 1:
+            raise click.UsageError("--engines-per-gpu has engines share a GPU, and --devices-per-engine hold several")
         with _told():
             ray = connect(ray_address, NAMESPACE, wait_s)
             spec = Spec(config, new_key(), __version__, engines_per_gpu, cpus_per_engine)
@@ -119,7 +121,7 @@ def _up(ray: Any, spec: Spec, start_s: float) -> None:
         wanted = spec.config.engines
         on_gpus = gpus > 0 and spec.config.device != "cpu"
     else:
-        wanted, on_gpus = gpus * spec.engines_per_gpu, True
+        wanted, on_gpus = spec.engines_on(gpus), True
     if not wanted:
         raise ClusterError("the cluster has no GPU; say how many engines there are to be on its CPUs: --engines N")
     spec = spec if on_gpus else replace(spec, engines_per_gpu=0)

@@ -40,8 +40,15 @@ class Spec:
         """What Ray sets aside for an engine."""
         if not self.engines_per_gpu:
             return {"num_cpus": self.cpus_per_engine}
-        part = 1.0 if self.engines_per_gpu == 1 else int(_PARTS_OF_A_GPU / self.engines_per_gpu) / _PARTS_OF_A_GPU
-        return {"num_cpus": self.cpus_per_engine, "num_gpus": part}
+        if self.engines_per_gpu == 1:
+            gpus = float(self.config.devices_per_engine)
+        else:
+            gpus = int(_PARTS_OF_A_GPU / self.engines_per_gpu) / _PARTS_OF_A_GPU
+        return {"num_cpus": self.cpus_per_engine, "num_gpus": gpus}
+
+    def engines_on(self, gpus: int) -> int:
+        """How many engines there are to be on so many GPUs."""
+        return gpus * self.engines_per_gpu // self.config.devices_per_engine
 
     def host(self, node_ip: str) -> str:
         """Where engines of a node listen: on loopback as the front does, else at the node's own address."""
@@ -56,6 +63,7 @@ class Spec:
             listen=listen,
             data_listen=data_listen,
             device="cuda:0" if self.engines_per_gpu else "cpu",
+            devices_per_engine=self.config.devices_per_engine if self.engines_per_gpu else 1,
             engines=0,
             advertise="",
             metrics_listen="",
@@ -69,5 +77,7 @@ class Spec:
 
     def house(self, engine: str, internal: str, front: str) -> House:
         """The place of an engine."""
-        device = f"cuda:{int(engine) // self.engines_per_gpu}" if self.engines_per_gpu else "cpu"
+        device = "cpu"
+        if self.engines_per_gpu:
+            device = f"cuda:{int(engine) * self.config.devices_per_engine // self.engines_per_gpu}"
         return House(engine, self.key, internal, front, device)
