@@ -152,7 +152,7 @@ class Front:
 
     async def _stop(self) -> None:
         await self._server.stop(0)
-        await self.coordinator.stop()
+        self.coordinator.stop()
         for channel in self._channels.values():
             await channel.close()
 
@@ -238,6 +238,11 @@ class HouseUnderTest:
             each.stop()
 
 
+def _say(line: str) -> None:
+    """At once, since others write to the same pipe."""
+    os.write(1, line.encode() + b"\n")
+
+
 def main() -> int:
     """Fork an engine for each line."""
     from tserver.engines.in_process import InProcessEngine
@@ -246,14 +251,14 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if pid := os.fork():
-            print(f"forked {pid}", flush=True)
+            _say(f"forked {pid}")
             continue
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         house = House(**json.loads(line))
         config = Config(listen="127.0.0.1:0", device="cpu", threads=1)
 
         def tell(boot_id: str, address: str, house: House = house) -> None:
-            print(f"serving {house.key} {house.engine} {boot_id} {address}", flush=True)
+            _say(f"serving {house.key} {house.engine} {boot_id} {address}")
 
         def make(fatal: Callable[[str], None], config: Config = config) -> InProcessEngine:
             return InProcessEngine(config, previous_end="", on_fatal=fatal, beats=None)

@@ -68,6 +68,8 @@ class Plan:
             engines=0,
             isolation="shared",
             advertise="",
+            # The front alone writes models to disk.
+            data_dir="",
         )
         house = House(engine, self._key, self.internal(engine), self.front, device)
         shown = _shown()

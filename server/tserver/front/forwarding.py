@@ -57,6 +57,12 @@ class Target:
         self._is_closed = False
         self._channel: Any = grpc.aio.insecure_channel(address, options=_OPTIONS)
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The connection, for requests in this process's own name."""
+        channel: grpc.aio.Channel = self._channel
+        return channel
+
     async def close(self) -> None:
         """Close the connection. Callers that wait for answers are told that the engine is gone."""
         self._is_closed = True

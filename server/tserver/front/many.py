@@ -27,13 +27,22 @@ from tserver.front.health import Health
 from tserver.front.house_tensors import HouseTensors
 from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
+from tserver.front.oip.listener import OipListener
+from tserver.front.oip.routes import InferenceRoutes
+from tserver.front.oip.service import Service
 from tserver.front.placing import Placing
+from tserver.front.replicas.choosing import Choosing
+from tserver.front.replicas.coordinator import ModelCoordinator
+from tserver.front.replicas.inference import HouseInference
+from tserver.front.replicas.links import Links
+from tserver.front.replicas.servicer import HouseModels
 from tserver.front.routing import Routing
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
 
 if TYPE_CHECKING:
     from tserver.config import Config
+    from tserver.engines.directory import Entry
     from tserver.engines.fleet import Fleet
     from tserver.front.http.listener import HttpListener
     from tserver.front.rpc import Rpc
@@ -81,22 +90,31 @@ class _Front:
         await fleet.start(directory.note)
         plan = Plan(config, fleet.key, fleet.node)
         channels = EngineChannels(directory, fleet)
-        placing = Placing(config, directory, fleet, plan, channels)
+        models = ModelCoordinator(config, directory, Links(lambda entry: channels.target(entry).channel, fleet.key))
+        await models.start()
+        placing = Placing(config, directory, fleet, plan, channels, models)
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         interceptor = Interceptor(rpcs, key=fleet.key)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.
-        forwarded = forwarding_handlers(_SERVICES, Router(directory, placing, channels).choose)
-        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded))
+        forwarded = forwarding_handlers(_SERVICES[:1], Router(directory, placing, channels).choose)
+        choosing = Choosing(models)
+        bound = bind(_SERVICES[1], HouseModels(models, choosing, directory, placing.home))
+        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded, bound))
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)
-        https = [] if rpcs is None else await self._serve_http(channels, interceptor, rpcs)
+        service = Service(config, HouseInference(models, choosing))
+        oip = OipListener(config, service, interceptor) if config.oip_listen else None
         watching = asyncio.create_task(placing.watch())
         stopped = asyncio.create_task(until_told_to_stop())
-        if not await self._begin(plan, stopped):
+        if not await self._begin(plan, models, stopped):
             return 1
+        # Told before the main address: who waits for that one then knows all of them.
+        https = [] if rpcs is None else await self._serve_http(channels, interceptor, rpcs, service)
+        if oip is not None:
+            print(f"oip listening on {await oip.start()}", flush=True)
         await server.start()
         await health.say_serving()
         telling = asyncio.create_task(self._tell(health, plan))
@@ -107,14 +125,20 @@ class _Front:
         stop_by = loop.time() + config.drain_s
         log.info("stopping", extra={"sessions": placing.sessions})
         telling.cancel()
+        service.is_ready = False
         await health.say_stopping()
+        if oip is not None:
+            await oip.drain()
         placing.stop()
+        models.rest()
         if not plan.is_of_cluster:
             await self._end_engines(stop_by)
-        await asyncio.gather(server.stop(grace=1.0), *(each.stop(grace_s=1.0) for each in https))
+        also = [] if oip is None else [oip.stop(grace_s=1.0)]
+        await asyncio.gather(server.stop(grace=1.0), *also, *(each.stop(grace_s=1.0) for each in https))
         watching.cancel()
         ticking.cancel()
         watchdog.stop()
+        models.stop()
         await channels.close()
         await fleet.stop()
         log.info("stopped")
@@ -122,8 +146,8 @@ class _Front:
 
     # --- engines ---
 
-    async def _begin(self, plan: Plan, stopped: asyncio.Task[None]) -> bool:
-        """Have the first engines, and wait for them; whether they are all there."""
+    async def _begin(self, plan: Plan, models: ModelCoordinator, stopped: asyncio.Task[None]) -> bool:
+        """Have the first engines, and wait for them and their models; whether they are all there."""
         loop, first = asyncio.get_running_loop(), plan.first
         for engine, device in first:
             # Those that were there already are not started again.
@@ -132,6 +156,10 @@ class _Front:
         await asyncio.wait({serving, stopped}, timeout=_START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         serving.cancel()
         if serving.done() and not (cause := serving.result()):
+            entries = [self._directory.engines[engine] for engine, _ in first if engine in self._directory.engines]
+            welcomed = loop.create_task(_all_welcomed(models, entries))
+            await asyncio.wait({welcomed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            welcomed.cancel()
             return True
         if not stopped.done():
             cause = cause if serving.done() else f"it takes longer than {_START_TIMEOUT_S:.0f} s"
@@ -168,7 +196,7 @@ class _Front:
             await self._directory.changed()
 
     async def _serve_http(
-        self, channels: EngineChannels, interceptor: Interceptor, rpcs: RpcCounts
+        self, channels: EngineChannels, interceptor: Interceptor, rpcs: RpcCounts, service: Service
     ) -> list[HttpListener]:
         # Who serves no HTTP may lack aiohttp and prometheus_client.
         from tserver.front.house_metrics import HouseMetrics
@@ -176,9 +204,12 @@ class _Front:
 
         config, found = self._config, []
         metrics = HouseMetrics(self._directory, channels, rpcs).routes()
-        for name, address in (("metrics", config.metrics_listen), ("http", config.http_listen)):
+        for name, address, routes in (
+            ("metrics", config.metrics_listen, metrics),
+            ("http", config.http_listen, [*metrics, *InferenceRoutes(config, service).routes()]),
+        ):
             if address:
-                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(metrics)))
+                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))
                 print(f"{name} listening on {await one.start()}", flush=True)
                 found.append(one)
         return found
@@ -206,6 +237,11 @@ class _Front:
         logging.shutdown()
         sys.stderr.flush()
         os._exit(EXIT_FAILED)
+
+
+async def _all_welcomed(models: ModelCoordinator, entries: list[Entry]) -> None:
+    for entry in entries:
+        await models.welcomed(entry)
 
 
 class Router:

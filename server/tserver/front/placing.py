@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tserver.engines.fleet import Fleet
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
+    from tserver.front.replicas.coordinator import ModelCoordinator
 
 log = logging.getLogger("tserver.front")
 
@@ -43,9 +44,16 @@ class Placing:
     """The placement of sessions, and of callers without one."""
 
     def __init__(
-        self, config: Config, directory: Directory, fleet: Fleet, plan: Plan, channels: EngineChannels
+        self,
+        config: Config,
+        directory: Directory,
+        fleet: Fleet,
+        plan: Plan,
+        channels: EngineChannels,
+        models: ModelCoordinator,
     ) -> None:
         self._config = config
+        self._models = models
         self._directory = directory
         self._fleet = fleet
         self._plan = plan
@@ -59,6 +67,7 @@ class Placing:
         self._used: dict[str, float] = {}
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._failures: dict[str, str] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         directory.listen(self._note)
 
@@ -82,13 +91,18 @@ class Placing:
                 f"{self.sessions} sessions are open, which is the limit; close one, or retry later", retry_after_s="1"
             )
         if not self._is_isolated:
-            entry = self._entry(placement.choose(self._loads(), device).engine)
+            # An engine that has just begun is brought its models first, where another one has them.
+            entries = self._directory.engines.values()
+            ready = [entry.load for entry in entries if self._models.is_welcomed(entry)]
+            fits = any(load.takes_sessions and placement.fits(load.device, device) for load in ready)
+            entry = self._entry(placement.choose(ready if fits else self._loads(), device).engine)
         elif self._config.isolation == "session":
             entry = await self._own(_ONE_SESSION, device)
         else:
             entry = await self._of_principal(principal, device)
         entry.load.placed += 1
         try:
+            await self._models.welcomed(entry)
             yield entry
         except BaseException:
             entry.load.placed -= 1
@@ -214,7 +228,14 @@ class Placing:
         # At once: it is to get no session between now and its end.
         self._directory.engines[engine].load.takes_sessions = False
         self._owners[engine] = ""
-        self._fleet.end(engine, "nobody used it")
+        task = asyncio.get_running_loop().create_task(self._end_now(self._directory.engines[engine]))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end_now(self, entry: Entry) -> None:
+        # What it alone has outlives it.
+        await self._models.leave(entry)
+        self._fleet.end(entry.info.engine, "nobody used it")
 
     # --- what engines say ---
 

@@ -217,6 +217,12 @@ def is_of_connection(told: grpc.aio.AioRpcError) -> bool:
     return told.code() is grpc.StatusCode.UNAVAILABLE and all(key != DETAILS_KEY for key, _ in trailing)
 
 
+# What gRPC says of a connection that breaks, or of a call that it meets at an unlucky moment.
+_OF_CONNECTION = frozenset(
+    (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
+)
+
+
 def error_of(told: grpc.aio.AioRpcError) -> errors.ServerError:
     """The error that another server of this house has told of, as one of ours that has the same status."""
     code, message = told.code(), told.details() or ""
@@ -231,7 +237,7 @@ def error_of(told: grpc.aio.AioRpcError) -> errors.ServerError:
                 elif detail.type_url == _TYPES + "RetryInfo":
                     delay = status_pb2.RetryInfo.FromString(detail.value).retry_delay
                     details["retry_after_s"] = str(delay.ToNanoseconds() / 1e9)
-    if not reason and code is grpc.StatusCode.UNAVAILABLE:
+    if not reason and code in _OF_CONNECTION:
         return errors.Unreachable(f"an engine does not answer: {message}; try again")
     of_code = [kind for kind, its in CODES.items() if its is code] or [errors.ServerError]
     kind = next((each for each in of_code if each.reason == reason), of_code[0])

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,8 @@ class ModelCoordinator:
         # Runs of engines that have been asked what they have, and those that have been brought what they are to have.
         self._learned: set[str] = set()
         self._welcomed: set[str] = set()
+        # Runs that are about to be ended.
+        self._leaving: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tell_locks: dict[str, asyncio.Lock] = {}
         # Set and made anew whenever a model comes to serve somewhere, or an engine has ended.
@@ -91,13 +93,31 @@ class ModelCoordinator:
         for entry in entries:
             self._begin(self._welcome(entry))
 
-    async def stop(self) -> None:
-        """Look after nothing any more, and leave the data directory to others."""
+    def rest(self) -> None:
+        """Look after engines no more: they are about to end."""
         self._is_over = True
         for task in list(self._tasks):
             task.cancel()
+
+    def stop(self) -> None:
+        """Leave the data directory to others."""
+        self.rest()
         if self._disk is not None:
             self._disk.close()
+
+    def is_welcomed(self, entry: Entry) -> bool:
+        """Whether an engine has the models that it is to have."""
+        return entry.info.boot_id in self._welcomed
+
+    async def leave(self, entry: Entry) -> None:
+        """An engine is about to be ended: what it alone has is brought to others."""
+        self._leaving.add(entry.info.boot_id)
+        alone = {
+            record.name
+            for record in self.records.index()
+            if [replica.boot_id for replica in record.serving()] == [entry.info.boot_id]
+        }
+        await asyncio.gather(*(self._again(name) for name in alone))
 
     async def welcomed(self, entry: Entry) -> None:
         """Wait until an engine has the models that it is to have, or has ended."""
@@ -406,7 +426,7 @@ class ModelCoordinator:
     def _targets(self, record: Record) -> list[Entry]:
         """The engines that are to have a model, those first that have it."""
         known = [entry for entry in self._directory.engines.values() if entry.info.boot_id in self._learned]
-        living = [entry for entry in known if self._may_have(entry)]
+        living = [entry for entry in known if entry.info.boot_id not in self._leaving and self._may_have(entry)]
         has = {replica.boot_id for replica in record.serving()}
         living = [entry for entry in living if entry.info.boot_id in has or entry.info.boot_id not in record.refused]
         if not record.wanted:
@@ -524,6 +544,7 @@ class ModelCoordinator:
         elif isinstance(event, Ended):
             self._welcomed.discard(event.boot_id)
             self._learned.discard(event.boot_id)
+            self._leaving.discard(event.boot_id)
             self._tell_locks.pop(event.boot_id, None)
             for record in self.records.index():
                 replica = record.replicas.get(event.engine)
@@ -532,7 +553,10 @@ class ModelCoordinator:
                     self._begin(self._again(record.name))
             self._tell_news()
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._is_over:
+            work.close()
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -69,8 +69,8 @@ class Links:
         self, entry: Entry, path: str, request: bytes, *, principal: str = "", timeout_s: float | None = None
     ) -> bytes:
         """The same of bytes."""
-        method: Any = self._channel(entry).unary_unary(path)
         with _refusals(entry):
+            method: Any = self._channel(entry).unary_unary(path)
             answer: bytes = await method(request, metadata=self.metadata(principal), timeout=timeout_s)
         return answer
 
@@ -123,14 +123,14 @@ class Links:
             "replicas": replicas,
             "is_persistent": is_persistent,
         }
-        method: Any = self._channel(entry).stream_unary(_WITHIN + "Prepare")
         with _refusals(entry):
+            method: Any = self._channel(entry).stream_unary(_WITHIN + "Prepare")
             call = method(metadata=self.metadata())
-            with contextlib.suppress(asyncio.InvalidStateError):
-                # What has ended it is what it is waited for.
-                await send(call.write, told, [content.data])
-                await call.done_writing()
-            await call
+            sending = asyncio.create_task(_send(call, told, [content.data]))
+            try:
+                await call
+            finally:
+                sending.cancel()
 
     async def commit(self, entry: Entry, name: str, version: int) -> ms.MlpSummary:
         """Let what was prepared serve."""
@@ -148,16 +148,15 @@ class Links:
         self, entry: Entry, told: dict[str, Any], inputs: Iterable[Any], timeout_s: float | None
     ) -> tuple[list[tuple[int, ...]], Sequence[memoryview]]:
         """Run a model on inputs of any size: the shapes of the outputs, and their elements."""
-        method: Any = self._channel(entry).stream_stream(_WITHIN + "Infer")
-        call = method(metadata=self.metadata(), timeout=timeout_s)
-        try:
-            with _refusals(entry):
-                with contextlib.suppress(asyncio.InvalidStateError):
-                    await send(call.write, told, inputs)
-                    await call.done_writing()
+        with _refusals(entry):
+            method: Any = self._channel(entry).stream_stream(_WITHIN + "Infer")
+            call = method(metadata=self.metadata(), timeout=timeout_s)
+            sending = asyncio.create_task(_send(call, told, inputs))
+            try:
                 answer, data = await receive(call.read)
-        finally:
-            call.cancel()
+            finally:
+                sending.cancel()
+                call.cancel()
         outputs, start, whole = [], 0, memoryview(data)
         for size in answer["bytes"]:
             outputs.append(whole[start : start + size])
@@ -166,6 +165,15 @@ class Links:
 
     async def _within(self, entry: Entry, method: str, told: dict[str, Any], timeout_s: float | None = None) -> bytes:
         return await self.unary(entry, _WITHIN + method, json.dumps(told).encode(), timeout_s=timeout_s)
+
+
+async def _send(call: Any, told: dict[str, Any], data: Iterable[Any]) -> None:
+    """Send a message of several. How the call ends is told where its answer is waited for: a write waits for ever where
+    there has never been a connection.
+    """
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        await send(call.write, told, data)
+        await call.done_writing()
 
 
 @contextlib.contextmanager

@@ -47,6 +47,12 @@ class HouseModels:
         self._directory = directory
         self._home = home
 
+    async def _settled(self, rpc: Rpc) -> None:
+        """Wait until it is known what there is. Where engines are made for who comes, one is made."""
+        if not self._directory.engines:
+            await self._home(rpc.principal)
+        await self._coordinator.settled()
+
     # --- forward passes ---
 
     async def NeuronForward(self, request: ms.NeuronForwardRequest, rpc: Rpc) -> bytes:
@@ -78,12 +84,12 @@ class HouseModels:
 
     async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
-        await self._coordinator.settled()
+        await self._settled(rpc)
         await ReplicaStream(self._coordinator, self._choosing, rpc).run(requests)
 
     async def ModelForwardStream(self, requests: AsyncIterator[ms.ModelForwardStreamRequest], rpc: Rpc) -> None:
         """See the proto."""
-        await self._coordinator.settled()
+        await self._settled(rpc)
         await ReplicaStream(self._coordinator, self._choosing, rpc).run(requests)
 
     # --- the keeping of models ---
@@ -100,7 +106,7 @@ class HouseModels:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("UpdateMlp", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         batching = BatchingConfig.read(request.batching)
         wanted = request.replicas if request.HasField("replicas") else None
         record = await self._coordinator.update(request.name, request.version, batching, wanted)
@@ -110,21 +116,21 @@ class HouseModels:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("DescribeMlp", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         return ms.DescribeMlpResponse(mlp=self._records.find(request.name, request.version).summary())
 
     async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("ListMlps", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         return ms.ListMlpsResponse(mlps=[record.summary() for record in self._records.index()])
 
     async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("UnloadMlp", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         await self._coordinator.unload(request.name, request.version)
         return ms.UnloadMlpResponse()
 
@@ -132,7 +138,7 @@ class HouseModels:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("LoadMlp", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         record = await self._coordinator.load(request.name, request.version)
         return ms.LoadMlpResponse(mlp=record.summary())
 
@@ -140,7 +146,7 @@ class HouseModels:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("DeleteMlp", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         await self._coordinator.delete(request.name, request.version)
         return ms.DeleteMlpResponse()
 
@@ -150,7 +156,7 @@ class HouseModels:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("GetMlpStatistics", request, rpc)
-        await self._coordinator.settled()
+        await self._settled(rpc)
         record = self._records.find(request.name, request.version)
         return ms.GetMlpStatisticsResponse(statistics=await self._coordinator.statistics(record))
 
@@ -161,7 +167,7 @@ class HouseModels:
             asked = ms.DescribeMlpRequest(name=request.name, version=request.version, context=request.context)
             await self._to_engine("DescribeMlp", asked, rpc)
             request.context.ClearField("session")
-        await self._coordinator.settled()
+        await self._settled(rpc)
         record = self._records.find(request.name, request.version)
         request.version = record.version
         _, entry = await self._choosing.choose(record, [], rpc.deadline)
@@ -179,7 +185,7 @@ class HouseModels:
         self, method: str, request: ms.MlpForwardRequest | ms.ModelForwardRequest, rows: int, rpc: Rpc
     ) -> bytes:
         """A forward pass by value."""
-        await self._coordinator.settled()
+        await self._settled(rpc)
         record = self._records.find(request.name, request.version)
         request.version = record.version
         data = request.SerializeToString()
@@ -194,7 +200,7 @@ class HouseModels:
     async def _create(
         self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, rpc: Rpc
     ) -> ms.MlpSummary:
-        await self._coordinator.settled()
+        await self._settled(rpc)
         entry = await self._entry(request.context.session, rpc)
         try:
             record: Record = await self._coordinator.create(method, request, entry, rpc.principal)
