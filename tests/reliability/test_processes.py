@@ -1,6 +1,6 @@
 """The processes of a house: each may be killed, stopped or crash again and again, and the others go on.
 
-The front is a small one of the tests; supervisor, fork server and engines are the real ones.
+The front is a small one of the tests, but for one test; supervisor, fork server and engines are the real ones.
 """
 
 from __future__ import annotations
@@ -207,6 +207,17 @@ def test_an_engine_that_cannot_begin_is_tried_more_and_more_seldom(house: Server
     ask(house.address, "end", engine="bad", cause="enough")
     wait_until(lambda: not ends_of(house, "bad")[-1]["comes_again"], 10.0, "the end of it")
     assert set(serving(house)) >= {"0", "1"}
+
+
+def test_torch_is_in_the_engines_and_where_they_are_forked_alone() -> None:
+    with ServerProcess(*OPTIONS, cold=True) as house:
+        has_torch = {
+            Path(f"/proc/{pid}/comm").read_text().strip(): "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+            for pid in children_of(house.pid)
+        }
+        assert has_torch == {"tserver-front": False, "tserver-forks": True, "tserver:0": True, "tserver:1": True}
+        assert "libtorch" not in Path(f"/proc/{house.pid}/maps").read_text()
+        assert [line for line in house.stdout if "listening" in line] == [f"listening on {house.address}"]
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed() -> None:
