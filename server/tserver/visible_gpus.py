@@ -29,5 +29,5 @@ def show_own_gpus(config: Config, environment: MutableMapping[str, str]) -> Conf
         environment[_VARIABLE] = ",".join(map(str, own))
     else:
         # Others may have chosen already, by number or by name.
-        environment[_VARIABLE] = ",".join(shown.split(",")[own.start : own.stop])
+        environment[_VARIABLE] = ",".join(each.strip() for each in shown.split(",")[own.start : own.stop])
     return replace(config, device="cuda:0") if number else config

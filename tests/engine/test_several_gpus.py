@@ -562,7 +562,7 @@ def test_models_have_no_gpu_but_the_engines_own(engine: Engine) -> None:
         ("cuda:2", 2, None, "2,3", "cuda:0"),
         ("cuda:0", 1, "3", "3", "cuda:0"),
         ("cuda:1", 1, "GPU-a,GPU-b,GPU-c", "GPU-b", "cuda:0"),
-        ("auto", 2, "5,6,7", "5,6", "auto"),
+        ("auto", 2, "5, 6, 7", "5,6", "auto"),
         ("auto", 1, "", "", "auto"),
         ("cuda:9", 1, "0,1", "", "cuda:0"),
     ],
