@@ -53,9 +53,18 @@ class RayCluster:
         told: dict[str, Any] = ray.get(ray.get_actor(DIRECTORY, NAMESPACE).status.remote())
         return told
 
-    def kill_node(self, index: int) -> None:
+    def kill_node(self, node: str) -> None:
         """End a node at once, and all that runs on it."""
-        self._cluster.remove_node(self.nodes[index], allow_graceful=False)
+        (found,) = [each for each in self.nodes if each.node_id == node]
+        self._cluster.remove_node(found, allow_graceful=False)
+
+    def kill_actor(self, name: str) -> None:
+        """End an actor for good, and its child with it."""
+        import ray
+
+        from tserver.cluster.spec import NAMESPACE
+
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
 
     def shutdown(self) -> None:
         """End Ray here."""

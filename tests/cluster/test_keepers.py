@@ -28,7 +28,7 @@ class Here:
 
     def __init__(self) -> None:
         self.known = Known()
-        self.fronts: dict[str, str] = {}
+        self.leader = "node"
         self.is_away = False
 
     def _there(self) -> Known:
@@ -48,9 +48,12 @@ class Here:
     def last_end(self, engine: str) -> str:
         return self._there().last_end(engine)
 
-    def front(self, node: str, address: str) -> None:
-        self._there()
-        self.fronts[node] = address
+    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
+        # None is waited for that might lead already.
+        self._there().front(node, address, internal, time.monotonic(), leads=leads or node == self.leader)
+
+    def left(self, engine: str) -> None:
+        self._there().left.add(engine)
 
     def news(self, run: str, version: int) -> News:
         known = self._there()
@@ -102,7 +105,7 @@ def engine(spec: Spec, directory: Here) -> Iterator[EngineKeeper]:
 @pytest.fixture
 def front(spec: Spec, directory: Here) -> Iterator[FrontKeeper]:
     """A front that serves."""
-    keeper = FrontKeeper(spec, directory, "node")
+    keeper = FrontKeeper(spec, directory, "node", "127.0.0.1")
     keeper.start()
     wait_until(lambda: bool(keeper.address), TIMEOUT_S, "the front serves")
     yield keeper
@@ -181,9 +184,11 @@ def test_an_engine_that_is_stopped_ends_for_good(engine: EngineKeeper, directory
 def test_a_front_is_told_whose_it_is_and_what_becomes_of_engines(
     front: FrontKeeper, directory: Here, spec: Spec
 ) -> None:
-    wait_until(lambda: directory.fronts == {"node": "127.0.0.1:5"}, TIMEOUT_S, "the directory knows the front")
+    wait_until(lambda: directory.known.fronts["node"].address == "127.0.0.1:5", TIMEOUT_S, "the directory knows it")
     wait_until(lambda: len(told(spec)) == 2, TIMEOUT_S, "the front is told all")
-    assert told(spec) == [{"is": "house", "key": spec.key, "node": "node"}, {"is": "all"}]
+    internal = directory.known.fronts["node"].internal
+    place = {"node": "node", "internal": internal, "leader": ""}
+    assert told(spec) == [{"is": "house", "key": spec.key, **place}, {"is": "all"}]
     serving = {"is": "serving", "engine": "0", "boot_id": "11" * 8, "node": "node"}
     directory.known.serving(serving, time.monotonic())
     wait_until(lambda: told(spec)[2:] == [serving], TIMEOUT_S, "the front is told of the engine")
@@ -197,3 +202,17 @@ def test_a_front_that_is_killed_comes_again_and_is_told_all(front: FrontKeeper, 
     os.kill(int(first.name.removeprefix("front-")), signal.SIGKILL)
     wait_until(lambda: len(told(spec, but_for=first)) == 3, TIMEOUT_S, "another one is told all")
     assert told(spec, but_for=first)[1:] == [serving, {"is": "all"}]
+
+
+def test_a_front_learns_who_keeps_the_models(spec: Spec, directory: Here, request: pytest.FixtureRequest) -> None:
+    directory.leader = "another"
+    directory.front("another", "", "10.0.0.1:7", leads=True)
+    front: FrontKeeper = request.getfixturevalue("front")
+    wait_until(lambda: bool(told(spec)), TIMEOUT_S, "it is told something")
+    assert told(spec)[0]["leader"] == "10.0.0.1:7"
+    directory.front("another", "", "10.0.0.1:8", leads=True)
+    wait_until(lambda: told(spec)[-1] == {"is": "leader", "internal": "10.0.0.1:8"}, TIMEOUT_S, "it hears of it")
+    # Now it is itself.
+    directory.known.forget("another")
+    wait_until(lambda: told(spec)[-1] == {"is": "leader", "internal": ""}, TIMEOUT_S, "it hears of it")
+    assert front.is_alive()

@@ -129,3 +129,32 @@ def test_an_engine_that_is_back_after_it_was_thought_gone_is_told_of(known: Know
     assert kinds(view.take(known.since(view.run, view.version), now=6.0)) == [("serving", "0", "")]
     known.ended(ended("0"))
     assert kinds(view.take(known.since(view.run, view.version), now=7.0)) == [("ended", "0", "a fault")]
+
+
+def test_a_front_leads_that_did_before_or_else_the_first_of_those_that_were_heard_of(known: Known) -> None:
+    known.front("b", "", "b:1", 0.0, leads=False)
+    known.front("c", "", "c:1", 0.0, leads=False)
+    assert known.leader == ""
+    known.silence(3.0)
+    assert known.leader == "b"
+    successor = Known()
+    successor.front("a", "", "a:1", 0.0, leads=False)
+    successor.front("b", "", "b:1", 1.0, leads=True)
+    assert successor.leader == "b"
+
+
+def test_another_front_leads_when_the_one_that_did_is_silent_or_its_node_is_drained(known: Known) -> None:
+    for node in "abc":
+        known.front(node, "", f"{node}:1", 0.0, leads=node == "a")
+    view = View()
+    view.take(known.since("", 0), now=0.0)
+    assert (view.leader, view.leader_at) == ("a", "a:1")
+    for node in "bc":
+        known.front(node, "", f"{node}:1", SILENT_S, leads=False)
+    known.silence(SILENT_S + 1)
+    assert known.fronts.keys() == {"b", "c"}
+    view.take(known.since(view.run, view.version), now=5.0)
+    assert (view.leader, view.leader_at) == ("b", "b:1")
+    known.drain("b", "its host is drained")
+    known.silence(SILENT_S + 1)
+    assert known.leader == "c"

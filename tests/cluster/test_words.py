@@ -60,10 +60,11 @@ def test_other_complaints_of_ray_are_no_mismatch() -> None:
     ("options", "said"),
     [
         (["--isolation", "session"], "--isolation: the engines of a cluster are shared"),
+        (["--oip-listen", "127.0.0.1:1"], "do not speak the Open Inference Protocol"),
         (["--listen", "0.0.0.0:50051"], "there is no TLS"),
         (["--engines-per-gpu", "2", "--devices-per-engine", "2"], "--engines-per-gpu has engines share a GPU"),
     ],
-    ids=["isolation", "no TLS", "parts of several GPUs"],
+    ids=["isolation", "the Open Inference Protocol", "no TLS", "parts of several GPUs"],
 )
 def test_settings_that_cannot_be_are_refused_before_ray_is_asked(options: list[str], said: str) -> None:
     result = click.testing.CliRunner().invoke(main, ["cluster", "up", *options])

@@ -36,8 +36,7 @@ class DirectoryActor:
         self._message = message
         self._known = Known()
         self._changed = asyncio.Event()
-        # Where each listens, by node; and the nodes that were given one.
-        self._fronts: dict[str, str] = {}
+        # The nodes that were given a front.
         self._had_fronts: set[str] = set()
         self._nodes: list[dict[str, Any]] = []
         self._ticking: asyncio.Task[None] | None = None
@@ -72,10 +71,16 @@ class DirectoryActor:
         """See keepers.Directory."""
         return self._known.last_end(engine)
 
-    async def front(self, node: str, address: str) -> None:
+    async def front(self, node: str, address: str, internal: str, leads: bool) -> None:
         """See keepers.Directory."""
         await self.begin()
-        self._fronts[node] = address
+        before = self._known.version
+        self._known.front(node, address, internal, time.monotonic(), leads=leads)
+        self._wake_after(before)
+
+    async def left(self, engine: str) -> None:
+        """See keepers.Directory."""
+        self._known.left.add(engine)
 
     async def news(self, run: str, version: int) -> News:
         """See keepers.Directory."""
@@ -95,12 +100,15 @@ class DirectoryActor:
 
     async def forget(self, node: str) -> None:
         """The front of a node is to be no more."""
-        self._fronts.pop(node, None)
+        self._known.forget(node)
 
     async def status(self) -> dict[str, Any]:
         """What is known."""
         engines = [known.serving for known in self._known.engines.values()]
-        return {"fronts": self._fronts, "engines": engines, "draining": self._known.draining, "nodes": self._nodes}
+        fronts = {node: front.address for node, front in self._known.fronts.items() if front.address}
+        told: dict[str, Any] = {"fronts": fronts, "leader": self._known.leader, "engines": engines}
+        told["left"] = sorted(self._known.left)
+        return {**told, "draining": self._known.draining, "nodes": self._nodes}
 
     async def stop(self) -> None:
         """Have no more fronts."""
@@ -110,19 +118,20 @@ class DirectoryActor:
         while True:
             before = self._known.version
             self._known.silence(time.monotonic())
-            if self._known.version != before:
-                self._wake()
+            self._wake_after(before)
             with contextlib.suppress(RayError):
                 self._nodes = await asyncio.to_thread(_nodes)
                 alive = {node["id"] for node in self._nodes}
-                for node in self._fronts.keys() - alive:
-                    del self._fronts[node]
                 if not self._is_stopping:
                     # Where there is one, Ray keeps it going.
                     wanted = alive - self._known.draining.keys() - self._had_fronts
                     await asyncio.to_thread(have_fronts, self._message, wanted)
                     self._had_fronts |= wanted
             await asyncio.sleep(_TICK_S)
+
+    def _wake_after(self, version: int) -> None:
+        if self._known.version != version:
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.set()
@@ -153,8 +162,8 @@ class FrontActor:
 
     def __init__(self, message: dict[str, Any]) -> None:
         spec = _begin(message)
-        node, _ = _here()
-        self._keeper = keepers.FrontKeeper(spec, _Directory(), node)
+        node, node_ip = _here()
+        self._keeper = keepers.FrontKeeper(spec, _Directory(), node, node_ip)
         self._keeper.start()
 
     def stop(self, cause: str) -> None:
@@ -182,8 +191,11 @@ class _Directory:
     def last_end(self, engine: str) -> str:
         return str(self._ask("last_end", engine))
 
-    def front(self, node: str, address: str) -> None:
-        self._ask("front", node, address)
+    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
+        self._ask("front", node, address, internal, leads)
+
+    def left(self, engine: str) -> None:
+        self._ask("left", engine)
 
     def news(self, run: str, version: int) -> News:
         news: News = self._ask("news", run, version)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _POLL_S = 0.2
 # How much longer than --drain-s an engine may take to end.
 _END_S = 15.0
+# How long its models may take to be on other engines.
+_MODELS_S = 30.0
 _DRAINED = "its host is drained"
 
 
@@ -54,6 +56,8 @@ def group(options: Callable[[Any], Any], checked: Callable[[dict[str, Any]], Con
             raise click.UsageError("--isolation: the engines of a cluster are shared; one host can have others")
         if engines_per_gpu > 1 and config.devices_per_engine > 1:
             raise click.UsageError("--engines-per-gpu has engines share a GPU, and --devices-per-engine hold several")
+        if config.oip_listen:
+            raise click.UsageError("--oip-listen: the fronts of a cluster do not speak the Open Inference Protocol")
         with _told():
             ray = connect(ray_address, NAMESPACE, wait_s)
             spec = Spec(config, new_key(), __version__, engines_per_gpu, cpus_per_engine)
@@ -160,6 +164,9 @@ def _drain(ray: Any, wish: str) -> None:
     (node,) = found
     drain_s = Spec.of(ray.get(directory.spec.remote())).config.drain_s
     there = ray.get(directory.drain.remote(node, _DRAINED))
+    until = time.monotonic() + _MODELS_S
+    while not set(there) <= set(ray.get(directory.status.remote())["left"]) and time.monotonic() < until:
+        time.sleep(_POLL_S)
     _end(ray, [f"engine-{engine}" for engine in there], _DRAINED, drain_s)
     _end(ray, [f"front-{node}"], _DRAINED, drain_s)
     ray.get(directory.forget.remote(node))

@@ -53,8 +53,11 @@ class Directory(Protocol):
     def last_end(self, engine: str) -> str:
         """Why the last run of an engine ended, as far as that is known."""
 
-    def front(self, node: str, address: str) -> None:
-        """A front serves."""
+    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
+        """A front goes on, or is about to begin, whose address is empty then; `leads` says that it keeps the models."""
+
+    def left(self, engine: str) -> None:
+        """An engine has no model any more that others lack."""
 
     def news(self, run: str, version: int) -> News:
         """What is new; waits a while for something."""
@@ -206,9 +209,12 @@ class EngineKeeper(_Keeper):
 class FrontKeeper(_Keeper):
     """The front of a host: it is told over its socket, as the supervisor would tell it, what becomes of engines."""
 
-    def __init__(self, spec: Spec, directory: Directory, node: str) -> None:
+    def __init__(self, spec: Spec, directory: Directory, node: str, node_ip: str) -> None:
         super().__init__("front", spec, directory)
         self._node = node
+        host = spec.host(node_ip)
+        # Where other fronts reach this one.
+        self._internal = f"{host}:{free_port(host)}"
         self._view = View()
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
@@ -222,9 +228,9 @@ class FrontKeeper(_Keeper):
     def run(self) -> None:
         watching = threading.Thread(target=self._watch, name="watch", daemon=True)
         watching.start()
-        # A front that knew no engine would call all sessions lost.
+        # A front that knew no engine would call all sessions lost; and it is to know where models are kept.
         while not self._knows.wait(_TICK_S) and not self._stopping.is_set():
-            pass
+            self._beat()
         super().run()
         watching.join()
 
@@ -236,7 +242,8 @@ class FrontKeeper(_Keeper):
         process = Process(settings, {"control": theirs}, (ours,))
         with self._lock:
             self._control = ours
-            self._send({"is": "house", "key": self._spec.key, "node": self._node})
+            place = {"node": self._node, "internal": self._internal}
+            self._send({"is": "house", "key": self._spec.key, **place, "leader": self._leader()})
             for message in self._view.all():
                 self._send(message)
             self._send({"is": "all"})
@@ -244,18 +251,28 @@ class FrontKeeper(_Keeper):
 
     def _turn(self, process: Process, wait_s: float) -> None:
         for is_printed, data in process.turn(wait_s):
-            # What it says on its socket are wishes for engines, which are no business of a front's here.
+            # It may also wish for engines, which is no business of a front's here.
+            if not is_printed and data and json.loads(data)["is"] == "left":
+                with contextlib.suppress(Away):
+                    self._directory.left(json.loads(data)["engine"])
             if is_printed:
                 self._printed += data
                 *lines, self._printed = self._printed.split(b"\n")
                 for line in lines:
                     self._note(line.decode(errors="replace"))
-        if self.address and time.monotonic() - self._told_at > _BEAT_S:
-            self._told_at = time.monotonic()
-            with contextlib.suppress(Away):
-                self._directory.front(self._node, self.address)
+        self._beat()
         if self._control is None:
             process.end("the front did not listen to what it was told")
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._told_at > _BEAT_S:
+            self._told_at = time.monotonic()
+            with contextlib.suppress(Away):
+                self._directory.front(self._node, self.address, self._internal, leads=self._view.leader == self._node)
+
+    def _leader(self) -> str:
+        """Where the front is reached that keeps the models; empty is here."""
+        return "" if self._view.leader == self._node else self._view.leader_at
 
     def _note(self, line: str) -> None:
         kind, found, address = line.partition("listening on ")
@@ -280,9 +297,13 @@ class FrontKeeper(_Keeper):
                 self._stopping.wait(_TICK_S)
                 continue
             with self._lock:
+                before = self._leader()
                 for message in self._view.take(news, time.monotonic()):
                     self._send(message)
-            self._knows.set()
+                if self._leader() != before:
+                    self._send({"is": "leader", "internal": self._leader()})
+            if self._view.leader:
+                self._knows.set()
 
     def _send(self, message: Message) -> None:
         if self._control is None:

@@ -12,8 +12,10 @@ from typing import Any
 
 Message = dict[str, Any]
 
-# An engine that has said nothing for so long is gone, and its host with it.
+# An engine or a front that has said nothing for so long is gone, and its host with it.
 SILENT_S = 4.0
+# How long a directory that begins listens for the front that keeps the models already.
+_LISTENED_S = 2.5
 # How many changes, and ends of engines, are remembered.
 _REMEMBERED = 4096
 
@@ -21,6 +23,14 @@ _REMEMBERED = 4096
 @dataclass(slots=True)
 class _Engine:
     serving: Message
+    heard_at: float
+
+
+@dataclass(slots=True)
+class _Front:
+    # Where clients reach it, once it serves; and where other fronts do.
+    address: str
+    internal: str
     heard_at: float
 
 
@@ -43,9 +53,14 @@ class Known:
         self.run = secrets.token_hex(8)
         self.version = 0
         self.engines: dict[str, _Engine] = {}
-        self.loads: dict[str, Message] = {}
+        self.fronts: dict[str, _Front] = {}
+        # The node whose front keeps the models of all.
+        self.leader = ""
+        self._began_at: float | None = None
         # Nodes that take no new sessions, and why.
         self.draining: dict[str, str] = {}
+        # Engines there that have no model any more that others lack.
+        self.left: set[str] = set()
         self._ended: deque[Message] = deque(maxlen=_REMEMBERED)
         self._changes: deque[Message] = deque(maxlen=_REMEMBERED)
 
@@ -74,21 +89,43 @@ class Known:
         known = self.engines.get(message["engine"])
         if known is not None and known.serving["boot_id"] == message["boot_id"]:
             del self.engines[message["engine"]]
-            self.loads.pop(message["engine"], None)
         if message["boot_id"]:
             self._ended.append(message)
         self._tell(message)
 
+    def front(self, node: str, address: str, internal: str, now: float, *, leads: bool) -> None:
+        """A front goes on, or is about to begin; `leads` says that it keeps the models."""
+        if self._began_at is None:
+            self._began_at = now
+        before = self.fronts.get(node)
+        is_moved = node == self.leader and before is not None and before.internal != internal
+        self.fronts[node] = _Front(address, internal, now)
+        if is_moved or (leads and not self.leader):
+            self._lead(node)
+        self.silence(now)
+
+    def forget(self, node: str) -> None:
+        """The front of a node is no more."""
+        self.fronts.pop(node, None)
+
     def silence(self, now: float) -> None:
-        """See which engines have not been heard of for too long."""
+        """See which engines and fronts have not been heard of for too long, and which front leads then."""
         for known in list(self.engines.values()):
             if now - known.heard_at > SILENT_S:
                 self._note_ended(known.serving, "its host is gone", comes_again=True)
+        for node in [node for node, front in self.fronts.items() if now - front.heard_at > SILENT_S]:
+            del self.fronts[node]
+        candidates = self.fronts.keys() - self.draining.keys()
+        if self.leader in candidates or not candidates or self._began_at is None:
+            return
+        if self.leader or now - self._began_at > _LISTENED_S:
+            self._lead(min(candidates))
 
     def drain(self, node: str, cause: str) -> list[str]:
         """A node takes no new sessions; the engines there."""
         self.draining[node] = cause
         there = [engine for engine, known in self.engines.items() if known.serving["node"] == node]
+        self.left.difference_update(there)
         for engine in there:
             self._tell({"is": "draining", "engine": engine, "cause": cause})
         return there
@@ -103,11 +140,19 @@ class Known:
         if run == self.run and 0 <= missed <= len(self._changes):
             new = [self._changes[index] for index in range(len(self._changes) - missed, len(self._changes))]
             return News(self.run, self.version, is_all=False, messages=new)
-        all_of_it = [*self._ended, *(known.serving for known in self.engines.values())]
+        leading = [self._leading()] if self.leader in self.fronts else []
+        all_of_it = [*leading, *self._ended, *(known.serving for known in self.engines.values())]
         for engine, known in self.engines.items():
             if cause := self.draining.get(known.serving["node"]):
                 all_of_it.append({"is": "draining", "engine": engine, "cause": cause})
         return News(self.run, self.version, is_all=True, messages=all_of_it)
+
+    def _lead(self, node: str) -> None:
+        self.leader = node
+        self._tell(self._leading())
+
+    def _leading(self) -> Message:
+        return {"is": "leads", "node": self.leader, "internal": self.fronts[self.leader].internal}
 
     def _note_ended(self, serving: Message, cause: str, *, comes_again: bool) -> None:
         message = {"is": "ended", "engine": serving["engine"], "boot_id": serving["boot_id"], "cause": cause}

@@ -66,6 +66,8 @@ class Spec:
             devices_per_engine=self.config.devices_per_engine if self.engines_per_gpu else 1,
             engines=0,
             advertise="",
+            # The front alone writes models to disk.
+            data_dir="",
             metrics_listen="",
             http_listen="",
             oip_listen="",

@@ -19,6 +19,9 @@ class View:
     def __init__(self) -> None:
         self.run = ""
         self.version = 0
+        # The front that keeps the models: its node, and where others reach it.
+        self.leader = ""
+        self.leader_at = ""
         self._serving: dict[str, Message] = {}
         self._ended: dict[str, Message] = {}
         self._draining: dict[str, Message] = {}
@@ -46,7 +49,10 @@ class View:
         return [*self._ended.values(), *self._serving.values(), *self._draining.values()]
 
     def _note(self, message: Message) -> bool:
-        """Note it; whether it is new."""
+        """Note it; whether it is new to the front."""
+        if message["is"] == "leads":
+            self.leader, self.leader_at = message["node"], message["internal"]
+            return False
         engine = message["engine"]
         if message["is"] == "serving":
             self._unheard.pop(engine, None)

@@ -76,6 +76,10 @@ class Fleet(Protocol):
     # Of the house, and where this front is, in a cluster; known once it is started.
     key: str
     node: str
+    # In a cluster: where other fronts reach this one, and where it reaches the front that keeps the models of all,
+    # which is empty if that is itself. It changes.
+    internal: str
+    leader: str
 
     async def start(self, on_event: Callable[[Event], None]) -> None:
         """Begin to tell what becomes of engines, on the event loop; at once of those that serve already, since they
@@ -87,6 +91,9 @@ class Fleet(Protocol):
 
     def end(self, engine: str, cause: str) -> None:
         """End an engine for good; it drains first where it can."""
+
+    def left(self, engine: str) -> None:
+        """An engine whose host is drained has no model any more that others lack."""
 
     async def stop(self) -> None:
         """Tell no more. What becomes of the engines is the fleet's business."""

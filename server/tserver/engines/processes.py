@@ -12,6 +12,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from tserver.engines.control import End, event_of, message_of
 from tserver.engines.fleet import Event, Launch
@@ -27,7 +28,7 @@ class ChildEngines:
     def __init__(self, control: int) -> None:
         """`control` is the descriptor of the socket, which is this object's from now on."""
         self.key = ""
-        self.node = ""
+        self.node = self.internal = self.leader = ""
         self._socket = socket.socket(fileno=control)
         self._socket.setblocking(False)
         self._waiting: deque[bytes] = deque()
@@ -44,11 +45,16 @@ class ChildEngines:
 
     def launch(self, wanted: Launch) -> None:
         """See Fleet."""
-        self._send(wanted)
+        self._send(message_of(wanted))
 
     def end(self, engine: str, cause: str) -> None:
         """See Fleet."""
-        self._send(End(engine, cause))
+        self._send(message_of(End(engine, cause)))
+
+    def left(self, engine: str) -> None:
+        """See Fleet. In a cluster it is told; the supervisor drains no engine."""
+        if self.node:
+            self._send({"is": "left", "engine": engine})
 
     async def stop(self) -> None:
         """See Fleet."""
@@ -67,14 +73,17 @@ class ChildEngines:
         message = json.loads(data)
         if message["is"] == "house":
             self.key, self.node = message["key"], message.get("node", "")
+            self.internal, self.leader = message.get("internal", ""), message.get("leader", "")
+        elif message["is"] == "leader":
+            self.leader = message["internal"]
         elif message["is"] == "all":
             if self._told_all is not None and not self._told_all.done():
                 self._told_all.set_result(None)
         elif self._on_event is not None:
             self._on_event(event_of(message))
 
-    def _send(self, said: Launch | End) -> None:
-        self._waiting.append(json.dumps(message_of(said)).encode())
+    def _send(self, message: dict[str, Any]) -> None:
+        self._waiting.append(json.dumps(message).encode())
         self._flush()
 
     def _flush(self) -> None:

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from tserver.errors import ServerError, Unreachable
 from tserver.front import status
-from tserver.front.rpc import HOUSE_HEADERS, Rpc, house_metadata
+from tserver.front.rpc import HOUSE_ENGINE, HOUSE_HEADERS, Rpc, house_metadata
 
 _OPTIONS = (
     # What is too large is refused by the listener before this, and by the engine behind it.
@@ -116,6 +116,8 @@ class Target:
         headers = tuple(pair for pair in rpc.metadata if not _is_of_hop(pair[0]))
         if self._key:
             headers += house_metadata(self._key, rpc.principal, is_local=rpc.is_local and self._is_near)
+            if rpc.engine:
+                headers += ((HOUSE_ENGINE, rpc.engine),)
         return {
             "timeout": None if deadline is None else max(0.0, deadline - time.monotonic()),
             "metadata": headers,

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import grpc
 
 from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.engines.directory import Directory
+from tserver.engines.fleet import Draining
 from tserver.engines.plan import Plan
 from tserver.engines.watchdog import TICK_S, Watchdog
 from tserver.front import listeners
@@ -32,6 +34,7 @@ from tserver.front.oip.routes import InferenceRoutes
 from tserver.front.oip.service import Service
 from tserver.front.placing import Placing
 from tserver.front.replicas.choosing import Choosing
+from tserver.front.replicas.cluster import ClusterModels
 from tserver.front.replicas.coordinator import ModelCoordinator
 from tserver.front.replicas.inference import HouseInference
 from tserver.front.replicas.links import Links
@@ -43,7 +46,7 @@ from tserver.front.running import loop_factory, quiet_collector, until_told_to_s
 if TYPE_CHECKING:
     from tserver.config import Config
     from tserver.engines.directory import Entry
-    from tserver.engines.fleet import Fleet
+    from tserver.engines.fleet import Event, Fleet
     from tserver.front.http.listener import HttpListener
     from tserver.front.rpc import Rpc
 
@@ -79,6 +82,7 @@ class _Front:
         self._cause_file = cause_file
         self._beats = beats
         self._directory = Directory(previous_end)
+        self._leaving: set[asyncio.Task[None]] = set()
         self._ticks = 0
 
     async def run(self) -> int:
@@ -90,23 +94,44 @@ class _Front:
         await fleet.start(directory.note)
         plan = Plan(config, fleet.key, fleet.node)
         channels = EngineChannels(directory, fleet)
-        models = ModelCoordinator(config, directory, Links(lambda entry: channels.target(entry).channel, fleet.key))
-        await models.start()
+        links = Links(lambda entry: channels.target(entry).channel, fleet.key)
+
+        async def lead(coordinator: ModelCoordinator) -> grpc.aio.Server:
+            """Have other fronts reach the models, which this one keeps for all."""
+            within = grpc.aio.server(
+                options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(None, key=fleet.key)]
+            )
+            servicer = HouseModels(coordinator, Choosing(coordinator), directory, placing.home)
+            within.add_generic_rpc_handlers((bind(_SERVICES[1], servicer),))
+            listeners.listen_within(within, fleet.internal)
+            await within.start()
+            return within
+
+        def coordinator() -> ModelCoordinator:
+            return ModelCoordinator(config, directory, links)
+
+        models = ClusterModels(fleet, coordinator, lead) if plan.is_of_cluster else coordinator()
         placing = Placing(config, directory, fleet, plan, channels, models)
+        await models.start()
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         interceptor = Interceptor(rpcs, key=fleet.key)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.
         forwarded = forwarding_handlers(_SERVICES[:1], Router(directory, placing, channels).choose)
-        choosing = Choosing(models)
-        bound = bind(_SERVICES[1], HouseModels(models, choosing, directory, placing.home))
-        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded, bound))
+        service: Service | None = None
+        if isinstance(models, ClusterModels):
+            bound = forwarding_handlers(_SERVICES[1:], models.choose)
+            directory.listen(partial(self._note, models))
+        else:
+            choosing = Choosing(models)
+            bound = (bind(_SERVICES[1], HouseModels(models, choosing, directory, placing.home)),)
+            service = Service(config, HouseInference(models, choosing))
+        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded, *bound))
         health = Health(server, [service.full_name for service in _SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)
-        service = Service(config, HouseInference(models, choosing))
-        oip = OipListener(config, service, interceptor) if config.oip_listen else None
+        oip = OipListener(config, service, interceptor) if config.oip_listen and service is not None else None
         watching = asyncio.create_task(placing.watch())
         stopped = asyncio.create_task(until_told_to_stop())
         if not await self._begin(plan, models, stopped):
@@ -125,7 +150,8 @@ class _Front:
         stop_by = loop.time() + config.drain_s
         log.info("stopping", extra={"sessions": placing.sessions})
         telling.cancel()
-        service.is_ready = False
+        if service is not None:
+            service.is_ready = False
         await health.say_stopping()
         if oip is not None:
             await oip.drain()
@@ -139,6 +165,8 @@ class _Front:
         ticking.cancel()
         watchdog.stop()
         models.stop()
+        if isinstance(models, ClusterModels):
+            await models.close()
         await channels.close()
         await fleet.stop()
         log.info("stopped")
@@ -146,7 +174,7 @@ class _Front:
 
     # --- engines ---
 
-    async def _begin(self, plan: Plan, models: ModelCoordinator, stopped: asyncio.Task[None]) -> bool:
+    async def _begin(self, plan: Plan, models: ModelCoordinator | ClusterModels, stopped: asyncio.Task[None]) -> bool:
         """Have the first engines, and wait for them and their models; whether they are all there."""
         loop, first = asyncio.get_running_loop(), plan.first
         for engine, device in first:
@@ -184,6 +212,13 @@ class _Front:
                 while self._directory.engines:
                     await self._directory.changed()
 
+    def _note(self, models: ClusterModels, event: Event) -> None:
+        """The host of an engine is drained: its models are to be elsewhere before it ends."""
+        if isinstance(event, Draining) and (entry := self._directory.engines.get(event.engine)) is not None:
+            task = asyncio.get_running_loop().create_task(models.leave(entry))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
     # --- what is told ---
 
     async def _tell(self, health: Health, plan: Plan) -> None:
@@ -196,7 +231,7 @@ class _Front:
             await self._directory.changed()
 
     async def _serve_http(
-        self, channels: EngineChannels, interceptor: Interceptor, rpcs: RpcCounts, service: Service
+        self, channels: EngineChannels, interceptor: Interceptor, rpcs: RpcCounts, service: Service | None
     ) -> list[HttpListener]:
         # Who serves no HTTP may lack aiohttp and prometheus_client.
         from tserver.front.house_metrics import HouseMetrics
@@ -204,9 +239,10 @@ class _Front:
 
         config, found = self._config, []
         metrics = HouseMetrics(self._directory, channels, rpcs).routes()
+        inference = [] if service is None else InferenceRoutes(config, service).routes()
         for name, address, routes in (
             ("metrics", config.metrics_listen, metrics),
-            ("http", config.http_listen, [*metrics, *InferenceRoutes(config, service).routes()]),
+            ("http", config.http_listen, [*metrics, *inference]),
         ):
             if address:
                 one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))
@@ -239,7 +275,7 @@ class _Front:
         os._exit(EXIT_FAILED)
 
 
-async def _all_welcomed(models: ModelCoordinator, entries: list[Entry]) -> None:
+async def _all_welcomed(models: ModelCoordinator | ClusterModels, entries: list[Entry]) -> None:
     for entry in entries:
         await models.welcomed(entry)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tserver.engines.fleet import Fleet
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
+    from tserver.front.replicas.cluster import ClusterModels
     from tserver.front.replicas.coordinator import ModelCoordinator
 
 log = logging.getLogger("tserver.front")
@@ -50,7 +51,7 @@ class Placing:
         fleet: Fleet,
         plan: Plan,
         channels: EngineChannels,
-        models: ModelCoordinator,
+        models: ModelCoordinator | ClusterModels,
     ) -> None:
         self._config = config
         self._models = models

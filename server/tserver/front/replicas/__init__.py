@@ -10,6 +10,7 @@
     choosing      which replica runs a request
     streams       forward passes of one caller, each on the replica with the least to do
     servicer      ModelService, as the front answers it
+    cluster       in the place of these, where a front of many keeps them for all
     inference     the Open Inference Protocol's models, as the front has them
 
 The front writes models to disk, and no engine does. Each knows only those above it. Knows no torch.
