@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tclient._session.current import current
+from tclient._session.session import Session
 from tclient._transport.channel import TENSOR_SERVICE
 from tclient._transport.limits import transferring
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -19,6 +22,26 @@ class DeviceInfo:
     total_bytes: int
     free_bytes: int
     allocated_bytes: int
+    # The engine that has it, where there are several.
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """One of the engines behind the address of a server."""
+
+    id: str
+    # As the server names it; to sessions that live there their GPU is "cuda:0".
+    device: str
+    # Empty while it starts.
+    boot_id: str
+    sessions: int
+    # STARTING, SERVING, or DRAINING: it takes no new sessions.
+    state: str
+    # The host that it is on, in a cluster.
+    node: str
+    # Why it does not serve.
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -34,13 +57,36 @@ class ServerInfo:
     operations_digest: str
     max_inline_bytes: int
     max_message_bytes: int
+    # Where there are several.
+    engines: tuple[EngineInfo, ...] = ()
 
 
 def server_info() -> ServerInfo:
     """Ask the server of the current session what it is and has. Raises NotConnectedError, ServerError."""
     session = current()
+    return _ask(session, session.channel.ask_home)
+
+
+def own_devices() -> tuple[DeviceInfo, ...]:
+    """The devices of the engine on which the current session lives, by the names that they have there.
+
+    Raises: NotConnectedError, ServerError.
+    """
+    session = current()
+    info = _ask(session, session.channel.call)
+    own = next((each for each in info.engines if each.boot_id == session.opened.boot_id), None)
+    if own is None:
+        return info.devices
+    shared = ("cpu", own.device)
+    here = [each for each in info.devices if each.engine == own.id or (not each.engine and each.name in shared)]
+    return tuple(
+        replace(each, name=session.opened.default_device) if each.name == own.device else each for each in here
+    )
+
+
+def _ask(session: Session, call: Callable[..., Any]) -> ServerInfo:
     with transferring(session.channel, "server_info"):
-        told: rpc.GetServerInfoResponse = session.channel.call(
+        told: rpc.GetServerInfoResponse = call(
             TENSOR_SERVICE + "GetServerInfo", rpc.GetServerInfoRequest(), rpc.GetServerInfoResponse
         )
     return ServerInfo(
@@ -48,7 +94,9 @@ def server_info() -> ServerInfo:
         boot_id=told.boot_id,
         torch_version=told.torch_version,
         devices=tuple(
-            DeviceInfo(each.name, each.description, each.total_bytes, each.free_bytes, each.allocated_bytes)
+            DeviceInfo(
+                each.name, each.description, each.total_bytes, each.free_bytes, each.allocated_bytes, each.engine
+            )
             for each in told.devices
         ),
         sessions=told.sessions,
@@ -56,4 +104,8 @@ def server_info() -> ServerInfo:
         operations_digest=told.operations_digest,
         max_inline_bytes=told.limits.max_inline_bytes,
         max_message_bytes=told.limits.max_message_bytes,
+        engines=tuple(
+            EngineInfo(each.id, each.device, each.boot_id, each.sessions, each.state, each.node, each.reason)
+            for each in told.engines
+        ),
     )

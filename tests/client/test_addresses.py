@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import tclient
-from tensorcompute.wire.address import parse, proxy_before
+from tensorcompute.wire.address import beside, parse, proxy_before
 from tests.support.serving import ServerProcess, server_environment
 from tserver.cli import main
 
@@ -315,3 +315,31 @@ def test_nothing_is_imported_from_the_working_directory_of_a_server(tmp_path: Pa
     finally:
         process.terminate()
         process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "meant"),
+    [
+        (":50052", "gpu-host:50051", "gpu-host:50052"),
+        (":50052", "10.0.0.7:50051", "10.0.0.7:50052"),
+        (":50052", "[::1]:50051", "[::1]:50052"),
+        (":50052", "[fe80::1%eth0]:50051", "[fe80::1%eth0]:50052"),
+        (":50052", "dns:gpu-host:50051", "gpu-host:50052"),
+        (":50052", "dns:///gpu-host:50051", "gpu-host:50052"),
+        (":50052", "dns://10.0.0.1/gpu-host:50051", "gpu-host:50052"),
+        (":50052", "ipv4:10.0.0.7:50051", "10.0.0.7:50052"),
+        (":50052", "ipv6:[::1]:50051", "[::1]:50052"),
+        (":50052", "ipv4:10.0.0.7:50051,10.0.0.8:50051", None),
+        (":50052", "unix:/run/tserver.sock", None),
+        ("other:50052", "gpu-host:50051", "other:50052"),
+        ("[::1]:50052", "gpu-host:50051", "[::1]:50052"),
+        ("other:50052", "unix:/run/tserver.sock", "other:50052"),
+        ("unix:/run/engine.sock", "gpu-host:50051", "unix:/run/engine.sock"),
+        ("other", "gpu-host:50051", None),
+        (":0", "gpu-host:50051", None),
+        (":https", "gpu-host:50051", None),
+    ],
+)
+def test_what_a_server_names_without_a_host_is_on_its_own(named: str, asked: str, meant: str | None) -> None:
+    found = beside(named, parse(asked))
+    assert (None if found is None else found.text) == meant

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+import numpy as np
 import pytest
 import trustme
 
 import tclient
+from tests.support.home import Home
 from tests.support.serving import ServerProcess, serving
 
 
@@ -57,3 +61,59 @@ def test_a_connection_that_cannot_be_trusted_is_refused(secure: ServerProcess, t
 def test_a_file_that_is_not_there_is_named(secure: ServerProcess) -> None:
     with pytest.raises(tclient.ConnectFailed, match=r"no\.pem"):
         tclient.connect(secure.address, tls="no.pem")
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who signs the certificates of a house."""
+    return trustme.CA()
+
+
+@contextlib.contextmanager
+def at_home(authority: trustme.CA, tmp_path: Path, *, engine_named: str) -> Iterator[tuple[str, str, Path]]:
+    """A home called localhost, before an engine at 127.0.0.1 whose certificate names another host.
+
+    The addresses of home and of the endpoint, and who is to be trusted.
+    """
+    cert, key, trusted = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "authority.pem"
+    engine_s = authority.issue_cert(engine_named)
+    cert.write_bytes(b"".join(part.bytes() for part in engine_s.cert_chain_pems))
+    key.write_bytes(engine_s.private_key_pem.bytes())
+    trusted.write_bytes(authority.cert_pem.bytes())
+    home_s = authority.issue_cert("localhost")
+    chain = b"".join(part.bytes() for part in home_s.cert_chain_pems)
+    with (
+        serving("--tls-cert", str(cert), "--tls-key", str(key)) as engine,
+        Home(
+            engine.address,
+            endpoint=engine.address,
+            host="localhost",
+            credentials=grpc.ssl_server_credentials([(home_s.private_key_pem.bytes(), chain)]),
+            trusted=grpc.ssl_channel_credentials(authority.cert_pem.bytes()),
+            engine_named=engine_named,
+        ) as home,
+    ):
+        yield home.address, engine.address, trusted
+
+
+def test_an_endpoint_on_another_host_is_verified_as_home_is(authority: trustme.CA, tmp_path: Path) -> None:
+    with (
+        at_home(authority, tmp_path, engine_named="localhost") as (home, endpoint, trusted),
+        tclient.connect(home, tls=trusted) as session,
+    ):
+        assert session.endpoint == endpoint
+        numbers = np.arange(1 << 20, dtype=np.float32)
+        assert np.array_equal((tclient.from_numpy(numbers) + 1).numpy(), numbers + 1)
+        assert session.transfers.endpoint.resting, "the data endpoint was trusted, too"
+
+
+def test_an_endpoint_that_does_not_prove_to_be_home_gets_nothing(authority: trustme.CA, tmp_path: Path) -> None:
+    with (
+        at_home(authority, tmp_path, engine_named="elsewhere.example") as (home, _, trusted),
+        tclient.connect(home, tls=trusted) as session,
+    ):
+        assert session.endpoint == home
+        assert tclient.ones(2).tolist() == [1, 1]
+        large = tclient.ones(1 << 20)
+        assert tclient.from_numpy(large.numpy()).sum().item() == 1 << 20
+        assert not session.transfers.endpoint.resting

@@ -87,18 +87,17 @@ class Session:
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
         lane: bool = True,
+        device: str = "",
     ) -> Session:
         """A new session with the server at an address; see `tclient.connect`.
 
         `transport` is a channel that is open already, in the place of a connection.
-        Raises: ConnectFailed, InvalidAddress, VersionMismatch, ServerBusy.
+        Raises: ConnectFailed, InvalidAddress, VersionMismatch, ServerBusy, RequestRefused.
         """
         channel = Channel(address, tls, read_timeout_s=read_timeout_s, transport=transport)
         try:
-            opened = channel.open_session(f"tclient/{__version__}", timeout_s)
-            if opened.endpoint and opened.endpoint != channel.address:
-                channel.close()
-                channel = Channel(opened.endpoint, tls, read_timeout_s=read_timeout_s)
+            opened = channel.open_session(f"tclient/{__version__}", timeout_s, device)
+            channel.follow(opened)
             channel.take_limits(opened.limits)
             opened.lease_s = opened.lease_s or _LEASE_S
             session = cls(channel, opened, shared_memory=shared_memory, lane=lane)
@@ -116,6 +115,11 @@ class Session:
     def address(self) -> str:
         """Of the server."""
         return self.channel.address
+
+    @property
+    def endpoint(self) -> str:
+        """Where what it asks for goes now: its own engine's address, where a server of many engines has named one."""
+        return self.channel.way.address.text
 
     @property
     def secret(self) -> bytes:
@@ -308,7 +312,8 @@ class Session:
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "lost" if self.dead is not None else "open"
-        return f"<tclient.Session with {self.address}, {state}>"
+        moved = f" at {self.endpoint}" if self.endpoint != self.address else ""
+        return f"<tclient.Session with {self.address}{moved}, {state}>"
 
 
 _current: Session | None = None

@@ -242,10 +242,10 @@ def connect_locally(name: str, within_s: float, *, shares_memory: bool = True) -
     return (SharedMemory if shares_memory else Connection)(name, local)
 
 
-def connect(named: str, server: str, tls: Tls, within_s: float) -> Connection:
+def connect(named: str, server: str, tls: Tls, within_s: float, *, verified_as: str = "") -> Connection:
     """A connection to where the server at an address names its endpoint; nobody has proved anything yet.
 
-    Each step may take so long. Raises: OSError.
+    Each step may take so long. `verified_as` is whom the certificate is to name, if not that host. Raises: OSError.
     """
     address = _address(named, server)
     if address is None:
@@ -255,7 +255,7 @@ def connect(named: str, server: str, tls: Tls, within_s: float) -> Connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             trusted = _trusted("" if tls is True else os.fspath(tls))
-            return TlsConnection(named, trusted.wrap_socket(connection, server_hostname=address[0]))
+            return TlsConnection(named, trusted.wrap_socket(connection, server_hostname=verified_as or address[0]))
         connection.settimeout(None)
     except BaseException:
         connection.close()

@@ -55,7 +55,7 @@ class DataEndpoint:
         # Where lanes are opened: where bytes are, whatever came of that, or a Unix socket of this machine.
         self.lane_address: str = opened.data_endpoint
         self.lane_socket: str = opened.lane_socket if _CAN_SHARE else ""
-        self._tries = Tries(channel.address)
+        self._tries = Tries("lane", f"calls to {channel.address} stay on gRPC: no lane can be opened")
         # Connections that rest between two transfers, and those that move bytes just now.
         self.resting: list[Connection] = []
         self._in_use: set[Connection] = set()
@@ -120,7 +120,7 @@ class DataEndpoint:
                 if where == self.lane_socket:
                     connection = connect_locally(where, within_s, shares_memory=False)
                 else:
-                    connection = connect(where, self._channel.address, self._channel.tls, within_s)
+                    connection = self._connect(where, within_s)
                 return Lane(connection.socket, connection.challenge(answer.ticket, answer.key, within_s), has_tasks)
             except RequestRefused as error:
                 # A server that knows no lanes.
@@ -139,6 +139,10 @@ class DataEndpoint:
                     self.lane_socket = "" if self.lane_address else where
         self._tries.refused(refusal)
         return None
+
+    def _connect(self, where: str, within_s: float) -> Connection:
+        channel = self._channel
+        return connect(where, channel.engine_address, channel.tls, within_s, verified_as=channel.verified_as)
 
     def interrupt(self) -> None:
         """The session has ended: whoever waits for a connection is told."""
@@ -238,7 +242,7 @@ class DataEndpoint:
             if self.shared_memory:
                 connection = connect_locally(self.shared_memory, within_s)
             else:
-                connection = connect(self.address, self._channel.address, self._channel.tls, within_s)
+                connection = self._connect(self.address, within_s)
             with self._ending_with_session(connection):
                 connection.prove(answer.ticket, answer.key, within_s)
             return connection

@@ -65,7 +65,7 @@ def move(sender: Transfers, receiver: Transfers, pieces: Sequence[Piece]) -> Non
 
 def _directly(sender: Transfers, receiver: Transfers, pieces: Sequence[Piece], reach: Reach) -> bool:
     """Whether the servers did it among themselves."""
-    peer = receiver.channel.address
+    peer = receiver.channel.engine_address
     if time.monotonic() < sender.unreached.get(peer, 0.0):
         return False
     for _ in range(_TRIES):
@@ -75,7 +75,7 @@ def _directly(sender: Transfers, receiver: Transfers, pieces: Sequence[Piece], r
         except ServerError as error:
             if error.reason not in _CLOSED | _FAILED:
                 raise
-            log.debug("%s does not send to %s: %s", sender.channel.address, peer, error)
+            log.debug("%s does not send to %s: %s", sender.channel.engine_address, peer, error)
             if error.reason in _CLOSED:
                 sender.unreached[peer] = time.monotonic() + _REST_S
                 break
@@ -128,7 +128,7 @@ def _address_of(permission: rpc.OpenTransferResponse, channel: Channel) -> str:
     named = permission.data_endpoint
     if not named.startswith(":"):
         return named
-    host = channel.address.rpartition(":")[0]
+    host = channel.engine_address.rpartition(":")[0]
     return "" if not host or "/" in host or host.startswith("unix") else host + named
 
 

@@ -1,27 +1,33 @@
 """The one channel to a server, and the one gate through which every RPC of the client goes.
 
-Here is what all RPCs have in common: how the channel is opened, metadata, deadlines, limits of messages, forks. Knows
-gRPC; does not know calls or tensors.
+Here is what all RPCs have in common: how connections are opened, which way they go, metadata, deadlines, limits of
+messages, forks. Knows gRPC; does not know calls or tensors.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from tclient._exceptions import ConnectFailed, InvalidAddress, TensorError
+from tclient._exceptions import ConnectFailed, InvalidAddress, ServerBusy, TensorError
 from tclient._transport.duplex import Duplex, open_duplex
 from tclient._transport.forks import GATE
 from tclient._transport.limits import can_be_late, check, may_end
+from tclient._transport.obstacles import refuse_green_threads, refuse_torn_state
 from tclient._transport.stats import Stats
 from tclient._transport.statuses import is_broken, is_late, translate
+from tclient._transport.ways import Way, Ways
 from tensorcompute.v1 import tensor_service_pb2 as rpc
-from tensorcompute.wire.address import channel_options, parse
+from tensorcompute.wire.address import Address, beside, channel_options, host_of, parse
+
+log = logging.getLogger("tclient")
 
 TENSOR_SERVICE = "/tensorcompute.v1.TensorService/"
 MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
@@ -48,6 +54,18 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+# To an endpoint, which home stands in for: what leads nowhere is to be known soon.
+_ENDPOINT_OPTIONS = (
+    ("grpc.keepalive_time_ms", 15_000),
+    # Of pings that measure the line. While one is under way there is none that keeps alive.
+    ("grpc.http2.ping_timeout_ms", 30_000),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
+)
+# How long an endpoint has to answer before the session stays at home.
+_REACH_S = 3.0
+# How long home is asked by who can ask the engine as well.
+_HOME_S = 1.0
+
 # For a small answer. The line may be full of bulk bytes that go first: half a minute of a slow one lies in buffers.
 ANSWER_S = 60.0
 # How long a connection that broke while the session was opened is waited for again: where nobody listens, that is told
@@ -71,47 +89,6 @@ def _authority(tls: Tls) -> bytes | None:
         raise ConnectFailed(f"connect: tls={str(tls)!r} is not a file that can be read: {error.strerror}") from error
 
 
-def _refuse_green_threads() -> None:
-    """gRPC waits outside Python: threads that only take turns within it would wait with it for ever.
-
-    Raises: ConnectFailed where that is so.
-    """
-    gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None and gevent.is_module_patched("threading") and not _gevent_is_known_to_grpc():
-        raise ConnectFailed(
-            "connect: gevent has replaced the threads of this program, and gRPC does not know of it: call "
-            "grpc.experimental.gevent.init_gevent() before connecting"
-        )
-    eventlet = sys.modules.get("eventlet.patcher")
-    if eventlet is not None and eventlet.is_monkey_patched("thread"):
-        raise ConnectFailed(
-            "connect: eventlet has replaced the threads of this program, and gRPC does not work with that: patch "
-            "without them, eventlet.monkey_patch(thread=False), or use gevent"
-        )
-
-
-def _gevent_is_known_to_grpc() -> bool:
-    try:
-        from grpc._cython import cygrpc  # type: ignore[attr-defined]
-
-        return bool(cygrpc.g_gevent_activated)
-    except (ImportError, AttributeError):
-        return True  # it cannot be told
-
-
-def _refuse_torn_state() -> None:
-    """With what a fork copied of gRPC in the midst of its work, this process would disturb its parent's connections.
-
-    Raises: ConnectFailed where that is so.
-    """
-    if GATE.is_torn:
-        raise ConnectFailed(
-            "connect: another thread of the parent process was inside gRPC when this process was forked, and gRPC "
-            "cannot be used here since; fork while no thread of the parent connects or moves data, and without "
-            "GRPC_ENABLE_FORK_SUPPORT, or start workers by the method spawn or forkserver"
-        )
-
-
 # What is around the content of a message, at most.
 FRAME_BYTES = 64
 # A call from this size on is a large one: it carries an array.
@@ -131,16 +108,19 @@ class Channel:
         transport: grpc.Channel | None = None,
     ) -> None:
         """`transport` is a channel that is open already, in the place of a connection to the address."""
-        _refuse_green_threads()
-        _refuse_torn_state()
+        refuse_green_threads()
+        refuse_torn_state()
         try:
             parsed = parse(address)
         except ValueError as error:
             raise InvalidAddress(f"connect: {error}") from None
         self.address = parsed.text
         self.tls = tls
+        self._credentials = grpc.ssl_channel_credentials(_authority(tls)) if tls and transport is None else None
+        self._ways = Ways(Way(parsed, self._connect if transport is None else lambda _: transport))
         # How long a thread waits for the server at most; None is for as long as it takes.
         self.read_timeout_s = read_timeout_s
+        self._is_returning = False
         # Why nothing of the session goes over it any more.
         self.dead: TensorError | None = None
         self.stats = Stats()
@@ -150,21 +130,115 @@ class Channel:
         self.max_message = self.max_inline = self.max_light = 0
         self._most_inline = _INLINE_BYTES
         self.bound_messages(_MESSAGE_BYTES)
-        self._unary: dict[str, Any] = {}
-        options = _OPTIONS + channel_options(parsed)
-        if transport is not None:
-            self._channel = transport
-        elif tls:
-            credentials = grpc.ssl_channel_credentials(_authority(tls))
-            self._channel = grpc.secure_channel(self.address, credentials, options=options)
-        else:
-            self._channel = grpc.insecure_channel(self.address, options=options)
+
+    def _connect(self, address: Address) -> grpc.Channel:
+        """A connection of gRPC's. To an endpoint it is verified as home is: the names of the two hosts may differ."""
+        options: dict[str, str | int] = dict(_OPTIONS + channel_options(address))
+        if address is not self._ways.home.address:
+            options.update(_ENDPOINT_OPTIONS)
+            if self._credentials is not None and self.verified_as:
+                options["grpc.ssl_target_name_override"] = self.verified_as
+        if self._credentials is not None:
+            return grpc.secure_channel(address.text, self._credentials, options=tuple(options.items()))
+        return grpc.insecure_channel(address.text, options=tuple(options.items()))
 
     def check_alive(self) -> None:
         """Raises: SessionLost and its kin; TimeoutError."""
         check()
         if self.dead is not None:
             raise self.dead
+
+    # ---- home and endpoint ---------------------------------------------------------------------------------------
+
+    @property
+    def way(self) -> Way:
+        """Where RPCs go now."""
+        return self._ways.current
+
+    @property
+    def turn(self) -> int:
+        """Which turn an attempt is part of that begins now: see `broke`."""
+        return self._ways.turn
+
+    @property
+    def engine_address(self) -> str:
+        """Where the engine of the session is, whichever way RPCs go."""
+        return (self._ways.endpoint or self._ways.home).address.text
+
+    @property
+    def verified_as(self) -> str:
+        """Whom the certificate of the engine is to name, where that is another host than home; else empty."""
+        home, endpoint = self._ways.home, self._ways.endpoint
+        host = host_of(home.address)
+        return host if endpoint is not None and host_of(endpoint.address) != host else ""
+
+    def follow(self, opened: rpc.OpenSessionResponse) -> None:
+        """Go where the server says that the session lives, if that can be reached."""
+        ways = self._ways
+        endpoint = beside(opened.endpoint, ways.home.address) if opened.endpoint else None
+        if endpoint is not None and endpoint.text != self.address:
+            self._ticket = rpc.OpenTransferRequest(lane=rpc.SessionContext(session=opened.session))
+            ways.add_endpoint(Way(endpoint, self._connect))
+            if self._reach_endpoint(waits=False):
+                # Many clients are no burden to a home that they do not need.
+                ways.home.rest()
+
+    def may_better(self, way: Way) -> bool:
+        """Whether what goes this way may go a better one: to the endpoint, which can be reached again, or is due to be
+        tried.
+        """
+        ways = self._ways
+        return way is ways.home and ways.endpoint is not None and (ways.current is not way or ways.may_return)
+
+    def return_to_endpoint(self) -> bool:
+        """Try the endpoint again, if nobody else has; whether RPCs go there now."""
+        # The connection may rest from an attempt that failed a moment ago.
+        return not self._ways.is_aside or self._reach_endpoint(waits=True)
+
+    def _return_when_due(self) -> None:
+        """Have the endpoint tried again when it is time: by a thread of its own, which ends with that."""
+        if self._ways.may_return and not self._is_returning:
+            self._is_returning = True
+            # Python starts no threads any more at its end.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=self._return, name="tclient-endpoint", daemon=True).start()
+
+    def _return(self) -> None:
+        try:
+            self.return_to_endpoint()
+        except Exception:
+            if self.dead is None:
+                log.exception("the endpoint %s could not be tried", self.engine_address)
+        finally:
+            self._is_returning = False
+
+    def _reach_endpoint(self, *, waits: bool) -> bool:
+        """Have RPCs go to the endpoint from now on, if the session is found there."""
+        endpoint = self._ways.endpoint
+        assert endpoint is not None
+        # A ticket is what is given at once, whatever the engine has to do.
+        method = self._method(endpoint, TENSOR_SERVICE + "OpenTransfer", self._ticket, rpc.OpenTransferResponse)
+        options: Any = {"timeout": _REACH_S, "wait_for_ready": waits, "metadata": self.metadata}
+        try:
+            GATE.begin(lambda: method.future(self._ticket, **options), may_cancel=True).result()
+        except grpc.FutureCancelledError:
+            self._ways.stay("the process forks")
+            return False
+        except grpc.RpcError as error:
+            error.__traceback__ = None  # see `again`
+            failure = translate(error, self.engine_address)
+            if not isinstance(failure, ServerBusy) and failure.reason != "NO_DATA_ENDPOINT":
+                self._ways.stay(failure)
+                return False
+        self._ways.follow()
+        return True
+
+    def broke(self, turn: int, cause: object, *, worked: bool = False) -> None:
+        """An attempt that began in that turn has failed as a broken connection does; `worked` says that it did so far.
+
+        The next one may go the other way.
+        """
+        self._ways.broke(turn, cause, worked=worked)
 
     # ---- the size of messages ------------------------------------------------------------------------------------
 
@@ -195,40 +269,60 @@ class Channel:
 
         return self.again(attempt, min(again_s, timeout_s))
 
-    @GATE.inside()
+    def ask_home(self, path: str, request: Any, response: Any) -> Any:
+        """As `call`, of who speaks for all engines; of the engine itself where nobody else does, or can be reached."""
+        ways = self._ways
+        if ways.current is not ways.home:
+            try:
+                options = {"timeout": _HOME_S, "metadata": self.metadata}
+                return self._unary_by(ways.home, path, request, response, options)
+            except grpc.RpcError as error:
+                error.__traceback__ = None  # see `again`
+                if not (is_broken(error) or is_late(error)):
+                    raise translate(error, self.address) from None
+        return self.call(path, request, response)
+
     def unary(
         self, path: str, request: Any, response: Any, *, timeout_s: float | None, wait_for_ready: bool = False
     ) -> Any:
         """One unary RPC. Raises grpc.RpcError."""
-        method = self._unary.get(path)
-        if method is None:
-            method = self._unary[path] = self._channel.unary_unary(
-                path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
-            )
         options: Any = {"timeout": timeout_s, "wait_for_ready": wait_for_ready, "metadata": self.metadata}
+        return self._unary_by(self._ways.current, path, request, response, options)
+
+    @GATE.inside()
+    def _unary_by(self, way: Way, path: str, request: Any, response: Any, options: Any) -> Any:
+        method = self._method(way, path, request, response)
         if not can_be_late():
             return method(request, **options)
         return _or_late(method.future(request, **options))
 
+    def _method(self, way: Way, path: str, request: Any, response: Any) -> Any:
+        method = way.unary.get(path)
+        if method is None:
+            method = way.unary[path] = way.channel.unary_unary(
+                path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+            )
+        return method
+
     @GATE.inside()
     def client_stream(self, path: str, messages: Iterator[bytes], response: Any) -> Any:
         """Bytes out, one response in. Raises grpc.RpcError."""
-        method: Any = self._channel.stream_unary(path, response_deserializer=response.FromString)
+        method: Any = self.way.channel.stream_unary(path, response_deserializer=response.FromString)
         if not can_be_late():
             return method(messages, metadata=self.metadata)
         return _or_late(method.future(messages, metadata=self.metadata))
 
     def server_stream(self, path: str, request: Any) -> Messages:
         """One request out, bytes in. Raises grpc.RpcError."""
-        method: Any = self._channel.unary_stream(path, request_serializer=type(request).SerializeToString)
+        method: Any = self.way.channel.unary_stream(path, request_serializer=type(request).SerializeToString)
         responses: Any = GATE.begin(lambda: method(request, metadata=self.metadata))
         may_end(responses.cancel)
         found: Messages = responses
         return found
 
-    def duplex(self, path: str, first: bytes, *, answers_each: bool) -> Duplex:
+    def duplex(self, path: str, first: bytes, way: Way, *, answers_each: bool) -> Duplex:
         """Bytes both ways, begun with the first message. `answers_each` says that each later one is answered by one."""
-        return open_duplex(self._channel, path, first, self.metadata, answers_each=answers_each)
+        return open_duplex(way.channel, path, first, self.metadata, answers_each=answers_each)
 
     def again(self, attempt: Callable[[], T], within_s: float) -> T:
         """The result of an idempotent attempt, repeated while the connection is broken. Raises a ServerError.
@@ -238,11 +332,16 @@ class Channel:
         """
         deadline: float | None = None
         pause_s = 0.05
+        ways = self._ways
         while True:
             began = time.monotonic()
+            turn = ways.turn
             check()
             try:
-                return attempt()
+                result = attempt()
+                ways.worked()
+                self._return_when_due()
+                return result
             except grpc.RpcError as error:
                 now = time.monotonic()
                 # gRPC raises the very object of the RPC: by its traceback it would refer to itself, and keep what is
@@ -250,14 +349,16 @@ class Channel:
                 error.__traceback__ = None
                 if deadline is None:
                     deadline = now + max(within_s, 3 * (now - began))
+                if is_broken(error) or is_late(error):
+                    ways.broke(turn, error.details(), was_silent=is_late(error))
                 if not is_broken(error) or now + pause_s > deadline:
                     raise translate(error, self.address) from None
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
 
-    def open_session(self, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
-        """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy."""
-        request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client)
+    def open_session(self, client: str, timeout_s: float, device: str = "") -> rpc.OpenSessionResponse:
+        """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy, RequestRefused."""
+        request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client, device=device)
         began = time.monotonic()
         latest = began + timeout_s
         broken: grpc.RpcError | None = None
@@ -285,7 +386,7 @@ class Channel:
     @GATE.inside()
     def close(self) -> None:
         """Ends every RPC of the channel."""
-        self._channel.close()
+        self._ways.close()
 
 
 class Messages(Protocol):

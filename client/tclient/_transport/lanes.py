@@ -24,33 +24,34 @@ REST_S = 60.0
 
 
 class Tries:
-    """What came of the lanes of a session. Its streams share it."""
+    """What came of tries to have something better than what there is: a lane, or the way to a session's endpoint."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, what: str, without: str) -> None:
+        """`what` is tried, and `without` says how things are while there is none."""
+        self._what, self._without = what, without
         self._rests_until = 0.0
         self._failures = self._refusals = 0
         self._has_said = False
 
     @property
     def may_open(self) -> bool:
-        """Whether a lane may be opened in the place of a connection that broke."""
+        """Whether one may be tried in the place of a connection that broke."""
         return time.monotonic() >= self._rests_until
 
     @property
     def are_due(self) -> bool:
-        """Whether a lane is looked for while all goes well over gRPC."""
+        """Whether one is looked for while all goes well without."""
         return self._refusals < _REFUSALS and self.may_open
 
     def failed(self, cause: object) -> None:
-        """No lane just now, for a reason that says nothing of those to come."""
-        log.debug("no lane for now: %s", cause)
+        """None just now, for a reason that says nothing of those to come."""
+        log.debug("no %s for now: %s", self._what, cause)
         self._rest(min(_PAUSE_S * _GROWTH**self._failures, _LONGEST_S))
         self._failures = min(self._failures + 1, _REFUSALS)
 
     def refused(self, cause: object) -> None:
-        """A lane could not be opened, or nothing came over it."""
-        log.debug("no lane: %s", cause)
+        """One could not be opened, or nothing came over it."""
+        log.debug("no %s: %s", self._what, cause)
         self._refusals += 1
         if self._refusals >= _REFUSALS:
             self.end(cause)
@@ -58,21 +59,25 @@ class Tries:
             self._rest(_PAUSE_S * _GROWTH ** (self._refusals - 1))
 
     def end(self, cause: object) -> None:
-        """There are no lanes here."""
+        """There are none here."""
         if not self._has_said:
             self._has_said = True
-            log.debug("calls to %s stay on gRPC: no lane can be opened (%s)", self._address, cause)
+            log.debug("%s (%s)", self._without, cause)
         self._refusals = max(self._refusals, _REFUSALS)
         self._rest(REST_S)
 
     def judge(self, lane: Lane) -> bool:
         """After a lane has ended: whether it may be followed by another one at once."""
         if lane.has_answered:
-            self._failures = self._refusals = 0
-            self._has_said = False
+            self.succeeded()
         else:
             self.refused("nothing came over the last one")
         return lane.has_answered
+
+    def succeeded(self) -> None:
+        """There was one, and all went well."""
+        self._failures = self._refusals = 0
+        self._has_said = False
 
     def _rest(self, seconds: float) -> None:
         self._rests_until = time.monotonic() + seconds

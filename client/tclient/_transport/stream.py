@@ -2,8 +2,8 @@
 
 Over gRPC one thread sends and one reads; over a lane, those that have something to send or wait for an answer. When the
 connection breaks, a new one takes over with what was not answered, for as long as the session may still be there. From
-gRPC the stream goes over to a lane in the same way, once there is one. What the messages are, and which of them go
-again, is said by a subclass. Knows RPCs; does not know calls.
+gRPC the stream goes over to a lane in the same way, once there is one, and from home to the session's endpoint. What
+the messages are, and which of them go again, is said by a subclass. Knows RPCs; does not know calls.
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ class Stream(ABC, Generic[M]):
         self._path, self._opening, self._answers_each = path, opening, answers_each
         self._patience_s = patience_s
         self._lanes = lanes
-        # The lane that follows the RPC when that ends, and whether one is looked for.
+        # Whether the RPC is ended for something better, the lane that follows it then, and whether that is looked for.
+        self._goes_over = False
         self._next_lane: Lane | None = None
         self._is_looking = False
+        # The way of the RPC, and the turn that it is an attempt of.
+        self._way, self._turn = channel.way, channel.turn
         self._name = name
         # Held while it is decided what goes next, by the threads that send or have something sent.
         self._lock = threading.Lock()
@@ -162,33 +165,45 @@ class Stream(ABC, Generic[M]):
             sender = self._sender
             while (found := self._next(sender)) is not None:
                 sender.rpc.send(*found)
-                if sender.lane is None and self._lanes is not None and self._lanes.tries.are_due:
-                    self._look_for_lane(sender, self._lanes)
+                if sender.lane is None and (self._lane_is_due() or self._channel.may_better(self._way)):
+                    self._look_around(sender)
 
-    def _look_for_lane(self, sender: Sender[M], lanes: Lanes) -> None:
-        """Have one looked for. By a thread of its own, which ends with that: it may have to wait for the network."""
-        if not self._is_looking and self._next_lane is None:
+    def _lane_is_due(self) -> bool:
+        return self._lanes is not None and self._lanes.tries.are_due
+
+    def _look_around(self, sender: Sender[M]) -> None:
+        """Have a better way looked for. By a thread of its own, which ends with that: it may wait for the network."""
+        if not self._is_looking and not self._goes_over:
             self._is_looking = True
             # Python starts no threads any more at its end.
             with contextlib.suppress(RuntimeError):
                 threading.Thread(
-                    target=self._find_lane, args=(sender, lanes), name=f"{self._name}-lane", daemon=True
+                    target=self._find_better, args=(sender,), name=f"{self._name}-lane", daemon=True
                 ).start()
 
-    def _find_lane(self, sender: Sender[M], lanes: Lanes) -> None:
+    def _find_better(self, sender: Sender[M]) -> None:
+        """A lane, or else the way to the endpoint, if the session is at home in its place."""
+        channel = self._channel
         try:
-            lane = lanes.open()
-            if lane is not None and not self._go_over(sender, lane):
-                lane.discard()
-                lanes.tries.failed("there was no moment for it")
+            lanes = self._lanes if self._lane_is_due() else None
+            lane = lanes.open() if lanes is not None else None
+            if lanes is not None and lane is not None:
+                if self._go_over(sender, lane):
+                    # Where it got through, other connections are likely to.
+                    channel.return_to_endpoint()
+                else:
+                    lane.discard()
+                    lanes.tries.failed("there was no moment for it")
+            elif channel.may_better(self._way) and channel.return_to_endpoint():
+                self._go_over(sender, None)
         except Exception:
             if not self._stopped:
-                log.exception("a lane to %s failed", self._channel.address)
+                log.exception("a better way to %s failed", self._channel.address)
         finally:
             self._is_looking = False
 
-    def _go_over(self, sender: Sender[M], lane: Lane) -> bool:
-        """End the RPC at a quiet moment, which the lane then follows; whether that was so."""
+    def _go_over(self, sender: Sender[M], lane: Lane | None) -> bool:
+        """End the RPC at a quiet moment, which the lane then follows, or one by a better way; whether that was so."""
         until = time.monotonic() + _QUIET_S
         while time.monotonic() < until:
             with self._lock:
@@ -197,6 +212,7 @@ class Stream(ABC, Generic[M]):
                 is_quiet = self._owed_bytes() <= _LIGHT_BYTES
                 if is_quiet:
                     self._next_lane = lane
+                    self._goes_over = True
             if is_quiet:
                 sender.rpc.cancel()
                 return True
@@ -217,7 +233,7 @@ class Stream(ABC, Generic[M]):
             except grpc.RpcError as error:
                 if self._is_stopped():
                     return
-                if self._next_lane is not None:
+                if self._goes_over:
                     self._renew()
                     continue
                 failure = translate(error, self._channel.address)
@@ -233,6 +249,8 @@ class Stream(ABC, Generic[M]):
                 return
             now = time.monotonic()
             is_first = broken_since is None and pause_s == 0.0
+            if self._sender.lane is None and not was_refused:
+                self._channel.broke(self._turn, cause, worked=is_first)
             broken_since = broken_since or now
             if now - broken_since > self._patience_s:
                 raise self._gone(cause, failure)
@@ -241,7 +259,7 @@ class Stream(ABC, Generic[M]):
                 log.log(
                     logging.DEBUG if self._sender.lane is not None else logging.WARNING,
                     "the connection to %s broke (%s); trying again for %g s",
-                    self._channel.address,
+                    self._way.address,
                     cause,
                     self._patience_s,
                 )
@@ -258,13 +276,15 @@ class Stream(ABC, Generic[M]):
         if lane is None and self._lanes is not None and (before is None or self._lanes.tries.judge(before)):
             lane = self._lanes.open()
         if lane is None:
-            return self._channel.duplex(self._path, self._opening, answers_each=self._answers_each)
+            self._way, self._turn = self._channel.way, self._channel.turn
+            return self._channel.duplex(self._path, self._opening, self._way, answers_each=self._answers_each)
         lane.begin()
         return lane
 
     def _take_next(self) -> Lane | None:
         with self._lock:
             lane, self._next_lane = self._next_lane, None
+            self._goes_over = False
         return lane
 
     def _discard_next(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from tclient._codec.device import device as _device
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError
 from tclient._exceptions import TensorAssertionError, TensorRuntimeError
-from tclient._info import server_info
+from tclient._info import own_devices
 from tclient._issue import call_builtin
 from tclient._namespace import missing
 from tclient._types import typed_classes
@@ -76,7 +76,7 @@ def is_initialized() -> bool:
 
 
 def _info(index: int) -> Any:
-    return next(each for each in server_info().devices if each.name == f"cuda:{index}")
+    return next(each for each in own_devices() if each.name == f"cuda:{index}")
 
 
 def current_device() -> int:

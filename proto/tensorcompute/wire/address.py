@@ -19,6 +19,8 @@ _MAX_UNIX_PATH = 107
 # Ways to find a server that gRPC itself knows; what follows is not for us to judge.
 _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix-abstract:", "vsock:", "xds:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# Of these one host alone: dns:NAME:PORT, with or without slashes, ipv4:HOST:PORT, ipv6:[HOST]:PORT.
+_RESOLVED = re.compile(r"(?:dns:(?://[^/]*/)?|ipv4:|ipv6:)(\[[^\]]+\]|[^/:,]+):[0-9]+")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 
 
@@ -67,6 +69,28 @@ def parse(given: str, *, listening: bool = False) -> Address:
     if not text:
         raise ValueError(f'the address is empty; write HOST:PORT, such as "127.0.0.1:{_USUAL_PORT}"')
     return _host_and_port(given, text, listening)
+
+
+def host_of(address: Address) -> str:
+    """The host of a server; empty where it is not known, or one of several."""
+    found = None if address.host else _RESOLVED.fullmatch(address.text)
+    return found[1].strip("[]") if found else address.host
+
+
+def beside(named: str, address: Address) -> Address | None:
+    """Where a server at an address says that something of its is: HOST:PORT, unix:PATH, or :PORT on its own host.
+
+    None where that is nowhere.
+    """
+    if named.startswith(":"):
+        host = host_of(address)
+        if not host:
+            return None
+        named = (f"[{host}]" if ":" in host else host) + named
+    try:
+        return parse(named)
+    except ValueError:
+        return None
 
 
 def _unix(text: str) -> Address:
