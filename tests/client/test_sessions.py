@@ -177,3 +177,10 @@ def test_server_info_tells_what_the_server_is(tc: ModuleType) -> None:
     with pytest.raises(AssertionError, match="not compiled with CUDA") as caught:
         tc.cuda.get_device_name()
     assert "has no CUDA device" in caught.value.__notes__[0]
+
+
+def test_a_session_may_say_where_it_wants_to_live(server: ServerProcess) -> None:
+    with tclient.connect(server.address, device=tclient.device("cpu")):
+        assert tclient.ones(2).device.type == "cpu"
+    with pytest.raises(tclient.RequestRefused, match="the server has no device 'cuda:7'; it has cpu"):
+        tclient.connect(server.address, device="cuda:7")

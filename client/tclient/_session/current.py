@@ -44,6 +44,7 @@ def connect(
     shared_memory: bool | None = None,
     read_timeout_s: float | None = None,
     lane: bool | None = None,
+    device: object = None,
 ) -> Session:
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
@@ -53,8 +54,10 @@ def connect(
     takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
     later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
     for as long as it takes. Calls travel over a socket of their own beside gRPC, where that can be reached; lane=False
-    keeps them on gRPC, None takes TCLIENT_LANE (0 keeps them there).
-    Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy.
+    keeps them on gRPC, None takes TCLIENT_LANE (0 keeps them there). Where a server has several engines, device is the
+    one of the server's devices that the session is to live on, such as "cuda:3"; None is wherever there is room.
+    Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy; RequestRefused if the
+    server has no such device.
     """
     address = address or os.environ.get("TCLIENT_ADDRESS")
     if not address:
@@ -70,6 +73,7 @@ def connect(
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
         read_timeout_s=read_timeout_s,
         lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
+        device="" if device is None else str(device),
     )
     with _lock:
         session.previous = connected()

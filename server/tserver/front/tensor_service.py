@@ -58,6 +58,8 @@ class TensorServicer:
 
     async def OpenSession(self, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse:
         """See the proto."""
+        if request.device:
+            self._engine.check_device(request.device)
         session, protocol = self._sessions.open(rpc.principal, request.min_protocol, request.max_protocol)
         log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
         data = self.data_endpoint
