@@ -18,6 +18,8 @@ from tserver.front.routing import ROUTINGS, SERVICES, Named
 SECRET = bytes(range(24))
 METHODS = {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
 TENSORS, MODELS, OIP = (f"/{service.full_name}/" for service in SERVICES)
+# Uploads that another server brings: the contract says that the context of each is not used.
+UNUSED = {("receive", "uploads", "context", "session")}
 NO_MODEL = {"ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"}
 Path = tuple[FieldDescriptor, ...]
 
@@ -57,6 +59,8 @@ def test_every_rpc_has_a_routing() -> None:
 def test_the_secret_is_found_wherever_a_request_has_one(path: str) -> None:
     places = [place for place in fields_of(METHODS[path].input_type) if place[-1].name == "session"]
     for place in places:
+        if tuple(field.name for field in place) in UNUSED:
+            continue
         assert place[-1].type == FieldDescriptor.TYPE_BYTES
         request = with_value(METHODS[path], place, SECRET)
         assert ROUTINGS[path].secret(request.SerializeToString()) == SECRET, [field.name for field in place]
