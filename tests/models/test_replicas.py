@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -181,6 +182,32 @@ def test_a_model_can_be_downloaded_from_anywhere(front: Raw, sessions: list[RawS
         again = relu_mlp([6, 3], seed=9)
         again.load_state_dict(load(b"".join(part.chunk for part in parts[1:-1])))
         torch.testing.assert_close(again(ROWS), network(ROWS))
+
+
+def test_a_request_goes_where_the_fewest_rows_are_under_way(house: HouseUnderTest, front: Raw) -> None:
+    network = relu_mlp([6, 3])
+    create(front, "net", network, batching={"max_queue_delay_us": 60_000_000})
+
+    def rows() -> list[int]:
+        record = house.front.coordinator.records.find("net")
+        return sorted(replica.rows for replica in record.replicas.values())
+
+    def is_under_way(count: int) -> bool:
+        return sum(rows()) == count
+
+    counts = [5, 1, 1, 1, 1, 1, 2]
+    with ThreadPoolExecutor(len(counts)) as pool:
+        asking = []
+        for number, count in enumerate(counts):
+            given = torch.full((count, 6), float(number))
+            asking.append((given, pool.submit(forward, front, "net", given)))
+            wait_until(partial(is_under_way, sum(counts[: number + 1])), 10.0, "it is under way")
+        # The first alone, until the others are as many; then in turn.
+        assert rows() == [5, 7]
+        front.ask("UpdateMlp", name="net", batching={})
+        for given, answer in asking:
+            torch.testing.assert_close(answer.result(20.0), network(given))
+    assert rows() == [0, 0]
 
 
 def test_no_forward_fails_when_an_engine_ends(house: HouseUnderTest, front: Raw) -> None:

@@ -59,6 +59,12 @@ class HouseService:
             "torch": self._engine.torch_version,
             "operations": self._engine.operations_digest,
             "devices": devices,
+            # Requests that wait for models, of callers who are here too.
+            "waiting": {
+                f"{served.name}/{served.version}": served.waiting
+                for served in self._engine.models.registry.index()
+                if served.waiting
+            },
         }
         return json.dumps(told).encode()
 

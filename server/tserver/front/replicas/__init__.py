@@ -6,6 +6,7 @@
     links         the front's side: those RPCs
     sums          statistics of several engines, added up
     records       what the front knows of each model
+    spreading     where models are, and how they come there
     coordinator   changes: one after the other for each name, on all engines that have it
     choosing      which replica runs a request
     streams       forward passes of one caller, each on the replica with the least to do

@@ -91,7 +91,16 @@ class Choosing:
         ]
         if not there:
             return None
-        found = min(there, key=lambda each: (each[0].rows, self._chosen.get(each[0].engine, -1)))
+        key = f"{record.name}/{record.version}"
+
+        def busy(each: tuple[Replica, Entry]) -> tuple[int, int]:
+            """How much it has to do; of those that are equal, the one that was chosen longest ago."""
+            replica, entry = each
+            # What others than the front have asked of it, it tells now and then.
+            waiting = (entry.told or {}).get("waiting", {}).get(key, 0)
+            return max(replica.rows, waiting), self._chosen.get(replica.engine, -1)
+
+        found = min(there, key=busy)
         self._chosen[found[0].engine] = next(self._turn)
         return found
 
