@@ -77,11 +77,23 @@ def own_devices() -> tuple[DeviceInfo, ...]:
     own = next((each for each in info.engines if each.boot_id == session.opened.boot_id), None)
     if own is None:
         return info.devices
-    shared = ("cpu", own.device)
-    here = [each for each in info.devices if each.engine == own.id or (not each.engine and each.name in shared)]
-    return tuple(
-        replace(each, name=session.opened.default_device) if each.name == own.device else each for each in here
-    )
+    told = {each.name: each for each in info.devices if each.engine in ("", own.id)}
+    found = []
+    for each in session.opened.devices:
+        same = told.get(_as_the_server_counts(each.name, own.device))
+        found.append(_device(each) if same is None else replace(same, name=each.name))
+    return tuple(found)
+
+
+def _as_the_server_counts(device: str, first: str) -> str:
+    """The name of an engine's device among those of all engines; `first` is that of its first one."""
+    if not (device.startswith("cuda:") and first.startswith("cuda:")):
+        return device
+    return f"cuda:{int(first.partition(':')[2]) + int(device.partition(':')[2])}"
+
+
+def _device(told: rpc.DeviceInfo) -> DeviceInfo:
+    return DeviceInfo(told.name, told.description, told.total_bytes, told.free_bytes, told.allocated_bytes, told.engine)
 
 
 def _ask(session: Session, call: Callable[..., Any]) -> ServerInfo:
@@ -93,12 +105,7 @@ def _ask(session: Session, call: Callable[..., Any]) -> ServerInfo:
         version=told.version,
         boot_id=told.boot_id,
         torch_version=told.torch_version,
-        devices=tuple(
-            DeviceInfo(
-                each.name, each.description, each.total_bytes, each.free_bytes, each.allocated_bytes, each.engine
-            )
-            for each in told.devices
-        ),
+        devices=tuple(map(_device, told.devices)),
         sessions=told.sessions,
         uptime_s=told.uptime_s,
         operations_digest=told.operations_digest,
