@@ -22,8 +22,17 @@ from tclient._transport import channel
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tests.support.home import Home
 from tests.support.proxy import Proxy
+from tests.support.raw import Raw
 from tests.support.roads import proxied
-from tests.support.serving import HasAddress, ServerProcess, is_alive, server_environment, serving, wait_until
+from tests.support.serving import (
+    HasAddress,
+    ServerProcess,
+    children_of,
+    is_alive,
+    server_environment,
+    serving,
+    wait_until,
+)
 
 # Every client of an engine that was killed is told within so many seconds.
 TOLD_S = 5.0
@@ -103,9 +112,14 @@ def test_the_engines_behind_an_address_are_told_and_a_session_knows_its_own(home
         assert [each.name for each in _info.own_devices()] == ["cpu"], "the engine tells of itself"
     home.endpoint = ""
     with tclient.connect(home.address) as session:
-        session.opened.default_device = "cuda:0"
         home.info.engines[1].boot_id = session.opened.boot_id
-        assert [(each.name, each.free_bytes) for each in _info.own_devices()] == [("cuda:0", 2), ("cpu", 3)]
+        del session.opened.devices[:]
+        session.opened.devices.extend(ts.DeviceInfo(name=name, free_bytes=9) for name in ("cuda:0", "cuda:1", "cpu"))
+        assert [(each.name, each.free_bytes) for each in _info.own_devices()] == [
+            ("cuda:0", 2),
+            ("cuda:1", 9),
+            ("cpu", 3),
+        ]
 
 
 def test_a_port_alone_is_on_the_host_of_home(server: HasAddress) -> None:
@@ -335,6 +349,70 @@ def test_a_successor_at_the_same_endpoint_says_that_the_session_is_lost(engine: 
         os.kill(engine.engine_pid(), signal.SIGKILL)
         with pytest.raises(tclient.SessionLost, match="SIGKILL"):
             add_for_ever(x)
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[ServerProcess]:
+    """Two engines behind their own front."""
+    with serving("--engines", "2") as house:
+        yield house
+
+
+@pytest.fixture
+def house(mortal: ServerProcess) -> ServerProcess:
+    """The same, with both engines there, which the test may kill."""
+    with Raw(mortal.address) as raw:
+
+        def is_whole() -> bool:
+            return [each.state for each in raw.ask("GetServerInfo").engines] == ["SERVING"] * 2
+
+        wait_until(is_whole, 30.0, "both engines")
+    return mortal
+
+
+def kill_engines(house: ServerProcess, *ids: str) -> None:
+    """Kill engines of a house."""
+    for pid in children_of(house.pid):
+        if Path(f"/proc/{pid}/comm").read_text().strip() in {f"tserver:{id}" for id in ids}:
+            os.kill(pid, signal.SIGKILL)
+
+
+def engine_of(session: Session) -> str:
+    """The engine that a session lives on."""
+    with session.use():
+        return next(each.id for each in tclient.server_info().engines if each.boot_id == session.opened.boot_id)
+
+
+def test_one_engine_of_a_house_ends_with_its_sessions_alone(house: ServerProcess, road: str) -> None:
+    with tclient.connect(house.address) as first, tclient.connect(house.address) as second:
+        assert {first.endpoint, second.endpoint}.isdisjoint({house.address})
+        assert engine_of(first) != engine_of(second)
+        with first.use():
+            x = tclient.zeros(3)
+            x.tolist()
+        with second.use():
+            y = tclient.zeros(3)
+            count_to(y, range(1, 21))
+        began = time.monotonic()
+        kill_engines(house, engine_of(first))
+        with pytest.raises(tclient.SessionLost, match="SIGKILL"):
+            add_for_ever(x)
+        assert time.monotonic() - began < TOLD_S
+        with second.use():
+            count_to(y, range(21, 41))
+        with tclient.connect(house.address):
+            assert tclient.ones(2).tolist() == [1, 1]
+
+
+def test_a_session_can_be_opened_as_soon_as_one_was_lost_with_all_engines(house: ServerProcess, road: str) -> None:
+    with tclient.connect(house.address):
+        x = tclient.zeros(3)
+        x.tolist()
+        kill_engines(house, "0", "1")
+        with pytest.raises(tclient.SessionLost, match="SIGKILL"):
+            add_for_ever(x)
+    with tclient.connect(house.address):
+        assert tclient.ones(2).tolist() == [1, 1]
 
 
 def connections_to(address: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
+from tserver.engines.placement import fits
 from tserver.errors import Exhausted, SessionLost
 from tserver.front.limits import limits_of
 from tserver.front.rpc import Rpc
@@ -25,6 +28,8 @@ _OPEN = "/tensorcompute.v1.TensorService/OpenSession"
 _CLOSE = "/tensorcompute.v1.TensorService/CloseSession"
 # How many engines are tried, where they end just when a session is to be opened.
 _TRIES = 3
+# How long the next run of an engine is waited for: whoever was told that a session is lost may well open another.
+_SUCCESSOR_S = 10.0
 
 
 class HouseTensors:
@@ -46,6 +51,7 @@ class HouseTensors:
         """See the proto."""
         device, request.device = request.device, ""
         for _ in range(_TRIES):
+            await self._successor(device, rpc)
             async with self._placing.session(rpc.principal, device) as entry:
                 answer = await self._open(entry, request, rpc)
                 if answer is not None:
@@ -53,6 +59,17 @@ class HouseTensors:
                 # The engine has just ended.
                 entry.load.placed -= 1
         raise Exhausted("engines end as soon as they start; retry later", retry_after_s="1")
+
+    async def _successor(self, device: str, rpc: Rpc) -> None:
+        """Where no engine on the device serves, and one that has ended is to come again: wait a while for that."""
+        left_s = _SUCCESSOR_S if rpc.deadline is None else min(_SUCCESSOR_S, rpc.deadline - time.monotonic())
+        directory = self._directory
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                while directory.waiting and not any(
+                    fits(entry.info.device, device) for entry in directory.engines.values()
+                ):
+                    await directory.changed()
 
     async def _open(self, entry: Entry, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse | None:
         """The engine's answer, with what clients are told of it; None if the engine is gone."""
