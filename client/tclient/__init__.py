@@ -125,6 +125,9 @@ from tclient._functions import (
     set_default_tensor_type as set_default_tensor_type,
 )
 from tclient._functions import (
+    share as share,
+)
+from tclient._functions import (
     synchronize as synchronize,
 )
 from tclient._functions import (

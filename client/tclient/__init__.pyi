@@ -40,6 +40,7 @@ from tclient._functions import numel as numel
 from tclient._functions import set_default_device as set_default_device
 from tclient._functions import set_default_dtype as set_default_dtype
 from tclient._functions import set_default_tensor_type as set_default_tensor_type
+from tclient._functions import share as share
 from tclient._functions import synchronize as synchronize
 from tclient._functions import synchronize_async as synchronize_async
 from tclient._functions import typename as typename

@@ -45,6 +45,22 @@ def move(tensors: Any, session: Session, *, device: Any = None) -> Any:
     return _moving.move(tensors, session, device)
 
 
+def share(tensors: Any, *, with_session: Session) -> Any:
+    """The same memory in another session, to be read: a tensor, or lists, tuples and dicts of them. Waits.
+
+    No element is copied. What the owner writes later shows there; what would write to it there is refused
+    (RuntimeError), also through views, with out=, by an optimiser or in a backward. Both sessions must be of one engine
+    and one principal. Autograd does not cross: it arrives as a leaf without gradients. The memory is there as long as
+    one of the two holds it. It counts for the owner for as long as that session lives, and then for who has it, where
+    it can still only be read.
+
+    Raises: ValueError for sessions of two engines or principals, and for sparse tensors.
+    """
+    from tclient import _moving  # here, as few programs have two sessions
+
+    return _moving.shared(tensors, with_session)
+
+
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:
     """A tensor with the elements and dtype of an array. Unlike torch's it copies: the server has its own memory."""
     given: Any = ndarray

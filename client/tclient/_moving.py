@@ -2,7 +2,7 @@
 
 Between sessions of one engine that is a copy in its memory; otherwise one server sends to the other, and this client
 carries the bytes only where they cannot. Autograd does not cross: what arrives is a leaf. Knows tensors and sessions;
-does not know how bytes travel.
+does not know how bytes travel. And what sessions of one engine share, to be read by the other: `share`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import math
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tclient._codec import wire
 from tclient._codec.dtypes import BY_CODE, dtype
 from tclient._codec.operations import TABLE
 from tclient._codec.values import Scope, register
-from tclient._exceptions import OutOfMemoryError, TensorError
+from tclient._exceptions import OutOfMemoryError, TensorError, TensorValueError
 from tclient._issue import call_builtin, dispatch
 from tclient._session.modes import MODES, no_grad
 from tclient._session.refs import RemoteRef
@@ -66,8 +66,8 @@ def moved(tensors: Iterable[Tensor], session: Session, device: Any = None) -> di
         else:
             by_session.setdefault(ref.session, {})[ref] = tensor
     with no_grad():
-        for giving in by_session.values():
-            across = _within_engine if _is_one_engine(giving, session) else _between_servers
+        for giver, giving in by_session.items():
+            across = _within_engine if _is_one_engine(giver, session) else _between_servers
             found.update(zip(giving, across(list(giving.values()), session, device), strict=True))
     return found
 
@@ -106,10 +106,36 @@ def move(tree: Any, session: Session, device: Any = None) -> Any:
     return made
 
 
-def _is_one_engine(giving: Mapping[RemoteRef, Tensor], session: Session) -> bool:
+def shared(tree: Any, session: Session) -> Any:
+    """See `tclient.share`."""
+    if MODES.recorder is not None:
+        raise MODES.recorder.refused("share", "shares a tensor with another session")
+    session.channel.check_alive()
+    leaves, spec = tree_flatten(tree)
+    found: dict[RemoteRef, Tensor] = {leaf._ref: leaf for leaf in leaves if isinstance(leaf, Tensor)}
+    by_session: dict[Session, list[RemoteRef]] = {}
+    for ref in found:
+        if ref.session is not session:
+            by_session.setdefault(ref.session, []).append(ref)
+    for lender, refs in by_session.items():
+        if not _is_one_engine(lender, session):
+            raise TensorValueError(
+                "share: memory is shared within one engine, and these sessions are of two "
+                f"({lender.address} and {session.address}); a copy goes there with x.to(session=…)"
+            )
+        name = secrets.token_hex(16)
+        # Held until it is borrowed.
+        loan = call_builtin("tc.lend", name, [found[ref] for ref in refs])
+        with session.use():
+            borrowed = call_builtin("tc.borrow", name)
+        found.update(zip(refs, borrowed, strict=True))
+        del loan
+    return spec.unflatten(found[leaf._ref] if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
+def _is_one_engine(one: Session, other: Session) -> bool:
     """Whether both sessions are of one engine."""
-    other = next(iter(giving)).session
-    return bool(session.opened.boot_id) and other.opened.boot_id == session.opened.boot_id
+    return bool(one.opened.boot_id) and one.opened.boot_id == other.opened.boot_id
 
 
 def _within_engine(tensors: list[Tensor], session: Session, device: Any) -> list[Tensor]:

@@ -68,6 +68,8 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.hand_over": {"returns": "wait"},
     "tc.take_over": {"returns": "wait"},
     "tc.drop_uploads": {"returns": "none"},
+    "tc.lend": {"returns": "wait"},
+    "tc.borrow": {"returns": "wait"},
     # torch.Tensor, FloatTensor and their kin as functions.
     "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 
-from tserver.engine import cost, sparse
+from tserver.engine import cost, sparse, streams
 from tserver.engine.extents import check_out, check_sizes_of
 from tserver.engine.memory import check_factory
 from tserver.engine.new_memory import BACKWARD, on_zeros
@@ -46,10 +47,11 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
         store.before_call(writes=writes)
     if store.has_giants:
         cost.check(operation.name, args, kwargs)
-    if store.has_sparse and sparse.concerns(operation.name, args, kwargs, is_backward=operation.name in BACKWARD):
-        with sparse.GUARD:
-            # A sparse kernel may take more memory for its result than it writes.
-            result = on_zeros(_called, (store, operation, args, kwargs), {})
+    if writes and store.borrowers:
+        with streams.in_turn(store.state, [borrower.state for borrower in store.borrowers]):
+            result = _looked_at(store, operation, args, kwargs)
+    elif store.read_only is not None or store.has_sparse:
+        result = _looked_at(store, operation, args, kwargs)
     else:
         result = _called(store, operation, args, kwargs)
     if out is not None:
@@ -62,6 +64,20 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
         elsewhere = writes and (result is None or operation.name.startswith(_WHOLE))
         store.charge(operation.name, result, elsewhere=elsewhere)
     return result
+
+
+def _looked_at(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """The same, with a look at each kernel where that may meet sparse tensors, or memory of another session."""
+    is_backward = operation.name in BACKWARD
+    with contextlib.ExitStack() as stack:
+        read_only = store.read_only
+        if read_only is not None and read_only.concerns(operation.name, args, kwargs, is_backward=is_backward):
+            stack.enter_context(read_only)
+        if store.has_sparse and sparse.concerns(operation.name, args, kwargs, is_backward=is_backward):
+            stack.enter_context(sparse.GUARD)
+            # A sparse kernel may take more memory for its result than it writes.
+            return on_zeros(_called, (store, operation, args, kwargs), {})
+        return _called(store, operation, args, kwargs)
 
 
 def _called(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:

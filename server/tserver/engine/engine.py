@@ -141,9 +141,10 @@ class Engine:
             return f"{step.operation.name}, a call of a program"
         return "nothing" if running is None else running.at_work()
 
-    def open_queue(self) -> SessionQueue:
-        """A new queue with an empty store."""
+    def open_queue(self, principal: str = "") -> SessionQueue:
+        """A new queue with an empty store, of a session of that principal."""
         opened = SessionQueue(self, self._open_store(self._config.max_session_bytes, self._beside), self.device)
+        opened.store.principal = principal
         self._queues.add(opened)
         return opened
 

@@ -9,6 +9,7 @@ A caller names what it has by keys of its own; it is told which of them torch ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -221,8 +222,12 @@ def begin(store: ObjectStore, name: Any, args: Any, kwargs: Any) -> Told:
     operation = store.operation(name)
     threads = store.pass_threads
 
+    def on_thread() -> Any:
+        with store.read_only or contextlib.nullcontext():
+            return operation.function(*args, **kwargs)
+
     def run() -> Told:
-        begun, told = threads.begin(lambda: operation.function(*args, **kwargs), store.state.enter_streams)
+        begun, told = threads.begin(on_thread, store.state.enter_streams)
         return _told(store, begun, told)
 
     return _on_zeros(store, operation, run)

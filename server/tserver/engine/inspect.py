@@ -9,7 +9,7 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.engine import streams
+from tserver.engine import lending, streams
 from tserver.engine.device import check_device
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.memory import check_host_bytes
@@ -43,8 +43,8 @@ def stage(store: ObjectStore, tensor: torch.Tensor) -> Staged:
     data = bytes_of(tensor)
     if tensor.device.type != "cpu" or not data.size or data.ctypes.data != tensor.data_ptr():
         return Staged(code, shape, data)
-    if tensor.is_inference():
-        # These have no version, by which an unexpected write would be noticed.
+    if tensor.is_inference() or lending.is_lent(tensor):
+        # These have no version, by which an unexpected write would be noticed; or another session writes to them.
         return Staged(code, shape, data.copy())
     lent = Staged(code, shape, data, tensor.detach())
     store.lend(lent)

@@ -1,4 +1,4 @@
-"""Tensors on their way from one session to another: handed over within this engine, or laid out to be sent from it.
+"""Tensors on their way from one session to another: handed over or lent within this engine, or laid out to be sent.
 
 What is handed over waits in a parcel, which the giving session holds like any other result: it goes with that session
 if nobody takes it. Its name is a secret that the caller makes, and is good once. Until it is taken, the giving session
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from tserver.engine import streams
+from tserver.engine import lending, streams
 from tserver.engine.dtypes import DTYPE_CODES
 from tserver.engine.inspect import stage
 from tserver.engine.memory import check_bytes
@@ -23,10 +23,12 @@ from tserver.engine.object_store import ObjectStore, Staged
 from tserver.engine.values import plain
 from tserver.errors import InvalidArgument
 
+T = TypeVar("T")
+
 # A shorter name could be guessed.
 _NAME_CHARACTERS = 32
 
-NAMES = ("tc.lay_out", "tc.hand_over", "tc.take_over", "tc.drop_uploads")
+NAMES = ("tc.lay_out", "tc.hand_over", "tc.take_over", "tc.drop_uploads", "tc.lend", "tc.borrow")
 """The operations. A program cannot run them: they look at other sessions."""
 
 
@@ -39,9 +41,10 @@ class _Part:
         self.requires_grad = tensor.requires_grad
         self.tensor = tensor.detach()
         # None of a copy. What is written on a device that works by itself does not wait for those who read elsewhere;
-        # and inference tensors have no version, by which an unexpected write would be noticed.
+        # inference tensors have no version, by which an unexpected write would be noticed; and what is shared, another
+        # session writes to.
         self.version: int | None = None
-        if streams.runs_apart(tensor) or tensor.is_inference():
+        if streams.runs_apart(tensor) or tensor.is_inference() or lending.is_lent(tensor):
             self.tensor = _copied(tensor)
         else:
             self.version = self.tensor._version
@@ -97,11 +100,32 @@ class Parcel:
         return taken
 
 
+class Loan:
+    """Tensors that one session shares with others, which read them where they are."""
+
+    __slots__ = ("__weakref__", "_marks", "lender", "tensors")
+    held_as = "loan"
+
+    def __init__(self, lender: ObjectStore, tensors: list[Tensor]) -> None:
+        self.lender = weakref.ref(lender)
+        self.tensors = [lending.lend(lender, tensor) for tensor in tensors]
+        self._marks = [streams.mark(tensor) for tensor in tensors]
+
+    def held_tensors(self) -> Sequence[Tensor]:
+        """What is in it."""
+        return self.tensors
+
+    def borrow(self) -> list[Tensor]:
+        """The same tensors for another session: over the same memory, and otherwise its own."""
+        pairs = zip(self.tensors, self._marks, strict=True)
+        return [streams.adopt(tensor.detach(), mark) for tensor, mark in pairs]
+
+
 class Parcels:
-    """Those of one engine, by their names."""
+    """Those of one engine, and loans, by their names."""
 
     def __init__(self) -> None:
-        self._waiting: weakref.WeakValueDictionary[str, Parcel] = weakref.WeakValueDictionary()
+        self._waiting: weakref.WeakValueDictionary[str, Parcel | Loan] = weakref.WeakValueDictionary()
 
     def operations(self) -> Iterator[tuple[str, Callable[..., Any]]]:
         """What callers may do with them; each is given the session's store."""
@@ -109,11 +133,12 @@ class Parcels:
         yield "tc.drop_uploads", drop_uploads
         yield "tc.hand_over", self._hand_over
         yield "tc.take_over", self._take_over
+        yield "tc.lend", self._lend
+        yield "tc.borrow", self._borrow
 
     def _hand_over(self, store: ObjectStore, name: Any, tensors: list[Tensor]) -> Parcel:
         """Tensors under a new name. Raises: InvalidArgument, torch.OutOfMemoryError, NotImplementedError."""
-        if not isinstance(name, str) or len(name) < _NAME_CHARACTERS or name in self._waiting:
-            raise InvalidArgument(f"a parcel needs a name of its own, of {_NAME_CHARACTERS} characters at least")
+        self._check_new(name)
         with torch.inference_mode(False), torch.no_grad():
             parcel = Parcel([_Part(tensor) for tensor in _checked(tensors)])
         self._waiting[name] = parcel
@@ -122,15 +147,50 @@ class Parcels:
 
     def _take_over(self, store: ObjectStore, name: Any, device: Any = None) -> list[Tensor]:
         """What waits under a name, on a device; without one, where new tensors of the session go."""
-        parcel = self._waiting.get(name) if isinstance(name, str) else None
-        if parcel is None:
-            raise InvalidArgument("nothing waits under this name: it was never handed over, or its session has ended")
+        parcel = self._found(name, Parcel)
         place = torch.device(store.default_device or "cpu") if device is None else torch.device(device)
         index: Any = place.index  # None where it says "cuda" alone, whatever its type
         if place.type == "cuda" and index is None:
             place = torch.device("cuda", torch.cuda.current_device())
         with torch.inference_mode(False), torch.no_grad():
             return parcel.take(place)
+
+    def _lend(self, store: ObjectStore, name: Any, tensors: list[Tensor]) -> Loan:
+        """Tensors to be shared, under a new name. Raises: InvalidArgument, NotImplementedError."""
+        self._check_new(name)
+        for tensor in _checked(tensors):
+            if tensor.is_inference():
+                raise InvalidArgument(
+                    "a tensor of inference mode is not shared, as nobody sees its changes; clone() it"
+                )
+        with torch.inference_mode(False), torch.no_grad():
+            loan = Loan(store, tensors)
+        self._waiting[name] = loan
+        return loan
+
+    def _borrow(self, store: ObjectStore, name: Any) -> list[Tensor]:
+        """What is lent under a name. Raises: InvalidArgument."""
+        loan = self._found(name, Loan)
+        lender = loan.lender()
+        if lender is None or lender.principal != store.principal:
+            raise InvalidArgument("memory is shared between the sessions of one principal; move it to others")
+        with torch.inference_mode(False), torch.no_grad():
+            borrowed = loan.borrow()
+        if lender is not store:
+            store.meet_borrowed()
+            if any(streams.runs_apart(tensor) for tensor in borrowed):
+                lender.meet_borrower(store)
+        return borrowed
+
+    def _check_new(self, name: Any) -> None:
+        if not isinstance(name, str) or len(name) < _NAME_CHARACTERS or name in self._waiting:
+            raise InvalidArgument(f"a parcel needs a name of its own, of {_NAME_CHARACTERS} characters at least")
+
+    def _found(self, name: Any, kind: type[T]) -> T:
+        found = self._waiting.get(name) if isinstance(name, str) else None
+        if not isinstance(found, kind):
+            raise InvalidArgument("nothing waits under this name: it was never handed over, or its session has ended")
+        return found
 
 
 def lay_out(store: ObjectStore, tensors: list[Tensor]) -> tuple[list[list[Any]], list[Staged]]:

@@ -20,6 +20,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.callers_code import CallersCode
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.ledger import Ledger, Totals
+from tserver.engine.lending import ReadOnly, is_counted_elsewhere
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.passes import PassThreads
@@ -179,6 +180,12 @@ class ObjectStore:
         self.watched = bool(max_bytes)
         # Whether there may be a sparse tensor, which few kernels may see (sparse.py).
         self.has_sparse = False
+        # Refuses to write to what other sessions share with this one; None where nothing is (lending.py).
+        self.read_only: ReadOnly | None = None
+        # Those who read memory of this one on a device that works by itself.
+        self.borrowers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
+        # Whose session it is: memory is shared between those of one principal.
+        self.principal = ""
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
         self.has_meta = False
         self.peak_results = 0
@@ -276,6 +283,16 @@ class ObjectStore:
         """A sparse tensor is to come into being: from now on calls are looked at for what they bring to a kernel."""
         self.has_sparse = self.watched = True
 
+    def meet_borrowed(self) -> None:
+        """Another session shares memory with this one: from now on calls are looked at for what they write to."""
+        self.read_only = self.read_only or ReadOnly(self)
+        self.watched = True
+
+    def meet_borrower(self, borrower: ObjectStore) -> None:
+        """Another one reads memory of this one, at the same time: from now on what is written waits for that."""
+        self.borrowers.add(borrower)
+        self.watched = True
+
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         self.uploads.give_way(upload_id)
@@ -340,7 +357,8 @@ class ObjectStore:
                 self._count(item)
         else:
             for tensor in _behind(found):
-                self._ledger.add_tensor(tensor)
+                if not is_counted_elsewhere(self, tensor):
+                    self._ledger.add_tensor(tensor)
 
     def lend(self, lent: Lent) -> None:
         """Have elements kept in the memory of their tensor until something is about to write."""
@@ -354,7 +372,14 @@ class ObjectStore:
                 lent.copy_out()
             self._lent.clear()
         if not self._lent:
-            self.watched = bool(self.max_bytes or self.has_meta or self.has_giants or self.has_sparse)
+            self.watched = bool(
+                self.max_bytes
+                or self.has_meta
+                or self.has_giants
+                or self.has_sparse
+                or self.read_only is not None
+                or self.borrowers
+            )
 
     def _check_quota(self, what: str, size: int, device: torch.device | None = None) -> None:
         """Each GPU beside the default one has a quota of its own; all other memory has one together."""
@@ -385,7 +410,8 @@ class ObjectStore:
             elif isinstance(found, Parts):
                 totals.tensors += sum(isinstance(item, torch.Tensor) for item in found.by_path.values())
             for tensor in _behind(found):
-                totals.add(tensor)
+                if not is_counted_elsewhere(self, tensor):
+                    totals.add(tensor)
         yield from totals.close()
         self._counted = version, totals
         return totals

@@ -221,7 +221,7 @@ class Program:
         kwargs = step.constant_kwargs
         if kwargs is None:
             kwargs = {name: get(slots) for name, get in step.kwargs.items()}
-        is_free = not (store.has_meta or store.has_giants or store.has_sparse)
+        is_free = not (store.has_meta or store.has_giants or store.has_sparse or store.read_only is not None)
         if operation.is_direct and is_free and "out" not in kwargs:
             result = operation.function(*args, **kwargs)
             if result is not NotImplemented:

@@ -6,6 +6,7 @@ nothing of where the memory is, nor of what else the server holds.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -33,10 +34,11 @@ def _address(store: ObjectStore, storage: torch.UntypedStorage, size: int) -> in
     """The address of a storage; of one without bytes 0, as in torch."""
     if not size:
         return 0
-    # torch keeps the object, and what is noted on it, for as long as there is the memory.
-    address, room = getattr(storage, "tserver_place", (0, 0))
+    # torch keeps the object, and what is noted on it, for as long as there is the memory. Sessions may share it.
+    places = storage.__dict__.setdefault("tserver_places", weakref.WeakKeyDictionary())
+    address, room = places.get(store, (0, 0))
     if size > room:
         room = -(-size // _ALIGNMENT) * _ALIGNMENT
         address, store.next_address = store.next_address, store.next_address + room
-        storage.tserver_place = (address, room)  # type: ignore[attr-defined]
+        places[store] = (address, room)
     return int(address)

@@ -10,9 +10,10 @@ than on CUDA all of it is nothing.
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -46,6 +47,13 @@ class StreamPair:
     def is_on_current(self) -> bool:
         """Whether its GPU is the one that this thread means by "cuda"."""
         return bool(torch.cuda.current_device() == self.work.device.index)
+
+
+class HasPairs(Protocol):
+    """Whose work runs on pairs: on one of the default device, and on others beside."""
+
+    pair: StreamPair | None
+    others: list[StreamPair]
 
 
 _lock = threading.Lock()
@@ -116,6 +124,32 @@ def mark_gpu(index: int) -> Any:
         event = torch.cuda.Event(blocking=True)
         event.record(torch.cuda.current_stream(index))
     return event
+
+
+@contextmanager
+def in_turn(mine: HasPairs, others: Sequence[HasPairs]) -> Iterator[None]:
+    """Within it the work of one runs alone: behind what the others were given so far, and before what they will be."""
+    theirs = [pair for each in others for pair in _pairs_of(each)]
+    for pair in _pairs_of(mine):
+        for other in theirs:
+            _wait(pair, other)
+    try:
+        yield
+    finally:
+        for other in theirs:
+            for pair in _pairs_of(mine):
+                _wait(other, pair)
+
+
+def _pairs_of(state: HasPairs) -> list[StreamPair]:
+    return [] if state.pair is None else [state.pair, *state.others]
+
+
+def _wait(pair: StreamPair, other: StreamPair) -> None:
+    if pair.work is not other.work:
+        event = torch.cuda.Event()
+        event.record(other.work)
+        pair.work.wait_event(event)
 
 
 def adopt(tensor: torch.Tensor, made: Any = None) -> torch.Tensor:

@@ -130,6 +130,6 @@ class Sessions:
                 retry_after_s="1",
             )
         secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(_SECRET_BYTES)
-        session = Session(secret, principal, self._engine.open_queue(), config=self._config)
+        session = Session(secret, principal, self._engine.open_queue(principal), config=self._config)
         self._by_secret[secret] = session
         return session
