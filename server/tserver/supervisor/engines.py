@@ -25,6 +25,8 @@ from tserver.supervisor.watch import Packets, Watch
 _REMEMBERED = 4096
 # What ends sooner than this after its start would only end again; to start takes an engine some tenths of that.
 _HEALTHY_AFTER_S = 2.0
+# The longest pause before an engine that has served comes again: what took it down was asked of it, and others wait.
+_SERVED_PAUSE_S = 1.0
 # After so many runs in a row that never served, an engine may listen on another port than its predecessors.
 _ANOTHER_PORT_AFTER = 3
 
@@ -204,7 +206,8 @@ class Engines:
         engine.process = None
         comes_again = launch.is_kept and not engine.last and not self._is_closed
         ended = Ended(launch.engine, "" if engine.serving is None else engine.serving.boot_id, cause, comes_again)
-        engine.failed_starts = engine.failed_starts + 1 if engine.serving is None else 0
+        has_served = engine.serving is not None
+        engine.failed_starts = 0 if has_served else engine.failed_starts + 1
         engine.quick_ends = engine.quick_ends + 1 if age_s < _HEALTHY_AFTER_S else 0
         engine.serving = None
         engine.previous_end = cause
@@ -213,6 +216,7 @@ class Engines:
         if comes_again:
             # The first time at once.
             wait_s = pause_s(engine.quick_ends - 1) if engine.quick_ends else 0.0
+            wait_s = min(wait_s, _SERVED_PAUSE_S) if has_served else wait_s
             log.error("engine %s ended, starting it again", launch.engine, extra={"cause": cause, "pause_s": wait_s})
             self._watch.after(wait_s, partial(self._begin, engine))
         else:
