@@ -138,7 +138,7 @@ class Front:
 
     async def _start(self, key: str, internal: str, config: Config) -> None:
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self.coordinator = ModelCoordinator(config, self.directory, Links(self._channel, key))
+        self.coordinator = ModelCoordinator(config, self.directory, Links(self._channel, key, config.max_message_bytes))
         server = self._server = grpc.aio.server(
             options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(key=key)]
         )

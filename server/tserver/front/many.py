@@ -94,7 +94,7 @@ class _Front:
         await fleet.start(directory.note)
         plan = Plan(config, fleet.key, fleet.node)
         channels = EngineChannels(directory, fleet)
-        links = Links(lambda entry: channels.target(entry).channel, fleet.key)
+        links = Links(lambda entry: channels.target(entry).channel, fleet.key, config.max_message_bytes)
 
         async def lead(coordinator: ModelCoordinator) -> grpc.aio.Server:
             """Have other fronts reach the models, which this one keeps for all."""

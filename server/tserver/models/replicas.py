@@ -51,7 +51,7 @@ class Replicas:
         name: str,
         version: int,
         manifest: dict[str, Any],
-        data: bytes | bytearray,
+        data: bytes | memoryview,
         batching: BatchingConfig,
         replicas: int,
         *,
@@ -96,7 +96,7 @@ class Replicas:
             return None
 
 
-def _read(manifest: dict[str, Any], data: bytes | bytearray) -> Content:
+def _read(manifest: dict[str, Any], data: bytes | memoryview) -> Content:
     try:
         return contents.read(manifest, data)
     except Exception as error:

@@ -34,7 +34,7 @@ def program_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str])
     return ProgramContent(program, _weights_of(program, tensors))
 
 
-def read(manifest: Mapping[str, Any], data: bytes | bytearray) -> Content:
+def read(manifest: Mapping[str, Any], data: bytes | memoryview) -> Content:
     """What a manifest and the file beside it tell of. Raises: InvalidArgument where they do not fit each other."""
     tensors, _ = files.read(data)
     if "program" in manifest:

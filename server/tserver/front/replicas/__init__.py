@@ -2,6 +2,7 @@
 
     upstream      forward passes on a stream to another process of the house
     elsewhere     an engine's side: what others have, and asking the front
+    messages      what is said in those RPCs
     service       an engine's side: the RPCs by which the front moves models
     links         the front's side: those RPCs
     sums          statistics of several engines, added up

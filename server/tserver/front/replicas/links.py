@@ -16,7 +16,8 @@ import grpc
 
 from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.errors import ServerError, Unreachable
-from tserver.front.replicas.service import SERVICE, batching_told, receive, send
+from tserver.front.replicas.messages import CHUNK_BYTES, batching_told, packed, receive, send, unpacked
+from tserver.front.replicas.service import SERVICE
 from tserver.front.rpc import HOUSE_HERE, house_metadata
 from tserver.front.status import error_of
 
@@ -30,6 +31,7 @@ MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
 _WITHIN = f"/{SERVICE}/"
 # What is asked for that takes an engine no time, even one that is busy with a long kernel.
 _SOON_S = 30.0
+_LEAST_BYTES = 1 << 10
 
 Answer = TypeVar("Answer", bound="Message")
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -40,14 +42,17 @@ class Content:
     """A model on its way: what its manifest says, and its weights as a file."""
 
     manifest: dict[str, Any]
-    data: bytes | bytearray
+    data: bytes | memoryview
 
 
 class Links:
     """The engines of a house, as far as models go."""
 
-    def __init__(self, channel: Callable[[Entry], grpc.aio.Channel], key: str) -> None:
+    def __init__(self, channel: Callable[[Entry], grpc.aio.Channel], key: str, max_message_bytes: int) -> None:
+        """Engines take messages of at most so many bytes."""
         self._channel = channel
+        # Also with a head, and what gRPC puts around.
+        self._most = min(CHUNK_BYTES, max(_LEAST_BYTES, max_message_bytes // 2))
         self.key = key
 
     def channel(self, entry: Entry) -> grpc.aio.Channel:
@@ -90,17 +95,14 @@ class Links:
 
     async def export(self, entry: Entry, name: str, version: int) -> Content:
         """What a model of an engine is made of."""
-        told: dict[str, Any] | None = None
-        data = bytearray()
         request = json.dumps({"name": name, "version": version}).encode()
-        async with contextlib.aclosing(self.stream(entry, _WITHIN + "Export", request)) as messages:
-            async for message in messages:
-                if told is None:
-                    told = json.loads(message)
-                else:
-                    data += message
-        if told is None or len(data) != told["bytes"]:
-            raise Unreachable(f"engine {entry.info.engine} sent a part of {name!r} only; try again")
+        with _refusals(entry):
+            method: Any = self._channel(entry).unary_stream(_WITHIN + "Export")
+            call = method(request, metadata=self.metadata())
+            try:
+                told, data = await receive(call.read)
+            finally:
+                call.cancel()
         return Content(told["manifest"], data)
 
     async def prepare(
@@ -126,7 +128,7 @@ class Links:
         with _refusals(entry):
             method: Any = self._channel(entry).stream_unary(_WITHIN + "Prepare")
             call = method(metadata=self.metadata())
-            sending = asyncio.create_task(_send(call, told, [content.data]))
+            sending = asyncio.create_task(_send(call, told, [content.data], self._most))
             try:
                 await call
             finally:
@@ -145,34 +147,42 @@ class Links:
         await self._within(entry, "Tell", {"names": names, "is_all": is_all}, _SOON_S)
 
     async def infer(
-        self, entry: Entry, told: dict[str, Any], inputs: Iterable[Any], timeout_s: float | None
+        self, entry: Entry, told: dict[str, Any], inputs: Sequence[Any], timeout_s: float | None
     ) -> tuple[list[tuple[int, ...]], Sequence[memoryview]]:
         """Run a model on inputs of any size: the shapes of the outputs, and their elements."""
+        # One message is quicker.
+        if sum(map(len, inputs)) <= self._most // 2:
+            request = packed(told, inputs)
+            return _outputs(*unpacked(await self.unary(entry, _WITHIN + "Infer", request, timeout_s=timeout_s)))
         with _refusals(entry):
-            method: Any = self._channel(entry).stream_stream(_WITHIN + "Infer")
+            method: Any = self._channel(entry).stream_stream(_WITHIN + "InferMuch")
             call = method(metadata=self.metadata(), timeout=timeout_s)
-            sending = asyncio.create_task(_send(call, told, inputs))
+            sending = asyncio.create_task(_send(call, told, inputs, self._most))
             try:
                 answer, data = await receive(call.read)
             finally:
                 sending.cancel()
                 call.cancel()
-        outputs, start, whole = [], 0, memoryview(data)
-        for size in answer["bytes"]:
-            outputs.append(whole[start : start + size])
-            start += size
-        return [tuple(shape) for shape in answer["shapes"]], outputs
+        return _outputs(answer, data)
 
     async def _within(self, entry: Entry, method: str, told: dict[str, Any], timeout_s: float | None = None) -> bytes:
         return await self.unary(entry, _WITHIN + method, json.dumps(told).encode(), timeout_s=timeout_s)
 
 
-async def _send(call: Any, told: dict[str, Any], data: Iterable[Any]) -> None:
+def _outputs(told: dict[str, Any], data: memoryview) -> tuple[list[tuple[int, ...]], Sequence[memoryview]]:
+    outputs, start = [], 0
+    for size in told["bytes"]:
+        outputs.append(data[start : start + size])
+        start += size
+    return [tuple(shape) for shape in told["shapes"]], outputs
+
+
+async def _send(call: Any, told: dict[str, Any], data: Iterable[Any], chunk_bytes: int) -> None:
     """Send a message of several. How the call ends is told where its answer is waited for: a write waits for ever where
     there has never been a connection.
     """
     with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
-        await send(call.write, told, data)
+        await send(call.write, told, data, chunk_bytes)
         await call.done_writing()
 
 

@@ -1,22 +1,19 @@
 """The RPCs by which the front moves models between the engines of a house, and tells each where they are.
 
-No part of the contract: processes of one house are of one version. A message that begins something is JSON; bytes
-follow in chunks.
+No part of the contract: processes of one house are of one version.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf import json_format
 
-from tensorcompute.v1 import model_service_pb2 as ms
-from tserver.errors import InvalidArgument, Unauthenticated
+from tserver.errors import Unauthenticated
+from tserver.front.replicas.messages import batching_of, packed, receive, send, unpacked
 from tserver.front.rpc import Rpc
-from tserver.models.batching import BatchingConfig
 from tserver.models.requests import Given
 
 if TYPE_CHECKING:
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from tserver.front.replicas.elsewhere import Elsewhere
 
 SERVICE = "tensorcompute.house.models"
-_CHUNK_BYTES = 1 << 20
 
 
 class ReplicaService:
@@ -44,16 +40,15 @@ class ReplicaService:
             "Commit": unary(_within(self._commit)),
             "Drop": unary(_within(self._drop)),
             "Tell": unary(_within(self._tell)),
-            "Infer": stream_stream(_within(self._infer)),
+            "Infer": unary(_within(self._infer)),
+            "InferMuch": stream_stream(_within(self._infer_much)),
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     async def _export(self, request: bytes, rpc: Rpc) -> None:
         asked = json.loads(request)
         _, manifest, data = await self._replicas.parts(asked["name"], asked["version"])
-        await rpc.write(json.dumps({"manifest": manifest, "bytes": len(data)}).encode())
-        for chunk in chunks([data]):
-            await rpc.write(chunk)
+        await send(rpc.write, {"manifest": manifest, "bytes": len(data)}, [data])
 
     async def _prepare(self, _: AsyncIterator[bytes], rpc: Rpc) -> bytes:
         told, data = await receive(rpc.read)
@@ -88,13 +83,18 @@ class ReplicaService:
                 served.is_persistent, served.replicas = known["is_persistent"], known["replicas"]
         return b""
 
-    async def _infer(self, _: AsyncIterator[bytes], rpc: Rpc) -> None:
-        told, data = await receive(rpc.read)
+    async def _infer(self, request: bytes, rpc: Rpc) -> bytes:
+        return packed(*await self._outputs(*unpacked(request), rpc))
+
+    async def _infer_much(self, _: AsyncIterator[bytes], rpc: Rpc) -> None:
+        await send(rpc.write, *await self._outputs(*await receive(rpc.read), rpc))
+
+    async def _outputs(self, told: dict[str, Any], data: memoryview, rpc: Rpc) -> tuple[dict[str, Any], Sequence[Any]]:
         served = self._models.registry.find_here(told["name"], told["version"])
-        given, start, whole = {}, 0, memoryview(data)
+        given, start = {}, 0
         for each in told["inputs"]:
             end = start + each["bytes"]
-            given[each["name"]] = Given(each["dtype"], each["shape"], whole[start:end])
+            given[each["name"]] = Given(each["dtype"], each["shape"], data[start:end])
             start = end
         request = self._models.request_by_name(served, given)
         request.priority, request.timeout_us = told["priority"], told["timeout_us"]
@@ -103,44 +103,7 @@ class ReplicaService:
         assert request.outputs is not None
         shapes = [list(shape) for shape in request.output_shapes]
         sizes = [len(output) for output in request.outputs]
-        await send(rpc.write, {"shapes": shapes, "bytes": sizes}, request.outputs)
-
-
-async def send(write: Callable[[bytes], Awaitable[None]], told: dict[str, Any], data: Iterable[Any]) -> None:
-    """Send what begins a message of several, and the bytes that follow."""
-    await write(json.dumps(told).encode())
-    for chunk in chunks(data):
-        await write(chunk)
-
-
-async def receive(read: Callable[[], Awaitable[Any]]) -> tuple[dict[str, Any], bytearray]:
-    """What was sent so, until its end. Raises: InvalidArgument where nothing comes."""
-    first = await read()
-    if first is grpc.aio.EOF:
-        raise InvalidArgument("nothing was sent")
-    data = bytearray()
-    while (chunk := await read()) is not grpc.aio.EOF:
-        data += chunk
-    return json.loads(first), data
-
-
-def chunks(parts: Iterable[Any]) -> Iterable[bytes]:
-    """Bytes in messages of a bearable size."""
-    for part in parts:
-        whole = memoryview(part)
-        for start in range(0, len(whole), _CHUNK_BYTES):
-            yield bytes(whole[start : start + _CHUNK_BYTES])
-
-
-def batching_of(told: dict[str, Any]) -> BatchingConfig:
-    """Settings from JSON."""
-    return BatchingConfig.read(json_format.ParseDict(told, ms.BatchingConfig()))
-
-
-def batching_told(batching: BatchingConfig) -> dict[str, Any]:
-    """Settings as JSON."""
-    told: dict[str, Any] = json_format.MessageToDict(batching.message(), preserving_proto_field_name=True)
-    return told
+        return {"shapes": shapes, "bytes": sizes}, request.outputs
 
 
 def _within(method: Callable[[Any, Rpc], Awaitable[Any]]) -> Callable[[Any, Rpc], Awaitable[Any]]:

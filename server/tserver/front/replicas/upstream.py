@@ -15,7 +15,7 @@ from tensorcompute.v1 import model_service_pb2 as ms
 
 PATH = "/tensorcompute.v1.ModelService/MlpForwardStream"
 # The size of a message of requests, about.
-_MESSAGE_BYTES = 1 << 20
+_MESSAGE_BYTES = 64 << 10
 
 Answers = Callable[["Upstream", Sequence[ms.MlpForwardAnswer]], Awaitable[None]]
 Ended = Callable[["Upstream", Exception | None], None]
