@@ -48,19 +48,20 @@ class Here:
     def last_end(self, engine: str) -> str:
         return self._there().last_end(engine)
 
-    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
+    def front(self, node: str, address: str, internal: str, *, leads: bool, told: list[Message]) -> None:
         # None is waited for that might lead already.
         self._there().front(node, address, internal, time.monotonic(), leads=leads or node == self.leader)
+        self.known.told(told)
 
     def left(self, engine: str) -> None:
         self._there().left.add(engine)
 
-    def news(self, run: str, version: int) -> News:
+    def news(self, run: str, version: int, told_version: int) -> News:
         known = self._there()
         deadline = time.monotonic() + 0.2
         while run == known.run and version == known.version and time.monotonic() < deadline:
             time.sleep(0.02)
-        return known.since(run, version)
+        return known.since(run, version, told_version)
 
     def engine(self, engine: str = "0") -> dict[str, Any] | None:
         """What an engine says of itself, if it serves."""
@@ -206,11 +207,11 @@ def test_a_front_that_is_killed_comes_again_and_is_told_all(front: FrontKeeper, 
 
 def test_a_front_learns_who_keeps_the_models(spec: Spec, directory: Here, request: pytest.FixtureRequest) -> None:
     directory.leader = "another"
-    directory.front("another", "", "10.0.0.1:7", leads=True)
+    directory.front("another", "", "10.0.0.1:7", leads=True, told=[])
     front: FrontKeeper = request.getfixturevalue("front")
     wait_until(lambda: bool(told(spec)), TIMEOUT_S, "it is told something")
     assert told(spec)[0]["leader"] == "10.0.0.1:7"
-    directory.front("another", "", "10.0.0.1:8", leads=True)
+    directory.front("another", "", "10.0.0.1:8", leads=True, told=[])
     wait_until(lambda: told(spec)[-1] == {"is": "leader", "internal": "10.0.0.1:8"}, TIMEOUT_S, "it hears of it")
     # Now it is itself.
     directory.known.forget("another")

@@ -158,3 +158,26 @@ def test_another_front_leads_when_the_one_that_did_is_silent_or_its_node_is_drai
     known.drain("b", "its host is drained")
     known.silence(SILENT_S + 1)
     assert known.leader == "c"
+
+
+def test_what_an_engine_has_to_do_is_told_once_to_each_watcher(known: Known) -> None:
+    said = {"is": "told", "engine": "0", "boot_id": serving("0")["boot_id"], "said": {"sessions": 3}}
+    view = View()
+    view.take(known.since("", 0), now=0.0)
+
+    def new() -> list[Message]:
+        return view.take(known.since(view.run, view.version, view.told_version), now=1.0)
+
+    known.told([said, {**said, "engine": "not there"}])
+    assert new() == [said]
+    known.told([said])
+    assert new() == []
+    known.told([{**said, "said": {"sessions": 4}}])
+    assert new() == [{**said, "said": {"sessions": 4}}]
+    # A directory that begins anew counts anew.
+    successor = Known()
+    successor.serving(serving("0"), now=2.0)
+    successor.told([said])
+    assert view.take(successor.since(view.run, view.version, view.told_version), now=2.0) == [said]
+    known.ended(ended("0"))
+    assert known.since("", 0).told == []

@@ -127,6 +127,19 @@ def engines(cluster: RayCluster) -> dict[str, dict[str, str]]:
     return {engine["boot_id"]: engine for engine in cluster.status()["engines"]}
 
 
+def await_spread(fronts: list[str], boots: set[str]) -> None:
+    """Wait until sessions come to all engines, of which a front hears within a second or two."""
+    for front in fronts:
+        with contextlib.ExitStack() as opened:
+            found: set[str] = set()
+
+            def open_one(front: str = front, opened: contextlib.ExitStack = opened, found: set[str] = found) -> bool:
+                found.add(opened.enter_context(tclient.Session.open(front)).opened.boot_id)
+                return found == boots
+
+            wait_until(open_one, TIMEOUT_S, "sessions come to all engines", 0.2)
+
+
 def await_steps(workers: list[Worker]) -> None:
     """Wait until each has done some more."""
     before = [worker.steps for worker in workers]
@@ -157,6 +170,7 @@ def test_a_node_that_is_killed_costs_its_sessions_and_a_node_that_is_drained_tel
     # Who calls an address that is gone needs another one.
     home = [told["fronts"][head], told["fronts"][drained]]
     keep_model(home[0])
+    await_spread(home, set(there))
     with asking(home[0]) as asker, working(home, 9) as workers:
         await_steps(workers)
         assert {worker.boot_id for worker in workers} == there.keys()

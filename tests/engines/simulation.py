@@ -76,13 +76,13 @@ class House:
             front.directory.note(event)
 
     def tell(self) -> None:
-        """Each engine says once what it has to do, and each front is told of all at once."""
+        """Each engine says that it goes on, and what it has to do; each front passes that on, and is told of all."""
         for front in self.fronts:
             for name, entry in front.directory.engines.items():
                 engine = self.engines[name]
                 entry.load.sessions, entry.load.placed = engine.sessions, 0
                 entry.load.free_bytes = engine.free_bytes
-        self.told += len(self.engines) + len(self.fronts)
+        self.told += 2 * (len(self.engines) + len(self.fronts))
 
     def open(self, now: float) -> float:
         """A client opens a session, at any front; when it has it."""
@@ -162,13 +162,16 @@ def bytes_of_a_directory(engines: int) -> int:
     return size
 
 
-def placement_s(engines: int, times: int = 500) -> float:
-    """Seconds to place one session on so many engines, with all that a front does for it."""
+def placement_s(engines: int, times: int = 100) -> float:
+    """Seconds to place one session on so many engines, with all that a front does for it, while nothing else runs."""
     front = House(engines).fronts[0]
-    began = time.perf_counter()
-    for _ in range(times):
-        choose(front.loads()).placed += 1
-    return (time.perf_counter() - began) / times
+    best = float("inf")
+    for _ in range(20):
+        began = time.perf_counter()
+        for _ in range(times):
+            choose(front.loads()).placed += 1
+        best = min(best, (time.perf_counter() - began) / times)
+    return best
 
 
 def main() -> None:

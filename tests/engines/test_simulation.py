@@ -89,6 +89,11 @@ def test_an_engine_without_room_gets_no_session_while_others_have_some() -> None
     assert all(load.free_bytes == 1000 for load in chosen)
 
 
+def test_an_engine_that_has_said_nothing_yet_has_room() -> None:
+    loads = [Load("0", "cpu", free_bytes=1000, sessions=3), Load("1", "cpu")]
+    assert choose(loads).engine == "1"
+
+
 def test_when_an_engine_goes_only_its_own_principals_move() -> None:
     engines = [f"{number}" for number in range(100)]
     principals = [f"principal {number}" for number in range(1000)]

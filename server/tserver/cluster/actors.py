@@ -71,25 +71,26 @@ class DirectoryActor:
         """See keepers.Directory."""
         return self._known.last_end(engine)
 
-    async def front(self, node: str, address: str, internal: str, leads: bool) -> None:
+    async def front(self, node: str, address: str, internal: str, leads: bool, told: list[Message]) -> None:
         """See keepers.Directory."""
         await self.begin()
         before = self._known.version
         self._known.front(node, address, internal, time.monotonic(), leads=leads)
+        self._known.told(told)
         self._wake_after(before)
 
     async def left(self, engine: str) -> None:
         """See keepers.Directory."""
         self._known.left.add(engine)
 
-    async def news(self, run: str, version: int) -> News:
+    async def news(self, run: str, version: int, told_version: int) -> News:
         """See keepers.Directory."""
         await self.begin()
-        news = self._known.since(run, version)
+        news = self._known.since(run, version, told_version)
         if not news.is_all and not news.messages:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _NEWS_S)
-            news = self._known.since(run, version)
+            news = self._known.since(run, version, told_version)
         return news
 
     async def drain(self, node: str, cause: str) -> list[str]:
@@ -191,14 +192,14 @@ class _Directory:
     def last_end(self, engine: str) -> str:
         return str(self._ask("last_end", engine))
 
-    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
-        self._ask("front", node, address, internal, leads)
+    def front(self, node: str, address: str, internal: str, *, leads: bool, told: list[Message]) -> None:
+        self._ask("front", node, address, internal, leads, told)
 
     def left(self, engine: str) -> None:
         self._ask("left", engine)
 
-    def news(self, run: str, version: int) -> News:
-        news: News = self._ask("news", run, version)
+    def news(self, run: str, version: int, told_version: int) -> News:
+        news: News = self._ask("news", run, version, told_version)
         return news
 
     def _ask(self, method: str, *values: Any) -> Any:

@@ -53,13 +53,15 @@ class Directory(Protocol):
     def last_end(self, engine: str) -> str:
         """Why the last run of an engine ended, as far as that is known."""
 
-    def front(self, node: str, address: str, internal: str, *, leads: bool) -> None:
-        """A front goes on, or is about to begin, whose address is empty then; `leads` says that it keeps the models."""
+    def front(self, node: str, address: str, internal: str, *, leads: bool, told: list[Message]) -> None:
+        """A front goes on, or is about to begin, whose address is empty then. `leads` says that it keeps the models,
+        and `told` what the engines of its host have to do.
+        """
 
     def left(self, engine: str) -> None:
         """An engine has no model any more that others lack."""
 
-    def news(self, run: str, version: int) -> News:
+    def news(self, run: str, version: int, told_version: int) -> News:
         """What is new; waits a while for something."""
 
 
@@ -223,6 +225,8 @@ class FrontKeeper(_Keeper):
         self._printed = b""
         self._cause = ""
         self._told_at = 0.0
+        # What engines here have said since then.
+        self._told: dict[str, Message] = {}
         self._knows = threading.Event()
 
     def run(self) -> None:
@@ -252,9 +256,8 @@ class FrontKeeper(_Keeper):
     def _turn(self, process: Process, wait_s: float) -> None:
         for is_printed, data in process.turn(wait_s):
             # It may also wish for engines, which is no business of a front's here.
-            if not is_printed and data and json.loads(data)["is"] == "left":
-                with contextlib.suppress(Away):
-                    self._directory.left(json.loads(data)["engine"])
+            if not is_printed and data:
+                self._hear(json.loads(data))
             if is_printed:
                 self._printed += data
                 *lines, self._printed = self._printed.split(b"\n")
@@ -268,7 +271,17 @@ class FrontKeeper(_Keeper):
         if time.monotonic() - self._told_at > _BEAT_S:
             self._told_at = time.monotonic()
             with contextlib.suppress(Away):
-                self._directory.front(self._node, self.address, self._internal, leads=self._view.leader == self._node)
+                leads, told = self._view.leader == self._node, list(self._told.values())
+                self._directory.front(self._node, self.address, self._internal, leads=leads, told=told)
+                self._told.clear()
+
+    def _hear(self, message: Message) -> None:
+        """What the front says on its socket."""
+        if message["is"] == "told":
+            self._told[message["engine"]] = message
+        elif message["is"] == "left":
+            with contextlib.suppress(Away):
+                self._directory.left(message["engine"])
 
     def _leader(self) -> str:
         """Where the front is reached that keeps the models; empty is here."""
@@ -292,7 +305,7 @@ class FrontKeeper(_Keeper):
         """Ask the directory what is new, again and again."""
         while not self._stopping.is_set():
             try:
-                news = self._directory.news(self._view.run, self._view.version)
+                news = self._directory.news(self._view.run, self._view.version, self._view.told_version)
             except Away:
                 self._stopping.wait(_TICK_S)
                 continue

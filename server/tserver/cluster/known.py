@@ -44,6 +44,9 @@ class News:
     # Whether these are all there is to say, rather than what is new.
     is_all: bool
     messages: list[Message]
+    # What engines have said since that they have to do, and how far that has come.
+    told: list[Message]
+    told_version: int
 
 
 class Known:
@@ -61,6 +64,9 @@ class Known:
         self.draining: dict[str, str] = {}
         # Engines there that have no model any more that others lack.
         self.left: set[str] = set()
+        # What each has said last that it has to do, and the how manieth word of all that was.
+        self._told: dict[str, tuple[int, Message]] = {}
+        self._told_version = 0
         self._ended: deque[Message] = deque(maxlen=_REMEMBERED)
         self._changes: deque[Message] = deque(maxlen=_REMEMBERED)
 
@@ -89,6 +95,7 @@ class Known:
         known = self.engines.get(message["engine"])
         if known is not None and known.serving["boot_id"] == message["boot_id"]:
             del self.engines[message["engine"]]
+            self._told.pop(message["engine"], None)
         if message["boot_id"]:
             self._ended.append(message)
         self._tell(message)
@@ -130,22 +137,32 @@ class Known:
             self._tell({"is": "draining", "engine": engine, "cause": cause})
         return there
 
+    def told(self, messages: list[Message]) -> None:
+        """The front of a host says what the engines there have to do."""
+        for message in messages:
+            engine = message["engine"]
+            if engine in self.engines and self._told.get(engine, (0, {}))[1] != message:
+                self._told_version += 1
+                self._told[engine] = (self._told_version, message)
+
     def last_end(self, engine: str) -> str:
         """Why the last run of an engine ended, as far as that is known."""
         return next((message["cause"] for message in reversed(self._ended) if message["engine"] == engine), "")
 
-    def since(self, run: str, version: int) -> News:
+    def since(self, run: str, version: int, told_version: int = 0) -> News:
         """What is new to a watcher that knows a run up to a version; all, where that is not known any more."""
         missed = self.version - version
+        last = told_version if run == self.run else 0
+        told = [message for number, message in self._told.values() if number > last]
         if run == self.run and 0 <= missed <= len(self._changes):
             new = [self._changes[index] for index in range(len(self._changes) - missed, len(self._changes))]
-            return News(self.run, self.version, is_all=False, messages=new)
+            return News(self.run, self.version, False, new, told, self._told_version)
         leading = [self._leading()] if self.leader in self.fronts else []
         all_of_it = [*leading, *self._ended, *(known.serving for known in self.engines.values())]
         for engine, known in self.engines.items():
             if cause := self.draining.get(known.serving["node"]):
                 all_of_it.append({"is": "draining", "engine": engine, "cause": cause})
-        return News(self.run, self.version, is_all=True, messages=all_of_it)
+        return News(self.run, self.version, True, all_of_it, told, self._told_version)
 
     def _lead(self, node: str) -> None:
         self.leader = node

@@ -18,7 +18,7 @@ class View:
 
     def __init__(self) -> None:
         self.run = ""
-        self.version = 0
+        self.version = self.told_version = 0
         # The front that keeps the models: its node, and where others reach it.
         self.leader = ""
         self.leader_at = ""
@@ -33,7 +33,7 @@ class View:
         """Note what is new; what the front is to be told."""
         if news.is_all and news.run != self.run:
             self._unheard, self._since = dict(self._serving), now
-        self.run, self.version = news.run, news.version
+        self.run, self.version, self.told_version = news.run, news.version, news.told_version
         told = [message for message in news.messages if self._note(message)]
         if self._unheard and now - self._since > _SETTLED_S:
             for serving in self._unheard.values():
@@ -42,7 +42,7 @@ class View:
                 if self._note(ended):
                     told.append(ended)
             self._unheard = {}
-        return told
+        return told + news.told
 
     def all(self) -> list[Message]:
         """What a front is told that begins now."""

@@ -2,6 +2,11 @@
 
 supervisor to front   house: whose key; serving, ended, draining: what becomes of an engine; all: that was all so far
 front to supervisor   launch: have an engine; end: end one for good
+
+In a cluster an actor is in the place of the supervisor (cluster/keepers.py), and they say more:
+
+actor to front        leader: where models are kept; told: how much an engine of another host has to do
+front to actor        told: the same of an engine here; left: the models of an engine are elsewhere
 """
 
 from __future__ import annotations
@@ -10,10 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tserver.config import Config
-from tserver.engines.fleet import Draining, Ended, Event, Launch, Serving
+from tserver.engines.fleet import Draining, Ended, Event, Launch, Serving, Told
 from tserver.engines.house import House
 
-_EVENTS: dict[str, type[Serving | Ended | Draining]] = {"serving": Serving, "ended": Ended, "draining": Draining}
+_EVENTS: dict[str, type[Event]] = {"serving": Serving, "ended": Ended, "draining": Draining, "told": Told}
 _NAMES = {kind: name for name, kind in _EVENTS.items()}
 
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tserver.engines.fleet import Ended, Event, Serving
+from tserver.engines.fleet import Draining, Ended, Event, Serving, Told
 from tserver.engines.placement import Load
 from tserver.errors import SessionLost, Unauthenticated
 
@@ -57,10 +57,11 @@ class Directory:
             self._note_serving(event)
         elif isinstance(event, Ended):
             self._note_ended(event)
-        elif event.engine in self.engines:
+        elif isinstance(event, Draining) and event.engine in self.engines:
             self.engines[event.engine].load.takes_sessions = False
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if not isinstance(event, Told):
+            self._changed.set()
+            self._changed = asyncio.Event()
         for function in self._listeners:
             function(event)
 

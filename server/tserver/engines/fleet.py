@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tserver.config import Config
 from tserver.engines.house import House
@@ -67,7 +67,16 @@ class Draining:
     cause: str
 
 
-Event = Serving | Ended | Draining
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an engine of another host says that it has to do; the front there has asked it."""
+
+    engine: str
+    boot_id: str
+    said: dict[str, Any]
+
+
+Event = Serving | Ended | Draining | Told
 
 
 class Fleet(Protocol):
@@ -94,6 +103,9 @@ class Fleet(Protocol):
 
     def left(self, engine: str) -> None:
         """An engine whose host is drained has no model any more that others lack."""
+
+    def tell(self, told: Told) -> None:
+        """An engine of this host has said what it has to do: fronts of other hosts are to know."""
 
     async def stop(self) -> None:
         """Tell no more. What becomes of the engines is the fleet's business."""

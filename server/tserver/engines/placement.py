@@ -25,6 +25,7 @@ class Load:
     engine: str
     # As the house counts devices.
     device: str
+    # 0 is not known: the engine has just begun, and has room.
     free_bytes: int = 0
     sessions: int = 0
     # Sessions that were placed there since the numbers above were told.
@@ -50,7 +51,7 @@ def choose(
     if not open_ones:
         raise Exhausted("no engine takes sessions now; retry later", retry_after_s="1")
     most_free = max(load.free_bytes for load in open_ones)
-    roomy = [load for load in open_ones if load.free_bytes >= most_free * _AS_EMPTY]
+    roomy = [load for load in open_ones if not load.free_bytes or load.free_bytes >= most_free * _AS_EMPTY]
     return min(
         roomy[:_COMPARED] if is_many else roomy, key=lambda load: (load.sessions + load.placed, -load.free_bytes)
     )

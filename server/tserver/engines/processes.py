@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tserver.engines.control import End, event_of, message_of
-from tserver.engines.fleet import Event, Launch
+from tserver.engines.fleet import Event, Launch, Told
 
 log = logging.getLogger("tserver.engines")
 
@@ -59,6 +59,11 @@ class ChildEngines:
     async def stop(self) -> None:
         """See Fleet."""
         self._close()
+
+    def tell(self, told: Told) -> None:
+        """See Fleet."""
+        if self.node:
+            self._send(message_of(told))
 
     def _receive(self) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tserver.engines import placement
-from tserver.engines.fleet import Ended, Event, Serving
+from tserver.engines.fleet import Ended, Event, Serving, Told
 from tserver.errors import Exhausted, ServerError
 from tserver.front.house_service import SERVICE
 
@@ -119,7 +119,9 @@ class Placing:
         """Ask engines how much they have to do, and have as many ready as is wanted, for ever."""
         while True:
             self._keep_spares()
-            await asyncio.gather(*(self._ask(entry) for entry in list(self._directory.engines.values())))
+            # Those of other hosts are asked by the front there, which tells.
+            here = [entry for entry in self._directory.engines.values() if entry.info.node == self._fleet.node]
+            await asyncio.gather(*(self._ask(entry) for entry in here))
             self._end_idle()
             await asyncio.sleep(_POLL_S)
 
@@ -247,7 +249,13 @@ class Placing:
         except grpc.aio.AioRpcError:
             # It is in a call that lets nothing else run, or about to be found dead.
             return
-        told = entry.told = json.loads(answer)
+        told = json.loads(answer)
+        self._take(entry, told, placed)
+        self._fleet.tell(Told(entry.info.engine, entry.info.boot_id, told))
+
+    def _take(self, entry: Entry, told: dict[str, Any], placed: int) -> None:
+        """Note what an engine says; it knows of so many sessions that were placed there."""
+        entry.told = told
         entry.load.sessions = told["sessions"]
         entry.load.placed -= min(placed, entry.load.placed)
         entry.load.free_bytes = next((each["free"] for each in told["devices"] if each["name"] == told["device"]), 0)
@@ -265,6 +273,10 @@ class Placing:
                 self._owners.pop(engine, None)
                 self._used.pop(engine, None)
                 self._plan.release(engine)
+        elif isinstance(event, Told):
+            entry = self._directory.of_boot(event.boot_id)
+            if entry is not None and entry.info.node != self._fleet.node:
+                self._take(entry, event.said, entry.load.placed)
 
     def _loads(self) -> list[placement.Load]:
         return [entry.load for entry in self._directory.engines.values()]
