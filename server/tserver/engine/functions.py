@@ -10,6 +10,7 @@ A caller names what it has by keys of its own; it is told which of them torch ha
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -284,7 +285,7 @@ def node(found: Any) -> dict[str, Any]:
     known: Any = _is_node(found)
     return {
         "name": known.name(),
-        "number": id(known) ^ _SALT,
+        "number": id(known) ^ _salt(),
         "next": tuple(known.next_functions),
         "variable": getattr(known, "variable", None),
         "key": getattr(known, "tc_key", None),
@@ -322,8 +323,11 @@ def _is_node(found: Any) -> Node:
     return found
 
 
-# Numbers of nodes say nothing about the memory of the server.
-_SALT = int.from_bytes(os.urandom(7), "little")
+@functools.cache
+def _salt() -> int:
+    """Numbers of nodes say nothing about the memory of the server. Drawn late: engines are forked from one process."""
+    return int.from_bytes(os.urandom(7), "little")
+
 
 WITH_STORE: dict[str, Callable[..., Any]] = {
     "tc.function": function,
