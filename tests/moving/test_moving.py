@@ -310,3 +310,11 @@ def test_a_parcel_is_taken_once_and_goes_with_its_session(server: HasAddress) ->
 def test_a_name_that_can_be_guessed_is_refused(tc: Any) -> None:
     with pytest.raises(ValueError, match="32 characters"):
         tclient._issue.call_builtin("tc.hand_over", "1", [tclient.ones(2)])
+
+
+def test_engines_of_one_house_send_to_each_other() -> None:
+    with serving("--engines", "2") as house, opened(*[house.address] * 2) as (here, there), here.use():
+        assert here.opened.boot_id != there.opened.boot_id
+        x = tclient.arange(500_000)
+        assert x.to(session=there).sum().item() == x.sum().item()
+        assert (here.stats.moves, here.stats.downloads) == (1, 0)
