@@ -7,6 +7,7 @@ import hmac
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tensorcompute.wire.data_endpoint import ticket_of
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused
 from tests.support.serving import HasAddress, serving, wait_until
+from tserver.errors import PermissionDenied
+from tserver.front.sending import Destination, SendTo, house_proof
 
 COUNT = 1 << 20
 SIZE = 4 * COUNT
@@ -170,6 +173,31 @@ def test_the_setting_says_where_a_server_may_send(there: RawSession, setting: st
             ):
                 assert send(here, [tensor], key=to.key, **{way: where})[-1].done
                 assert sum_of(there, 5) == COUNT
+
+
+def test_engines_of_a_house_on_other_machines_vouch_for_each_other() -> None:
+    address = "10.1.2.3:50"
+    near, others = SendTo({"house"}, "the key of the house"), SendTo({"house"}, "another")
+    to = Destination(KEY, address, "", b"", house_proof("the key of the house", KEY, address))
+    assert [where for _, where in near.resolved(to)] == [("10.1.2.3", 50)]
+    refusals = [
+        (others, to),
+        (SendTo({"house"}), to),
+        (SendTo(set(), "the key of the house"), to),
+        (near, replace(to, data_endpoint="10.1.2.3:51")),
+        (near, replace(to, key=KEY[::-1])),
+        (near, replace(to, house_proof=b"")),
+    ]
+    for allowed, destination in refusals:
+        with pytest.raises(PermissionDenied, match="--send-to"):
+            allowed.resolved(destination)
+
+
+def test_an_engine_of_a_house_gives_its_proof() -> None:
+    with serving("--engines", "2") as house, session_of(house.address) as there:
+        to = permission_of(there, [1])
+        assert to.data_endpoint.startswith("127.0.0.1:")
+        assert len(to.house_proof) == 32
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def _attempt(sender: Transfers, receiver: Transfers, pieces: Sequence[Piece], re
         data_endpoint=_address_of(permission, receiver.channel),
         socket=permission.socket,
         certificate_sha256=permission.certificate_sha256,
+        house_proof=permission.house_proof,
     )
     messages = sender.channel.server_stream(TENSOR_SERVICE + "SendTensors", request)
     try:

@@ -470,7 +470,7 @@ class ReceiveHeader(_message.Message):
     def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., uploads: _Optional[_Iterable[_Union[UploadHeader, _Mapping]]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
-    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key", "data_endpoint", "socket", "certificate_sha256")
+    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key", "data_endpoint", "socket", "certificate_sha256", "house_proof")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
@@ -480,6 +480,7 @@ class OpenTransferResponse(_message.Message):
     DATA_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     SOCKET_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    HOUSE_PROOF_FIELD_NUMBER: _ClassVar[int]
     ticket: bytes
     size_bytes: int
     expires_s: float
@@ -489,10 +490,11 @@ class OpenTransferResponse(_message.Message):
     data_endpoint: str
     socket: str
     certificate_sha256: bytes
-    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ...) -> None: ...
+    house_proof: bytes
+    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., house_proof: _Optional[bytes] = ...) -> None: ...
 
 class SendTensorsRequest(_message.Message):
-    __slots__ = ("context", "tensors", "key", "size_bytes", "data_endpoint", "socket", "certificate_sha256")
+    __slots__ = ("context", "tensors", "key", "size_bytes", "data_endpoint", "socket", "certificate_sha256", "house_proof")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -500,6 +502,7 @@ class SendTensorsRequest(_message.Message):
     DATA_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     SOCKET_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    HOUSE_PROOF_FIELD_NUMBER: _ClassVar[int]
     context: SessionContext
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Ref]
     key: bytes
@@ -507,7 +510,8 @@ class SendTensorsRequest(_message.Message):
     data_endpoint: str
     socket: str
     certificate_sha256: bytes
-    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.Ref, _Mapping]]] = ..., key: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ...) -> None: ...
+    house_proof: bytes
+    def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., tensors: _Optional[_Iterable[_Union[_tensor_pb2.Ref, _Mapping]]] = ..., key: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., house_proof: _Optional[bytes] = ...) -> None: ...
 
 class SendTensorsResponse(_message.Message):
     __slots__ = ("sent_bytes", "done")

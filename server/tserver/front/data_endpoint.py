@@ -146,6 +146,11 @@ class DataEndpoint:
         same = host == listen.rpartition(":")[0] or host.strip("[]") in ("", "0.0.0.0", "::")
         return f":{port}" if same else self.address
 
+    def named_within(self) -> str:
+        """How others of the house are told of it; empty where its host says nothing to them."""
+        host = self.address.rpartition(":")[0]
+        return "" if host.strip("[]") in ("", "0.0.0.0", "::") else self.address
+
     def admit(self, admitted: Admitted) -> tuple[bytes, bytes]:
         """A ticket and its key; on the event loop. Raises: Exhausted."""
         if len(self._tickets) >= _MAX_TICKETS:

@@ -50,12 +50,20 @@ class Destination:
     socket: str
     # Of the certificate that is shown at the address; empty without TLS.
     certificate_sha256: bytes
+    # By which a server of this house shows that the address is its own.
+    house_proof: bytes = b""
+
+
+def house_proof(house_key: str, key: bytes, address: str) -> bytes:
+    """What shows others of a house that the one that gave the permission with this key is there."""
+    return hmac.digest(house_key.encode(), b"receives" + key + address.encode(), "sha256")
 
 
 class SendTo:
     """Where this server may connect: the setting --send-to."""
 
-    def __init__(self, places: Collection[str]) -> None:
+    def __init__(self, places: Collection[str], house_key: str = "") -> None:
+        self._house_key = house_key
         self._any = "any" in places
         self._house = self._any or "house" in places
         self._named = frozenset(places)
@@ -67,17 +75,25 @@ class SendTo:
                 "this server may not send to another one on its machine (--send-to)", reason="SEND_NOT_ALLOWED"
             )
 
-    def resolved(self, address: str) -> list[tuple[Any, Any]]:
+    def resolved(self, to: Destination) -> list[tuple[Any, Any]]:
         """The families and addresses to connect to. Raises: PermissionDenied, OSError."""
+        address = to.data_endpoint
         host, _, port = address.rpartition(":")
         bare = host.strip("[]")
-        if not port.isdigit() or not (self._any or address in self._named or (self._house and _is_loopback(bare))):
+        is_near = self._house and (_is_loopback(bare) or self._is_of_house(to))
+        if not port.isdigit() or not (self._any or address in self._named or is_near):
             raise PermissionDenied(
                 f"this server may not send to {address[:200]} (--send-to); fetch the elements, and send them yourself",
                 reason="SEND_NOT_ALLOWED",
             )
         found = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)
         return [(family, where) for family, _, _, _, where in found]
+
+    def _is_of_house(self, to: Destination) -> bool:
+        """Whether another engine of this house says that it is there."""
+        if not self._house_key:
+            return False
+        return hmac.compare_digest(to.house_proof, house_proof(self._house_key, to.key, to.data_endpoint))
 
 
 def _is_loopback(host: str) -> bool:
@@ -93,8 +109,8 @@ def _is_loopback(host: str) -> bool:
 class Sender:
     """The sendings of a server."""
 
-    def __init__(self, places: Collection[str]) -> None:
-        self._allowed = SendTo(places)
+    def __init__(self, places: Collection[str], house_key: str = "") -> None:
+        self._allowed = SendTo(places, house_key)
         self._under_way = 0
 
     async def send(
@@ -197,7 +213,7 @@ class _Sending:
         if to.socket:
             tries.append(lambda: self._local(to.socket))
         if to.data_endpoint:
-            tries.append(lambda: self._allowed.resolved(to.data_endpoint))
+            tries.append(lambda: self._allowed.resolved(to))
         for find in tries:
             try:
                 for family, where in find():

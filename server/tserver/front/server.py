@@ -70,7 +70,7 @@ def handlers(
     """The RPCs of the main listener, and the servicer that is to be told of a data endpoint."""
     elsewhere = None if house is None else Elsewhere(house)
     engine.models.registry.elsewhere = elsewhere
-    tensors = TensorServicer(config, engine, elsewhere)
+    tensors = TensorServicer(config, engine, elsewhere, "" if house is None else house.key)
     servicers = (tensors, ModelServicer(config, engine, elsewhere))
     bound = tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
     return tensors, bound if elsewhere is None else (*bound, ReplicaService(engine, elsewhere).handler())

@@ -44,13 +44,14 @@ _LANES = ("lane", "forwards")
 class TensorServicer:
     """The RPCs of TensorService."""
 
-    def __init__(self, config: Config, engine: Engine, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(self, config: Config, engine: Engine, elsewhere: Elsewhere | None = None, house_key: str = "") -> None:
         self._config = config
         self._elsewhere = elsewhere
         self._engine = engine
         self._sessions = engine.sessions
         self._started_at = time.monotonic()
-        self._sender = Sender(config.places_to_send())
+        self._house_key = house_key
+        self._sender = Sender(config.places_to_send(), house_key)
         # Set before the first request comes, where there is one.
         self.data_endpoint: DataEndpoint | None = None
 
@@ -293,13 +294,15 @@ class TensorServicer:
         session = find(context.session, rpc.principal)
         if kind == "forwards":
             return permit(endpoint, ForwardLanes(session, self._engine.models, self._config, self._elsewhere))
-        return await open_transfer(endpoint, session, request, self._config.listen)
+        return await open_transfer(endpoint, session, request, self._config.listen, self._house_key)
 
     async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:
         """See the proto."""
         session = self._session(request, rpc)
         staged = await asyncio.gather(*(session.stage(ref) for ref in request.tensors))
-        to = Destination(request.key, request.data_endpoint, request.socket, request.certificate_sha256)
+        to = Destination(
+            request.key, request.data_endpoint, request.socket, request.certificate_sha256, request.house_proof
+        )
         sending = self._sender.send(staged, request.size_bytes, to, lambda: check_alive(session))
         async with contextlib.aclosing(sending) as told:
             async for sent_bytes in told:

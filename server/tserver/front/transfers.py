@@ -13,6 +13,7 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.errors import Exhausted, SessionLost
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Takes, Transfer, Transfers
+from tserver.front.sending import house_proof
 from tserver.session.calls import require
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 
 async def open_transfer(
-    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, listen: str
+    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, listen: str, house_key: str
 ) -> ts.OpenTransferResponse:
-    """A ticket for what the request asks for. `listen` is where the callers of this server come.
+    """A ticket for what the request asks for. `listen` is where the callers of this server come; the key is that of the
+    house that it stands in, if it does.
 
     Raises: what Upload and Download raise, and Exhausted.
     """
@@ -36,7 +38,7 @@ async def open_transfer(
         admitted = await _received(session, request.receive.uploads)
         answer.size_bytes = admitted.size_bytes
         answer.socket, answer.certificate_sha256 = endpoint.local, endpoint.certificate_sha256
-        answer.data_endpoint = endpoint.named(listen)
+        answer.data_endpoint = (endpoint.named_within() if house_key else "") or endpoint.named(listen)
     elif request.HasField("upload"):
         header = request.upload
         upload = await session.begin_upload(header)
@@ -51,6 +53,8 @@ async def open_transfer(
         admitted = _out_of(session, await session.stage(ref), answer)
     try:
         answer.ticket, answer.key = endpoint.admit(admitted)
+        if answer.data_endpoint and house_key:
+            answer.house_proof = house_proof(house_key, answer.key, answer.data_endpoint)
     except Exhausted:
         if isinstance(admitted, Transfer) and admitted.cancel is not None:
             admitted.cancel()
