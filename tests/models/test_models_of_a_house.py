@@ -140,3 +140,14 @@ def test_a_directory_of_models_is_a_house_s_and_a_lone_server_s_in_turn(tmp_path
         third = ServerProcess(*data_dir)
         assert third.wait(60.0) != 0
         assert "another server uses the data directory" in third.log()
+
+
+def test_a_model_outlives_the_engine_of_the_session_that_made_it() -> None:
+    network = relu_mlp([6, 5, 3], seed=4)
+    with ServerProcess("--isolation", "session", "--drain-s", "2") as house, Raw(house.address) as raw:
+        with raw.open_session() as session:
+            create(session, "net", network, replicas=1)
+            (home,) = replicas_of(raw, "net")
+        wait_until(lambda: home not in [each.id for each in raw.ask("GetServerInfo").engines], 30.0, "its end", 0.1)
+        assert replicas_of(raw, "net") not in ([], [home])
+        torch.testing.assert_close(forward(raw, "net", ROWS), network(ROWS))
