@@ -14,7 +14,9 @@ from tserver.cli import main
 
 # Ray asks for the machine's own address elsewhere, reports its use to its makers, and takes its time until it calls a
 # node dead.
-_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+_RAY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# It reads them once, when it is imported.
+os.environ |= _RAY
 _SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 _NODE = {"include_dashboard": False, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
 
@@ -23,8 +25,6 @@ class RayCluster:
     """Nodes, which are processes here, and what is up on them."""
 
     def __init__(self, nodes: int) -> None:
-        # Read by Ray when it is imported.
-        os.environ |= {**_ENVIRONMENT, "PYTHONPATH": server_environment()["PYTHONPATH"]}
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "num_cpus": 1, "_system_config": _SOON})
@@ -58,13 +58,13 @@ class RayCluster:
         (found,) = [each for each in self.nodes if each.node_id == node]
         self._cluster.remove_node(found, allow_graceful=False)
 
-    def kill_actor(self, name: str) -> None:
-        """End an actor for good, and its child with it."""
+    def kill_actor(self, name: str, *, comes_again: bool = False) -> None:
+        """End an actor, and its child with it."""
         import ray
 
         from tserver.cluster.spec import NAMESPACE
 
-        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=True)
+        ray.kill(ray.get_actor(name, NAMESPACE), no_restart=not comes_again)
 
     def shutdown(self) -> None:
         """End Ray here."""
@@ -77,8 +77,15 @@ class RayCluster:
 @contextlib.contextmanager
 def ray_cluster(nodes: int) -> Iterator[RayCluster]:
     """A cluster of so many nodes, each with one CPU."""
-    cluster = RayCluster(nodes)
+    before = dict(os.environ)
+    # For the processes of Ray.
+    os.environ |= {**_RAY, "PYTHONPATH": server_environment()["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
     try:
-        yield cluster
+        cluster = RayCluster(nodes)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
     finally:
-        cluster.shutdown()
+        os.environ.clear()
+        os.environ |= before

@@ -14,6 +14,9 @@ from tests.support.serving import wait_until
 
 TIMEOUT_S = 30.0
 
+# Half a minute, where nothing else runs.
+pytestmark = pytest.mark.timeout(300)
+
 
 def boots(cluster: RayCluster) -> set[str]:
     """The runs of engines that serve."""

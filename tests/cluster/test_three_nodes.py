@@ -200,6 +200,27 @@ def test_a_node_that_is_killed_costs_its_sessions_and_a_node_that_is_drained_tel
     assert asker.failures == []
 
 
+def test_nobody_notices_when_the_directory_begins_anew(cluster: RayCluster) -> None:
+    fronts = cluster.up(NODES)
+    there, leader = engines(cluster), cluster.status()["leader"]
+    keep_model(fronts[0])
+    with asking(fronts[0]) as asker, working(fronts, 6) as workers:
+        await_steps(workers)
+        from ray.exceptions import RayError
+
+        cluster.kill_actor("directory", comes_again=True)
+
+        def knows_all() -> bool:
+            with contextlib.suppress(RayError):
+                return engines(cluster) == there and cluster.status()["leader"] == leader
+            return False
+
+        wait_until(knows_all, TIMEOUT_S, "it knows all again", 0.2)
+        await_steps(workers)
+        assert [worker.failure for worker in workers] == [None] * len(workers)
+    assert asker.failures == []
+
+
 def test_when_the_front_that_keeps_the_models_goes_another_one_does(cluster: RayCluster) -> None:
     cluster.up(NODES)
     told = cluster.status()
