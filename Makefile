@@ -170,7 +170,8 @@ ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(wildcard $(INSTALLED:%=$(CURDIR)/
 .PHONY: $(INSTALLED)
 endif
 
-$(INSTALLED): pyproject.toml constraints.txt
+# With a C compiler, this compiles what can be: again whenever that has changed.
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(shell find client server -name '*.pyx')
 	@if [ -f $(INSTALLED) ] && [ "$$(cat $(INSTALLED))" != "$(CURDIR)/$(INSTALLED)" ]; then \
 	  echo "$(VENV) was made for $$(cat $(INSTALLED)); making it anew"; rm -rf $(VENV); \
 	fi

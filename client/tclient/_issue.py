@@ -22,7 +22,7 @@ from tclient._codec.values import WHOLE, OddArgument, Scope, encode, register
 from tclient._codec.wire import CALL_ID, KWARG, arg, id_varint, named_value
 from tclient._codec.wire import call as encoded
 from tclient._exceptions import TensorError, TensorTypeError, TensorValueError, attribute
-from tclient._native import COMPILED, bare, quick_dispatch
+from tclient._native import bare, quick_dispatch
 from tclient._session.call_queue import Writes
 from tclient._session.calls import GENERAL_CALL, Call
 from tclient._session.current import current
@@ -195,9 +195,8 @@ def dispatch_any(
     call.done = False
     call.result = call.failure = None
     frame = _get_frame(1)
-    if not COMPILED:
-        # Who calls this is never the caller that is meant.
-        frame = frame.f_back or frame
+    # Who calls this is never the caller that is meant.
+    frame = frame.f_back or frame
     while frame.f_code.co_filename.startswith(HERE):
         outer = frame.f_back
         if outer is None:

@@ -17,7 +17,7 @@ from tclient._codec.dtypes import BY_NUMPY
 from tclient._codec.operations import TABLE, Operation
 from tclient._help import Declaration, documentation
 from tclient._issue import dispatch, dispatch_any, issue_backward
-from tclient._native import quick_function, quick_method, quick_operator
+from tclient._native import quick_operator
 from tclient._session.handles import WRAPPERS, RemoteObject
 from tclient._tensor import Tensor
 
@@ -72,9 +72,7 @@ def make_function(operation: Operation) -> Callable[..., Any]:
     else:
 
         def function(*args: Any, **kwargs: Any) -> Any:
-            return dispatch_any(operation, args, kwargs)
-
-        function = quick_function(operation, function)
+            return dispatch(operation, args, kwargs)
 
     return _name(function, operation, "")  # type: ignore[no-any-return]
 
@@ -87,16 +85,13 @@ def make_method(operation: Operation, owner: str = "Tensor") -> Callable[..., An
     if short in _TENSOR_DUNDERS:
         return _name(_between_tensors(operation), operation, owner)  # type: ignore[no-any-return]
 
-    is_backward = operation.name in _BACKWARD
-    issue = issue_backward if is_backward else dispatch_any
+    issue = issue_backward if operation.name in _BACKWARD else dispatch
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return issue(operation, (self, *args), kwargs)
 
     if operation.name == "Tensor.to":
         method = _to(operation)
-    if not is_backward:
-        method = quick_method(operation, method)
     return _name(method, operation, owner)  # type: ignore[no-any-return]
 
 
@@ -108,7 +103,7 @@ def _to(operation: Operation) -> Callable[..., Any]:
             from tclient._moving import moved_to  # here, as few programs have two sessions
 
             return moved_to(self, *args, **kwargs)
-        return dispatch_any(operation, (self, *args), kwargs)
+        return dispatch(operation, (self, *args), kwargs)
 
     return to
 

@@ -57,7 +57,7 @@ def main() -> int:
     if unknown := [name for name in chosen if name not in WORKLOADS]:
         parser.error(f"unknown workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     bench = Bench(quick=arguments.quick, device=arguments.device)
-    about = machine()
+    about = {**machine(), "compiled": bench.compiled}
     outcomes: list[Outcome] = []
     failed = []
     for name in chosen:
@@ -70,6 +70,7 @@ def main() -> int:
         else:
             bench.say(f"{name} took {time.monotonic() - began:.0f} s")
     print(f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}, {about['date']}")
+    print(about["compiled"])
     if (load := about["load_before"]) > about["cores"] / 4:
         print(f"The machine was not idle before the run (load {load:.1f}): figures are worse than they would be.")
     print(table(outcomes))

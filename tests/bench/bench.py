@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .processes import Server, Side, server
+from .processes import Server, Side, environment, server
 from .side import Order
 from .stats import Figures, Outcome
+
+_COMPILED = """
+from tclient import _native
+from tserver.engine import packed
+print(*["client"] * _native.COMPILED, *["server"] * (packed.run_plain is not None))
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,14 @@ class Bench:
             for number in range(len(sides)) if index % 2 == 0 else reversed(range(len(sides))):
                 figures[number].rounds.append(sides[number].run(order))
         return figures
+
+    @functools.cached_property
+    def compiled(self) -> str:
+        """Which sides have their core compiled (hatch_build.py)."""
+        asked = subprocess.run(
+            [sys.executable, "-c", _COMPILED], env=environment(), capture_output=True, text=True, check=True
+        )
+        return f"compiled: {asked.stdout.strip() or 'nothing'}"
 
     def say(self, text: str) -> None:
         """Progress for the person who waits."""

@@ -35,8 +35,9 @@ def measure(bench: Bench) -> Iterator[Row]:
             order = {"repetitions": repetitions, "length": LENGTH}
             ours, over_grpc, theirs = bench.take_turns([lane, grpc_alone, local], "µs/op", rounds, order)
         what = f"chain of {LENGTH} `y = y + x`, then a read, {where}"
-        yield Row("W1", f"{what}, lane", ours, theirs, LANE_BAR if cpu is None else None)
-        yield Row("W1", f"{what}, gRPC", over_grpc, theirs, GRPC_BAR if cpu is None else None)
+        bars = (LANE_BAR, GRPC_BAR) if cpu is None else (None, None)
+        yield Row("W1", f"{what}, lane", ours, theirs, bars[0], note=bench.compiled)
+        yield Row("W1", f"{what}, gRPC", over_grpc, theirs, bars[1], note=bench.compiled)
 
 
 def chains(torch: Any, order: Order) -> list[float]:

@@ -24,11 +24,13 @@ def main() -> None:
     pythons = sys.argv[1:] or [sys.executable, *newer()]
     with tempfile.TemporaryDirectory() as folder, serving() as server:
         at = Path(folder)
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT))
-        (wheel,) = at.glob("*.whl")
         for number, python in enumerate(pythons):
-            bare = at / f"bare-{number}"
+            bare, dist = at / f"bare-{number}", at / f"dist-{number}"
             run(python, "-m", "venv", str(bare))
+            # One for each Python: what is compiled is for that one only.
+            made = ("wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), str(ROOT))
+            run(str(bare / "bin" / "python"), "-m", "pip", *made)
+            (wheel,) = dist.glob("*.whl")
             run(str(bare / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel), constrained=True)
             run(str(bare / "bin" / "python"), "-m", "pip", "check")
             run(str(bare / "bin" / "python"), "-P", str(SMOKE), server.address)

@@ -20,6 +20,7 @@ import numpy as np
 
 import tclient as torch
 from tclient import nn
+from tclient._native import COMPILED
 
 
 def main(address: str) -> None:
@@ -33,7 +34,8 @@ def main(address: str) -> None:
         _training()
         _errors()
         asyncio.run(_waiting_in_an_event_loop())
-    print(f"the wheel works on Python {sys.version.split()[0]}")
+    core = "compiled" if COMPILED else "pure Python"
+    print(f"the wheel works on Python {sys.version.split()[0]}; its core is {core}")
 
 
 def _the_package_describes_itself() -> None:

@@ -120,16 +120,6 @@ def quick_operator(operation: OperationFields, slow: _Function, takes_numbers: b
     return slow
 
 
-def quick_method(operation: OperationFields, slow: _Function) -> _Function:
-    """A method, with a shorter way for what is plain."""
-    return slow
-
-
-def quick_function(operation: OperationFields, slow: _Function) -> _Function:
-    """A function of a module, with a shorter way for what is plain."""
-    return slow
-
-
 def quick_dispatch(slow: _Function) -> _Function:
     """What issues any call, with a shorter way for what is plain."""
     return slow

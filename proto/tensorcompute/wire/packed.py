@@ -86,14 +86,19 @@ def to_bytes(words: Iterable[int]) -> bytes:
     return packed.tobytes()
 
 
-def from_bytes(data: bytes) -> list[int]:
-    """The words of what has travelled. Raises: ValueError where these are no words."""
+def array_of(data: bytes) -> array[int]:
+    """The words of what has travelled, one behind the other. Raises: ValueError where these are no words."""
     if len(data) % 8:
         raise ValueError(f"{len(data)} bytes are no words of 64 bits")
     packed = array("Q", data)
     if sys.byteorder == "big":
         packed.byteswap()
-    return packed.tolist()
+    return packed
+
+
+def from_bytes(data: bytes) -> list[int]:
+    """The same as a list."""
+    return array_of(data).tolist()
 
 
 def beginning(words: Sequence[int]) -> int:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import packed, replies
 from tserver.engine.operations import Operation
 from tserver.engine.reads import Deferred
 
 
-class BatchRun:
+class BatchRun(packed.RunFields):
     """A batch under way: how far it has come, and what there is to tell about it."""
 
     __slots__ = (
         "_rest",
-        "at",
         "count",
         "deferred",
         "frees",
-        "index",
         "is_whole",
         "made",
-        "number",
         "operations",
         "parts",
         "remaining",
@@ -34,7 +33,7 @@ class BatchRun:
         self.seq = batch.seq
         self.remaining = iter(batch.calls)
         # Of packed calls: the words, whether the last one is whole, and how far it has come in them.
-        self.words: list[int] | None = None
+        self.words: Sequence[int] | None = None
         self.is_whole = True
         if batch.packed:
             self.words, self.is_whole = packed.words_of(batch.packed)
@@ -62,6 +61,10 @@ class BatchRun:
         if self._rest is None:
             self._rest = pb.BatchReply()
         return self._rest
+
+    def is_same(self, call_id: int, words: Sequence[int], position: int) -> None:
+        """The result of a packed call is the very tensor of that argument."""
+        self.same[call_id] = packed.id_at(words, position)
 
     def encoded_reply(self) -> bytes:
         """The BatchReply. Messages that are joined are merged: results of both kinds come out as one list."""

@@ -7,7 +7,7 @@ here waits, and nothing here knows who asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -114,14 +114,21 @@ class Executor:
             self._mode = None
 
     def _run_packed(
-        self, store: ObjectStore, run: BatchRun, operations: list[Operation], words: list[int], deadline: float
+        self, store: ObjectStore, run: BatchRun, operations: list[Operation], words: Sequence[int], deadline: float
     ) -> bool:
         """Run packed calls, as `run` does."""
         objects = store.objects
         clock = time.perf_counter
         at, end = run.at, len(words)
+        run_plain = packed.run_plain
         try:
             while at < end:
+                if run_plain is not None:
+                    at = run_plain(self, store, run, operations, words, at, deadline)
+                    if at < 0:
+                        return False
+                    if at == end:
+                        break
                 word = words[at]
                 kind = word & KIND_MASK
                 if kind == CALL:
@@ -185,7 +192,7 @@ class Executor:
         call_id: int,
         number: int,
         context: int,
-        words: list[int] | None,
+        words: Sequence[int] | None,
         call: pb.Call | None,
     ) -> None:
         """Run a call with its arguments as words, or as the message that it is."""
@@ -257,6 +264,28 @@ class Executor:
                     store.peak_results = len(objects)
         elif result is not None or call_id:
             self._tell_value(store, run, call_id, operation, result)
+
+    def enter(self, store: ObjectStore, context: int) -> bool:
+        """For a call of this context; False if it is not defined."""
+        try:
+            self._set_mode(store, context)
+        except InvalidArgument:
+            return False
+        return True
+
+    def failed(
+        self, store: ObjectStore, run: BatchRun, call_id: int, operation: Operation, args: list[Any], error: Exception
+    ) -> None:
+        """Tell of a plain call that failed, as `_call` does."""
+        if isinstance(error, CallFailed):
+            self._tell_error(store, run, call_id, operation, (), {}, error.error)
+            return
+        mend(args, {})
+        self._tell_error(store, run, call_id, operation, (), {}, _error(run, call_id, operation, error))
+
+    def refused(self, store: ObjectStore, run: BatchRun, call_id: int, operation: Operation, args: list[Any]) -> None:
+        """The same of one whose function takes no such arguments."""
+        self.failed(store, run, call_id, operation, args, unsupported(operation.name, args))
 
     def _set_mode(self, store: ObjectStore, context: int) -> None:
         wanted = store.mode(context)
@@ -391,7 +420,7 @@ def _position(args: list[Any], wanted: torch.Tensor) -> int:
     return next(position for position, argument in enumerate(args) if argument is wanted)
 
 
-def _id_of(words: list[int] | None, call: pb.Call | None, position: int) -> int | pb.Ref:
+def _id_of(words: Sequence[int] | None, call: pb.Call | None, position: int) -> int | pb.Ref:
     """The argument at that place, by name."""
     if words is not None or call is None:
         return packed.id_at(words or [], position)
