@@ -44,8 +44,8 @@ def told(monkeypatch: pytest.MonkeyPatch, message_bytes: int) -> Iterator[None]:
     """
     opened = Channel.open_session
 
-    def open_session(self: Channel, client: str, timeout_s: float) -> rpc.OpenSessionResponse:
-        response = opened(self, client, timeout_s)
+    def open_session(self: Channel, client: str, timeout_s: float, device: str = "") -> rpc.OpenSessionResponse:
+        response = opened(self, client, timeout_s, device)
         response.limits.max_message_bytes = message_bytes
         return response
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-from collections import deque
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from tclient._codec.dtypes import DTYPES, LAYOUTS, MEMORY_FORMATS
 from tclient._codec.operations import TABLE
 from tclient._codec.size import size_of
 from tclient._issue import make_tensor
+from tclient._native import Drops, QueueFields
 from tclient._session.kinds import Kind, Kinds, known
 from tclient._session.refs import whole
 from tests.operations.calls import Invocation, from_torch, from_us, is_tensor, operators
@@ -31,7 +31,8 @@ class Client:
         self.kinds = Kinds()
         self.default_dtype_known = True
         self.opened = types.SimpleNamespace(default_device="cpu")
-        self.queue = types.SimpleNamespace(meta_epoch=0, drops=deque(maxlen=0), dozing=False)
+        self.queue: Any = QueueFields(1)
+        self.queue.meta_epoch, self.queue.drops, self.queue.dozing = 0, Drops(maxlen=0), False
 
     def meant(self, value: Any) -> Any:
         """What the client has for an argument."""
