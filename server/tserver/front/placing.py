@@ -78,8 +78,10 @@ class Placing:
         return sum(entry.load.sessions + entry.load.placed for entry in self._directory.engines.values())
 
     def stop(self) -> None:
-        """Start no more engines."""
+        """Start no more engines, and leave none half started."""
         self._is_stopping = True
+        for engine in self._starting:
+            self._fleet.end(engine, "the server is stopping")
 
     @contextlib.asynccontextmanager
     async def session(self, principal: str, device: str) -> Any:
@@ -140,14 +142,16 @@ class Placing:
 
     async def _own(self, owner: str, device: str) -> Entry:
         """An engine that nobody has had before."""
-        spare = next((load for load in self._loads() if load.engine not in self._owners
-                      and placement.fits(load.device, device)), None)  # fmt: skip
-        if spare is not None:
-            engine = spare.engine
-            self._owners[engine] = owner
-        else:
-            engine = self._start(device)
-            self._owners[engine] = owner
+        serving = {load.engine: load.device for load in self._loads()}
+        # One that serves, or one that is about to.
+        spares = (
+            engine
+            for engine, its in {**serving, **self._starting}.items()
+            if engine not in self._owners and placement.fits(its, device)
+        )
+        engine = next(spares, "") or self._start(device)
+        self._owners[engine] = owner
+        if engine not in serving:
             await self._started(engine)
         self._keep_spares()
         entry = self._entry(engine)
