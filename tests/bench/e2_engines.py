@@ -126,7 +126,7 @@ def _polite(options: Options) -> Iterator[tuple[Run, Session]]:
     from .w2_round_trip import timed
 
     with tclient.Session.open(options.address) as session, tclient.Session.open(options.address) as other:
-        assert session.address != other.address
+        assert session.opened.endpoint != other.opened.endpoint
         with session.use():
             x, y = tclient.ones(4), tclient.zeros(4)
 

@@ -15,7 +15,7 @@ from tensorcompute.wire import compiled
 from tests.support.serving import ROOT, server_environment
 
 # Quick, and of all that a plain call goes through: modes, kinds, threads, views and writes to them, errors.
-PART = ["tests/client/test_modes.py", "tests/client/test_call_queue.py", "tests/semantics/test_views.py"]
+PART = ["tests/client/test_modes.py", "tests/client/test_call_queue.py"]
 ASK = """
 from tclient import _native
 from tserver.engine import packed
