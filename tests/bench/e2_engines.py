@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from tclient import Session
 
 MODULE = __name__
-# Small enough that a product stays on one core, large enough that the client's part is small.
-SIDE = 240
-PRODUCTS_A_READ = 50
+# Large enough that its elements stay in the caches of a core and the client's part is nothing: smaller products of two
+# cores contend for memory, as those of two processes with torch alone do. Each engine has one thread.
+SIDE = 1000
+PRODUCTS_A_READ = 4
 # A product that takes some seconds on a core.
 LONG_SIDE = 4500
 TOGETHER_BAR = Bar("at least", (1.7,))

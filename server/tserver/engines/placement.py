@@ -52,8 +52,10 @@ def choose(
         raise Exhausted("no engine takes sessions now; retry later", retry_after_s="1")
     most_free = max(load.free_bytes for load in open_ones)
     roomy = [load for load in open_ones if not load.free_bytes or load.free_bytes >= most_free * _AS_EMPTY]
+    # What was placed since the numbers came is there for certain; sessions that were told of may have ended.
     return min(
-        roomy[:_COMPARED] if is_many else roomy, key=lambda load: (load.sessions + load.placed, -load.free_bytes)
+        roomy[:_COMPARED] if is_many else roomy,
+        key=lambda load: (load.sessions + load.placed, load.placed, -load.free_bytes),
     )
 
 
