@@ -31,7 +31,9 @@ class Client:
         self.kinds = Kinds()
         self.default_dtype_known = True
         self.opened = types.SimpleNamespace(default_device="cpu")
-        self.queue: Any = QueueFields(1)
+        # The compiled core looks into it, so it is of that kind.
+        queue_fields: Any = QueueFields
+        self.queue = queue_fields(1)
         self.queue.meta_epoch, self.queue.drops, self.queue.dozing = 0, Drops(maxlen=0), False
 
     def meant(self, value: Any) -> Any:
