@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tests.support.raw import Raw
-from tests.support.serving import ServerProcess, children_of, serving, wait_until
+from tests.support.serving import ServerProcess, children_of, name_of, serving, wait_until
 
 ENGINE = "tserver:"
 
@@ -19,14 +18,6 @@ def housing(*options: str, engines: int = 2) -> Iterator[ServerProcess]:
     count = ("--engines", str(engines)) if engines else ()
     with serving(*count, *options) as server:
         yield server
-
-
-def name_of(pid: int) -> str:
-    """What a process calls itself; empty if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def engine_pids(server: ServerProcess) -> dict[str, int]:

@@ -21,12 +21,11 @@ from tests.engines.house import (
     engine_pids,
     housing,
     info,
-    name_of,
     serving_engines,
     wait_for_engines,
 )
 from tests.support.raw import Raw
-from tests.support.serving import ServerProcess, children_of, is_alive, wait_until
+from tests.support.serving import ServerProcess, child_named, children_of, is_alive, wait_until
 
 LOST_WITHIN_S = 5.0
 # How often an engine is killed under load; a long run has a thousand.
@@ -185,7 +184,7 @@ def test_sessions_outlive_the_front(house: ServerProcess) -> None:
     with tclient.connect(house.address) as session:
         x = tclient.ones(3)
         assert x.tolist() == [1, 1, 1]
-        front = next(pid for pid in children_of(house.pid) if name_of(pid) == "tserver-front")
+        front = child_named(house.pid, "tserver-front")
         os.kill(front, signal.SIGKILL)
         for _ in range(20):
             x.add_(1)
@@ -207,7 +206,7 @@ def test_sessions_outlive_the_front(house: ServerProcess) -> None:
 
 
 def test_engines_outlive_the_fork_server_and_get_successors(house: ServerProcess) -> None:
-    forks = next(pid for pid in children_of(house.pid) if name_of(pid) == "tserver-forks")
+    forks = child_named(house.pid, "tserver-forks")
     with tclient.connect(house.address) as session:
         x = tclient.ones(3)
         os.kill(forks, signal.SIGKILL)

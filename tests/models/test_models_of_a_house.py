@@ -22,20 +22,11 @@ from tests.models.networks import create, forward, relu_mlp, statistics
 from tests.support.http import Caller
 from tests.support.listeners import listener
 from tests.support.raw import Raw
-from tests.support.serving import ServerProcess, children_of, wait_until
+from tests.support.serving import ServerProcess, child_named, wait_until
 
 OPTIONS = ("--engines", "2", "--drain-s", "2")
 LISTENERS = ("--oip-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 ROWS = torch.linspace(-1, 1, 12).reshape(2, 6)
-
-
-def named(house: ServerProcess, name: str) -> int:
-    """The process of a house that is called so."""
-    for pid in children_of(house.pid):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                return pid
-    raise AssertionError(f"no {name} among the processes of the house")
 
 
 def replicas_of(raw: Raw, name: str) -> list[str]:
@@ -96,7 +87,7 @@ def test_the_open_inference_protocol_answers_on_while_engines_end(house: ServerP
         try:
             for engine in ("0", "1"):
                 wait_for_rows(raw, "net", 200)
-                os.kill(named(house, f"tserver:{engine}"), signal.SIGKILL)
+                os.kill(child_named(house.pid, f"tserver:{engine}"), signal.SIGKILL)
                 wait_until(lambda: len(replicas_of(raw, "net")) < 2, 10.0, "the end of an engine is known")
                 wait_until(lambda: len(replicas_of(raw, "net")) == 2, 60.0, "its successor has the model", 0.1)
         finally:
@@ -109,7 +100,7 @@ def test_models_are_known_again_when_the_front_was_killed(house: ServerProcess) 
     with Raw(house.address) as raw:
         create(raw, "known", network, replicas=1)
         before = raw.ask("DescribeMlp", name="known").mlp
-    os.kill(named(house, "tserver-front"), signal.SIGKILL)
+    os.kill(child_named(house.pid, "tserver-front"), signal.SIGKILL)
 
     def is_back() -> bool:
         with contextlib.suppress(grpc.RpcError), Raw(house.address) as raw:

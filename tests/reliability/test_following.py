@@ -30,6 +30,7 @@ from tests.support.serving import (
     ServerProcess,
     children_of,
     is_alive,
+    name_of,
     server_environment,
     serving,
     wait_until,
@@ -374,7 +375,7 @@ def house(mortal: ServerProcess) -> ServerProcess:
 def kill_engines(house: ServerProcess, *ids: str) -> None:
     """Kill engines of a house."""
     for pid in children_of(house.pid):
-        if Path(f"/proc/{pid}/comm").read_text().strip() in {f"tserver:{id}" for id in ids}:
+        if name_of(pid) in {f"tserver:{id}" for id in ids}:
             os.kill(pid, signal.SIGKILL)
 
 

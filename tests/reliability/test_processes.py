@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import tclient as tc
-from tests.support.serving import ServerProcess, children_of, is_alive, wait_until
+from tests.support.serving import ServerProcess, child_named, children_of, is_alive, name_of, wait_until
 from tests.support.small_front import MODULE, ask
 
 OPTIONS = ("--engines", "2", "--drain-s", "2")
@@ -73,14 +73,6 @@ def successor(house: ServerProcess, engine: str, before: dict[str, Any]) -> dict
     return found[0]
 
 
-def named(house: ServerProcess, name: str) -> int:
-    """The pid of the child of the supervisor that is called so."""
-    for pid in children_of(house.pid):
-        if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-            return pid
-    raise AssertionError(f"no {name} among the children of the supervisor")
-
-
 def all_of(house: ServerProcess) -> list[int]:
     """The supervisor and all that it has started."""
     return [house.pid, *children_of(house.pid)]
@@ -89,9 +81,13 @@ def all_of(house: ServerProcess) -> list[int]:
 def test_a_house_is_one_supervisor_with_children_only(house: ServerProcess) -> None:
     engines = serving(house)
     assert set(engines) == {"0", "1"}
-    pids = {ask(house.address)["pid"], named(house, "tserver-forks"), *(each["pid"] for each in engines.values())}
+    pids = {
+        ask(house.address)["pid"],
+        child_named(house.pid, "tserver-forks"),
+        *(each["pid"] for each in engines.values()),
+    }
     assert set(children_of(house.pid)) == pids
-    assert named(house, "tserver:0") == engines["0"]["pid"]
+    assert child_named(house.pid, "tserver:0") == engines["0"]["pid"]
     assert [child for pid in pids for child in children_of(pid)] == []
     assert len({each["boot_id"] for each in engines.values()}) == 2
     assert [line for line in house.stdout if "listening" in line] == [f"listening on {house.address}"]
@@ -100,7 +96,7 @@ def test_a_house_is_one_supervisor_with_children_only(house: ServerProcess) -> N
 
 
 def test_the_fork_server_has_one_thread(house: ServerProcess) -> None:
-    assert len(list(Path(f"/proc/{named(house, 'tserver-forks')}/task").iterdir())) == 1
+    assert len(list(Path(f"/proc/{child_named(house.pid, 'tserver-forks')}/task").iterdir())) == 1
 
 
 @pytest.mark.parametrize("crash", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
@@ -166,12 +162,12 @@ def _end_the_front(house: ServerProcess, trouble: signal.Signals, why: str) -> N
 )
 def test_a_fork_server_comes_again_alone(which: str, trouble: signal.Signals, request: pytest.FixtureRequest) -> None:
     house: ServerProcess = request.getfixturevalue(which)
-    engines, forks = serving(house), named(house, "tserver-forks")
+    engines, forks = serving(house), child_named(house.pid, "tserver-forks")
     os.kill(forks, trouble)
     wait_until(lambda: not is_alive(forks), 20.0, "the end of the fork server")
     ask(house.address, "launch", engine="late")
     wait_until(lambda: "late" in serving(house), 20.0, "an engine of the next fork server")
-    assert named(house, "tserver-forks") != forks
+    assert child_named(house.pid, "tserver-forks") != forks
     now = serving(house)
     late = now.pop("late")
     assert now == engines
@@ -212,8 +208,7 @@ def test_an_engine_that_cannot_begin_is_tried_more_and_more_seldom(house: Server
 def test_torch_is_in_the_engines_and_where_they_are_forked_alone() -> None:
     with ServerProcess(*OPTIONS, cold=True) as house:
         has_torch = {
-            Path(f"/proc/{pid}/comm").read_text().strip(): "libtorch" in Path(f"/proc/{pid}/maps").read_text()
-            for pid in children_of(house.pid)
+            name_of(pid): "libtorch" in Path(f"/proc/{pid}/maps").read_text() for pid in children_of(house.pid)
         }
         assert has_torch == {"tserver-front": False, "tserver-forks": True, "tserver:0": True, "tserver:1": True}
         assert "libtorch" not in Path(f"/proc/{house.pid}/maps").read_text()

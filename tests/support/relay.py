@@ -20,7 +20,6 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.v1.tensor_service_pb2_grpc import TensorServiceStub
 from tests.support.serving import LISTENING, ROOT, server_environment
 from tserver.config import Config
-from tserver.engines.directory import BOOT_BYTES
 from tserver.errors import ServerError, SessionLost
 from tserver.front import listeners
 from tserver.front.forwarding import Target, forwarding_handlers
@@ -29,6 +28,7 @@ from tserver.front.interceptor import Interceptor
 from tserver.front.routing import ROUTINGS, SERVICES
 from tserver.front.rpc import Rpc
 from tserver.front.running import loop_factory, quiet_collector
+from tserver.session.secret import boot_of
 from tserver.supervisor import environment
 
 _OPEN_SESSION = "/tensorcompute.v1.TensorService/OpenSession"
@@ -98,7 +98,7 @@ class _Front:
             return next(self._turns)
         secret = ROUTINGS[path].secret(first) or b""
         # Of an engine that is none of these the first one says so.
-        return self._by_boot.get(secret[:BOOT_BYTES].hex(), self._targets[0])
+        return self._by_boot.get(boot_of(secret), self._targets[0])
 
     async def _gone(self) -> ServerError:
         return SessionLost(f"the session ended with its engine: {self._cause}; open a new one", cause=self._cause)

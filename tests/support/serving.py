@@ -52,6 +52,22 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """What a process calls itself; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def child_named(pid: int, name: str) -> int:
+    """The direct child of a process that calls itself so."""
+    for child in children_of(pid):
+        if name_of(child) == name:
+            return child
+    raise AssertionError(f"no {name} among the children of {pid}")
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits to be collected does not."""
     try:

@@ -12,10 +12,8 @@ from typing import Any
 from tserver.engines.fleet import Draining, Ended, Event, Serving, Told
 from tserver.engines.placement import Load
 from tserver.errors import SessionLost, Unauthenticated
+from tserver.session.secret import SECRET_BYTES, boot_of, of_an_earlier_run
 
-# Bytes of a session's secret that are its engine's boot id, and of the whole secret.
-BOOT_BYTES = 8
-SECRET_BYTES = 24
 # How many ended runs are remembered, so that their sessions can be told why.
 _REMEMBERED = 4096
 
@@ -77,7 +75,7 @@ class Directory:
         """The engine of a session. Raises: SessionLost if that has ended; Unauthenticated for what is no secret."""
         if len(secret) != SECRET_BYTES:
             raise Unauthenticated("no session has this secret; open a session")
-        boot_id = secret[:BOOT_BYTES].hex()
+        boot_id = boot_of(secret)
         entry = self._by_boot.get(boot_id)
         if entry is None:
             raise self.lost(boot_id)
@@ -88,8 +86,7 @@ class Directory:
         cause = self._ended.get(boot_id)
         if cause is not None:
             return SessionLost(f"the session ended with its engine: {cause}; open a new one", cause=cause)
-        cause = self._previous_end or "the server was restarted"
-        return SessionLost(f"the session is of an earlier run of this server: {cause}; open a new one", cause=cause)
+        return of_an_earlier_run(self._previous_end)
 
     def _note_serving(self, event: Serving) -> None:
         before = self.engines.get(event.engine)

@@ -14,8 +14,15 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.errors import InvalidArgument
 from tserver.front.rpc import Rpc
+
+# The services of the contract.
+SERVICES: tuple[ServiceDescriptor, ...] = (
+    tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+)
 
 Method = Callable[[Any, Rpc], Awaitable[Any]]
 

@@ -8,26 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
-from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.engines.directory import Directory
 from tserver.engines.fleet import Draining
 from tserver.engines.plan import Plan
 from tserver.engines.watchdog import TICK_S, Watchdog
 from tserver.front import listeners
-from tserver.front.binding import bind
+from tserver.front.binding import SERVICES, bind
 from tserver.front.engine_channels import EngineChannels
 from tserver.front.forwarding import Target, forwarding_handlers
 from tserver.front.health import Health
 from tserver.front.house_tensors import HouseTensors
-from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.oip.listener import OipListener
 from tserver.front.oip.routes import InferenceRoutes
@@ -39,9 +35,9 @@ from tserver.front.replicas.coordinator import ModelCoordinator
 from tserver.front.replicas.inference import HouseInference
 from tserver.front.replicas.links import Links
 from tserver.front.replicas.servicer import HouseModels
-from tserver.front.routing import Routing
+from tserver.front.routing import ROUTINGS
 from tserver.front.rpc_counts import RpcCounts
-from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
+from tserver.front.running import end_at_once, loop_factory, quiet_collector, until_told_to_stop
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -52,13 +48,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tserver")
 
-_SERVICES = (
-    tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
-)
-
-# What the supervisor takes as "start me again".
-EXIT_FAILED = 75
 # How long the engines that a house begins with may take.
 _START_TIMEOUT_S = 120.0
 
@@ -102,7 +91,7 @@ class _Front:
                 options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(None, key=fleet.key)]
             )
             servicer = HouseModels(coordinator, Choosing(coordinator), directory, placing.home)
-            within.add_generic_rpc_handlers((bind(_SERVICES[1], servicer),))
+            within.add_generic_rpc_handlers((bind(SERVICES[1], servicer),))
             listeners.listen_within(within, fleet.internal)
             await within.start()
             return within
@@ -118,17 +107,17 @@ class _Front:
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.
-        forwarded = forwarding_handlers(_SERVICES[:1], Router(directory, placing, channels).choose)
+        forwarded = forwarding_handlers(SERVICES[:1], Router(directory, placing, channels).choose)
         service: Service | None = None
         if isinstance(models, ClusterModels):
-            bound = forwarding_handlers(_SERVICES[1:], models.choose)
+            bound = forwarding_handlers(SERVICES[1:], models.choose)
             directory.listen(partial(self._note, models))
         else:
             choosing = Choosing(models)
-            bound = (bind(_SERVICES[1], HouseModels(models, choosing, directory, placing.home)),)
+            bound = (bind(SERVICES[1], HouseModels(models, choosing, directory, placing.home)),)
             service = Service(config, HouseInference(models, choosing))
-        server.add_generic_rpc_handlers((bind(_SERVICES[0], own, only=HouseTensors.OWN), *forwarded, *bound))
-        health = Health(server, [service.full_name for service in _SERVICES])
+        server.add_generic_rpc_handlers((bind(SERVICES[0], own, only=HouseTensors.OWN), *forwarded, *bound))
+        health = Health(server, [service.full_name for service in SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)
         oip = OipListener(config, service, interceptor) if config.oip_listen and service is not None else None
@@ -235,20 +224,11 @@ class _Front:
     ) -> list[HttpListener]:
         # Who serves no HTTP may lack aiohttp and prometheus_client.
         from tserver.front.house_metrics import HouseMetrics
-        from tserver.front.http.listener import HttpListener
+        from tserver.front.http.listener import listen_as_wanted
 
-        config, found = self._config, []
         metrics = HouseMetrics(self._directory, channels, rpcs).routes()
-        inference = [] if service is None else InferenceRoutes(config, service).routes()
-        for name, address, routes in (
-            ("metrics", config.metrics_listen, metrics),
-            ("http", config.http_listen, [*metrics, *inference]),
-        ):
-            if address:
-                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))
-                print(f"{name} listening on {await one.start()}", flush=True)
-                found.append(one)
-        return found
+        inference = [] if service is None else InferenceRoutes(self._config, service).routes()
+        return await listen_as_wanted(self._config, interceptor.http, metrics, inference)
 
     # --- going on ---
 
@@ -266,13 +246,7 @@ class _Front:
             await asyncio.sleep(TICK_S / 4)
 
     def _fatal(self, cause: str) -> None:
-        log.critical("%s", cause)
-        if self._cause_file:
-            with contextlib.suppress(OSError):
-                Path(self._cause_file).write_text(cause)
-        logging.shutdown()
-        sys.stderr.flush()
-        os._exit(EXIT_FAILED)
+        end_at_once(cause, self._cause_file)
 
 
 async def _all_welcomed(models: ModelCoordinator | ClusterModels, entries: list[Entry]) -> None:
@@ -287,17 +261,12 @@ class Router:
         self._directory = directory
         self._placing = placing
         self._channels = channels
-        self._routings = {
-            f"/{service.full_name}/{method.name}": Routing(method.input_type)
-            for service in _SERVICES
-            for method in service.methods
-        }
 
     async def choose(self, path: str, first: bytes, rpc: Rpc) -> Target:
         """That of the session which the first message names, else the one of callers without a session.
 
         Raises: SessionLost, Unauthenticated, Exhausted.
         """
-        secret = self._routings[path].secret(first)
+        secret = ROUTINGS[path].secret(first)
         entry = self._directory.of_secret(secret) if secret else await self._placing.home(rpc.principal)
         return self._channels.target(entry)

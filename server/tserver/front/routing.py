@@ -15,13 +15,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from tensorcompute.oip import inference_pb2
-from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tserver.front import binding
 
-SERVICES = (
-    tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
-    inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
-)
+SERVICES = (*binding.SERVICES, inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"])
 _PACKAGE = "tserver.routing"
 _SECRET = "session"
 # What a model and its version are called; a name beside no version may be that of anything.

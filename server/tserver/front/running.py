@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import logging
+import os
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+log = logging.getLogger("tserver")
+
+# What the supervisor takes as "start me again": the process is of no more use.
+_EXIT_FAILED = 75
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -26,8 +37,20 @@ def quiet_collector() -> None:
 
 
 async def until_told_to_stop() -> None:
+    """Wait for SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
+
+
+def end_at_once(cause: str, cause_file: str) -> NoReturn:
+    """This process cannot go on: leave the cause for the next one where there is a file for it. From any thread."""
+    log.critical("%s", cause)
+    if cause_file:
+        with contextlib.suppress(OSError):
+            Path(cause_file).write_text(cause)
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(_EXIT_FAILED)

@@ -6,21 +6,17 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
-from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
 from tserver.config import Config
 from tserver.front import listeners
-from tserver.front.binding import bind
+from tserver.front.binding import SERVICES, bind
 from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.health import Health
 from tserver.front.house_service import HouseService
-from tserver.front.http.messages import Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.model_service import ModelServicer
 from tserver.front.oip.listener import OipListener
@@ -29,7 +25,7 @@ from tserver.front.oip.service import Service
 from tserver.front.replicas.elsewhere import Elsewhere
 from tserver.front.replicas.service import ReplicaService
 from tserver.front.rpc_counts import RpcCounts
-from tserver.front.running import loop_factory, quiet_collector, until_told_to_stop
+from tserver.front.running import end_at_once, loop_factory, quiet_collector, until_told_to_stop
 from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
@@ -38,13 +34,6 @@ if TYPE_CHECKING:
     from tserver.front.http.listener import HttpListener
 
 log = logging.getLogger("tserver")
-
-# What the supervisor takes as "start me again": the device is lost, the process is of no more use.
-EXIT_DEVICE_FAILED = 75
-_SERVICES = tuple(
-    pb2.DESCRIPTOR.services_by_name[name]
-    for pb2, name in ((tensor_service_pb2, "TensorService"), (model_service_pb2, "ModelService"))
-)
 
 
 def serve(
@@ -72,7 +61,7 @@ def handlers(
     engine.models.registry.elsewhere = elsewhere
     tensors = TensorServicer(config, engine, elsewhere, "" if house is None else house.key)
     servicers = (tensors, ModelServicer(config, engine, elsewhere))
-    bound = tuple(bind(service, servicer) for service, servicer in zip(_SERVICES, servicers, strict=True))
+    bound = tuple(bind(service, servicer) for service, servicer in zip(SERVICES, servicers, strict=True))
     return tensors, bound if elsewhere is None else (*bound, ReplicaService(engine, elsewhere).handler())
 
 
@@ -101,7 +90,7 @@ class _Process:
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine, house)
         server.add_generic_rpc_handlers(bound)
-        health = Health(server, [service.full_name for service in _SERVICES])
+        health = Health(server, [service.full_name for service in SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         if house is not None:
             server.add_generic_rpc_handlers((HouseService(engine, rpcs).handler(),))
@@ -160,31 +149,15 @@ class _Process:
     ) -> list[HttpListener]:
         """Listen for HTTP where that is wanted."""
         # Who serves no HTTP may lack aiohttp and prometheus_client, which nothing else needs.
-        from tserver.front.http.listener import HttpListener
+        from tserver.front.http.listener import listen_as_wanted
         from tserver.front.metrics import Metrics
 
-        config = self._config
-        metrics = Metrics(engine, rpcs).routes()
-        listeners = []
-        for name, address, routes in (
-            ("metrics", config.metrics_listen, metrics),
-            ("http", config.http_listen, [*metrics, *InferenceRoutes(config, service).routes()]),
-        ):
-            if address:
-                one = HttpListener(f"--{name}-listen", address, config, interceptor.http(Routes(routes)))
-                print(f"{name} listening on {await one.start()}", flush=True)
-                listeners.append(one)
-        return listeners
+        inference = InferenceRoutes(self._config, service).routes()
+        return await listen_as_wanted(self._config, interceptor.http, Metrics(engine, rpcs).routes(), inference)
 
     def _fatal(self, cause: str) -> None:
-        """The engine cannot go on: leave the cause for the next boot, and end at once."""
-        log.critical("%s", cause)
-        if self._cause_file:
-            with contextlib.suppress(OSError):
-                Path(self._cause_file).write_text(cause)
-        logging.shutdown()
-        sys.stderr.flush()
-        os._exit(EXIT_DEVICE_FAILED)
+        """The engine cannot go on."""
+        end_at_once(cause, self._cause_file)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, health: Health, *, stalled: bool) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
+from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
 from tserver.session.session import Session
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tserver.session")
 
-_BOOT_BYTES = 8
-_SECRET_BYTES = 16
 # How many ended sessions are remembered, so that their clients can be told why.
 _REMEMBERED = 4096
 # How long new sessions are refused at least, before gRPC stops.
@@ -33,7 +32,7 @@ class Sessions:
     """The sessions of one run of the server."""
 
     def __init__(self, config: Config, engine: Engine, *, previous_end: str) -> None:
-        self.boot_id = secrets.token_hex(_BOOT_BYTES)
+        self.boot_id = secrets.token_hex(BOOT_BYTES)
         self._config = config
         self._engine = engine
         self._previous_end = previous_end
@@ -69,9 +68,8 @@ class Sessions:
         if secret in self._ended:
             cause = self._ended[secret]
             raise SessionLost(f"the session ended: {cause}; open a new one", cause=cause)
-        if len(secret) == _BOOT_BYTES + _SECRET_BYTES and secret[:_BOOT_BYTES].hex() != self.boot_id:
-            cause = self._previous_end or "the server was restarted"
-            raise SessionLost(f"the session is of an earlier run of this server: {cause}; open a new one", cause=cause)
+        if len(secret) == SECRET_BYTES and boot_of(secret) != self.boot_id:
+            raise of_an_earlier_run(self._previous_end)
         raise Unauthenticated("no session has this secret; open a session")
 
     def find_to_close(self, secret: bytes, principal: str) -> Session | None:
@@ -129,7 +127,7 @@ class Sessions:
                 f"{len(self._by_secret)} sessions are open, which is the limit; close one, or retry later",
                 retry_after_s="1",
             )
-        secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(_SECRET_BYTES)
+        secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(RANDOM_BYTES)
         session = Session(secret, principal, self._engine.open_queue(principal), config=self._config)
         self._by_secret[secret] = session
         return session

@@ -12,7 +12,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -23,7 +23,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from tserver.config import Config
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
 from tserver.front.http.encodings import deflated, wanted
-from tserver.front.http.messages import Handler, HttpRequest, HttpResponse
+from tserver.front.http.messages import Handler, HttpRequest, HttpResponse, Route, Routes
 
 log = logging.getLogger("tserver.front")
 
@@ -269,6 +269,22 @@ class _Body:
         if time.monotonic() > self._began + limits.stall_s + self._received / limits.slowest_bytes_per_s:
             raise BodyTooSlow(f"the body came slower than {limits.slowest_bytes_per_s} bytes a second; send it again")
         return piece
+
+
+async def listen_as_wanted(
+    config: Config, guarded: Callable[[Routes], Handler], metrics: Sequence[Route], inference: Sequence[Route]
+) -> list[HttpListener]:
+    """Listen at the addresses that the settings name, and say where; `guarded` makes of routes what answers."""
+    found = []
+    for name, address, routes in (
+        ("metrics", config.metrics_listen, [*metrics]),
+        ("http", config.http_listen, [*metrics, *inference]),
+    ):
+        if address:
+            one = HttpListener(f"--{name}-listen", address, config, guarded(Routes(routes)))
+            print(f"{name} listening on {await one.start()}", flush=True)
+            found.append(one)
+    return found
 
 
 def _pieces(parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
