@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,3 +66,26 @@ def test_a_number_that_is_given_holds_for_all_work(monkeypatch: pytest.MonkeyPat
     threads.set_up(3)
     assert not threads.is_heavy(1 << 40)
     assert taken == [3]
+
+
+def test_a_number_that_is_given_holds_on_the_engines_thread_from_its_first_product_on() -> None:
+    # In a process of its own: here torch has begun its threads already.
+    program = """
+import os, torch
+from tserver.config import Config
+from tserver.engine.engine import Engine
+
+left = torch.rand(1000, 1000)
+engine = Engine(Config(device="cpu", threads=1), on_fatal=print)
+engine.start()
+engine.run(lambda: None).result()
+before = set(os.listdir("/proc/self/task"))
+engine.run(lambda: torch.mm(left, left)).result()
+# Those of torch's that have only begun to wait are new as well.
+print(len(set(os.listdir("/proc/self/task")) - before))
+engine.stop()
+"""
+    # What the environment says about threads holds in every thread, and would hide the fault.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_"))}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert ran.stdout.split() == ["0"], ran.stdout

@@ -93,7 +93,7 @@ class Engine:
             single_owner=config.single_owner,
         )
         self.completions = Completions(on_fatal)
-        self._pass_threads = PassThreads(self._choose_device)
+        self._pass_threads = PassThreads(self._begin_thread)
         # Who is due at a moment of time.monotonic; the number orders those of one moment.
         self._alarms: list[tuple[float, int, Runnable]] = []
         self._alarm_numbers = itertools.count()
@@ -263,14 +263,15 @@ class Engine:
                 continue
         return self.ready.get()
 
-    def _choose_device(self) -> None:
-        """Which device is the current one, each thread has to say for itself."""
+    def _begin_thread(self) -> None:
+        """How many threads its kernels take and which device is the current one, each thread has to say for itself."""
+        threads.take_few()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
     def _loop(self) -> None:
         _do_not_preempt()
-        self._choose_device()
+        self._begin_thread()
         ready = self.ready
         executor = self.executor
 

@@ -41,10 +41,19 @@ all_cores = _AllCores()
 
 
 def set_up(threads: int) -> None:
-    """Set the number for the engine's thread; 0 is as said above. Another number is that, whatever the work."""
+    """Say how many; 0 is as said above. Another number is that, whatever the work."""
     cores = len(os.sched_getaffinity(0))
     all_cores.few = threads or max(1, cores - 1)
     all_cores.all = threads or cores
+    take_few()
+
+
+def take_few() -> None:
+    """Have this thread's kernels take the number that is usual.
+
+    The number belongs to the thread that sets it: MKL's products on another one take all cores, until something there
+    asks torch for its number.
+    """
     torch.set_num_threads(all_cores.few)
 
 
