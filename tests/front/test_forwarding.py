@@ -21,8 +21,9 @@ from tserver.front import listeners, status
 from tserver.front.forwarding import Choose, Target, forwarding_handlers
 from tserver.front.interceptor import Interceptor
 from tserver.front.routing import SERVICES
-from tserver.front.rpc import HOUSE_KEY, HOUSE_LOCAL, HOUSE_PRINCIPAL, Rpc
+from tserver.front.rpc import HOUSE_IDENTITY, HOUSE_KEY, Rpc
 from tserver.front.rpc_counts import RpcCounts
+from tserver.identity import LOCAL, Identity, Role
 
 Code = grpc.StatusCode
 SERVICE = SERVICES[0].full_name
@@ -179,10 +180,11 @@ def test_the_engine_is_told_who_calls_by_the_front_alone(stage: Stage, kind: str
         return await answer(kind, context)
 
     async def caller() -> None:
-        forged = ((HOUSE_KEY, KEY), (HOUSE_PRINCIPAL, b"somebody"), (HOUSE_LOCAL, "0"))
+        forged = ((HOUSE_KEY, KEY), (HOUSE_IDENTITY, Identity("somebody").to_bytes()))
         await answered(stage, kind, metadata=forged)
         told = [pair for pair in seen if pair[0].startswith("tensorcompute-")]
-        assert told == [(HOUSE_KEY, KEY), (HOUSE_PRINCIPAL, b"anonymous@ipv4:127.0.0.1"), (HOUSE_LOCAL, "1")]
+        mine = Identity(LOCAL, Role.ADMIN, host="loopback", is_local=True)
+        assert told == [(HOUSE_KEY, KEY), (HOUSE_IDENTITY, mine.to_bytes())]
         assert len([key for key, _ in seen if key == "user-agent"]) == 1
 
     stage.engine = engine

@@ -25,7 +25,7 @@ from tests.support.listeners import listener
 from tests.support.raw import Raw
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, serving, wait_until
-from tserver.front.rpc import is_loopback
+from tserver.front.authentication import is_loopback
 
 Code = grpc.StatusCode
 Kept = tuple[str, nn.Sequential]

@@ -95,6 +95,10 @@ class Context:
         """Who calls."""
         return PEER
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What TLS tells of who calls."""
+        return {}
+
     def time_remaining(self) -> float | None:
         """Seconds until the deadline."""
         return self._call.time_remaining()

@@ -21,6 +21,7 @@ from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.values import bytes_of
 from tserver.errors import InvalidArgument
+from tserver.identity import Identity
 from tserver.models.batching import BatchingConfig
 from tserver.models.manager import ModelManager
 from tserver.models.registry import ServedModel
@@ -31,7 +32,7 @@ from tserver.session.session import Session
 
 
 class ModelCalls:
-    """Requests of ModelService that need a session. A caller is named by the principal."""
+    """Requests of ModelService that need a session. A caller is known by its identity."""
 
     def __init__(
         self, sessions: Sessions, models: ModelManager, new_store: NewStore, device: Device, max_output_bytes: int
@@ -46,26 +47,26 @@ class ModelCalls:
         self._device = device
         self._max_output_bytes = max_output_bytes
 
-    async def neuron(self, request: ms.NeuronForwardRequest, principal: str) -> ms.ForwardOutput:
+    async def neuron(self, request: ms.NeuronForwardRequest, identity: Identity) -> ms.ForwardOutput:
         """A forward pass of the neuron in the request. Raises: InvalidArgument, CallFailed, as do those below."""
         operation = forwards.neuron_operation(request.activation)
-        return await self._run(operation, _of_neuron(request), request, principal)
+        return await self._run(operation, _of_neuron(request), request, identity)
 
-    async def perceptron(self, request: ms.PerceptronForwardRequest, principal: str) -> ms.ForwardOutput:
+    async def perceptron(self, request: ms.PerceptronForwardRequest, identity: Identity) -> ms.ForwardOutput:
         """The same of the perceptron in the request."""
-        return await self._run(forwards.perceptron_operation(), _of_neuron(request), request, principal)
+        return await self._run(forwards.perceptron_operation(), _of_neuron(request), request, identity)
 
-    async def layer(self, request: ms.LayerForwardRequest, principal: str) -> ms.ForwardOutput:
+    async def layer(self, request: ms.LayerForwardRequest, identity: Identity) -> ms.ForwardOutput:
         """The same of the layer in the request."""
         operation = forwards.layer_operation(request.activation)
         operands = [operand(request, "inputs"), operand(request, "weight"), operand(request, "bias", optional=True)]
-        return await self._run(operation, operands, request, principal)
+        return await self._run(operation, operands, request, identity)
 
-    async def forward_in_place(self, request: ms.MlpForwardRequest, principal: str) -> ms.MlpForwardResponse:
+    async def forward_in_place(self, request: ms.MlpForwardRequest, identity: Identity) -> ms.MlpForwardResponse:
         """A forward pass of a model, by a numbered request: applied once."""
         served = self._registry.find(request.name, request.version)
         operation = forwards.model_operation(self._registry.find, served.name, served.version)
-        output = await self._run(operation, [operand(request, "inputs")], request, principal)
+        output = await self._run(operation, [operand(request, "inputs")], request, identity)
         return ms.MlpForwardResponse(output=output, version=served.version)
 
     async def forward(
@@ -125,18 +126,18 @@ class ModelCalls:
             response.outputs.add(name=name, output=told)
         return response
 
-    async def create_program(self, request: ms.CreateModelRequest, principal: str) -> ServedModel:
+    async def create_program(self, request: ms.CreateModelRequest, identity: Identity) -> ServedModel:
         """As `create`, of a program."""
-        session = self._sessions.resolve(request.context.session, principal)
+        session = self._sessions.resolve(request.context.session, identity)
         operands: list[Operand] = [operand_of(each) for each in request.weights]
         return await self._create(request, session, ProgramSource(request.program), operands)
 
-    async def create(self, request: ms.CreateMlpRequest, principal: str) -> ServedModel:
+    async def create(self, request: ms.CreateMlpRequest, identity: Identity) -> ServedModel:
         """Make a model of what the request gives, and keep it.
 
         Raises: InvalidArgument, AlreadyExists, UnknownId, Exhausted, CallFailed.
         """
-        session = self._sessions.resolve(request.context.session, principal)
+        session = self._sessions.resolve(request.context.session, identity)
         source: FileSource | SpecSource = SpecSource(request)
         operands: list[Operand] = []
         if request.HasField("file"):
@@ -182,11 +183,11 @@ class ModelCalls:
             self._registry.check_free(request.name, request.version)
 
     async def _run(
-        self, operation: Operation, operands: list[Operand], request: Any, principal: str
+        self, operation: Operation, operands: list[Operand], request: Any, identity: Identity
     ) -> ms.ForwardOutput:
         """One call of the session."""
         options = request.options
-        session = self._sessions.resolve(request.context.session, principal)
+        session = self._sessions.resolve(request.context.session, identity)
         most = self._max_output_bytes
         if not options.keep:
             operation = inspect.bounded(operation, most, keep=False)

@@ -70,7 +70,7 @@ class Target:
 
     async def ask(self, path: str, request: bytes, *, timeout_s: float) -> bytes:
         """One request in this process's own name, and its response. Raises: AioRpcError."""
-        headers = house_metadata(self._key, "", is_local=False)
+        headers = house_metadata(self._key)
         answer: bytes = await self._channel.unary_unary(path)(request, timeout=timeout_s, metadata=headers)
         return answer
 
@@ -115,7 +115,7 @@ class Target:
         deadline = rpc.deadline
         headers = tuple(pair for pair in rpc.metadata if not _is_of_hop(pair[0]))
         if self._key:
-            headers += house_metadata(self._key, rpc.principal, is_local=rpc.is_local and self._is_near)
+            headers += house_metadata(self._key, rpc.identity if self._is_near else rpc.identity.from_afar())
             if rpc.engine:
                 headers += ((HOUSE_ENGINE, rpc.engine),)
         return {

@@ -19,11 +19,12 @@ import grpc
 
 from tserver.errors import ServerError
 from tserver.front import status
-from tserver.front.rpc import Context, Rpc
+from tserver.front.rpc import OPEN, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
 
 if TYPE_CHECKING:
-    from tserver.front.http import messages as http
+    from tserver.front.authentication import Authenticator
+    from tserver.front.http import messages
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
@@ -36,8 +37,9 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 class Interceptor(grpc.aio.ServerInterceptor):
     """What all servers of one process share."""
 
-    def __init__(self, rpcs: RpcCounts | None = None, *, key: str = "") -> None:
+    def __init__(self, rpcs: RpcCounts | None = None, *, key: str = "", authenticator: Authenticator = OPEN) -> None:
         """With `rpcs`, what is asked is counted there. `key` is that of the house, in one of its processes."""
+        self._authenticator = authenticator
         self._rpcs = rpcs
         self._key = key
         # By the identity of the handler, which is kept alive here: two servers have handlers of one path.
@@ -56,10 +58,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
             known = self._wrapped[id(handler)] = handler, self._wrap(handler_call_details.method, handler)
         return known[1]
 
-    def http(self, routes: http.Routes) -> http.Handler:
+    def http(self, routes: messages.Routes) -> messages.Handler:
         """What answers the requests of a listener for HTTP, also where they fail."""
 
-        async def answered(request: http.HttpRequest) -> http.HttpResponse:
+        async def answered(request: messages.HttpRequest) -> messages.HttpResponse:
             try:
                 # As with gRPC, only paths that there are have a row in the table.
                 route = routes.find(request)
@@ -67,12 +69,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 return status.http_refusal(refusal)
             counts = None if self._rpcs is None else self._rpcs.method(status.HTTP, route.name)
             if counts is None:
-                return (await _http_outcome(route.handler, request))[0]
+                return (await self._http_outcome(route.handler, request))[0]
             counts.started += 1
             began = time.perf_counter()
             code = "CANCELLED"
             try:
-                response, error = await _http_outcome(route.handler, request)
+                response, error = await self._http_outcome(route.handler, request)
                 code = "OK" if error is None else status.code_name(error)
                 if error is not None:
                     counts.by_reason[error.reason] = counts.by_reason.get(error.reason, 0) + 1
@@ -83,6 +85,23 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 counts.finish(code, time.perf_counter() - began)
 
         return answered
+
+    async def _http_outcome(
+        self, handler: messages.Handler, request: messages.HttpRequest
+    ) -> tuple[messages.HttpResponse, ServerError | None]:
+        """The response, and the error that it tells of."""
+        try:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            request.identity = self._authenticator.identify(request.peer, headers, {})
+            return await handler(request), None
+        except Exception as raised:
+            error = status.as_ours(raised, "an HTTP request")
+            return status.http_refusal(error), error
+
+    def _as_it_is(self, context: Context) -> Any:
+        """What a service of gRPC's own is given: its own context, once it is known who calls."""
+        identified(context, self._authenticator)
+        return context
 
     def _wrap(self, path: str, handler: Any) -> Handler:
         service, _, method = path.strip("/").rpartition("/")
@@ -103,30 +122,16 @@ class Interceptor(grpc.aio.ServerInterceptor):
         is_ours = handler.request_deserializer is None
         if inspect.isasyncgenfunction(behaviour):
             behaviour = _writing(behaviour)
-        seen: Callable[[Context], Any] = partial(Rpc, key=self._key) if is_ours else _as_it_is
+        knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
+        seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
         if self._rpcs is None:
             wrapped = _guarded(behaviour, codes, seen)
         else:
             counts = self._rpcs.method(service, method)
             if is_ours and (handler.request_streaming or handler.response_streaming):
-                seen = partial(CountedRpc, key=self._key, counts=counts)
+                seen = partial(CountedRpc, **knowing, counts=counts)
             wrapped = _counted(counts, _guarded(behaviour, codes, seen))
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
-
-
-async def _http_outcome(
-    handler: http.Handler, request: http.HttpRequest
-) -> tuple[http.HttpResponse, ServerError | None]:
-    """The response, and the error that it tells of."""
-    try:
-        return await handler(request), None
-    except Exception as raised:
-        error = status.as_ours(raised, "an HTTP request")
-        return status.http_refusal(error), error
-
-
-def _as_it_is(context: Context) -> Any:
-    return context
 
 
 def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context], Any]) -> Behaviour:

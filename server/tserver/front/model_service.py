@@ -43,15 +43,15 @@ class ModelServicer:
 
     async def NeuronForward(self, request: ms.NeuronForwardRequest, rpc: Rpc) -> ms.NeuronForwardResponse:
         """See the proto."""
-        return ms.NeuronForwardResponse(output=await self._calls.neuron(request, rpc.principal))
+        return ms.NeuronForwardResponse(output=await self._calls.neuron(request, rpc.identity))
 
     async def LayerForward(self, request: ms.LayerForwardRequest, rpc: Rpc) -> ms.LayerForwardResponse:
         """See the proto."""
-        return ms.LayerForwardResponse(output=await self._calls.layer(request, rpc.principal))
+        return ms.LayerForwardResponse(output=await self._calls.layer(request, rpc.identity))
 
     async def PerceptronForward(self, request: ms.PerceptronForwardRequest, rpc: Rpc) -> ms.PerceptronForwardResponse:
         """See the proto."""
-        return ms.PerceptronForwardResponse(output=await self._calls.perceptron(request, rpc.principal))
+        return ms.PerceptronForwardResponse(output=await self._calls.perceptron(request, rpc.identity))
 
     # --- forward passes of models ---
 
@@ -59,7 +59,7 @@ class ModelServicer:
         """See the proto."""
         inputs = operand(request, "inputs")
         if request.context.seq:
-            return await self._calls.forward_in_place(request, rpc.principal)
+            return await self._calls.forward_in_place(request, rpc.identity)
         is_by_value = isinstance(inputs, pb.TensorData)
         if is_by_value and not request.options.keep:
             self._check_session(request, rpc)
@@ -108,14 +108,14 @@ class ModelServicer:
         """See the proto."""
         if self._elsewhere is not None and not rpc.acts_here:
             return await self._elsewhere.ask("CreateModel", request, rpc)
-        served = await self._calls.create_program(request, rpc.principal)
+        served = await self._calls.create_program(request, rpc.identity)
         return ms.CreateModelResponse(model=served.summary())
 
     async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse | bytes:
         """See the proto."""
         if self._elsewhere is not None and not rpc.acts_here:
             return await self._elsewhere.ask("CreateMlp", request, rpc)
-        served = await self._calls.create(request, rpc.principal)
+        served = await self._calls.create(request, rpc.identity)
         return ms.CreateMlpResponse(mlp=served.summary())
 
     async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse | bytes:
@@ -229,4 +229,4 @@ class ModelServicer:
             self._session(request, rpc).touch()
 
     def _session(self, request: Any, rpc: Rpc) -> Session:
-        return self._sessions.resolve(request.context.session, rpc.principal)
+        return self._sessions.resolve(request.context.session, rpc.identity)

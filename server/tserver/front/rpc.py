@@ -6,35 +6,44 @@ Made by the interceptor, and the only thing of gRPC's that our servicers are giv
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import time
-import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 
+from tserver.front.authentication import Authenticator, Unconfigured
+from tserver.identity import Identity, Role
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 # What one process of a house says to another: that it is of the house, and who really calls, from where.
 HOUSE_KEY = "tensorcompute-house"
-HOUSE_PRINCIPAL = "tensorcompute-principal-bin"
-HOUSE_LOCAL = "tensorcompute-local"
+HOUSE_IDENTITY = "tensorcompute-identity-bin"
 # That a change of models is to be made by this very engine, and which engine passes on what it was asked.
 HOUSE_HERE = "tensorcompute-here"
 HOUSE_ENGINE = "tensorcompute-engine"
-HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_PRINCIPAL, HOUSE_LOCAL, HOUSE_HERE, HOUSE_ENGINE))
+HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_IDENTITY, HOUSE_HERE, HOUSE_ENGINE))
+
+# Another process of the house, in its own name; and where no credentials are set up.
+OF_HOUSE = Identity("", Role.ADMIN, "house")
+OPEN: Authenticator = Unconfigured()
 
 
 class Rpc:
     """Who calls, and the messages of both sides."""
 
-    __slots__ = ("_context", "_house", "read", "write")
+    __slots__ = ("_context", "_house", "identity", "read", "write")
 
-    def __init__(self, context: Context, key: str = "") -> None:
-        """`key` is that of the house that this process is of; who sends it along speaks for somebody else."""
+    def __init__(self, context: Context, key: str = "", authenticator: Authenticator = OPEN) -> None:
+        """`key` is that of the house that this process is of; who sends it along speaks for somebody else.
+
+        Raises: Unauthenticated.
+        """
         self._context = context
-        self._house = _house_headers(context, key) if key else None
+        self._house = house = _house_headers(context, key) if key else None
+        # Who calls.
+        self.identity = identified(context, authenticator) if house is None else _told(house)
         # The next request of a stream, or grpc.aio.EOF; and how a response of a stream is sent. gRPC's own methods:
         # each message passes here, and nothing is to stand in between.
         self.read: Callable[[], Awaitable[Any]] = context.read
@@ -43,16 +52,12 @@ class Rpc:
     @property
     def principal(self) -> str:
         """Whose sessions and tensors the caller may name."""
-        if self._house is not None:
-            return self._house.get(HOUSE_PRINCIPAL, b"").decode()
-        return principal_of(str(self._context.peer()))
+        return self.identity.principal
 
     @property
     def is_local(self) -> bool:
         """Whether the caller is on this machine."""
-        if self._house is not None:
-            return self._house.get(HOUSE_LOCAL) == b"1"
-        return is_loopback(str(self._context.peer()))
+        return self.identity.is_local
 
     @property
     def is_of_house(self) -> bool:
@@ -91,9 +96,22 @@ class Rpc:
         self._context.set_trailing_metadata(tuple(metadata))
 
 
-def house_metadata(key: str, principal: str, *, is_local: bool) -> tuple[tuple[str, str | bytes], ...]:
+def house_metadata(key: str, identity: Identity = OF_HOUSE) -> tuple[tuple[str, str | bytes], ...]:
     """What goes with a request to another process of the house, in the name of who has asked this one."""
-    return ((HOUSE_KEY, key), (HOUSE_PRINCIPAL, principal.encode()), (HOUSE_LOCAL, "1" if is_local else "0"))
+    return ((HOUSE_KEY, key), (HOUSE_IDENTITY, identity.to_bytes()))
+
+
+def identified(context: Context, authenticator: Authenticator) -> Identity:
+    """Who calls. Raises: Unauthenticated."""
+    found: Any = context.invocation_metadata() or ()
+    certificate: Any = context.auth_context()
+    return authenticator.identify(str(context.peer()), dict(found), certificate)
+
+
+def _told(house: dict[str, bytes]) -> Identity:
+    """Whom another process of the house speaks for."""
+    said = house.get(HOUSE_IDENTITY)
+    return OF_HOUSE if said is None else Identity.from_bytes(said)
 
 
 def _house_headers(context: Context, key: str) -> dict[str, bytes] | None:
@@ -103,24 +121,3 @@ def _house_headers(context: Context, key: str) -> dict[str, bytes] | None:
         name: value if isinstance(value, bytes) else value.encode() for name, value in found if name in HOUSE_HEADERS
     }
     return sent if hmac.compare_digest(sent.get(HOUSE_KEY, b""), key.encode()) else None
-
-
-def principal_of(peer: str) -> str:
-    """Who calls from a peer, as gRPC names it: without authentication, everyone at one host is one principal."""
-    if peer.startswith(("ipv4:", "ipv6:")):
-        peer = peer.rsplit(":", 1)[0]
-    return f"anonymous@{peer}"
-
-
-def is_loopback(peer: str) -> bool:
-    """Whether a peer, as gRPC names it, is on this machine."""
-    kind, _, rest = peer.partition(":")
-    if kind == "unix":
-        return True
-    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback

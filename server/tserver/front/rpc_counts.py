@@ -10,7 +10,8 @@ from typing import Any
 
 import grpc
 
-from tserver.front.rpc import Context, Rpc
+from tserver.front.authentication import Authenticator
+from tserver.front.rpc import OPEN, Context, Rpc
 from tserver.models.statistics import Histogram
 
 
@@ -51,8 +52,10 @@ class CountedRpc(Rpc):
 
     __slots__ = ("_counts",)
 
-    def __init__(self, context: Context, key: str = "", *, counts: MethodCounts) -> None:
-        super().__init__(context, key)
+    def __init__(
+        self, context: Context, key: str = "", authenticator: Authenticator = OPEN, *, counts: MethodCounts
+    ) -> None:
+        super().__init__(context, key, authenticator)
         self._counts = counts
         self.read = self._read
         self.write = self._write

@@ -61,7 +61,7 @@ class TensorServicer:
         """See the proto."""
         if request.device:
             self._engine.check_device(request.device)
-        session, protocol = self._sessions.open(rpc.principal, request.min_protocol, request.max_protocol)
+        session, protocol = self._sessions.open(rpc.identity, request.min_protocol, request.max_protocol)
         log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
         data = self.data_endpoint
         is_local = rpc.is_local
@@ -83,14 +83,14 @@ class TensorServicer:
 
     async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> ts.CloseSessionResponse:
         """See the proto."""
-        session = self._sessions.find_to_close(request.session, rpc.principal)
+        session = self._sessions.find_to_close(request.session, rpc.identity)
         if session is not None:
             self._sessions.close(session, "its client closed it")
         return ts.CloseSessionResponse()
 
     async def Execute(self, request: ts.ExecuteRequest, rpc: Rpc) -> bytes:
         """See the proto."""
-        session = self._sessions.find(request.session, rpc.principal)
+        session = self._sessions.find(request.session, rpc.identity)
         return await session.execute(require(request, "batch"))
 
     async def ExecuteStream(self, requests: AsyncIterator[ts.ExecuteStreamRequest], rpc: Rpc) -> None:
@@ -98,7 +98,7 @@ class TensorServicer:
         first = await anext(requests, None)
         if first is None or not first.session:
             raise InvalidArgument("the first message of the stream has no session; send its secret there")
-        session = self._sessions.find(first.session, rpc.principal)
+        session = self._sessions.find(first.session, rpc.identity)
         attachment = session.attach_stream()
         receiving = asyncio.create_task(_receive(session, attachment, first, requests))
         try:
@@ -291,7 +291,7 @@ class TensorServicer:
         named = getattr(request, kind)
         context = named if kind == "connection" or kind in _LANES else named.context
         find = self._sessions.find if kind in _LANES else self._sessions.resolve
-        session = find(context.session, rpc.principal)
+        session = find(context.session, rpc.identity)
         if kind == "forwards":
             return permit(endpoint, ForwardLanes(session, self._engine.models, self._config, self._elsewhere))
         return await open_transfer(endpoint, session, request, self._config.listen, self._house_key)
@@ -327,7 +327,7 @@ class TensorServicer:
         )
 
     def _session(self, request: Any, rpc: Rpc) -> Session:
-        return self._sessions.resolve(request.context.session, rpc.principal)
+        return self._sessions.resolve(request.context.session, rpc.identity)
 
     def _calls(self, request: Any, rpc: Rpc) -> Calls:
         return Calls(self._session(request, rpc), request.context.seq)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
+from tserver.identity import Identity
 from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
 from tserver.session.session import Session
 
@@ -44,7 +45,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._by_secret)
 
-    def open(self, principal: str, min_protocol: int, max_protocol: int) -> tuple[Session, int]:
+    def open(self, identity: Identity, min_protocol: int, max_protocol: int) -> tuple[Session, int]:
         """A new session, and the protocol version that both speak.
 
         Raises: VersionMismatch, Exhausted, Stopping.
@@ -54,16 +55,20 @@ class Sessions:
                 f"the client speaks protocol {min_protocol} to {max_protocol}, "
                 f"this server {MIN_PROTOCOL} to {MAX_PROTOCOL}; upgrade the older side"
             )
-        return self._make(principal), min(max_protocol, MAX_PROTOCOL)
+        return self._make(identity.principal), min(max_protocol, MAX_PROTOCOL)
 
-    def find(self, secret: bytes, principal: str) -> Session:
+    def find(self, secret: bytes, identity: Identity) -> Session:
         """The session with that secret.
 
         Raises: SessionLost if it ended, or was of an earlier run; Unauthenticated if it never was, or is another's.
         """
         session = self._by_secret.get(secret)
         # Looked up by hash, then compared in constant time: the time it takes tells nothing about a secret.
-        if session is not None and hmac.compare_digest(session.secret, secret) and session.principal == principal:
+        if (
+            session is not None
+            and hmac.compare_digest(session.secret, secret)
+            and session.principal == identity.principal
+        ):
             return session
         if secret in self._ended:
             cause = self._ended[secret]
@@ -72,29 +77,31 @@ class Sessions:
             raise of_an_earlier_run(self._previous_end)
         raise Unauthenticated("no session has this secret; open a session")
 
-    def find_to_close(self, secret: bytes, principal: str) -> Session | None:
+    def find_to_close(self, secret: bytes, identity: Identity) -> Session | None:
         """As `find`, but None for a session that has ended: closing it again is no error."""
         try:
-            return self.find(secret, principal)
+            return self.find(secret, identity)
         except SessionLost:
             return None
 
-    def resolve(self, secret: bytes, principal: str) -> Session:
+    def resolve(self, secret: bytes, identity: Identity) -> Session:
         """The session with that secret, or without one, the session that the principal's callers share."""
-        return self.find(secret, principal) if secret else self.shared(principal)
+        return self.find(secret, identity) if secret else self.shared(identity)
 
-    def shared(self, principal: str) -> Session:
-        """The session of all callers of a principal who have none of their own."""
-        session = self._shared.get(principal)
+    def shared(self, identity: Identity) -> Session:
+        """The session of all callers of a principal who have none of their own; of an anonymous one's connection."""
+        whose = identity.without_session
+        session = self._shared.get(whose)
         if session is None or session.secret not in self._by_secret:
-            session = self._shared[principal] = self._make(principal)
+            session = self._shared[whose] = self._make(identity.principal)
+            session.shared_by = whose
         return session
 
     def close(self, session: Session, cause: str) -> None:
         """End a session."""
         self._by_secret.pop(session.secret, None)
-        if self._shared.get(session.principal) is session:
-            del self._shared[session.principal]
+        if self._shared.get(session.shared_by) is session:
+            del self._shared[session.shared_by]
         session.end(cause)
         self._ended[session.secret] = cause
         while len(self._ended) > _REMEMBERED:

@@ -58,6 +58,8 @@ class Session:
     def __init__(self, secret: bytes, principal: str, queue: SessionQueue, *, config: Config) -> None:
         self.secret = secret
         self.principal = principal
+        # Whose callers without a session have this one; empty where it was opened.
+        self.shared_by = ""
         self.queue = queue
         self.lease_s = config.lease_s
         self._max_unacked_bytes = config.max_unacked_bytes

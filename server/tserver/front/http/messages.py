@@ -15,9 +15,10 @@ from urllib.parse import unquote
 
 from tserver.errors import InvalidArgument, NotFound, PermissionDenied, TooLarge, Unimplemented
 from tserver.front.http.encodings import Inflater
-from tserver.front.rpc import is_loopback, principal_of
+from tserver.identity import Identity
 
 JSON = "application/json"
+_NOBODY = Identity("", how="anonymous")
 
 
 class MethodNotAllowed(Unimplemented):
@@ -44,18 +45,15 @@ class HttpRequest:
     hold: Callable[[int], None]
     # What stands in the path, by the names that its route has for it.
     names: Mapping[str, str] = field(default_factory=dict)
+    # Who calls; the interceptor says so.
+    identity: Identity = _NOBODY
     # Of the body, out of its encoding, as far as it has come.
     body_bytes: int = 0
 
     @property
-    def principal(self) -> str:
-        """Who calls."""
-        return principal_of(self.peer)
-
-    @property
     def is_local(self) -> bool:
         """Whether the caller is on this machine."""
-        return is_loopback(self.peer)
+        return self.identity.is_local
 
     async def body(self, max_bytes: int, max_inflated_bytes: int | None = None) -> bytearray:
         """The body, out of its encoding; of one that has an encoding, the second limit holds for what comes out.

@@ -30,6 +30,7 @@ from tserver.models.disk import Disk
 if TYPE_CHECKING:
     from tserver.config import Config
     from tserver.engines.directory import Directory, Entry
+    from tserver.identity import Identity
 
 log = logging.getLogger("tserver.models")
 
@@ -122,10 +123,10 @@ class ModelCoordinator(Spreading):
     # --- changes ---
 
     async def create(
-        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, principal: str
+        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, identity: Identity
     ) -> Record:
         """Have an engine make a model of what the request gives there, and bring it to others."""
-        return await self._changes.whole(self._create(method, request, entry, principal))
+        return await self._changes.whole(self._create(method, request, entry, identity))
 
     async def update(self, name: str, version: int, batching: BatchingConfig, wanted: int | None) -> Record:
         """Change how requests are batched, and where it is. Raises: NotFound, ModelNotReady."""
@@ -173,7 +174,7 @@ class ModelCoordinator(Spreading):
             self._begin(self._learn_again(entry))
 
     async def _create(
-        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, principal: str
+        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, identity: Identity
     ) -> Record:
         name = request.name
         async with self._changes.lock(name):
@@ -182,7 +183,7 @@ class ModelCoordinator(Spreading):
             # One that is numbered may be a repeat: whether it is, only its session knows.
             if not (request.context.seq and taken is not None and entry.info.engine in taken.replicas):
                 request.version = names.free(name, request.version, self.records.numbers(name))
-            summary = await self._made(method, request, entry, principal)
+            summary = await self._made(method, request, entry, identity)
             if (repeated := self.records.get(name, summary.version)) is not None:
                 return repeated
             record = Record(name, summary.version, batching, request.replicas)
@@ -196,12 +197,12 @@ class ModelCoordinator(Spreading):
             return record
 
     async def _made(
-        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, principal: str
+        self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, identity: Identity
     ) -> ms.MlpSummary:
         if isinstance(request, ms.CreateMlpRequest):
-            made = await self.links.ask(entry, method, request, ms.CreateMlpResponse, principal=principal)
+            made = await self.links.ask(entry, method, request, ms.CreateMlpResponse, identity=identity)
             return made.mlp
-        created = await self.links.ask(entry, method, request, ms.CreateModelResponse, principal=principal)
+        created = await self.links.ask(entry, method, request, ms.CreateModelResponse, identity=identity)
         return created.model
 
     async def _save(self, record: Record, entry: Entry, disk: Disk) -> None:

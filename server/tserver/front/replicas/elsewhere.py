@@ -121,7 +121,7 @@ class Elsewhere:
         """What takes forward passes of one caller to the front. `run` runs a function on the caller's thread; this is
         called from there.
         """
-        metadata = (*house_metadata(self._house.key, "", is_local=False), (HOUSE_ENGINE, self._house.engine))
+        metadata = (*house_metadata(self._house.key), (HOUSE_ENGINE, self._house.engine))
         return Relay(self._front, metadata, run, self._loop)
 
     def _front(self) -> grpc.aio.Channel:
@@ -131,7 +131,7 @@ class Elsewhere:
 
     def _terms(self, rpc: Rpc) -> dict[str, Any]:
         deadline = rpc.deadline
-        metadata = house_metadata(self._house.key, rpc.principal, is_local=rpc.is_local)
+        metadata = house_metadata(self._house.key, rpc.identity)
         return {
             "metadata": (*metadata, (HOUSE_ENGINE, self._house.engine)),
             "timeout": None if deadline is None else max(0.0, deadline - time.monotonic()),

@@ -18,13 +18,14 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.errors import ServerError, Unreachable
 from tserver.front.replicas.messages import CHUNK_BYTES, batching_told, packed, receive, send, unpacked
 from tserver.front.replicas.service import SERVICE
-from tserver.front.rpc import HOUSE_HERE, house_metadata
+from tserver.front.rpc import HOUSE_HERE, OF_HOUSE, house_metadata
 from tserver.front.status import error_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from tserver.engines.directory import Entry
+    from tserver.identity import Identity
     from tserver.models.batching import BatchingConfig
 
 MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
@@ -59,24 +60,24 @@ class Links:
         """A connection to an engine."""
         return self._channel(entry)
 
-    def metadata(self, principal: str = "", *, is_local: bool = False) -> Metadata:
+    def metadata(self, identity: Identity = OF_HOUSE) -> Metadata:
         """What goes with a request that an engine is to answer by itself."""
-        return (*house_metadata(self.key, principal, is_local=is_local), (HOUSE_HERE, "1"))
+        return (*house_metadata(self.key, identity), (HOUSE_HERE, "1"))
 
     async def ask(
-        self, entry: Entry, method: str, request: Message, response: type[Answer], *, principal: str = ""
+        self, entry: Entry, method: str, request: Message, response: type[Answer], *, identity: Identity = OF_HOUSE
     ) -> Answer:
         """An RPC of ModelService. Raises: ServerError, as the engine refuses it; Unreachable."""
-        data = await self.unary(entry, MODEL_SERVICE + method, request.SerializeToString(), principal=principal)
+        data = await self.unary(entry, MODEL_SERVICE + method, request.SerializeToString(), identity=identity)
         return response.FromString(data)
 
     async def unary(
-        self, entry: Entry, path: str, request: bytes, *, principal: str = "", timeout_s: float | None = None
+        self, entry: Entry, path: str, request: bytes, *, identity: Identity = OF_HOUSE, timeout_s: float | None = None
     ) -> bytes:
         """The same of bytes."""
         with _refusals(entry):
             method: Any = self._channel(entry).unary_unary(path)
-            answer: bytes = await method(request, metadata=self.metadata(principal), timeout=timeout_s)
+            answer: bytes = await method(request, metadata=self.metadata(identity), timeout=timeout_s)
         return answer
 
     async def stream(self, entry: Entry, path: str, request: bytes) -> AsyncGenerator[bytes, None]:

@@ -203,7 +203,7 @@ class HouseModels:
         await self._settled(rpc)
         entry = await self._entry(request.context.session, rpc)
         try:
-            record: Record = await self._coordinator.create(method, request, entry, rpc.principal)
+            record: Record = await self._coordinator.create(method, request, entry, rpc.identity)
         except Unreachable as error:
             raise await self._gone(request.context.session, entry, error) from None
         return record.summary()
@@ -213,7 +213,7 @@ class HouseModels:
         session: bytes = request.context.session  # type: ignore[attr-defined]
         entry = await self._entry(session, rpc)
         call: Any = self._links.channel(entry).unary_unary(MODEL_SERVICE + method)
-        metadata = house_metadata(self._links.key, rpc.principal, is_local=rpc.is_local)
+        metadata = house_metadata(self._links.key, rpc.identity)
         deadline = rpc.deadline
         timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:

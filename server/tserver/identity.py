@@ -1,0 +1,61 @@
+"""Who a caller is: the principal that owns what it makes, and what it may do. Knows neither gRPC nor torch."""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import asdict, dataclass, replace
+
+LOCAL = "local"
+"""The principal of who calls from this machine, where no credentials are set up."""
+
+
+class Role(enum.IntEnum):
+    """What a principal may do; each may do what those before it may."""
+
+    # Its own sessions, tensors, names and models.
+    USER = 1
+    # Models that all see.
+    PUBLISHER = 2
+    # What belongs to others, and the server itself.
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls, as it was found out once for each RPC."""
+
+    principal: str
+    role: Role = Role.USER
+    # How it is known: "local", "token", "certificate", "jwt"; "anonymous" where it is not.
+    how: str = LOCAL
+    # Where it calls from, as gRPC names peers, without the port; one host has one name on loopback.
+    host: str = ""
+    # Whether that is this machine.
+    is_local: bool = False
+    # The connection, where nothing else is known of the caller: without a session it shares tensors with no other one.
+    connection: str = ""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nothing is known of the caller but where it calls from."""
+        return self.how == "anonymous"
+
+    @property
+    def without_session(self) -> str:
+        """Whose tensors those are of callers that have no session."""
+        return self.connection or self.principal
+
+    def from_afar(self) -> Identity:
+        """The same caller, as a process on another host sees it."""
+        return replace(self, is_local=False)
+
+    def to_bytes(self) -> bytes:
+        """What one process of a house tells another."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Identity:
+        """What `to_bytes` made."""
+        told = json.loads(data)
+        return cls(**{**told, "role": Role(told["role"])})
