@@ -24,7 +24,7 @@ from tests.support.http import Caller
 from tests.support.listeners import listener
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
-from tests.support.serving import ROOT, ServerProcess, serving
+from tests.support.serving import ROOT, ServerProcess, serving, wait_until
 
 Code = grpc.StatusCode
 MODELS = "tensorcompute.v1.ModelService"
@@ -63,6 +63,12 @@ def raw(measured: ServerProcess) -> Iterator[Raw]:
 
 def scrape(server: ServerProcess) -> Scrape:
     return Scrape(listener(server, "metrics"))
+
+
+def scrape_with(server: ServerProcess, name: str, **labels: str) -> Scrape:
+    """A scrape that has this: an RPC that fails is counted once its status has been sent."""
+    wait_until(lambda: scrape(server).value(name, **labels) > 0, 10.0, f"{name} {labels}")
+    return scrape(server)
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +214,9 @@ def test_a_failed_call_is_counted_by_its_reason(measured: ServerProcess, raw: Ra
     with raw.open_session() as session, refused(Code.INVALID_ARGUMENT):
         tensor = session.create(zeros={}, shape=[4])
         session.ask("Reshape", input=tensor.id, shape=[3])
-    after = scrape(measured)
-    assert after.value(name) == before.value(name) + 1
     labels = {"service": TENSORS, "method": "Reshape", "reason": "OPERATION_FAILED"}
+    after = scrape_with(measured, "tensorcompute_rpc_failures_total", **labels)
+    assert after.value(name) == before.value(name) + 1
     assert after.value("tensorcompute_rpc_failures_total", **labels) == 1
 
 
@@ -228,8 +234,8 @@ def test_health_checks_are_counted_as_other_rpcs_are(measured: ServerProcess, ra
     stub: Any = health_pb2_grpc.HealthStub(raw.channel)
     stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
     assert status_of(lambda: stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)) is Code.NOT_FOUND
-    told = scrape(measured)
     labels = {"service": "grpc.health.v1.Health", "method": "Check"}
+    told = scrape_with(measured, "tensorcompute_rpcs_total", code="NOT_FOUND", **labels)
     assert told.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
     assert told.value("tensorcompute_rpcs_total", code="NOT_FOUND", **labels) == 1
 

@@ -98,7 +98,7 @@ class ServerProcess:
 
     It is forked from a process that has imported torch, which saves seconds, unless it has an environment of its own,
     a GPU, or is to start `cold`: as a command does. `child` is a module that is run in the place of the server or the
-    front; not where it starts cold.
+    front; not where it starts cold. With `files` it starts cold, and may have no more of them open.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class ServerProcess:
         env: dict[str, str] | None = None,
         cold: bool = False,
         child: str = "",
+        files: int = 0,
     ):
         arguments = ["serve", "--listen", listen, "--device", device, *options]
         self.stdout: list[str] = []
@@ -116,9 +117,10 @@ class ServerProcess:
         self.address = ""
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[str] | WarmProcess
-        if cold or env or device != "cpu":
+        bounded = ["/bin/sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"] if files else []
+        if cold or env or files or device != "cpu":
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tserver", *arguments],
+                [*bounded, sys.executable, "-m", "tserver", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -64,17 +64,22 @@ class Messages(AsyncIterator[Any]):
     Raises: InvalidArgument for what is not a message.
     """
 
-    __slots__ = ("_kind", "_read")
+    __slots__ = ("_kind", "_read", "_rpc")
 
     def __init__(self, kind: type[Message], rpc: Rpc) -> None:
         self._kind = kind
-        self._read = rpc.read
+        self._rpc = rpc
+        self._read: Callable[[], Awaitable[Any]] = self._first
 
     async def __anext__(self) -> Any:
         data: Any = await self._read()
         if data is grpc.aio.EOF:
             raise StopAsyncIteration
         return parse(self._kind, data)
+
+    async def _first(self) -> Any:
+        self._read = self._rpc.read
+        return await self._rpc.first()
 
 
 def _handler(method: MethodDescriptor, function: Method, *, by_bytes: bool) -> grpc.RpcMethodHandler[Any, Any]:

@@ -198,11 +198,11 @@ def _handler(method: MethodDescriptor, choose: Choose) -> grpc.RpcMethodHandler[
         await (await target_for(request, rpc)).unary_stream(path, request, rpc)
 
     async def stream_unary(_: AsyncIterator[bytes], rpc: Rpc) -> bytes:
-        first: Any = await rpc.read()
+        first: Any = await rpc.first()
         return await (await target_for(first, rpc)).stream_unary(path, first, rpc)
 
     async def stream_stream(_: AsyncIterator[bytes], rpc: Rpc) -> None:
-        first: Any = await rpc.read()
+        first: Any = await rpc.first()
         await (await target_for(first, rpc)).stream_stream(path, first, rpc)
 
     if method.client_streaming:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import grpc
@@ -9,9 +10,21 @@ import grpc
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 
+# RPCs under way on one connection; those beyond it wait on the client's side. And connections of one listener.
+_MAX_STREAMS = 1024
+_MAX_CONNECTIONS = 16384
 
-def options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Options of a server that takes messages of at most that size."""
+
+def most_connections(part: float) -> int:
+    """Connections that a listener takes at once, which may have this part of the files that the process can open."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    return max(1, min(_MAX_CONNECTIONS, int(files * part)))
+
+
+def options(max_message_bytes: int, part_of_files: float = 0.3) -> list[tuple[str, int]]:
+    """Options of a server that takes messages of at most that size, and connections as `most_connections` says."""
     return [
         # Two servers on one port would share its connections silently.
         ("grpc.so_reuseport", 0),
@@ -30,6 +43,11 @@ def options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.server.max_pending_requests", 100_000),
         ("grpc.server.max_pending_requests_hard_limit", 100_000),
         ("grpc.max_metadata_size", 16 << 10),
+        # Who connects and says nothing, or nothing that is of HTTP/2, is let go; so is who asks for nothing for long.
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        ("grpc.max_connection_idle_ms", 600_000),
+        ("grpc.max_allowed_incoming_connections", most_connections(part_of_files)),
+        ("grpc.max_concurrent_streams", _MAX_STREAMS),
     ]
 
 

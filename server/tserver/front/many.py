@@ -37,7 +37,7 @@ from tserver.front.replicas.links import Links
 from tserver.front.replicas.servicer import HouseModels
 from tserver.front.routing import ROUTINGS
 from tserver.front.rpc_counts import RpcCounts
-from tserver.front.running import end_at_once, loop_factory, quiet_collector, until_told_to_stop
+from tserver.front.running import end_at_once, loop_factory, quiet_collector, take_files, until_told_to_stop
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -60,6 +60,7 @@ def serve(
 
     Raises: ServerError for settings that cannot be, OSError where an address cannot be listened on.
     """
+    take_files()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_Front(config, fleet, cause_file, previous_end, beats).run())
 

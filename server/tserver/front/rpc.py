@@ -5,6 +5,7 @@ Made by the interceptor, and the only thing of gRPC's that our servicers are giv
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from tserver.errors import DeadlineExceeded
 from tserver.front.authentication import Authenticator, Unconfigured
 from tserver.identity import Identity, Role
 
@@ -24,6 +26,9 @@ HOUSE_IDENTITY = "tensorcompute-identity-bin"
 HOUSE_HERE = "tensorcompute-here"
 HOUSE_ENGINE = "tensorcompute-engine"
 HOUSE_HEADERS = frozenset((HOUSE_KEY, HOUSE_IDENTITY, HOUSE_HERE, HOUSE_ENGINE))
+
+# How long a stream may be open before anything is said on it: whoever needs longer opens another one.
+_FIRST_S = 30.0
 
 # Another process of the house, in its own name; and where no credentials are set up.
 OF_HOUSE = Identity("", Role.ADMIN, "house")
@@ -86,6 +91,16 @@ class Rpc:
         """What the caller has sent beside the request."""
         found: Any = self._context.invocation_metadata() or ()
         return tuple((key, value) for key, value in found)
+
+    async def first(self) -> Any:
+        """The first request of a stream, or grpc.aio.EOF. Raises: DeadlineExceeded where none comes."""
+        try:
+            async with asyncio.timeout(_FIRST_S):
+                return await self.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no message came on this stream for {_FIRST_S:g} s; open it when there is something to send"
+            ) from None
 
     async def send_initial_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Send what goes before the first response."""

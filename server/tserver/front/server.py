@@ -25,7 +25,7 @@ from tserver.front.oip.service import Service
 from tserver.front.replicas.elsewhere import Elsewhere
 from tserver.front.replicas.service import ReplicaService
 from tserver.front.rpc_counts import RpcCounts
-from tserver.front.running import end_at_once, loop_factory, quiet_collector, until_told_to_stop
+from tserver.front.running import end_at_once, loop_factory, quiet_collector, take_files, until_told_to_stop
 from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def serve(
     The engine is made on the event loop, and given what to call with the cause when it cannot go on. One of a house
     listens for the front too, and has `report` called with its boot id and address in the place of printing it.
     """
+    take_files()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_Process(config, make_engine, cause_file, house, report).run())
 

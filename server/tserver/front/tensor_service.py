@@ -208,7 +208,7 @@ class TensorServicer:
     async def Upload(self, requests: AsyncIterator[ts.UploadRequest], rpc: Rpc) -> ts.UploadResponse:
         """See the proto."""
         # The messages are taken as they come: their chunks are found by hand.
-        data: Any = await rpc.read()
+        data: Any = await rpc.first()
         first = None if data is grpc.aio.EOF else parse(ts.UploadRequest, data)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of an upload is not its header; send that first")

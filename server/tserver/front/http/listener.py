@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import ssl
 import time
@@ -24,11 +23,12 @@ from tserver.config import Config
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
 from tserver.front.http.encodings import deflated, wanted
 from tserver.front.http.messages import Handler, HttpRequest, HttpResponse, Route, Routes
+from tserver.front.listeners import most_connections
 
 log = logging.getLogger("tserver.front")
 
 _PIECE_BYTES = 1 << 20
-_MAX_CONNECTIONS = 4096
+_PART_OF_FILES = 0.1
 # Smaller ones hardly become smaller.
 _MIN_COMPRESSED_BYTES = 1 << 10
 _MAX_COMPRESSED_INLINE_BYTES = 64 << 10
@@ -135,7 +135,7 @@ class HttpListener:
         limits = self._limits
         self._server = _Server(
             self._handle,
-            limits.connections or _most_connections(),
+            limits.connections or most_connections(_PART_OF_FILES),
             keepalive_timeout=limits.idle_s,
             lingering_time=min(5.0, limits.stall_s),
             auto_decompress=False,
@@ -232,12 +232,6 @@ class HttpListener:
                 given.transport.abort()
             raise ConnectionResetError("the caller does not take the answer") from None
         return sent
-
-
-def _most_connections() -> int:
-    """Half of the files that the process may open: the other listeners take some too."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(_MAX_CONNECTIONS, files // 2))
 
 
 class _Body:

@@ -16,6 +16,7 @@ from tserver.front.oip.tensors import MAX_MESSAGE_BYTES
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # They read and write bytes: see `wire`.
+_PART_OF_FILES = 0.2
 BY_BYTES = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 
@@ -24,7 +25,9 @@ class OipListener:
 
     def __init__(self, config: Config, service: Service, interceptor: Interceptor) -> None:
         self._config = config
-        self._server = grpc.aio.server(options=listeners.options(MAX_MESSAGE_BYTES), interceptors=[interceptor])
+        self._server = grpc.aio.server(
+            options=listeners.options(MAX_MESSAGE_BYTES, _PART_OF_FILES), interceptors=[interceptor]
+        )
         self._health = Health(self._server, [SERVICE.full_name])
         self._server.add_generic_rpc_handlers((bind(SERVICE, InferenceServicer(service), BY_BYTES),))
 
