@@ -33,6 +33,7 @@ _HELP = {
     "insecure": "Allow an address other than loopback without TLS. Everyone who reaches it can use the server.",
     "tls_cert": "PEM file with the server's certificate chain.",
     "tls_key": "PEM file with its private key.",
+    "tls_client_ca": "PEM file of the authority that signs the certificates of clients, which each must then show.",
     "lease_s": "Seconds that a session outlives its last connection.",
     "max_sessions": "Sessions at once.",
     "max_session_bytes": "Memory that the tensors of one session may take, on each GPU where an engine holds several; "
@@ -158,6 +159,8 @@ def _checked(settings: dict[str, Any]) -> Config:
     config = Config(**settings)
     if bool(config.tls_cert) != bool(config.tls_key):
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
+    if config.tls_client_ca and not config.tls_cert:
+        raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
     for option, address in config.listeners().items():
         _check_address(option, address, config)
     try:

@@ -23,6 +23,7 @@ class Config:
     insecure: bool = False
     tls_cert: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
     lease_s: float = 300.0
     max_sessions: int = 1024
     max_session_bytes: int = 0

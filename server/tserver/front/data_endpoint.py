@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import secrets
 import socket
-import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tensorcompute.wire import data_endpoint as said
 from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
+from tserver.front import certificates
 from tserver.front.connections import (
     Connection,
     Pace,
@@ -112,19 +110,13 @@ class DataEndpoint:
         # Connections between two transfers, those that have rested longest first, and such as are slow.
         self._resting: dict[socket.socket, None] = {}
         self._stopping = False
-        self._tls: ssl.SSLContext | None = None
-        # Of the certificate that is shown, by which another server knows this one; empty without TLS.
-        self.certificate_sha256 = b""
-        if config.tls_cert:
-            self.certificate_sha256 = _sha256_of(config.tls_cert)
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(config.tls_cert, config.tls_key)
+        self._certificates = certificates.of(config)
         self._listeners: list[socket.socket] = []
         self.address = ""
         if address:
             listener = _listener(address)
             self.address = f"{address.rpartition(':')[0]}:{listener.getsockname()[1]}"
-            self._start(listener, self._over_tls if self._tls is not None else TcpConnection)
+            self._start(listener, self._over_tls if self._certificates is not None else TcpConnection)
         # The name of the Unix socket, which is nowhere in the file system.
         self.local = f"tserver-{secrets.token_hex(8)}"
         self._shares_memory = config.shared_memory
@@ -132,6 +124,11 @@ class DataEndpoint:
         local.bind(f"\0{self.local}")
         local.listen(128)
         self._start(local, SharedMemoryConnection)
+
+    @property
+    def certificate_sha256(self) -> bytes:
+        """Of the certificate that is shown, by which another server knows this one; empty without TLS."""
+        return b"" if self._certificates is None else self._certificates.current().sha256
 
     @property
     def moves_bytes(self) -> bool:
@@ -209,8 +206,9 @@ class DataEndpoint:
         return self._free.acquire(timeout=1.0)
 
     def _over_tls(self, accepted: socket.socket) -> Connection:
-        assert self._tls is not None
-        return TlsConnection(self._tls.wrap_socket(accepted, server_side=True))
+        assert self._certificates is not None
+        # Who comes proves itself by the key of its ticket, which it was given over gRPC.
+        return TlsConnection(self._certificates.current().plain.wrap_socket(accepted, server_side=True))
 
     def _serve(self, accepted: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
         speaking = accepted
@@ -326,14 +324,6 @@ def _move(connection: Connection, transfer: Transfer, lag: Callable[[], None]) -
         return False
     connection.write(said.DONE)
     return True
-
-
-def _sha256_of(certificate: str) -> bytes:
-    """Of the first certificate of a PEM file, which is the server's own."""
-    end = "-----END CERTIFICATE-----"
-    pem = Path(certificate).read_text()
-    first = pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end)] + end
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
 
 
 def _listener(address: str) -> socket.socket:

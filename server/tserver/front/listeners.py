@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
-from pathlib import Path
+from typing import Any
 
 import grpc
 
 from tensorcompute.wire.address import parse
 from tserver.config import Config
+from tserver.front import certificates
+from tserver.front.certificates import Certificates, Material
 
 # RPCs under way on one connection; those beyond it wait on the client's side. And connections of one listener.
 _MAX_STREAMS = 1024
@@ -58,14 +60,38 @@ def listen(server: grpc.aio.Server, option: str, address: str, config: Config) -
     """
     wanted = parse(address, listening=True)
     try:
-        if config.tls_cert:
-            pair = (Path(config.tls_key).read_bytes(), Path(config.tls_cert).read_bytes())
-            port = server.add_secure_port(wanted.text, grpc.ssl_server_credentials([pair]))
-        else:
+        found = certificates.of(config)
+        if found is None:
             port = server.add_insecure_port(wanted.text)
+        else:
+            port = server.add_secure_port(wanted.text, credentials(found))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {option} {address}: {error}; choose another address") from error
     return wanted.text if wanted.path else f"{wanted.text.rpartition(':')[0]}:{port}"
+
+
+def credentials(found: Certificates) -> grpc.ServerCredentials:
+    """Of a listener of gRPC: TLS 1.2 or newer, by what the files have when a connection begins.
+
+    Where there is an authority for clients, each must show a certificate: gRPC either demands one or asks for none.
+    """
+    given = found.current()
+
+    def renewed() -> Any:
+        """The configuration from now on; None is as before."""
+        nonlocal given
+        now = found.current()
+        if now is given:
+            return None
+        given = now
+        return _configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(given), renewed, bool(given.authority))
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    pairs = [(material.key, material.chain)]
+    return grpc.ssl_server_certificate_configuration(pairs, material.authority or None)
 
 
 def listen_within(server: grpc.aio.Server, address: str) -> None:

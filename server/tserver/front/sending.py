@@ -256,6 +256,7 @@ class _Sending:
     def _over_tls(self, connected: socket.socket) -> ssl.SSLSocket:
         """The other side is known by its certificate itself, which the permission names. Raises: OSError."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         wrapped = context.wrap_socket(connected)

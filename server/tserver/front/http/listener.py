@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from tserver.config import Config
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
+from tserver.front import certificates
 from tserver.front.http.encodings import deflated, wanted
 from tserver.front.http.messages import Handler, HttpRequest, HttpResponse, Route, Routes
 from tserver.front.listeners import most_connections
@@ -144,7 +144,8 @@ class HttpListener:
         host, _, port = self._address.rpartition(":")
         listening: socket.socket | None = None
         try:
-            tls = self._tls()
+            found = certificates.of(self._config)
+            tls = None if found is None else found.http()
             # The family as the system prefers it for this host.
             family, kind, number, _, where = socket.getaddrinfo(
                 host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -172,13 +173,6 @@ class HttpListener:
         self._listening.close()
         self._server.pre_shutdown()
         await self._server.shutdown(grace_s)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        if not self._config.tls_cert:
-            return None
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(self._config.tls_cert, self._config.tls_key)
-        return tls
 
     async def _handle(self, given: web.BaseRequest) -> web.StreamResponse:
         connection = given.protocol

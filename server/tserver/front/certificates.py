@@ -1,0 +1,156 @@
+"""The server's certificate and key, and who signs those of its clients: PEM files, read again when they change.
+
+What is read counts for connections from then on; those that are open go on as they are. Files that are half written,
+or do not go together, change nothing. Knows ssl; does not know gRPC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import ssl
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tserver.config import Config
+
+log = logging.getLogger("tserver.front")
+
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What was in the files at one time."""
+
+    key: bytes
+    chain: bytes
+    # Those that sign the certificates of clients; empty where clients need none.
+    authority: bytes
+    # Of the server's own certificate, by which another server knows this one.
+    sha256: bytes
+    # For connections whose callers prove themselves in another way.
+    plain: ssl.SSLContext
+    # For connections that ask for the caller's certificate, and go on without one.
+    asking: ssl.SSLContext
+
+
+class Certificates:
+    """The files of one server."""
+
+    def __init__(self, cert: str, key: str, client_ca: str = "") -> None:
+        """Raises: OSError that names the options, where they cannot be used."""
+        self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._lock = threading.Lock()
+        self._seen = self._state()
+        try:
+            self._material = self._read()
+        except (OSError, ValueError) as error:
+            raise OSError(f"{self._options()} cannot be used: {_words(error)}") from error
+
+    def current(self) -> Material:
+        """What counts for a connection that begins now. From any thread."""
+        if self._state() != self._seen:
+            with self._lock:
+                state = self._state()
+                if state != self._seen:
+                    self._renew(state)
+        return self._material
+
+    def http(self) -> ssl.SSLContext:
+        """A context for asyncio to listen with, in which each connection gets what counts when it begins."""
+        renewed = _Renewed(ssl.PROTOCOL_TLS_SERVER)
+        renewed.certificates = self
+        return renewed
+
+    def _renew(self, state: tuple[object, ...]) -> None:
+        try:
+            material = self._read()
+        except (OSError, ValueError) as error:
+            # Told once for each state of the files, not for each connection.
+            self._seen = state
+            log.warning(
+                "the certificate files have changed and cannot be used; what was read before stays in use",
+                extra={"files": self._options(), "cause": _words(error)},
+            )
+            return
+        if self._state() != state:
+            return  # they are being written: the next connection looks again
+        self._seen = state
+        self._material = material
+        log.info("the certificate files were read again", extra={"sha256": material.sha256.hex()})
+
+    def _read(self) -> Material:
+        """Raises: OSError, ValueError."""
+        contexts = []
+        for client_ca in ("", self._client_ca):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # Without this, a key that is encrypted would be asked for on the terminal.
+            context.load_cert_chain(self._cert, self._key, password=_no_password)
+            if client_ca:
+                context.load_verify_locations(client_ca)
+                context.verify_mode = ssl.CERT_OPTIONAL
+            contexts.append(context)
+        chain = Path(self._cert).read_bytes()
+        authority = Path(self._client_ca).read_bytes() if self._client_ca else b""
+        return Material(Path(self._key).read_bytes(), chain, authority, _sha256_of_first(chain), *contexts)
+
+    def _state(self) -> tuple[object, ...]:
+        """What differs whenever a file was written or replaced, without reading it."""
+        found: list[object] = []
+        for path in (self._cert, self._key, self._client_ca):
+            status = None
+            with contextlib.suppress(OSError):
+                status = os.stat(path) if path else None
+            found.append(status and (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size))
+        return tuple(found)
+
+    def _options(self) -> str:
+        also = f" and --tls-client-ca {self._client_ca}" if self._client_ca else ""
+        return f"--tls-cert {self._cert}, --tls-key {self._key}{also}"
+
+
+class _Renewed(ssl.SSLContext):
+    """Each connection of it is one of what counts at its time."""
+
+    certificates: Certificates
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        """See ssl: what asyncio makes a connection with."""
+        return self.certificates.current().asking.wrap_bio(*args, **options)
+
+
+@functools.lru_cache(16)
+def of(config: Config) -> Certificates | None:
+    """Those that the settings name, the same for all listeners of a process; None where they name none.
+
+    Raises: OSError.
+    """
+    return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca) if config.tls_cert else None
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted; decrypt it, and keep the file private")
+
+
+def _sha256_of_first(chain: bytes) -> bytes:
+    """Of the first certificate of a PEM file, which is the server's own. Raises: ValueError."""
+    pem = chain.decode("ascii", "replace")
+    first = pem[pem.index(_BEGIN) : pem.index(_END)] + _END
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key is not that of the certificate"
+        return f"a file is not what it should be in PEM ({error.reason or error})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
