@@ -154,6 +154,21 @@ image: ## Build the server's container image: IMAGE=cpu or IMAGE=cuda
 	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
 	  --tag $(IMAGE_NAME):$(VERSION)-$(IMAGE) --tag $(IMAGE_NAME):$(IMAGE) .
 
+.PHONY: lock
+lock: out/tools ## Pin what the images install, with hashes, to what constraints.txt says: docker/requirements
+	PATH="$(CURDIR)/out/tools/bin:$$PATH" $(PYTHON) docker/lock.py
+
+.PHONY: audit
+audit: out/tools ## Look up known vulnerabilities of what the images install
+	@for each in docker/requirements/*.txt; do \
+	  echo "$$each"; out/tools/bin/pip-audit --disable-pip --require-hashes --requirement "$$each"; \
+	done
+
+# Apart from .venv: what they need themselves is nothing that runs here.
+out/tools:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet 'pip-audit>=2.9,<3' 'uv>=0.8'
+
 .PHONY: clean
 clean: ## Remove caches and what was built, but not .venv
 	rm -rf build dist out .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/node/node_modules
