@@ -19,9 +19,10 @@ CLIENT = ROOT / "client" / "tclient"
 # Each room of the server, and those behind it, which it may import.
 BEHIND = {
     "front": {"engines", "session", "models"},
-    "engines": {"session", "models", "engine"},
+    "engines": {"session", "models", "storage", "engine"},
     "session": {"engine"},
-    "models": {"engine"},
+    "models": {"engine", "storage"},
+    "storage": set[str](),
     "engine": set[str](),
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.

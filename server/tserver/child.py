@@ -72,7 +72,13 @@ def _engine(
     from tserver.front.server import serve
 
     def make_engine(on_fatal: Callable[[str], None]) -> InProcessEngine:
-        return InProcessEngine(config, previous_end=previous_end, on_fatal=on_fatal, beats=beats)
+        return InProcessEngine(
+            config,
+            previous_end=previous_end,
+            on_fatal=on_fatal,
+            beats=beats,
+            house_dir="" if house is None else house.data_dir,
+        )
 
     return serve(config, make_engine, cause_file=cause_file, house=house, report=report)
 

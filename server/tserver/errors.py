@@ -18,6 +18,8 @@
     ├── VersionMismatch          no common protocol version
     ├── PermissionDenied         the server was not told to allow this
     ├── NotSent                  another server was not reached, or did not keep what it was sent
+    ├── NotConfigured            what the server was not given at its start
+    ├── StorageFailed            what is on disk cannot be read or written, or is not what was written
     ├── Unimplemented            a part of a protocol that is not served
     ├── Unreachable              an engine does not answer; another one, or the same later, may
     └── Stopping                 the server is on its way out
@@ -137,6 +139,18 @@ class NotSent(ServerError):
     """Another server was not reached, or did not keep what it was sent."""
 
     reason = "NOT_SENT"
+
+
+class NotConfigured(ServerError):
+    """What the server was not given at its start; the message names the option."""
+
+    reason = "NOT_CONFIGURED"
+
+
+class StorageFailed(ServerError):
+    """What is on disk cannot be read or written, or is not what was written."""
+
+    reason = "STORAGE_FAILED"
 
 
 class Unimplemented(ServerError):

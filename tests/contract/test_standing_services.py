@@ -16,10 +16,14 @@ from tests.support.raw import METHODS, Raw
 from tests.support.refusals import refused
 from tests.support.serving import ServerProcess, server_environment, serving
 
-SERVICES = ["tensorcompute.v1.TensorService", "tensorcompute.v1.ModelService"]
+SERVICES = [
+    "tensorcompute.v1.TensorService",
+    "tensorcompute.v1.ModelService",
+    "tensorcompute.v1.StorageService",
+]
 
 
-@pytest.mark.parametrize("service", ["", *SERVICES], ids=["the server", "tensors", "models"])
+@pytest.mark.parametrize("service", ["", *SERVICES], ids=["the server", "tensors", "models", "names"])
 def test_health_is_serving(anyone: Raw, service: str) -> None:
     stub: Any = health_pb2_grpc.HealthStub(anyone.channel)
     request = health_pb2.HealthCheckRequest(service=service)

@@ -22,7 +22,7 @@ from tests.models.programs import ask_by_name, convolution, convolved, create_pr
 from tests.support.raw import Raw
 from tests.support.refusals import parse
 from tests.support.serving import ServerProcess
-from tserver.models.disk import seal
+from tserver.storage.files import seal
 
 COUNT = 300
 SOUND = "sound"

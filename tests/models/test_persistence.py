@@ -26,6 +26,7 @@ from tserver.engine.models.model import LayeredContent
 from tserver.errors import ModelNotReady
 from tserver.models.batching import BatchingConfig
 from tserver.models.store import Store
+from tserver.storage import files
 
 Code = grpc.StatusCode
 ROWS = torch.linspace(-1, 1, 12).reshape(2, 6)
@@ -212,11 +213,11 @@ def test_a_disk_that_fails_is_no_damage(data_dir: Path, monkeypatch: pytest.Monk
     content = LayeredContent(layers, [(torch.ones(1, 1), None)], torch.float32)
     store.save("net", 1, content, BatchingConfig())
 
-    def fail(path: Path) -> bytes:
+    def fail(path: Path, most_bytes: int) -> bytes:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", fail)
+        patched.setattr(files, "read", fail)
         with pytest.raises(ModelNotReady, match="Too many open files") as told:
             store.read("net", 1)
     assert told.value.reason == "MODEL_UNREADABLE"

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from tensorcompute.v1 import model_service_pb2
+from tensorcompute.v1 import model_service_pb2, storage_service_pb2
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as service_pb
 from tests.support.values import Kept, decode, encode, tensor_of
@@ -26,6 +26,7 @@ TIMEOUT_S = 20.0
 SERVICES = (
     service_pb.DESCRIPTOR.services_by_name["TensorService"],
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"],
 )
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 

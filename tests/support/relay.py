@@ -110,7 +110,7 @@ async def _serve(addresses: Sequence[str], cause: str) -> None:
     await front.learn(addresses)
     server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[Interceptor()])
     server.add_generic_rpc_handlers(forwarding_handlers(SERVICES, front.choose))
-    health = Health(server, [service.full_name for service in SERVICES[:2]])
+    health = Health(server, [service.full_name for service in SERVICES[:3]])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     await health.say_serving()

@@ -82,4 +82,4 @@ class Spec:
         device = "cpu"
         if self.engines_per_gpu:
             device = f"cuda:{int(engine) * self.config.devices_per_engine // self.engines_per_gpu}"
-        return House(engine, self.key, internal, front, device)
+        return House(engine, self.key, internal, front, device, self.config.data_dir)

@@ -22,6 +22,8 @@ class House:
     front: str
     # What it runs on, as the house counts devices.
     device: str = ""
+    # Where names are kept, which all engines of the house share; empty is nowhere.
+    data_dir: str = ""
 
     def message(self) -> dict[str, Any]:
         """What is sent of it."""

@@ -14,22 +14,31 @@ from tserver.engine.gpu import GpuStatus, gpu_status
 from tserver.engine.modes import draw_anew
 from tserver.engines.model_calls import ModelCalls
 from tserver.engines.port import Counts
+from tserver.engines.storage_calls import StorageCalls
 from tserver.engines.watchdog import Watchdog
 from tserver.models.manager import ModelManager
 from tserver.models.registry import Registry
 from tserver.models.replicas import Replicas
 from tserver.models.store import Store
 from tserver.session.registry import Sessions
+from tserver.storage import store as storage
 
 
 class InProcessEngine:
     """Sessions, models and the thread that runs torch, put together. Made on the event loop that serves."""
 
     def __init__(
-        self, config: Config, *, previous_end: str, on_fatal: Callable[[str], None], beats: int | None
+        self,
+        config: Config,
+        *,
+        previous_end: str,
+        on_fatal: Callable[[str], None],
+        beats: int | None,
+        house_dir: str = "",
     ) -> None:
         """`previous_end` is why the run before this one ended; `on_fatal` is told why this one must. `beats`, if
-        given, is a pipe that is written to while this process goes on.
+        given, is a pipe that is written to while this process goes on. `house_dir` is the data directory of the house
+        that this engine is of.
         """
         engine = self._engine = Engine(config, on_fatal=on_fatal)
         self._hang_s, self._on_fatal, self._beats = config.hang_s, on_fatal, beats
@@ -42,6 +51,8 @@ class InProcessEngine:
         registry = Registry(engine)
         engine.find_model = registry.find
         stored = Store(Path(config.data_dir)) if config.data_dir else None
+        data_dir = config.data_dir or house_dir
+        self.storage_calls = StorageCalls(storage.Store(Path(data_dir)) if data_dir else None)
         self.models = ModelManager(engine, registry, stored, config.model_dir)
         self.models.restore()
         self.replicas = Replicas(self.models)

@@ -71,7 +71,7 @@ class Plan:
             # The front alone writes models to disk.
             data_dir="",
         )
-        house = House(engine, self._key, self.internal(engine), self.front, device)
+        house = House(engine, self._key, self.internal(engine), self.front, device, self._config.data_dir)
         shown = _shown()
         gpus = tuple(shown[_number(each)] for each in self._held[device]) if gpu else None
         return Launch(config, house, gpus, is_kept=not self.is_isolated)

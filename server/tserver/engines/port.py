@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tserver.engine.object_store import Staged
     from tserver.engine.uploads import Upload
     from tserver.engines.model_calls import ModelCalls
+    from tserver.engines.storage_calls import StorageCalls
     from tserver.models.batching import BatchingConfig
     from tserver.models.manager import ModelManager
     from tserver.models.names import State
@@ -45,6 +46,7 @@ __all__ = [
     "Sessions",
     "Spec",
     "Staged",
+    "StorageCalls",
     "StreamAttachment",
     "Upload",
     "Usage",
@@ -172,6 +174,8 @@ class Engine(Protocol):
     sessions: Sessions
     models: ModelManager
     model_calls: ModelCalls
+    # What is kept on disk under names.
+    storage_calls: StorageCalls
     # What comes from other engines, and goes to them.
     replicas: Replicas
     counts: Counts

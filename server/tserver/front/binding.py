@@ -14,7 +14,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tensorcompute.v1 import model_service_pb2, storage_service_pb2, tensor_service_pb2
 from tserver.errors import InvalidArgument
 from tserver.front.rpc import Rpc
 
@@ -22,6 +22,7 @@ from tserver.front.rpc import Rpc
 SERVICES: tuple[ServiceDescriptor, ...] = (
     tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"],
 )
 
 Method = Callable[[Any, Rpc], Awaitable[Any]]

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tserver")
 
+_TENSORS, _MODELS, _STORAGE = SERVICES
 # How long the engines that a house begins with may take.
 _START_TIMEOUT_S = 120.0
 
@@ -92,7 +93,7 @@ class _Front:
                 options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(None, key=fleet.key)]
             )
             servicer = HouseModels(coordinator, Choosing(coordinator), directory, placing.home)
-            within.add_generic_rpc_handlers((bind(SERVICES[1], servicer),))
+            within.add_generic_rpc_handlers((bind(_MODELS, servicer),))
             listeners.listen_within(within, fleet.internal)
             await within.start()
             return within
@@ -108,16 +109,16 @@ class _Front:
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.
-        forwarded = forwarding_handlers(SERVICES[:1], Router(directory, placing, channels).choose)
+        forwarded = forwarding_handlers((_TENSORS, _STORAGE), Router(directory, placing, channels).choose)
         service: Service | None = None
         if isinstance(models, ClusterModels):
-            bound = forwarding_handlers(SERVICES[1:], models.choose)
+            bound = forwarding_handlers((_MODELS,), models.choose)
             directory.listen(partial(self._note, models))
         else:
             choosing = Choosing(models)
-            bound = (bind(SERVICES[1], HouseModels(models, choosing, directory, placing.home)),)
+            bound = (bind(_MODELS, HouseModels(models, choosing, directory, placing.home)),)
             service = Service(config, HouseInference(models, choosing))
-        server.add_generic_rpc_handlers((bind(SERVICES[0], own, only=HouseTensors.OWN), *forwarded, *bound))
+        server.add_generic_rpc_handlers((bind(_TENSORS, own, only=HouseTensors.OWN), *forwarded, *bound))
         health = Health(server, [service.full_name for service in SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)

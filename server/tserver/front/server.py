@@ -26,6 +26,7 @@ from tserver.front.replicas.elsewhere import Elsewhere
 from tserver.front.replicas.service import ReplicaService
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.running import end_at_once, loop_factory, quiet_collector, take_files, until_told_to_stop
+from tserver.front.storage_service import StorageServicer
 from tserver.front.tensor_service import TensorServicer
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def handlers(
     elsewhere = None if house is None else Elsewhere(house)
     engine.models.registry.elsewhere = elsewhere
     tensors = TensorServicer(config, engine, elsewhere, "" if house is None else house.key)
-    servicers = (tensors, ModelServicer(config, engine, elsewhere))
+    servicers = (tensors, ModelServicer(config, engine, elsewhere), StorageServicer(engine))
     bound = tuple(bind(service, servicer) for service, servicer in zip(SERVICES, servicers, strict=True))
     return tensors, bound if elsewhere is None else (*bound, ReplicaService(engine, elsewhere).handler())
 

@@ -46,6 +46,8 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.Unreachable: grpc.StatusCode.UNAVAILABLE,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.NotSent: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotConfigured: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StorageFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
     errors.ServerError: grpc.StatusCode.INTERNAL,
 }

@@ -3,17 +3,16 @@
     DATA_DIR/models/NAME/VERSION/model.safetensors
     DATA_DIR/models/NAME/VERSION/manifest.json
 
-What does not pass the checks is renamed to VERSION.corrupt and never read again. Every method blocks on the disk and
-may be called from any thread, but not twice at a time for one model. What the bytes mean is the engine's business.
+Folders and files are this user's alone. What does not pass the checks is renamed to VERSION.corrupt and never read
+again. Every method blocks on the disk and may be called from any thread, but not twice at a time for one model. What
+the bytes mean is the engine's business.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
-import json
 import logging
 import os
 import secrets
@@ -29,12 +28,15 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire.safetensors import load_json
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, ServerError
 from tserver.models.batching import BatchingConfig
+from tserver.storage import files
+from tserver.storage.directory import MODELS, DataDirectory
 
 log = logging.getLogger("tserver.models")
 
 FORMAT = "tensorcompute-model"
 FORMAT_VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "model.safetensors"
+_MOST_MANIFEST_BYTES = 64 << 20
 _TEMPORARY, _TRASH, _CORRUPT = ".new-", ".old-", ".corrupt"
 # What the system says of files that are not as a model's are. All else that it says is of the disk or of itself.
 _DAMAGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO))
@@ -56,34 +58,25 @@ class Disk:
 
     def __init__(self, directory: Path) -> None:
         """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
-        self._root = directory / "models"
-        self._root.mkdir(parents=True, exist_ok=True)
-        _sync(directory)
-        _sync(directory.parent)
-        self._lock = (directory / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InvalidArgument(
-                f"another server uses the data directory {directory}; stop it, or name another directory"
-            ) from None
+        self._held = DataDirectory(directory)
+        self._root = directory / MODELS
         for left in self._root.glob("*/.*"):
             # A server that ended in the middle of it left this behind.
             if left.name.startswith((_TEMPORARY, _TRASH)):
-                _sweep(left)
+                files.sweep(left)
 
     def close(self) -> None:
         """Let go of the directory."""
-        self._lock.close()
+        self._held.close()
 
     def names(self) -> Iterator[tuple[str, int]]:
         """The name and version of all models there are, in order."""
         for home in sorted(self._root.iterdir()):
-            if not home.is_dir():
+            if not files.is_folder(home):
                 continue
             try:
-                versions = [int(entry.name) for entry in home.iterdir() if _is_version(entry.name) and entry.is_dir()]
+                folders = filter(files.is_folder, home.iterdir())
+                versions = [int(folder.name) for folder in folders if _is_version(folder.name)]
             except OSError as error:
                 log.error("a folder of models cannot be read", extra={"model": home.name, "cause": str(error)})
                 continue
@@ -107,19 +100,19 @@ class Disk:
             "weights": {"file": _WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
         }
         home = self._root / name
-        home.mkdir(exist_ok=True)
+        files.make_folder(home)
         temporary = home / (_TEMPORARY + secrets.token_hex(8))
-        temporary.mkdir()
+        files.make_folder(temporary)
         try:
-            _write(temporary / _WEIGHTS, data)
-            _write(temporary / _MANIFEST, seal(manifest))
-            _sync(temporary)
+            files.write(temporary / _WEIGHTS, [data])
+            files.write(temporary / _MANIFEST, [files.seal(manifest)])
+            files.sync(temporary)
             _claim(temporary, home / str(version))
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync(home)
-        _sync(self._root)
+        files.sync(home)
+        files.sync(self._root)
 
     def update(self, name: str, version: int, batching: BatchingConfig, replicas: int) -> None:
         """Change the settings on record. Raises: OSError, ModelNotReady if the manifest is damaged."""
@@ -131,13 +124,13 @@ class Disk:
         # Beside the folder, where what is left of a server that ended in the middle of it is swept away.
         temporary = folder.with_name(_TEMPORARY + secrets.token_hex(8))
         try:
-            _write(temporary, seal(manifest))
+            files.write(temporary, [files.seal(manifest)])
             temporary.replace(folder / _MANIFEST)
         except BaseException:
-            _sweep(temporary)
+            files.sweep(temporary)
             raise
-        _sync(folder)
-        _sync(folder.parent)
+        files.sync(folder)
+        files.sync(folder.parent)
 
     def bytes_of(self, name: str, version: int) -> Kept:
         """A model from disk. One that is damaged is set aside first. Raises: ModelNotReady saying what is wrong."""
@@ -196,7 +189,7 @@ class Disk:
         trash = home / (_TRASH + secrets.token_hex(8))
         with contextlib.suppress(FileNotFoundError):
             (home / str(version)).rename(trash)
-            _sync(home)
+            files.sync(home)
             shutil.rmtree(trash, ignore_errors=True)
         # Fails where other versions, or what was set aside, are left in it.
         with contextlib.suppress(OSError):
@@ -209,16 +202,18 @@ class Disk:
         manifest = self._manifest(folder, name, version)
         told = manifest["weights"]
         path = folder / _WEIGHTS
-        size = path.stat().st_size
+        size = os.lstat(path).st_size
         if size != told["bytes"]:
             raise InvalidArgument(f"{_WEIGHTS} has {size} bytes, but the manifest says {told['bytes']}")
-        data = path.read_bytes()
+        data = files.read(path, size)
         if hashlib.sha256(data).hexdigest() != told["sha256"]:
             raise InvalidArgument(f"{_WEIGHTS} does not have the sha256 that the manifest says")
         return Kept(manifest, data, *_read_settings(manifest))
 
     def _manifest(self, folder: Path, name: str, version: int) -> dict[str, Any]:
-        manifest = load_json((folder / _MANIFEST).read_bytes())
+        if not files.is_folder(folder):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder.name)
+        manifest = load_json(files.read(folder / _MANIFEST, _MOST_MANIFEST_BYTES))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InvalidArgument(f"{_MANIFEST} is not the manifest of a model")
         if manifest.get("format_version") != FORMAT_VERSION:
@@ -226,8 +221,8 @@ class Disk:
                 f"{_MANIFEST} has format_version {manifest.get('format_version')}; this server reads {FORMAT_VERSION}, "
                 "a server of the version that wrote it reads it too"
             )
-        seal = manifest.pop("sha256", None)
-        if seal != _digest(manifest):
+        said = manifest.pop("sha256", None)
+        if said != files.digest_of(manifest):
             raise InvalidArgument(f"{_MANIFEST} does not have the sha256 that it says of itself")
         if (manifest["name"], manifest["version"]) != (name, version):
             raise InvalidArgument(f"{_MANIFEST} is of version {manifest['version']} of {manifest['name']!r}")
@@ -261,23 +256,6 @@ def _read_settings(manifest: dict[str, Any]) -> tuple[BatchingConfig, int]:
     return batching, replicas if isinstance(replicas, int) and 0 <= replicas < 1 << 32 else 0
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def seal(manifest: dict[str, Any]) -> bytes:
-    """A manifest as it is written, with its own digest."""
-    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return (json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2) + "\n").encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _claim(temporary: Path, target: Path) -> None:
     """Give a folder that is written its place. Raises: AlreadyExists where that is taken, OSError."""
     try:
@@ -289,21 +267,3 @@ def _claim(temporary: Path, target: Path) -> None:
         raise AlreadyExists(
             f"{target.name} of {target.parent.name!r} is on disk, but is not served; load it, or give another version"
         ) from None
-
-
-def _sweep(left: Path) -> None:
-    """Remove a file or a folder that is of no use."""
-    if left.is_dir() and not left.is_symlink():
-        shutil.rmtree(left, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            left.unlink()
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

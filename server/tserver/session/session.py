@@ -11,7 +11,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
@@ -238,6 +238,10 @@ class Session:
     async def run(self, function: Callable[[ObjectStore], T]) -> T:
         """Run a function of the engine's on its thread."""
         return await _done(self._open_queue().run(function))
+
+    async def run_in_pieces(self, function: Callable[[ObjectStore], Generator[None, None, T]]) -> T:
+        """The same for what may take long: other sessions have their time wherever the function yields."""
+        return await _done(self._open_queue().run_in_pieces(function))
 
     # --- bulk ---
 
