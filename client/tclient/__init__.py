@@ -149,6 +149,10 @@ from tclient._launcher.alias import as_torch as as_torch
 from tclient._launcher.alias import load_ipython_extension as load_ipython_extension
 from tclient._libraries import tell as _tell_libraries
 from tclient._namespace import Generator as Generator
+from tclient._session.credentials import SessionCredentials as SessionCredentials
+from tclient._session.current import (
+    attach as attach,
+)
 from tclient._session.current import (
     connect as connect,
 )

@@ -50,6 +50,8 @@ from tclient._info import server_info as server_info
 from tclient._launcher.alias import as_torch as as_torch
 from tclient._launcher.alias import load_ipython_extension as load_ipython_extension
 from tclient._namespace import Generator as Generator
+from tclient._session.credentials import SessionCredentials as SessionCredentials
+from tclient._session.current import attach as attach
 from tclient._session.current import connect as connect
 from tclient._session.current import disconnect as disconnect
 from tclient._session.current import synchronous as synchronous

@@ -23,7 +23,9 @@ import grpc
 
 from tserver.config import Config
 from tserver.engines.in_process import InProcessEngine
+from tserver.front.authentication import Authenticator
 from tserver.front.interceptor import Interceptor
+from tserver.front.rpc import OPEN
 from tserver.front.server import handlers
 
 PEER = "ipv4:127.0.0.1:1"
@@ -407,8 +409,8 @@ async def _served(handler: Any, context: Context) -> None:
 
 
 @contextlib.contextmanager
-def serving_in_memory(config: Config) -> Iterator[InMemoryChannel]:
-    """A channel to the services before an engine in this process."""
+def serving_in_memory(config: Config, authenticator: Authenticator = OPEN) -> Iterator[InMemoryChannel]:
+    """A channel to the services before an engine in this process; the authenticator says who calls."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, InMemoryServer]] = Future()
 
     def fatal(cause: str) -> None:
@@ -420,7 +422,7 @@ def serving_in_memory(config: Config) -> Iterator[InMemoryChannel]:
         engine.start()
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        started.set_result((loop, over, InMemoryServer(loop, served, Interceptor())))
+        started.set_result((loop, over, InMemoryServer(loop, served, Interceptor(authenticator=authenticator))))
         await over.wait()
         assert not engine.stop(10.0)
 

@@ -76,8 +76,11 @@ class Batches(Stream[Batch]):
         waiters: Waiters,
         lost: Callable[[TensorError], None],
         lanes: Lanes | None,
+        received: int = 0,
     ) -> None:
-        """`lost` is told that nothing will be answered any more; `lanes` are None where calls are to keep to gRPC."""
+        """`lost` is told that nothing will be answered any more; `lanes` are None where calls are to keep to gRPC. So
+        many batches have been `received` that others have sent.
+        """
         self._lease_s = opened.lease_s
         super().__init__(
             channel,
@@ -93,9 +96,9 @@ class Batches(Stream[Batch]):
         self._waiters = waiters
         self._tell_lost = lost
         self.inflight: deque[Batch] = deque()
-        self._acked = 0
+        self._acked = received
         # The newest batch; to begin with, one that was never needed.
-        self._newest = answered(0, (0, 0))
+        self._newest = answered(received, (0, 0))
         limit = opened.limits.max_batches_in_flight
         self._window = min(WINDOW, limit) if limit else WINDOW
         self._hard_window = limit or 4 * WINDOW

@@ -65,10 +65,10 @@ class Sending(Protocol):
 class CallQueue(QueueFields):
     """The calls that wait to be sent, in order; results that were dropped; and how current what is known is."""
 
-    def __init__(self, transfers: Transfers, wait: Callable[[Call], object]) -> None:
-        """`wait` waits for a call, and raises what went wrong."""
-        # Ids start here, so that all of them have at least three bytes as varints.
-        super().__init__(wire.FIRST_ID)
+    def __init__(self, transfers: Transfers, wait: Callable[[Call], object], first_id: int = 0) -> None:
+        """`wait` waits for a call, and raises what went wrong. Ids below `first_id` are others'."""
+        # All ids have at least three bytes as varints.
+        super().__init__(max(first_id, wire.FIRST_ID))
         self._transfers = transfers
         self._channel = transfers.channel
         self.address = transfers.channel.address

@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from tclient._exceptions import NotConnectedError, TensorError
+from tclient._session.credentials import SessionCredentials, given_credentials
 from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
 from tclient._transport.duplex import gave_up_on_fork
 from tclient._transport.forks import GATE
@@ -74,6 +75,45 @@ def connect(
         read_timeout_s=read_timeout_s,
         lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
         device="" if device is None else str(device),
+    )
+    with _lock:
+        session.previous = connected()
+        make_current(session)
+    return session
+
+
+def attach(
+    credentials: SessionCredentials | str | os.PathLike[str] | None = None,
+    *,
+    synchronous: bool | None = None,
+    timeout_s: float | None = None,
+    shared_memory: bool | None = None,
+    read_timeout_s: float | None = None,
+    lane: bool | None = None,
+) -> Session:
+    """Take a running session over from another process, and make it the current one: what it holds is there as it was.
+
+    `credentials` are what `session.credentials()` gave there, their `text()`, or the path of a file that their `save`
+    has written; TCLIENT_SESSION, if None, is one of the last two. Who had the session is fenced: its next call raises
+    SessionTakenOver. What it had sent by then runs to its end, once, which is waited for (timeout_s; None is for as
+    long as it takes); errors of effects that nobody was told of are raised here. Default dtype, print options and
+    random state are those of the session; the modes of this thread (no_grad and its kin) are its own. The other
+    arguments are as those of `connect`.
+    Raises: ConnectFailed; SessionLost if the session is not there any more, or is not this caller's; VersionMismatch.
+    """
+    if credentials is None:
+        credentials = os.environ.get("TCLIENT_SESSION")
+        if not credentials:
+            raise NotConnectedError(
+                "attach: give the credentials of a session, as session.credentials() gives them, or set TCLIENT_SESSION"
+            )
+    session = Session.attach(
+        given_credentials(credentials),
+        synchronous=synchronous_default if synchronous is None else synchronous,
+        timeout_s=timeout_s,
+        shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
+        read_timeout_s=read_timeout_s,
+        lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
     )
     with _lock:
         session.previous = connected()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 import warnings
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Any, Protocol
 
+from tclient._codec.operations import TABLE
 from tclient._exceptions import BY_TYPE, TensorError, attribute, fresh, make_error
 from tclient._session.calls import Call
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -73,6 +75,16 @@ class DeferredErrors:
         if result.lost_effect:
             self._failed_effects[root] = (error, self._sites.get(root, call))
         self.noteworthy = True
+
+    def take_over(self, errors: Iterable[pb.Error]) -> None:
+        """Effects that failed before this process had the session, and that nobody was told of."""
+        for error in errors:
+            # It was issued elsewhere: there is no line to tell.
+            call = Call()
+            call.operation = TABLE.get(error.operation, TABLE["get_default_dtype"])
+            call.code = call.failure = call.result = None
+            self._failed_effects[error.batch_seq, error.call_index] = (error, call)
+            self.noteworthy = True
 
     def note_warning(self, warning: pb.Warning, call: Call) -> None:
         """Takes in a warning of a call (the reader's thread)."""

@@ -7,6 +7,7 @@ transfers; each has a room of its own. Does not know what a tensor is.
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -15,10 +16,11 @@ from typing import Any
 
 import grpc
 
-from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, TensorError, fresh
+from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, SessionTakenOver, TensorError, fresh
 from tclient._session.batches import Batches
 from tclient._session.call_queue import CallQueue
 from tclient._session.calls import Call
+from tclient._session.credentials import SessionCredentials
 from tclient._session.deferred import DeferredErrors
 from tclient._session.forwards import Forwards
 from tclient._session.kinds import Kinds
@@ -45,14 +47,22 @@ class Session:
     A context manager: within it, it is the session of `tclient.…`; at its end it is closed.
     """
 
-    def __init__(self, channel: Channel, opened: rpc.OpenSessionResponse, *, shared_memory: bool, lane: bool) -> None:
-        """Made by `open`."""
+    def __init__(
+        self,
+        channel: Channel,
+        opened: rpc.OpenSessionResponse,
+        *,
+        shared_memory: bool,
+        lane: bool,
+        taken: rpc.AttachSessionResponse | None = None,
+    ) -> None:
+        """Made by `open`; and by `attach`, where it was taken over as it is told there."""
         self.channel = channel
         self.opened = opened
         self.transfers = Transfers(channel, opened, shared_memory=shared_memory)
         self.deferred = DeferredErrors(channel.address, opened)
         self.waiters = Waiters(channel, self.deferred)
-        self.queue = CallQueue(self.transfers, self.waiters.wait)
+        self.queue = CallQueue(self.transfers, self.waiters.wait, 0 if taken is None else taken.next_id)
         self._batches = Batches(
             channel,
             opened,
@@ -61,6 +71,7 @@ class Session:
             waiters=self.waiters,
             lost=self.die,
             lanes=self.transfers.endpoint.lanes(self.waiters.has_tasks) if lane else None,
+            received=0 if taken is None else taken.received_seq,
         )
         self.queue.send_with(self._batches)
         self.waiters.send_with(self._batches)
@@ -68,7 +79,10 @@ class Session:
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
-        self.default_dtype_known = True
+        # Whether it is torch's own, as in every session to begin with.
+        self.default_dtype_known = taken is None
+        if taken is not None:
+            self.deferred.take_over(taken.errors)
         # The caller's own code in graphs (autograd/_callers.py); None until there is some.
         self.callers: Any = None
         self.kinds = Kinds()
@@ -95,19 +109,60 @@ class Session:
         Raises: ConnectFailed, InvalidAddress, VersionMismatch, ServerBusy, RequestRefused.
         """
         channel = Channel(address, tls, read_timeout_s=read_timeout_s, transport=transport)
-        try:
+        with _closing_if_it_fails(channel):
             opened = channel.open_session(f"tclient/{__version__}", timeout_s, device)
-            channel.follow(opened)
-            channel.take_limits(opened.limits)
-            opened.lease_s = opened.lease_s or _LEASE_S
-            session = cls(channel, opened, shared_memory=shared_memory, lane=lane)
-            session.queue.synchronous = synchronous
-            session._batches.start()
-        except BaseException:
-            channel.close()
-            raise
+            return cls._begun(channel, opened, synchronous, shared_memory=shared_memory, lane=lane)
+
+    @classmethod
+    def attach(
+        cls,
+        credentials: SessionCredentials,
+        *,
+        synchronous: bool = False,
+        timeout_s: float | None = None,
+        shared_memory: bool = False,
+        read_timeout_s: float | None = None,
+        transport: grpc.Channel | None = None,
+        lane: bool = True,
+    ) -> Session:
+        """A session of another process, from which it is taken over; see `tclient.attach`."""
+        tls: Tls = True if credentials.tls == "1" else credentials.tls or False
+        channel = Channel(credentials.address, tls, read_timeout_s=read_timeout_s, transport=transport)
+        with _closing_if_it_fails(channel):
+            taken = channel.attach_session(credentials.secret, f"tclient/{__version__}", timeout_s)
+            return cls._begun(channel, taken.opened, synchronous, shared_memory=shared_memory, lane=lane, taken=taken)
+
+    @classmethod
+    def _begun(cls, channel: Channel, opened: rpc.OpenSessionResponse, synchronous: bool, **how: Any) -> Session:
+        channel.follow(opened)
+        channel.take_limits(opened.limits)
+        opened.lease_s = opened.lease_s or _LEASE_S
+        session = cls(channel, opened, **how)
+        session.queue.synchronous = synchronous
+        session._batches.start()
         SESSIONS.add(session)
         return session
+
+    def credentials(self) -> SessionCredentials:
+        """What another process needs to take the session over: `tclient.attach(credentials)`.
+
+        They stay good for that until the session ends, also when others have attached to it meanwhile.
+        """
+        if self.dead is not None:
+            raise fresh(self.dead)
+        tls = self.channel.tls
+        named = os.path.abspath(os.fspath(tls)) if not isinstance(tls, bool) else "1" if tls else ""
+        return SessionCredentials(self.address, self.secret, named)
+
+    def detach(self) -> SessionCredentials:
+        """Let go of the session here, and leave it to its lease on the server, with all that it holds; what another
+        process needs to go on with it. Waits until everything that was issued has run. Raises the first failed effect
+        that was not raised yet; the session stays open then.
+        """
+        self.synchronize()
+        credentials = self.credentials()
+        self._end(closes=False)
+        return credentials
 
     # ---- what is known of it -------------------------------------------------------------------------------------
 
@@ -234,11 +289,22 @@ class Session:
                 self._after_synchronize()
             except TensorError as error:
                 failed = error
-        self.closed = True
+        self._end(closes=not isinstance(self.dead, (SessionLost, SessionTakenOver, ServerFailed)))
+        self.deferred.warn_of_unread()
+        if failed is not None:
+            raise failed
+
+    def _end(self, *, closes: bool) -> None:
+        """Nothing goes over it any more from here. `closes` says that the server is to end it."""
+        self.is_ending = self.closed = True
         self._batches.stop()
-        over = NotConnectedError(f"the session with {self.address} is closed; open another with tclient.connect()")
+        over = NotConnectedError(
+            f"the session with {self.address} is closed; open another with tclient.connect()"
+            if closes or self.dead is not None
+            else f"the session with {self.address} was detached; tclient.attach(credentials) goes on with it"
+        )
         self.forwards.end(over)
-        if not isinstance(self.dead, (SessionLost, ServerFailed)):
+        if closes:
             try:
                 self.channel.call(
                     TENSOR_SERVICE + "CloseSession",
@@ -252,9 +318,6 @@ class Session:
         self.die(over)
         self.channel.close()
         self.transfers.endpoint.close()
-        self.deferred.warn_of_unread()
-        if failed is not None:
-            raise failed
 
     def die(self, failure: TensorError) -> None:
         """The session is gone: every call that waits, and every later one, fails with this."""
@@ -314,6 +377,15 @@ class Session:
         state = "closed" if self.closed else "lost" if self.dead is not None else "open"
         moved = f" at {self.endpoint}" if self.endpoint != self.address else ""
         return f"<tclient.Session with {self.address}{moved}, {state}>"
+
+
+@contextlib.contextmanager
+def _closing_if_it_fails(channel: Channel) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        channel.close()
+        raise
 
 
 _current: Session | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,8 @@ ANSWER_S = 60.0
 _REOPEN_S = 0.5
 _REOPEN_TIMES = 10
 _REOPEN_PAUSE_S = 0.02
+# How long a connection that breaks while a session is taken over is made anew.
+_REATTACH_S = 5.0
 
 T = TypeVar("T")
 # False is plain text; True trusts the authorities that gRPC knows; a path is a PEM file of those to trust.
@@ -382,6 +385,24 @@ class Channel:
                 elif not is_broken(error) or now > latest:
                     raise translate(broken if broken is not None and is_late(error) else error, self.address) from None
             time.sleep(_REOPEN_PAUSE_S)
+
+    def attach_session(self, secret: bytes, client: str, timeout_s: float | None) -> rpc.AttachSessionResponse:
+        """Take a session over. Waits until all has run that was accepted of it before, for as long as that takes where
+        there is no time. Raises: SessionLost, and a ServerError.
+        """
+        request = rpc.AttachSessionRequest(
+            session=secret,
+            attempt=secrets.token_bytes(16),
+            min_protocol=PROTOCOL,
+            max_protocol=PROTOCOL,
+            client=client,
+        )
+        path = TENSOR_SERVICE + "AttachSession"
+        # However often it is asked, it is done once.
+        taken: rpc.AttachSessionResponse = self.again(
+            lambda: self.unary(path, request, rpc.AttachSessionResponse, timeout_s=timeout_s), _REATTACH_S
+        )
+        return taken
 
     @GATE.inside()
     def close(self) -> None:

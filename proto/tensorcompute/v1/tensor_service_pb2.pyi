@@ -79,6 +79,32 @@ class OpenSessionResponse(_message.Message):
     lane_socket: str
     def __init__(self, session: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., boot_id: _Optional[str] = ..., protocol: _Optional[int] = ..., server_version: _Optional[str] = ..., torch_version: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., endpoint: _Optional[str] = ..., data_endpoint: _Optional[str] = ..., default_device: _Optional[str] = ..., operations_digest: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., shared_memory: _Optional[str] = ..., lane_socket: _Optional[str] = ...) -> None: ...
 
+class AttachSessionRequest(_message.Message):
+    __slots__ = ("session", "attempt", "min_protocol", "max_protocol", "client")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    MIN_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    attempt: bytes
+    min_protocol: int
+    max_protocol: int
+    client: str
+    def __init__(self, session: _Optional[bytes] = ..., attempt: _Optional[bytes] = ..., min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., client: _Optional[str] = ...) -> None: ...
+
+class AttachSessionResponse(_message.Message):
+    __slots__ = ("opened", "received_seq", "next_id", "errors")
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    NEXT_ID_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    opened: OpenSessionResponse
+    received_seq: int
+    next_id: int
+    errors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Error]
+    def __init__(self, opened: _Optional[_Union[OpenSessionResponse, _Mapping]] = ..., received_seq: _Optional[int] = ..., next_id: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[_tensor_pb2.Error, _Mapping]]] = ...) -> None: ...
+
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session",)
     SESSION_FIELD_NUMBER: _ClassVar[int]

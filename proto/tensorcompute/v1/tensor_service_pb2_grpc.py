@@ -49,6 +49,11 @@ class TensorServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.FromString,
                 _registered_method=True)
+        self.AttachSession = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/AttachSession',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.FromString,
+                _registered_method=True)
         self.Execute = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/Execute',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ExecuteRequest.SerializeToString,
@@ -152,6 +157,19 @@ class TensorServiceServicer:
 
     def CloseSession(self, request, context):
         """CloseSession ends a session and lets go of all it holds. Closing twice is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachSession(self, request, context):
+        """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
+        with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
+        of the one before end. Batches that were accepted are run to their end, once, before this is answered. Names of
+        operations and contexts are to be defined anew.
+
+        Errors:
+        FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -395,6 +413,11 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.SerializeToString,
             ),
+            'AttachSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachSession,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.SerializeToString,
+            ),
             'Execute': grpc.unary_unary_rpc_method_handler(
                     servicer.Execute,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ExecuteRequest.FromString,
@@ -535,6 +558,33 @@ class TensorService:
             '/tensorcompute.v1.TensorService/CloseSession',
             tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/AttachSession',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

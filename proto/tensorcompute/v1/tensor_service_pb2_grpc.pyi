@@ -55,6 +55,15 @@ class TensorServiceStub:
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.CloseSessionRequest, _tensor_service_pb2.CloseSessionResponse]
     """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+    AttachSession: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.AttachSessionRequest, _tensor_service_pb2.AttachSessionResponse]
+    """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
+    with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
+    of the one before end. Batches that were accepted are run to their end, once, before this is answered. Names of
+    operations and contexts are to be defined anew.
+
+    Errors:
+      FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+    """
     Execute: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ExecuteRequest, _tensor_service_pb2.ExecuteResponse]
     """Execute applies one batch and answers when it has run. Applied once per (session, seq), however often it is sent: a
     repeat gets the kept reply, a repeat of a batch that still runs waits for it.
@@ -234,6 +243,15 @@ class TensorServiceAsyncStub(TensorServiceStub):
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.CloseSessionRequest, _tensor_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+    AttachSession: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.AttachSessionRequest, _tensor_service_pb2.AttachSessionResponse]  # type: ignore[assignment]
+    """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
+    with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
+    of the one before end. Batches that were accepted are run to their end, once, before this is answered. Names of
+    operations and contexts are to be defined anew.
+
+    Errors:
+      FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+    """
     Execute: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ExecuteRequest, _tensor_service_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Execute applies one batch and answers when it has run. Applied once per (session, seq), however often it is sent: a
     repeat gets the kept reply, a repeat of a batch that still runs waits for it.
@@ -422,6 +440,21 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tensor_service_pb2.CloseSessionResponse, _abc.Awaitable[_tensor_service_pb2.CloseSessionResponse]]:
         """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+
+    @_abc_1.abstractmethod
+    def AttachSession(
+        self,
+        request: _tensor_service_pb2.AttachSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.AttachSessionResponse, _abc.Awaitable[_tensor_service_pb2.AttachSessionResponse]]:
+        """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
+        with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
+        of the one before end. Batches that were accepted are run to their end, once, before this is answered. Names of
+        operations and contexts are to be defined anew.
+
+        Errors:
+          FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+        """
 
     @_abc_1.abstractmethod
     def Execute(

@@ -33,6 +33,7 @@ from tserver.errors import CallFailed, Exhausted, InvalidArgument, UnknownId
 FIRST_SERVER_ID = 1 << 48
 MAX_DEFINITIONS = 65536
 MAX_REPLY_BYTES = 16 << 20
+_BETWEEN_HOLDERS = 1 << 20
 # Results that are gone through at one go: a fraction of a millisecond.
 _PIECE = 256
 # Results that may be gone through, for each call, to find memory that no call has returned.
@@ -209,6 +210,17 @@ class ObjectStore:
                 self.modes.append(Mode(context))
             except InvalidArgument as error:
                 self.modes.append(error)
+
+    def begin_anew(self) -> int:
+        """For somebody who knows nothing of who was here before: lists that they know by number begin anew, and uploads
+        that nobody will name are let go of. An id from which on none is in use.
+        """
+        self.operations.clear()
+        self.modes.clear()
+        self.uploads.clear()
+        last = max((each for each in self.objects if each < FIRST_SERVER_ID), default=0)
+        # With room for what the one before had named, and not made.
+        return last + _BETWEEN_HOLDERS
 
     def mode(self, context: int) -> Mode | None:
         """The modes of a context; None for the default. Raises: InvalidArgument."""

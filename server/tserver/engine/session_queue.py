@@ -82,6 +82,10 @@ class SessionQueue:
 
     # --- what a session asks for, besides calls ---
 
+    def begin_anew(self) -> Future[int]:
+        """See ObjectStore.begin_anew."""
+        return self.run(ObjectStore.begin_anew)
+
     def get_tensor(
         self, request: ts.GetTensorRequest, max_data_bytes: int | None = None
     ) -> Future[ts.GetTensorResponse]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tserver.front")
 
 _OPEN = "/tensorcompute.v1.TensorService/OpenSession"
+_ATTACH = "/tensorcompute.v1.TensorService/AttachSession"
 _CLOSE = "/tensorcompute.v1.TensorService/CloseSession"
 # How many engines are tried, where they end just when a session is to be opened.
 _TRIES = 3
@@ -35,7 +36,7 @@ _SUCCESSOR_S = 10.0
 class HouseTensors:
     """The RPCs of TensorService that are the front's own."""
 
-    OWN = ("OpenSession", "CloseSession", "GetServerInfo")
+    OWN = ("OpenSession", "AttachSession", "CloseSession", "GetServerInfo")
 
     def __init__(
         self, config: Config, directory: Directory, plan: Plan, placing: Placing, channels: EngineChannels
@@ -78,10 +79,21 @@ class HouseTensors:
         except SessionLost:
             return None
         answer = ts.OpenSessionResponse.FromString(data)
+        self._tell_endpoint(entry, answer)
+        return answer
+
+    async def AttachSession(self, request: ts.AttachSessionRequest, rpc: Rpc) -> ts.AttachSessionResponse:
+        """See the proto."""
+        entry = self._directory.of_secret(request.session)
+        data = await self._channels.target(entry).unary_unary(_ATTACH, request.SerializeToString(), rpc)
+        answer = ts.AttachSessionResponse.FromString(data)
+        self._tell_endpoint(entry, answer.opened)
+        return answer
+
+    def _tell_endpoint(self, entry: Entry, answer: ts.OpenSessionResponse) -> None:
         answer.endpoint = self._plan.endpoint(entry.info.endpoint)
         if not answer.endpoint:
             answer.data_endpoint = ""
-        return answer
 
     async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> bytes:
         """See the proto. A session whose engine has ended is closed."""

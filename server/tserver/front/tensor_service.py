@@ -63,6 +63,22 @@ class TensorServicer:
             self._engine.check_device(request.device)
         session, protocol = self._sessions.open(rpc.identity, request.min_protocol, request.max_protocol)
         log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
+        return self._opened(session, protocol, rpc)
+
+    async def AttachSession(self, request: ts.AttachSessionRequest, rpc: Rpc) -> ts.AttachSessionResponse:
+        """See the proto."""
+        taken, protocol = await self._sessions.attach(
+            request.session, rpc.identity, request.attempt, request.min_protocol, request.max_protocol
+        )
+        log.info("session taken over", extra={"client": request.client[:100]})
+        return ts.AttachSessionResponse(
+            opened=self._opened(taken.session, protocol, rpc),
+            received_seq=taken.received,
+            next_id=taken.next_id,
+            errors=taken.errors,
+        )
+
+    def _opened(self, session: Session, protocol: int, rpc: Rpc) -> ts.OpenSessionResponse:
         data = self.data_endpoint
         is_local = rpc.is_local
         return ts.OpenSessionResponse(
@@ -217,6 +233,7 @@ class TensorServicer:
         upload = await session.begin_upload(header)
         try:
             received = await self._fill(upload.data, header, session, rpc)
+            session.check_alive()
         except BaseException:
             session.drop_upload(upload)
             raise
@@ -245,7 +262,7 @@ class TensorServicer:
             if checked:
                 checksum = zlib.crc32(chunk, checksum)
             # An upload may last longer than the lease; it is a sign of life.
-            session.touch()
+            session.check_alive()
         if received != size:
             raise InvalidArgument(f"{received} bytes came, but the header declares {size}")
         if checked and checksum != header.crc32:
@@ -273,7 +290,7 @@ class TensorServicer:
                 framed = chunk_message(chunk)
             await rpc.write(framed)
             # A download may last longer than the lease; it is a sign of life.
-            session.touch()
+            session.check_alive()
         if not staged.intact():
             raise ServerError("the tensor was changed while it was sent; read it again", reason="CHANGED")
         trailer = ts.DownloadTrailer(crc32=None if request.without_crc32 else checksum)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.errors import Exhausted, SessionLost
+from tserver.errors import Exhausted, SessionLost, Superseded
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import TICKET_S, Admitted, Beat, DataEndpoint, Takes, Transfer, Transfers
 from tserver.front.sending import house_proof
@@ -101,6 +101,7 @@ class _Connection(Transfers):
         upload = session.begin_upload_from_thread(header, lambda: beat(True))
 
         def finish() -> None:
+            check_alive(session)
             upload.complete = True
 
         return _into(session, upload, finish), b""
@@ -109,7 +110,7 @@ class _Connection(Transfers):
 def _into(session: Session, upload: Upload, finish: Callable[[], None]) -> Transfer:
     return Transfer(
         len(upload.data),
-        session.touch,
+        lambda: check_alive(session),
         targets=(upload.data,),
         finish=finish,
         cancel=lambda: session.drop_upload(upload),
@@ -148,10 +149,10 @@ async def _received(session: Session, headers: Sequence[ts.UploadHeader]) -> Tra
 
 
 def check_alive(session: Session) -> None:
-    """End a transfer whose session has ended. From any thread. Raises: ConnectionError."""
+    """End a transfer whose session has ended, or has another holder. From any thread. Raises: ConnectionError."""
     try:
         session.check_alive()
-    except SessionLost as error:
+    except (SessionLost, Superseded) as error:
         raise ConnectionError(error.message) from error
 
 
@@ -159,4 +160,4 @@ def _out_of(session: Session, staged: Staged, answer: ts.OpenTransferResponse) -
     """The transfer of staged elements, which the answer tells of."""
     answer.size_bytes, answer.dtype = len(staged.data), staged.dtype
     answer.shape.extend(staged.shape)
-    return Transfer(answer.size_bytes, session.touch, source=staged)
+    return Transfer(answer.size_bytes, lambda: check_alive(session), source=staged)

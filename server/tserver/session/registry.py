@@ -16,7 +16,7 @@ from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
 from tserver.identity import Identity
 from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
-from tserver.session.session import Session
+from tserver.session.session import Session, Taken, taken_over
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine
@@ -27,6 +27,8 @@ log = logging.getLogger("tserver.session")
 _REMEMBERED = 4096
 # How long new sessions are refused at least, before gRPC stops.
 _REFUSING_S = 0.5
+# How many secrets of a session are remembered that it had before somebody attached to it.
+_FORMER = 16
 
 
 class Sessions:
@@ -39,7 +41,10 @@ class Sessions:
         self._previous_end = previous_end
         self._by_secret: dict[bytes, Session] = {}
         self._shared: dict[str, Session] = {}
-        self._ended: dict[bytes, str] = {}
+        # By the secrets that they had before somebody attached to them.
+        self._by_former: dict[bytes, Session] = {}
+        # Why those ended that are not there any more, and whose they were.
+        self._ended: dict[bytes, tuple[str, str]] = {}
         self._stopping = False
 
     def __len__(self) -> int:
@@ -50,28 +55,56 @@ class Sessions:
 
         Raises: VersionMismatch, Exhausted, Stopping.
         """
-        if min_protocol > MAX_PROTOCOL or max_protocol < MIN_PROTOCOL:
-            raise VersionMismatch(
-                f"the client speaks protocol {min_protocol} to {max_protocol}, "
-                f"this server {MIN_PROTOCOL} to {MAX_PROTOCOL}; upgrade the older side"
-            )
-        return self._make(identity.principal), min(max_protocol, MAX_PROTOCOL)
+        protocol = _agreed(min_protocol, max_protocol)
+        return self._make(identity.principal), protocol
+
+    async def attach(
+        self, secret: bytes, identity: Identity, attempt: bytes, min_protocol: int, max_protocol: int
+    ) -> tuple[Taken, int]:
+        """The session with that secret, or that had it once, for somebody new; and the protocol that both speak.
+
+        Who had it is fenced at once. Raises: VersionMismatch; as `find`.
+        """
+        protocol = _agreed(min_protocol, max_protocol)
+        session = self._by_former.get(secret)
+        if session is None or not _is_of(session, identity):
+            session = self.find(secret, identity)
+        if session.taking is None or not attempt or session.attempt != attempt:
+            session = self._succeed(session)
+            session.attempt = attempt
+            session.taking = asyncio.create_task(_take(session))
+        # Shielded: whoever asks again for the same is given the same.
+        return await asyncio.shield(session.taking), protocol
+
+    def _succeed(self, before: Session) -> Session:
+        """The same session under another secret, in the place of who had it."""
+        session = Session(self._new_secret(), before.principal, before.queue, config=self._config, before=before)
+        session.shared_by = before.shared_by
+        former = [*before.former, before.secret]
+        # The first one may be all that somebody has, and the last ones are in use.
+        session.former = tuple(former if len(former) <= _FORMER else [former[0], *former[1 - _FORMER :]])
+        self._by_secret.pop(before.secret, None)
+        for each in before.former:
+            self._by_former.pop(each, None)
+        self._by_secret[session.secret] = session
+        self._by_former.update(dict.fromkeys(session.former, session))
+        return session
 
     def find(self, secret: bytes, identity: Identity) -> Session:
         """The session with that secret.
 
-        Raises: SessionLost if it ended, or was of an earlier run; Unauthenticated if it never was, or is another's.
+        Raises: SessionLost if it ended, or was of an earlier run; Superseded if somebody has attached to it;
+        Unauthenticated if it never was, or is another's.
         """
         session = self._by_secret.get(secret)
         # Looked up by hash, then compared in constant time: the time it takes tells nothing about a secret.
-        if (
-            session is not None
-            and hmac.compare_digest(session.secret, secret)
-            and session.principal == identity.principal
-        ):
+        if session is not None and hmac.compare_digest(session.secret, secret) and _is_of(session, identity):
             return session
-        if secret in self._ended:
-            cause = self._ended[secret]
+        successor = self._by_former.get(secret)
+        if successor is not None and _is_of(successor, identity):
+            raise taken_over()
+        principal, cause = self._ended.get(secret, ("", ""))
+        if principal and principal == identity.principal:
             raise SessionLost(f"the session ended: {cause}; open a new one", cause=cause)
         if len(secret) == SECRET_BYTES and boot_of(secret) != self.boot_id:
             raise of_an_earlier_run(self._previous_end)
@@ -103,7 +136,10 @@ class Sessions:
         if self._shared.get(session.shared_by) is session:
             del self._shared[session.shared_by]
         session.end(cause)
-        self._ended[session.secret] = cause
+        for each in session.former:
+            self._by_former.pop(each, None)
+            self._ended[each] = session.principal, cause
+        self._ended[session.secret] = session.principal, cause
         while len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
@@ -134,7 +170,30 @@ class Sessions:
                 f"{len(self._by_secret)} sessions are open, which is the limit; close one, or retry later",
                 retry_after_s="1",
             )
-        secret = bytes.fromhex(self.boot_id) + secrets.token_bytes(RANDOM_BYTES)
-        session = Session(secret, principal, self._engine.open_queue(principal), config=self._config)
-        self._by_secret[secret] = session
+        session = Session(self._new_secret(), principal, self._engine.open_queue(principal), config=self._config)
+        self._by_secret[session.secret] = session
         return session
+
+    def _new_secret(self) -> bytes:
+        return bytes.fromhex(self.boot_id) + secrets.token_bytes(RANDOM_BYTES)
+
+
+def _is_of(session: Session, identity: Identity) -> bool:
+    """Whether the caller is whose session it is."""
+    return session.principal == identity.principal
+
+
+def _agreed(min_protocol: int, max_protocol: int) -> int:
+    """The protocol version that both speak. Raises: VersionMismatch."""
+    if min_protocol > MAX_PROTOCOL or max_protocol < MIN_PROTOCOL:
+        raise VersionMismatch(
+            f"the client speaks protocol {min_protocol} to {max_protocol}, "
+            f"this server {MIN_PROTOCOL} to {MAX_PROTOCOL}; upgrade the older side"
+        )
+    return min(max_protocol, MAX_PROTOCOL)
+
+
+async def _take(session: Session) -> Taken:
+    """What is told to the new holder of a session, when all has run that came from the one before."""
+    errors = await session.taken()
+    return Taken(session, session.received, await session.begin_anew(), errors)

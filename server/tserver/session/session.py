@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
@@ -39,6 +39,11 @@ def frame(reply: bytes) -> bytes:
     return field(b"\x0a", reply)
 
 
+def taken_over() -> Superseded:
+    """What is told to who had the session before somebody attached to it."""
+    return Superseded("another process has attached to this session and goes on with it; attach to take it back")
+
+
 async def _done(running: Future[T]) -> T:
     # Shielded: a caller who goes away does not undo what was accepted.
     return await asyncio.shield(asyncio.wrap_future(running))
@@ -52,10 +57,25 @@ def _done_for_thread(running: Future[T], meanwhile: Callable[[], None]) -> T:
     return running.result()
 
 
+class Taken(NamedTuple):
+    """A session that somebody has attached to."""
+
+    session: Session
+    # The number of the last batch.
+    received: int
+    # An id from which on none is in use.
+    next_id: int
+    # Effects that were lost, and nobody was told of.
+    errors: Sequence[pb.Error]
+
+
 class Session:
     """The order, the replies and the lease of one session."""
 
-    def __init__(self, secret: bytes, principal: str, queue: SessionQueue, *, config: Config) -> None:
+    def __init__(
+        self, secret: bytes, principal: str, queue: SessionQueue, *, config: Config, before: Session | None = None
+    ) -> None:
+        """`before` is who had the session until now: its numbers go on here."""
         self.secret = secret
         self.principal = principal
         # Whose callers without a session have this one; empty where it was opened.
@@ -68,8 +88,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         # Held while the ledger is read or changed: what was received, acknowledged, kept, and who is attached.
         self._lock = threading.Lock()
-        self._received = 0
-        self._acked = 0
+        self._received = self._acked = 0
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
         self._running: dict[int, list[asyncio.Future[bytes]]] = {}
@@ -80,7 +99,20 @@ class Session:
         # Those that carry no batches.
         self._lanes: set[Lane] = set()
         self._expires_at = time.monotonic() + self.lease_s
-        self._lost: SessionLost | None = None
+        self._lost: SessionLost | Superseded | None = None
+        # What ends when somebody takes the session over is this object; what the session holds goes on with the next.
+        self._before = before
+        if before is not None:
+            self._received = self._acked = before._give_up()
+        # The secrets that it had, and what is told to who has attached, by which attempt; None where nobody has.
+        self.former: tuple[bytes, ...] = ()
+        self.attempt = b""
+        self.taking: asyncio.Task[Taken] | None = None
+
+    @property
+    def received(self) -> int:
+        """The number of the last batch."""
+        return self._received
 
     # --- the lease ---
 
@@ -89,7 +121,7 @@ class Session:
         self._expires_at = time.monotonic() + self.lease_s
 
     def check_alive(self) -> None:
-        """Begin the lease anew, if the session is there. From any thread. Raises: SessionLost."""
+        """Begin the lease anew, if the session is there. From any thread. Raises: SessionLost, Superseded."""
         self._check_open()
         self.touch()
 
@@ -102,17 +134,61 @@ class Session:
         with self._lock:
             if self._lost is not None:
                 return
-            self._lost = SessionLost(f"the session ended: {cause}", cause=cause)
+            lost = SessionLost(f"the session ended: {cause}", cause=cause)
             for waiters in self._running.values():
                 for waiter in waiters:
                     if not waiter.done():
-                        waiter.set_exception(self._lost)
-            if self._attachment is not None:
-                self._attachment.end(self._lost)
+                        waiter.set_exception(lost)
+            self._let_go(lost)
             self._kept.clear()
-            for lane in self._lanes:
-                lane.shut()
         self.queue.close()
+
+    def _let_go(self, lost: SessionLost | Superseded) -> None:
+        """Nothing comes from here any more. The lock is held."""
+        self._lost = lost
+        if self._attachment is not None:
+            self._attachment.end(lost)
+        for lane in self._lanes:
+            lane.shut()
+
+    # --- another holder ---
+
+    def _give_up(self) -> int:
+        """Somebody has taken the session over: what was accepted runs to its end. The number of the last batch."""
+        with self._lock:
+            self._check_open()
+            self._let_go(taken_over())
+            return self._received
+
+    async def taken(self) -> list[pb.Error]:
+        """Wait until all has run that came from who had the session before; the effects that were lost and that nobody
+        was told of.
+        """
+        before, self._before = self._before, None
+        self._unnumbered += 1
+        try:
+            if before is None:
+                return []
+            await before.idle(None)
+            return before._untold()
+        finally:
+            self._unnumbered -= 1
+            self._note_idle()
+            self.touch()
+
+    async def begin_anew(self) -> int:
+        """Forget what only the holder before knows by number; an id from which on none is in use."""
+        return await _done(self._open_queue().begin_anew())
+
+    def _untold(self) -> list[pb.Error]:
+        found: dict[tuple[int, int], pb.Error] = {}
+        for framed in self._kept.values():
+            for result in ts.ExecuteResponse.FromString(framed).reply.results:
+                if result.lost_effect:
+                    error = result.error
+                    found.setdefault((error.batch_seq, error.call_index), error)
+        self._kept.clear()
+        return list(found.values())
 
     # --- streams and lanes ---
 
@@ -161,12 +237,12 @@ class Session:
                 self._attachment = None
                 self.touch()
 
-    async def idle(self, timeout_s: float) -> None:
-        """Wait until nothing is under way, or the time is up."""
+    async def idle(self, timeout_s: float | None) -> None:
+        """Wait until nothing is under way, or the time is up; None is for as long as it takes."""
         # Made before it is looked whether there is something to wait for: the engine's thread does it the other way.
         self._idle = self._idle or asyncio.Event()
         self._idle.clear()
-        if timeout_s > 0 and (self._running or self._unnumbered):
+        if (timeout_s is None or timeout_s > 0) and (self._running or self._unnumbered):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
 
@@ -295,8 +371,7 @@ class Session:
             self.queue.drop_upload(begun.result())
 
     def _open_queue(self) -> SessionQueue:
-        self.touch()
-        self._check_open()
+        self.check_alive()
         return self.queue
 
     def _check_open(self) -> None:
@@ -352,11 +427,11 @@ class Session:
         framed = frame(reply)
         with self._lock:
             waiters = self._running.pop(seq, [])
-            if self._lost is None:
+            if not isinstance(self._lost, SessionLost):
                 if seq > self._acked:
                     self._kept[seq] = framed
                     self._kept_bytes += len(framed)
-                if self._attachment is not None:
+                if self._attachment is not None and self._lost is None:
                     self._attachment.answer(seq, framed)
         if waiters or self._idle is not None:
             post(self._loop, self._tell, waiters, framed)
