@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import asdict, dataclass, replace
+from urllib.parse import quote
 
 LOCAL = "local"
 """The principal of who calls from this machine, where no credentials are set up."""
@@ -45,6 +46,11 @@ class Identity:
     def without_session(self) -> str:
         """Whose tensors those are of callers that have no session."""
         return self.connection or self.principal
+
+    @property
+    def namespace(self) -> str:
+        """What stands before the names of what is the caller's alone; empty for who names all that there is."""
+        return "" if self.role >= Role.ADMIN else f"{quote(self.principal, safe='')}/"
 
     def from_afar(self) -> Identity:
         """The same caller, as a process on another host sees it."""

@@ -51,7 +51,7 @@ def _store() -> Any:
     return SimpleNamespace(graphs_on_zeros=False)
 
 
-def no_model(name: str, version: int) -> Any:
+def no_model(namespace: str, name: str, version: int) -> Any:
     raise LookupError(name)
 
 

@@ -22,8 +22,9 @@ from tserver.errors import InvalidArgument, ServerError, Unimplemented
 from tserver.front.http.messages import HttpResponse
 from tserver.front.oip import describe, json_form, protobuf_form
 from tserver.front.oip.inference import Caller, Inferences
-from tserver.front.oip.regions import Regions
+from tserver.front.oip.regions import AllRegions
 from tserver.front.oip.tensors import BY_CODE, DATATYPES, InferRequest, packed, unpacked
+from tserver.identity import Identity, Role
 from tserver.models.batching import BatchingConfig
 from tserver.models.registry import ServedModel
 from tserver.models.requests import Given
@@ -58,6 +59,7 @@ WHOLE = Form(
     (TensorSpec("size", torch.int32, (2,)),),
     False,
 )
+LOCAL = Identity("local", Role.ADMIN, is_local=True)
 Made = tuple[tuple[int, ...], bytes | memoryview]
 
 
@@ -77,7 +79,7 @@ class Model:
         )
         served.output_shapes = partial(ServedModel.output_shapes, served)
         self.served = served
-        registry = SimpleNamespace(find=lambda name, version=0: served)
+        registry = SimpleNamespace(find=lambda name, version=0: served, has=lambda name: True)
         self.manager: Any = SimpleNamespace(registry=registry, request_by_name=self._request, run=self._run)
 
     def _request(self, served: Any, given: Mapping[str, Given]) -> Any:
@@ -100,9 +102,9 @@ def batched() -> Model:
     return Model(BATCHED, [((2, 2), SCORES), ((2, 2), memoryview(KEPT)), ((2, 1), HALF)])
 
 
-def run(model: Model, request: InferRequest, regions: Regions | None = None) -> Any:
+def run(model: Model, request: InferRequest, regions: AllRegions | None = None) -> Any:
     """The answer to a request by a caller on this machine."""
-    return asyncio.run(Inferences(model.manager, regions).run("m", "", request, Caller(True, None)))
+    return asyncio.run(Inferences(model.manager, regions).run("m", "", request, Caller(LOCAL, None)))
 
 
 def by_protobuf(*, raw: Sequence[bytes] = (), **fields: Any) -> InferRequest:
@@ -261,7 +263,8 @@ def test_what_is_not_as_the_model_has_it_is_refused(batched: Model, case: tuple[
 def test_tensors_of_one_request_may_be_in_shared_memory_or_not(batched: Model, tmp_path: Path) -> None:
     path = HOME / f"tserver-{tmp_path.name}"
     path.write_bytes(MASK + bytes(26))
-    regions = Regions()
+    every = AllRegions()
+    regions = every.of(LOCAL.principal)
     regions.register("r", path.name, 0, 32)
     try:
         inputs = [Tensor(**TWO[0]), Tensor(**TWO[1])]
@@ -272,7 +275,7 @@ def test_tensors_of_one_request_may_be_in_shared_memory_or_not(batched: Model, t
             wanted.parameters["shared_memory_region"].string_param = "r"
             wanted.parameters["shared_memory_offset"].uint64_param = 8 + 16 * at
             wanted.parameters["shared_memory_byte_size"].int64_param = size
-        answer = run(batched, by_protobuf(inputs=inputs, outputs=outputs, raw=[IDS]), regions)
+        answer = run(batched, by_protobuf(inputs=inputs, outputs=outputs, raw=[IDS]), every)
         assert bytes(batched.given["mask"].data) == MASK
         assert path.read_bytes() == MASK + bytes(2) + SCORES + HALF + bytes(4)
         response = oip.ModelInferResponse.FromString(protobuf_form.joined(answer))
@@ -287,7 +290,7 @@ def test_tensors_of_one_request_may_be_in_shared_memory_or_not(batched: Model, t
         outputs[0].name = "kept"
         outputs[0].parameters["shared_memory_byte_size"].int64_param = 3
         with pytest.raises(ServerError, match="needs 4 bytes"):
-            run(batched, by_protobuf(inputs=inputs, outputs=outputs, raw=[IDS]), regions)
+            run(batched, by_protobuf(inputs=inputs, outputs=outputs, raw=[IDS]), every)
     finally:
         regions.unregister()
         path.unlink()

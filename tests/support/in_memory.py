@@ -24,6 +24,7 @@ import grpc
 from tserver.config import Config
 from tserver.engines.in_process import InProcessEngine
 from tserver.front.authentication import Authenticator
+from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.interceptor import Interceptor
 from tserver.front.rpc import OPEN
 from tserver.front.server import handlers
@@ -50,9 +51,12 @@ class _Details(grpc.HandlerCallDetails):
 class Context:
     """Stands in for a grpc.aio.ServicerContext, as far as our servicers and gRPC's own use one."""
 
-    def __init__(self, call: InMemoryCall, metadata: Metadata, serialise: Callable[[Any], bytes] | None) -> None:
+    def __init__(
+        self, call: InMemoryCall, metadata: Metadata, serialise: Callable[[Any], bytes] | None, peer: str = PEER
+    ) -> None:
         self._call = call
         self._metadata = tuple(metadata)
+        self._peer = peer
         self._serialise = serialise
         self._requests: asyncio.Queue[Any] = asyncio.Queue()
         self._end: _End | None = None
@@ -95,7 +99,7 @@ class Context:
 
     def peer(self) -> str:
         """Who calls."""
-        return PEER
+        return self._peer
 
     def auth_context(self) -> dict[str, list[bytes]]:
         """What TLS tells of who calls."""
@@ -260,15 +264,18 @@ class _Method:
         requests: Iterable[Any] = request if self.streams_requests else (request,)
         encoded = (each if self.serialise is None else self.serialise(each) for each in requests)
         call = InMemoryCall(self.parse, timeout)
-        self.channel.server.start(call, self.path, encoded, metadata or ())
+        channel = self.channel
+        channel.server.start(call, self.path, encoded, (*channel.metadata, *(metadata or ())), channel.peer)
         return call
 
 
 @dataclass
 class InMemoryChannel(grpc.Channel):
-    """A channel to a server in this process."""
+    """A channel to a server in this process, from a peer; its metadata goes with each RPC."""
 
     server: InMemoryServer
+    metadata: Metadata = ()
+    peer: str = PEER
     _watchers: list[Callable[[grpc.ChannelConnectivity], None]] = field(default_factory=list)
 
     def subscribe(
@@ -332,10 +339,12 @@ class InMemoryServer:
         self._interceptor = interceptor
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, call: InMemoryCall, path: str, requests: Iterable[bytes], metadata: Metadata) -> None:
+    def start(
+        self, call: InMemoryCall, path: str, requests: Iterable[bytes], metadata: Metadata, peer: str = PEER
+    ) -> None:
         """Begin an RPC. Its requests are taken by a thread, as gRPC takes those of a stream. From any thread."""
         opened: Future[Context | None] = Future()
-        self._loop.call_soon_threadsafe(self._begin, call, _Details(path, metadata), opened)
+        self._loop.call_soon_threadsafe(self._begin, call, _Details(path, metadata), peer, opened)
         threading.Thread(target=self._feed, args=(call, requests, opened), daemon=True).start()
 
     def _feed(self, call: InMemoryCall, requests: Iterable[bytes], opened: Future[Context | None]) -> None:
@@ -355,8 +364,8 @@ class InMemoryServer:
             call.ended(_End(grpc.StatusCode.UNKNOWN, f"Exception iterating requests! {error!r}"))
             call.stop()
 
-    def _begin(self, call: InMemoryCall, details: _Details, opened: Future[Context | None]) -> None:
-        task = self._loop.create_task(self._run(call, details, opened))
+    def _begin(self, call: InMemoryCall, details: _Details, peer: str, opened: Future[Context | None]) -> None:
+        task = self._loop.create_task(self._run(call, details, peer, opened))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -369,13 +378,13 @@ class InMemoryServer:
     async def _find(self, details: grpc.HandlerCallDetails) -> Any:
         return next((found for each in self._served if (found := each.service(details)) is not None), None)
 
-    async def _run(self, call: InMemoryCall, details: _Details, opened: Future[Context | None]) -> None:
+    async def _run(self, call: InMemoryCall, details: _Details, peer: str, opened: Future[Context | None]) -> None:
         handler: Any = await self._interceptor.intercept_service(self._find, details)
         if handler is None:
             opened.set_result(None)
             call.ended(_End(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
             return
-        context = Context(call, details.invocation_metadata, handler.response_serializer)
+        context = Context(call, details.invocation_metadata, handler.response_serializer, peer)
         opened.set_result(context)
         try:
             async with asyncio.timeout(call.time_remaining()):
@@ -408,9 +417,16 @@ async def _served(handler: Any, context: Context) -> None:
         await context.write(response)
 
 
+Also = Callable[[InProcessEngine, Interceptor], Sequence[grpc.GenericRpcHandler]]
+
+
 @contextlib.contextmanager
-def serving_in_memory(config: Config, authenticator: Authenticator = OPEN) -> Iterator[InMemoryChannel]:
-    """A channel to the services before an engine in this process; the authenticator says who calls."""
+def serving_in_memory(
+    config: Config, authenticator: Authenticator = OPEN, also: Also = lambda engine, interceptor: ()
+) -> Iterator[InMemoryChannel]:
+    """A channel to the services before an engine in this process; the authenticator says who calls, and `also` gives
+    others that are served there.
+    """
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, InMemoryServer]] = Future()
 
     def fatal(cause: str) -> None:
@@ -418,12 +434,16 @@ def serving_in_memory(config: Config, authenticator: Authenticator = OPEN) -> It
 
     async def main() -> None:
         engine = InProcessEngine(config, previous_end="", on_fatal=fatal, beats=None)
-        _, served = handlers(config, engine)
+        tensors, served = handlers(config, engine)
+        interceptor = Interceptor(authenticator=authenticator)
+        served = (*served, *also(engine, interceptor))
         engine.start()
+        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
-        started.set_result((loop, over, InMemoryServer(loop, served, Interceptor(authenticator=authenticator))))
+        started.set_result((loop, over, InMemoryServer(loop, served, interceptor)))
         await over.wait()
+        data.stop()
         assert not engine.stop(10.0)
 
     def run() -> None:

@@ -36,7 +36,7 @@ __all__ = ["Input", "ServedModel", "TensorInfo", "create", "get", "list", "load"
 
 
 def list() -> Sequence[ServedModel]:
-    """All versions of all models of the server, in the order of their names; printed, a line each."""
+    """All versions of all models that the caller sees, in the order of their names; printed, a line each."""
     session = current()
     answer: rpc.ListMlpsResponse = ask(session, "ListMlps", rpc.ListMlpsRequest(), rpc.ListMlpsResponse)
     return Models(ServedModel(session, summary, summary.version) for summary in answer.mlps)
@@ -58,6 +58,7 @@ def create(
     version: int | None = None,
     dtype: dtype | None = None,
     replicas: int | None = None,
+    public: bool = False,
     **batching: Any,
 ) -> ServedModel:
     """Make a model of a network: a module of tclient.nn, a function, or a sequence of (weight, bias, activation).
@@ -77,6 +78,8 @@ def create(
         version: None is version 1 of a new name.
         dtype: of the weights of a row of layers; another network is converted before: net.to(dtype).
         replicas: on how many engines it is to be, where the server has several; None is each that has room for it.
+        public: whether all callers of the server see it and run it, which takes the role of a publisher. Else it is
+            its maker's alone, where the server knows its callers by credentials, and everybody's where it does not.
         batching: the fields of BatchingConfig: max_batch_size, max_queue_delay_us and so on.
 
     Outputs have the names of a dict's keys or a named tuple's fields; one alone is "output", others are output_0,
@@ -94,7 +97,7 @@ def create(
     if inputs is None:
         layers = _row_of(network)
         if layers is not None:
-            return _of_layers(session, name, layers, version, dtype, replicas or 0, settings)
+            return _of_layers(session, name, layers, version, dtype, replicas or 0, settings, public=public)
     elif isinstance(network, (tuple, Sequence)):
         raise make_error("TypeError", f"{name}: layers that are given one by one take no inputs; leave them out")
     if dtype is not None:
@@ -112,6 +115,7 @@ def create(
         weights=weights,
         batching=settings,
         replicas=replicas or 0,
+        public=public,
     )
     session.synchronize()
     answer: rpc.CreateModelResponse = ask(session, "CreateModel", request, rpc.CreateModelResponse, timeout_s=None)
@@ -143,6 +147,8 @@ def _of_layers(
     dtype: dtype | None,
     replicas: int,
     batching: rpc.BatchingConfig,
+    *,
+    public: bool,
 ) -> ServedModel:
     """A model of a row of layers."""
     held: Any = [tensors_of(weight, bias) for weight, bias, _ in layers]
@@ -154,6 +160,7 @@ def _of_layers(
         dtype=code_of(dtype if dtype is not None else held[0][0].dtype),
         batching=batching,
         replicas=replicas,
+        public=public,
     )
     # The request does not travel with the calls: what makes the weights must have been done before it.
     session.synchronize()
@@ -172,6 +179,7 @@ def load(
     on_server: bool = False,
     progress: bool = True,
     replicas: int | None = None,
+    public: bool = False,
     **batching: Any,
 ) -> ServedModel:
     """Make a model of a safetensors file: NAME.weight and NAME.bias of each layer.
@@ -180,7 +188,7 @@ def load(
     `ServedModel.export` wrote. layers names the layers in order, as in ["input", "hidden", "output"]; it may be left
     out where the file tells the order: by what `ServedModel.export` wrote, by names that differ in one number alone, or
     by shapes that fit each other in one order alone. With on_server, path is a file in the server's model directory;
-    else the file is uploaded, with a progress bar if that takes over a second. replicas is as in `create`.
+    else the file is uploaded, with a progress bar if that takes over a second. replicas and public are as in `create`.
     Raises: ValueError if the file is damaged or does not fit, no order of its layers is certain, or the name and
     version are taken.
     """
@@ -202,6 +210,7 @@ def load(
         dtype=code_of(dtype),
         batching=batching_of(batching),
         replicas=replicas or 0,
+        public=public,
     )
     answer: rpc.CreateMlpResponse = ask(session, "CreateMlp", request, rpc.CreateMlpResponse, timeout_s=None)
     return ServedModel(session, answer.mlp, version)

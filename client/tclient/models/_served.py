@@ -237,6 +237,16 @@ class ServedModel:
         """The element type of the weights; of several, that of the most of them."""
         return BY_CODE.get(self._summary.dtype, DTYPES["float32"])
 
+    @property
+    def owner(self) -> str:
+        """Who made it, and may change it; empty where it was made on a server that asks for no credentials."""
+        return self._summary.owner
+
+    @property
+    def public(self) -> bool:
+        """Whether all callers of the server see it."""
+        return self._summary.public
+
     def parameter_count(self) -> int:
         """How many weights and biases it has."""
         return self._summary.parameters
@@ -258,8 +268,9 @@ class ServedModel:
             batching = f"batches up to {summary.batching.max_batch_size}"
         serving = [replica for replica in summary.replicas if replica.state == rpc.MLP_STATE_READY]
         replicas = f"{len(serving)} replica{'s' * (len(serving) != 1)}, " if summary.replicas else ""
+        owned = f"{'public, ' * summary.public}of {summary.owner}, " if summary.owner else ""
         return (
-            f"{self.name} version {summary.version}, {state or _STATES.get(summary.state, 'unknown')}, "
+            f"{self.name} version {summary.version}, {owned}{state or _STATES.get(summary.state, 'unknown')}, "
             f"{summary.parameters:,} parameters, {replicas}{batching}: {takes} -> {gives}"
         )
 

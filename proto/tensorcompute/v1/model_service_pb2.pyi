@@ -372,7 +372,7 @@ class ServedProgram(_message.Message):
     def __init__(self, inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., weights: _Optional[_Iterable[str]] = ..., sizes: _Optional[_Iterable[_Union[SizeFormula, _Mapping]]] = ..., operations: _Optional[_Iterable[str]] = ..., contexts: _Optional[_Iterable[_Union[_tensor_pb2.Context, _Mapping]]] = ..., program: _Optional[_Union[_tensor_pb2.Program, _Mapping]] = ..., is_batched: _Optional[bool] = ..., text: _Optional[str] = ..., recorded_sizes: _Optional[_Mapping[str, int]] = ..., default_dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., buffers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateModelRequest(_message.Message):
-    __slots__ = ("context", "name", "version", "program", "weights", "batching", "replicas")
+    __slots__ = ("context", "name", "version", "program", "weights", "batching", "replicas", "public")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +380,7 @@ class CreateModelRequest(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
     context: _tensor_service_pb2.SessionContext
     name: str
     version: int
@@ -387,7 +388,8 @@ class CreateModelRequest(_message.Message):
     weights: _containers.RepeatedCompositeFieldContainer[Operand]
     batching: BatchingConfig
     replicas: int
-    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., program: _Optional[_Union[ServedProgram, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
+    public: bool
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., program: _Optional[_Union[ServedProgram, _Mapping]] = ..., weights: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ..., public: _Optional[bool] = ...) -> None: ...
 
 class CreateModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -473,7 +475,7 @@ class MlpReplica(_message.Message):
     def __init__(self, engine: _Optional[str] = ..., state: _Optional[_Union[MlpState, str]] = ..., device: _Optional[str] = ...) -> None: ...
 
 class MlpSummary(_message.Message):
-    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent", "inputs", "outputs", "is_batched", "calls", "replicas", "wanted_replicas")
+    __slots__ = ("name", "layers", "dtype", "device", "parameters", "parameter_bytes", "version", "state", "state_reason", "flops_per_row", "non_finite_parameters", "text", "batching", "is_persistent", "inputs", "outputs", "is_batched", "calls", "replicas", "wanted_replicas", "owner", "public")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -494,6 +496,8 @@ class MlpSummary(_message.Message):
     CALLS_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     WANTED_REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
     name: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSummary]
     dtype: _tensor_pb2.DType
@@ -514,7 +518,9 @@ class MlpSummary(_message.Message):
     calls: int
     replicas: _containers.RepeatedCompositeFieldContainer[MlpReplica]
     wanted_replicas: int
-    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., is_batched: _Optional[bool] = ..., calls: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[MlpReplica, _Mapping]]] = ..., wanted_replicas: _Optional[int] = ...) -> None: ...
+    owner: str
+    public: bool
+    def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSummary, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., device: _Optional[str] = ..., parameters: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., version: _Optional[int] = ..., state: _Optional[_Union[MlpState, str]] = ..., state_reason: _Optional[str] = ..., flops_per_row: _Optional[int] = ..., non_finite_parameters: _Optional[int] = ..., text: _Optional[str] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., is_persistent: _Optional[bool] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., is_batched: _Optional[bool] = ..., calls: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[MlpReplica, _Mapping]]] = ..., wanted_replicas: _Optional[int] = ..., owner: _Optional[str] = ..., public: _Optional[bool] = ...) -> None: ...
 
 class WeightsFile(_message.Message):
     __slots__ = ("upload", "path", "layers")
@@ -527,7 +533,7 @@ class WeightsFile(_message.Message):
     def __init__(self, upload: _Optional[int] = ..., path: _Optional[str] = ..., layers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CreateMlpRequest(_message.Message):
-    __slots__ = ("context", "name", "layers", "dtype", "version", "file", "batching", "replicas")
+    __slots__ = ("context", "name", "layers", "dtype", "version", "file", "batching", "replicas", "public")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
@@ -536,6 +542,7 @@ class CreateMlpRequest(_message.Message):
     FILE_FIELD_NUMBER: _ClassVar[int]
     BATCHING_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
     context: _tensor_service_pb2.SessionContext
     name: str
     layers: _containers.RepeatedCompositeFieldContainer[LayerSpec]
@@ -544,7 +551,8 @@ class CreateMlpRequest(_message.Message):
     file: WeightsFile
     batching: BatchingConfig
     replicas: int
-    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSpec, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., version: _Optional[int] = ..., file: _Optional[_Union[WeightsFile, _Mapping]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ...) -> None: ...
+    public: bool
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[LayerSpec, _Mapping]]] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., version: _Optional[int] = ..., file: _Optional[_Union[WeightsFile, _Mapping]] = ..., batching: _Optional[_Union[BatchingConfig, _Mapping]] = ..., replicas: _Optional[int] = ..., public: _Optional[bool] = ...) -> None: ...
 
 class CreateMlpResponse(_message.Message):
     __slots__ = ("mlp",)

@@ -28,9 +28,14 @@ if _version_not_supported:
 class ModelServiceStub:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -134,9 +139,14 @@ class ModelServiceStub:
 class ModelServiceServicer:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -250,6 +260,8 @@ class ModelServiceServicer:
         INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
         order of its layers is not certain, or the name is not usable; fix the request.
         NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
+        PERMISSION_DENIED   reason NOT_A_PUBLISHER: the caller may make no public models; leave `public` out, or have the role
+        changed. Reason NOT_THE_OWNER: another's public model has the name; choose another.
         RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -278,7 +290,7 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListMlps(self, request, context):
-        """ListMlps describes all models, in the order of their names and versions.
+        """ListMlps describes all models that the caller sees, in the order of their names and versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -441,9 +453,14 @@ def add_ModelServiceServicer_to_server(servicer, server):
 class ModelService:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused

@@ -29,9 +29,14 @@ GRPC_VERSION: str
 class ModelServiceStub:
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -117,6 +122,8 @@ class ModelServiceStub:
       INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
                           order of its layers is not certain, or the name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
+      PERMISSION_DENIED   reason NOT_A_PUBLISHER: the caller may make no public models; leave `public` out, or have the role
+                          changed. Reason NOT_THE_OWNER: another's public model has the name; choose another.
       RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
     UpdateMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UpdateMlpRequest, _model_service_pb2.UpdateMlpResponse]
@@ -133,7 +140,7 @@ class ModelServiceStub:
       NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     ListMlps: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.ListMlpsRequest, _model_service_pb2.ListMlpsResponse]
-    """ListMlps describes all models, in the order of their names and versions."""
+    """ListMlps describes all models that the caller sees, in the order of their names and versions."""
     UnloadMlp: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadMlpRequest, _model_service_pb2.UnloadMlpResponse]
     """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
     first; this is answered when they are.
@@ -177,9 +184,14 @@ class ModelServiceStub:
 class ModelServiceAsyncStub(ModelServiceStub):
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -262,6 +274,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
       INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
                           order of its layers is not certain, or the name is not usable; fix the request.
       NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
+      PERMISSION_DENIED   reason NOT_A_PUBLISHER: the caller may make no public models; leave `public` out, or have the role
+                          changed. Reason NOT_THE_OWNER: another's public model has the name; choose another.
       RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
     """
     UpdateMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UpdateMlpRequest, _model_service_pb2.UpdateMlpResponse]  # type: ignore[assignment]
@@ -278,7 +292,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
       NOT_FOUND           no model has that name and version; ListMlps tells which there are.
     """
     ListMlps: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListMlpsRequest, _model_service_pb2.ListMlpsResponse]  # type: ignore[assignment]
-    """ListMlps describes all models, in the order of their names and versions."""
+    """ListMlps describes all models that the caller sees, in the order of their names and versions."""
     UnloadMlp: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadMlpRequest, _model_service_pb2.UnloadMlpResponse]  # type: ignore[assignment]
     """UnloadMlp takes the weights of a model off the device and keeps the model on record. Requests that wait are run
     first; this is answered when they are.
@@ -321,9 +335,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """ModelService runs neural networks. A forward pass is one call, whatever the depth.
 
-    A model (CreateMlp) has a name and a version, a positive number. Names are the server's: every caller
-    sees and may use all of them. Where a version is 0, the latest is meant: the highest one that is ready. With a data
-    directory, models outlive the server. Statuses are those of TensorService.
+    A model (CreateMlp) has a name and a version, a positive number. Where a version is 0, the latest is meant: the highest
+    one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
+
+    Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
+    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
+    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
+    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
+    public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -458,6 +477,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT    the layers do not fit each other or the file, the file is not in the safetensors format, the
                               order of its layers is not certain, or the name is not usable; fix the request.
           NOT_FOUND           a tensor, an upload or a file of the server is not there; create it.
+          PERMISSION_DENIED   reason NOT_A_PUBLISHER: the caller may make no public models; leave `public` out, or have the role
+                              changed. Reason NOT_THE_OWNER: another's public model has the name; choose another.
           RESOURCE_EXHAUSTED  device memory is full; delete or unload models or free tensors, then retry.
         """
 
@@ -492,7 +513,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.ListMlpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.ListMlpsResponse, _abc.Awaitable[_model_service_pb2.ListMlpsResponse]]:
-        """ListMlps describes all models, in the order of their names and versions."""
+        """ListMlps describes all models that the caller sees, in the order of their names and versions."""
 
     @_abc_1.abstractmethod
     def UnloadMlp(

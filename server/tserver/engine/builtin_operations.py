@@ -7,6 +7,7 @@ except for what their comment says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch._tensor_str as tensor_str
 from tserver.engine import functions, gpu_operations, initial, networks, optimizers, reads, sampling, sparse
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
-from tserver.engine.models.forwards import Find, forward
+from tserver.engine.models.forwards import FindWithin, forward
 from tserver.engine.moving import Parcels
 from tserver.engine.new_memory import fill_from, is_zeroed, nbytes
 from tserver.engine.object_store import ObjectStore
@@ -24,11 +25,11 @@ from tserver.engine.programs import keep_program, run_program
 from tserver.engine.storages import storages
 
 
-def builtin_operations(*, single_owner: bool, find_model: Find, has_gpu: bool = False) -> Iterator[Operation]:
+def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: bool = False) -> Iterator[Operation]:
     """All of them. With a single owner, uninitialised memory is left as it is."""
 
     def model_forward(store: ObjectStore, name: Any, version: Any, *inputs: Any) -> Any:
-        return forward(find_model, store.state.pair, name, version, *inputs)
+        return forward(partial(find_model, store.namespace), store.state.pair, name, version, *inputs)
 
     yield Operation("tc.model_forward", model_forward, needs_store=True)
     yield Operation("tc.read", reads.read_elements, needs_store=True)

@@ -35,7 +35,7 @@ from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.ledger import Totals
-from tserver.engine.models.forwards import Find, Servable
+from tserver.engine.models.forwards import FindWithin, Servable
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operations
 from tserver.engine.passes import PassThreads
@@ -77,8 +77,8 @@ class Engine:
         cost.set_up(config.max_call_elements)
         self.torch_version: str = torch.__version__
         self.memory = HostMemory(self.device)
-        # Finds models by name and version, for calls that run them. Set by whoever keeps models.
-        self.find_model: Find = _no_model
+        # Finds models by namespace, name and version, for calls that run them. Set by whoever keeps models.
+        self.find_model: FindWithin = _no_model
         self.ready = ReadyQueue()
         # Also a server whose own device is the CPU may be told to use a GPU that is there.
         has_gpu = torch.cuda.is_available()
@@ -141,10 +141,10 @@ class Engine:
             return f"{step.operation.name}, a call of a program"
         return "nothing" if running is None else running.at_work()
 
-    def open_queue(self, principal: str = "") -> SessionQueue:
-        """A new queue with an empty store, of a session of that principal."""
+    def open_queue(self, principal: str = "", namespace: str = "") -> SessionQueue:
+        """A new queue with an empty store, of a session of that principal, whose own models are named within that."""
         opened = SessionQueue(self, self._open_store(self._config.max_session_bytes, self._beside), self.device)
-        opened.store.principal = principal
+        opened.store.principal, opened.store.namespace = principal, namespace
         self._queues.add(opened)
         return opened
 
@@ -195,8 +195,8 @@ class Engine:
         """
         return self._own_queue.run_in_pieces(lambda _: self._usage())
 
-    def _find_model(self, name: str, version: int) -> Servable:
-        return self.find_model(name, version)
+    def _find_model(self, namespace: str, name: str, version: int) -> Servable:
+        return self.find_model(namespace, name, version)
 
     def _usage(self) -> Generator[None, None, Usage]:
         if time.monotonic() >= self._count_again_at:
@@ -303,7 +303,7 @@ class Engine:
                 ready.put(runnable)
 
 
-def _no_model(name: str, version: int) -> Servable:
+def _no_model(namespace: str, name: str, version: int) -> Servable:
     raise NotFound(f"no network is named {name[:200]!r}; this engine serves none")
 
 

@@ -187,6 +187,8 @@ class ObjectStore:
         self.borrowers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
         # Whose session it is: memory is shared between those of one principal.
         self.principal = ""
+        # What stands before the names of the models of its own that the session may run; see models/owners.py.
+        self.namespace = ""
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).
         self.has_meta = False
         self.peak_results = 0

@@ -17,6 +17,7 @@ from tserver.engines.port import Counts
 from tserver.engines.storage_calls import StorageCalls
 from tserver.engines.watchdog import Watchdog
 from tserver.models.manager import ModelManager
+from tserver.models.owners import Owners
 from tserver.models.registry import Registry
 from tserver.models.replicas import Replicas
 from tserver.models.store import Store
@@ -49,7 +50,8 @@ class InProcessEngine:
         self.counts: Counts = engine.executor
         self.sessions = Sessions(config, engine, previous_end=previous_end)
         registry = Registry(engine)
-        engine.find_model = registry.find
+        self.owners = Owners(registry.has)
+        engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)
         stored = Store(Path(config.data_dir)) if config.data_dir else None
         data_dir = config.data_dir or house_dir
         self.storage_calls = StorageCalls(storage.Store(Path(data_dir)) if data_dir else None)

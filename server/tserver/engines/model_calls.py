@@ -1,5 +1,7 @@
 """What a session and the models do together: forward passes on what a session holds, and models made of that.
 
+Models are named as the registry has them; the session's own calls alone name them as its caller does.
+
 Each is a call of the session, and has its place among them. What is taken and given are messages; tensors stay with
 the engine. Knows sessions, models and the engine in this process.
 """
@@ -24,6 +26,7 @@ from tserver.errors import InvalidArgument
 from tserver.identity import Identity
 from tserver.models.batching import BatchingConfig
 from tserver.models.manager import ModelManager
+from tserver.models.owners import Claim, claim_of
 from tserver.models.registry import ServedModel
 from tserver.models.requests import Request, check_size
 from tserver.session.calls import Calls, Operand, check_named, operand, operand_of, require
@@ -130,7 +133,7 @@ class ModelCalls:
         """As `create`, of a program."""
         session = self._sessions.resolve(request.context.session, identity)
         operands: list[Operand] = [operand_of(each) for each in request.weights]
-        return await self._create(request, session, ProgramSource(request.program), operands)
+        return await self._create(request, session, ProgramSource(request.program), operands, claim_of(identity))
 
     async def create(self, request: ms.CreateMlpRequest, identity: Identity) -> ServedModel:
         """Make a model of what the request gives, and keep it.
@@ -141,12 +144,12 @@ class ModelCalls:
         source: FileSource | SpecSource = SpecSource(request)
         operands: list[Operand] = []
         if request.HasField("file"):
-            self._check_new(request)
+            self._check_new(request, claim_of(identity))
             source = await self._file(request, session)
         else:
             for spec in request.layers:
                 operands += [operand(spec, "weight", optional=True), operand(spec, "bias", optional=True)]
-        return await self._create(request, session, source, operands)
+        return await self._create(request, session, source, operands, claim_of(identity))
 
     async def _create(
         self,
@@ -154,14 +157,15 @@ class ModelCalls:
         session: Session,
         source: FileSource | SpecSource | ProgramSource,
         operands: list[Operand],
+        claim: Claim,
     ) -> ServedModel:
         batching = BatchingConfig.read(request.batching)
-        self._check_new(request)
+        self._check_new(request, claim)
         made: list[ServedModel] = []
 
         def create(store: ObjectStore, *given: Any) -> None:
             model = source.model(store, given, self._new_store, self._device)
-            served = self._registry.add(request.name, request.version, model, batching)
+            served = self._registry.add(request.name, request.version, model, batching, claim)
             served.replicas = request.replicas
             made.append(served)
 
@@ -177,8 +181,9 @@ class ModelCalls:
         # A caller who goes away does not take the call back: what it makes must come to the disk all the same.
         return await self._models.whole(make())
 
-    def _check_new(self, request: ms.CreateMlpRequest | ms.CreateModelRequest) -> None:
+    def _check_new(self, request: ms.CreateMlpRequest | ms.CreateModelRequest, claim: Claim) -> None:
         """Before an upload is used up for nothing. A repeat of a numbered request has made the name itself."""
+        self._registry.check_claim(request.name, claim)
         if not request.context.seq:
             self._registry.check_free(request.name, request.version)
 

@@ -95,6 +95,8 @@ class Served(Protocol):
 
     name: str
     version: int
+    # Who may change it, where it is public.
+    owner: str
     batching: BatchingConfig
     state: State
     reason: str
@@ -129,6 +131,9 @@ class Served(Protocol):
 
 class Index(Protocol):
     """Models by name and version."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a name."""
 
     def find(self, name: str, version: int = 0) -> Any:
         """A version; 0 is the latest one that is ready, or where none is, the highest. Raises: NotFound."""

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 from tensorcompute.v1 import model_service_pb2 as ms
 from tserver.front.data_endpoint import Takes
 from tserver.front.forwards import Forwards
+from tserver.models.owners import Owners
 from tserver.session.lane import Lane
 
 if TYPE_CHECKING:
     from tserver.config import Config
-    from tserver.engines.port import ModelManager, Session
+    from tserver.engines.port import ModelManager, ServedModel, Session
     from tserver.front.replicas.elsewhere import Elsewhere
     from tserver.front.rpc import Rpc
+    from tserver.identity import Identity
 
 Requests = AsyncIterator[ms.MlpForwardStreamRequest] | AsyncIterator[ms.ModelForwardStreamRequest]
 
@@ -33,8 +35,10 @@ class ForwardStream:
         self._rpc = rpc
         registry, relay = models.registry, None
         if elsewhere is not None and not rpc.acts_here:
-            relay = partial(elsewhere.relay, _at_once)
-        find = registry.find_here if relay is None else registry.find
+            relay = partial(elsewhere.relay, _at_once, rpc.identity)
+        find: Callable[[str, int], ServedModel] = registry.find_here if relay is None else registry.find
+        if not rpc.acts_here:
+            find = Owners(registry.has).finder(find, rpc.identity)
         self._forwards = Forwards(models, config, self._tell, find=find, relay=relay)
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
@@ -90,12 +94,20 @@ def _at_once(function: Callable[[], None]) -> None:
 class ForwardLanes(Takes):
     """What a ticket for such a lane stands for."""
 
-    def __init__(self, session: Session, models: ModelManager, config: Config, elsewhere: Elsewhere | None) -> None:
-        self._session, self._models, self._config, self._elsewhere = session, models, config, elsewhere
+    def __init__(
+        self,
+        session: Session,
+        identity: Identity,
+        models: ModelManager,
+        config: Config,
+        elsewhere: Elsewhere | None,
+    ) -> None:
+        self._session, self._identity = session, identity
+        self._models, self._config, self._elsewhere = models, config, elsewhere
 
     def take(self, connection: socket.socket) -> None:
         """See Takes."""
-        lane = ForwardLane(self._session, self._models, self._config, self._elsewhere, connection)
+        lane = ForwardLane(self._session, self._identity, self._models, self._config, self._elsewhere, connection)
         self._session.add_lane(lane)
         lane.start()
 
@@ -106,14 +118,16 @@ class ForwardLane(Lane):
     def __init__(
         self,
         session: Session,
+        identity: Identity,
         models: ModelManager,
         config: Config,
         elsewhere: Elsewhere | None,
         connection: socket.socket,
     ) -> None:
         super().__init__(connection, session.queue.ready, config.max_message_bytes)
-        relay = None if elsewhere is None else partial(elsewhere.relay, models.by_engine)
-        self._forwards = Forwards(models, config, self._tell, find=models.registry.find, relay=relay, on_engine=True)
+        relay = None if elsewhere is None else partial(elsewhere.relay, models.by_engine, identity)
+        find = Owners(models.registry.has).finder(models.registry.find, identity)
+        self._forwards = Forwards(models, config, self._tell, find=find, relay=relay, on_engine=True)
         self._session = session
         self._is_told = False
 

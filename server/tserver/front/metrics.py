@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,7 @@ from prometheus_client.registry import Collector
 from tserver import __version__
 from tserver.front.http.messages import HttpRequest, HttpResponse, Route
 from tserver.front.rpc_counts import RpcCounts
+from tserver.models.names import owner_in
 from tserver.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 # How long a scrape waits for the engine, which may be in a long kernel; after that it tells what it knew before.
 _USAGE_TIMEOUT_S = 1.0
+# Versions of models of one owner.
+_MAX_OF_OWNER = 100
 _BATCH_BOUNDS = tuple(1 << power for power in range(13))
 
 _TRITON_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], int]], ...] = (
@@ -138,7 +142,7 @@ class _ModelCollector(Collector):
         self._registry = engine.models.registry
 
     def collect(self) -> Iterator[Metric]:
-        served = self._registry.index()
+        served = list(_bounded(self._registry.index()))
         yield from self._triton_counters(served)
         waiting = _triton("nv_inference_pending_request_count", "Requests that wait", "gauge")
         memory = GaugeMetricFamily(
@@ -246,6 +250,17 @@ class GpuCollector(Collector):
 def _triton(name: str, text: str, kind: Literal["unknown", "gauge"] = "unknown") -> Metric:
     """A family with a name of Triton's. Its counters do not end in _total, which the type counter would add."""
     return Metric(name, text, kind)
+
+
+def _bounded(served: Iterable[ServedModel]) -> Iterator[ServedModel]:
+    """Those that are told of: of each owner only so many, lest one fills the memory of who scrapes."""
+    told = Counter[str]()
+    for each in served:
+        owner = owner_in(each.name) or each.owner
+        told[owner] += 1
+        # Those without an owner are everybody's, and of a server that trusts all who come.
+        if not owner or told[owner] <= _MAX_OF_OWNER:
+            yield each
 
 
 def _labels(served: ServedModel) -> tuple[str, str]:

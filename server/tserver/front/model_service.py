@@ -18,13 +18,15 @@ from tserver.config import Config
 from tserver.errors import ModelElsewhere, NotFound
 from tserver.front.forward_stream import ForwardStream
 from tserver.front.forwards import by_name, check_inputs, outputs_by_name
-from tserver.front.rpc import Rpc
+from tserver.front.rpc import OF_HOUSE, Rpc
 from tserver.models.batching import BatchingConfig
+from tserver.models.owners import Owners, check_may_change, new_name, told_name
 from tserver.session.calls import operand
 
 if TYPE_CHECKING:
     from tserver.engines.port import Engine, ServedModel, Session
     from tserver.front.replicas.elsewhere import Elsewhere
+    from tserver.identity import Identity
 
 
 class ModelServicer:
@@ -37,6 +39,7 @@ class ModelServicer:
         self._sessions = engine.sessions
         self._models = engine.models
         self._registry = engine.models.registry
+        self._owners = Owners(self._registry.has)
         self._calls = engine.model_calls
 
     # --- forward passes of what is described in the request ---
@@ -59,6 +62,7 @@ class ModelServicer:
         """See the proto."""
         inputs = operand(request, "inputs")
         if request.context.seq:
+            request.name = self._qualified(request, rpc)
             return await self._calls.forward_in_place(request, rpc.identity)
         is_by_value = isinstance(inputs, pb.TensorData)
         if is_by_value and not request.options.keep:
@@ -70,6 +74,7 @@ class ModelServicer:
         session = self._session(request, rpc)
         if is_by_value:
             check_inputs(len(request.inputs.data.data), self._config)
+        request.name = self._qualified(request, rpc)
         return await self._calls.forward(request, session, rpc.deadline)
 
     async def MlpForwardStream(self, requests: AsyncIterator[ms.MlpForwardStreamRequest], rpc: Rpc) -> None:
@@ -82,7 +87,9 @@ class ModelServicer:
         for each in request.inputs:
             check_inputs(len(each.operand.data.data), self._config)
         if not is_by_value or request.options.keep:
-            return await self._calls.forward_by_name(request, self._session(request, rpc))
+            session = self._session(request, rpc)
+            request.name = self._qualified(request, rpc)
+            return await self._calls.forward_by_name(request, session)
         self._check_session(request, rpc)
         given = by_name((each.name, each.operand.data) for each in request.inputs)
         check_inputs(sum(len(each.data) for each in given.values()), self._config)
@@ -108,57 +115,61 @@ class ModelServicer:
         """See the proto."""
         if self._elsewhere is not None and not rpc.acts_here:
             return await self._elsewhere.ask("CreateModel", request, rpc)
+        request.name = self._new_name(request, rpc)
         served = await self._calls.create_program(request, rpc.identity)
-        return ms.CreateModelResponse(model=served.summary())
+        return ms.CreateModelResponse(model=self._summary(served, rpc))
 
     async def CreateMlp(self, request: ms.CreateMlpRequest, rpc: Rpc) -> ms.CreateMlpResponse | bytes:
         """See the proto."""
         if self._elsewhere is not None and not rpc.acts_here:
             return await self._elsewhere.ask("CreateMlp", request, rpc)
+        request.name = self._new_name(request, rpc)
         served = await self._calls.create(request, rpc.identity)
-        return ms.CreateMlpResponse(mlp=served.summary())
+        return ms.CreateMlpResponse(mlp=self._summary(served, rpc))
 
     async def UpdateMlp(self, request: ms.UpdateMlpRequest, rpc: Rpc) -> ms.UpdateMlpResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("UpdateMlp", request, rpc)
         replicas = request.replicas if request.HasField("replicas") else None
-        served = await self._models.update(
-            request.name, request.version, BatchingConfig.read(request.batching), replicas
-        )
-        return ms.UpdateMlpResponse(mlp=served.summary())
+        name = self._to_change(self._qualified(request, rpc), rpc)
+        served = await self._models.update(name, request.version, BatchingConfig.read(request.batching), replicas)
+        return ms.UpdateMlpResponse(mlp=self._summary(served, rpc))
 
     async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("DescribeMlp", request, rpc)
-        return ms.DescribeMlpResponse(mlp=self._registry.find_here(request.name, request.version).summary())
+        served = self._registry.find_here(self._qualified(request, rpc), request.version)
+        return ms.DescribeMlpResponse(mlp=self._summary(served, rpc))
 
     async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("ListMlps", request, rpc)
-        return ms.ListMlpsResponse(mlps=[served.summary() for served in self._registry.index()])
+        seen = self._owners.visible(self._registry.index(), self._caller(rpc))
+        return ms.ListMlpsResponse(mlps=[self._summary(served, rpc) for served in seen])
 
     async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("UnloadMlp", request, rpc)
-        await self._models.unload(request.name, request.version)
+        await self._models.unload(self._to_change(self._qualified(request, rpc), rpc), request.version)
         return ms.UnloadMlpResponse()
 
     async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("LoadMlp", request, rpc)
-        served = await self._models.load(request.name, request.version)
-        return ms.LoadMlpResponse(mlp=served.summary())
+        name = self._owners.to_load(request.name, request.version, self._caller(rpc))
+        served = await self._models.load(self._to_change(name, rpc), request.version)
+        return ms.LoadMlpResponse(mlp=self._summary(served, rpc))
 
     async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse | bytes:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("DeleteMlp", request, rpc)
-        await self._models.delete(request.name, request.version)
+        await self._models.delete(self._to_change(self._qualified(request, rpc), rpc), request.version)
         return ms.DeleteMlpResponse()
 
     async def DownloadMlp(self, request: ms.DownloadMlpRequest, rpc: Rpc) -> None:
@@ -167,9 +178,9 @@ class ModelServicer:
             assert self._elsewhere is not None
             request.context.ClearField("session")
             return await self._elsewhere.pass_on("DownloadMlp", request, rpc)
-        served = self._registry.find_here(request.name, request.version)
+        served = self._registry.find_here(self._qualified(request, rpc), request.version)
         data = memoryview(await self._models.export(served))
-        header = ms.DownloadMlpHeader(mlp=served.summary(), total_bytes=len(data))
+        header = ms.DownloadMlpHeader(mlp=self._summary(served, rpc), total_bytes=len(data))
         await rpc.write(ms.DownloadMlpResponse(header=header).SerializeToString())
         size = self._config.max_chunk_bytes
         for start in range(0, len(data), size):
@@ -183,8 +194,10 @@ class ModelServicer:
         """See the proto."""
         if self._is_of_front(request, rpc):
             return await self._ask_front("GetMlpStatistics", request, rpc)
-        served = self._registry.find_here(request.name, request.version)
-        return ms.GetMlpStatisticsResponse(statistics=await self._models.counted(served))
+        served = self._registry.find_here(self._qualified(request, rpc), request.version)
+        counted = await self._models.counted(served)
+        counted.name = told_name(served.name, self._caller(rpc))
+        return ms.GetMlpStatisticsResponse(statistics=counted)
 
     # --- what they are made of ---
 
@@ -206,11 +219,39 @@ class ModelServicer:
     def _find(self, request: Any, rpc: Rpc) -> ServedModel | None:
         """The model that is named; None where the front knows where it is. Raises: NotFound."""
         if self._elsewhere is None or rpc.acts_here:
-            return self._registry.find_here(request.name, request.version)
+            return self._registry.find_here(self._qualified(request, rpc), request.version)
         try:
-            return self._registry.find(request.name, request.version)
+            return self._registry.find(self._qualified(request, rpc), request.version)
         except (ModelElsewhere, NotFound):
             return None
+
+    # --- what models are called ---
+
+    def _caller(self, rpc: Rpc) -> Identity:
+        """In whose words models are named: those of the registry, where the front has found out what is meant."""
+        return OF_HOUSE if rpc.acts_here else rpc.identity
+
+    def _qualified(self, request: Any, rpc: Rpc) -> str:
+        """The registry's name of the model that a caller names. Raises: NotFound."""
+        return self._owners.qualified(request.name, self._caller(rpc))
+
+    def _new_name(self, request: Any, rpc: Rpc) -> str:
+        """The same of one that is to be made. Raises: InvalidArgument, PermissionDenied."""
+        return request.name if rpc.acts_here else new_name(request.name, rpc.identity, public=request.public)
+
+    def _to_change(self, name: str, rpc: Rpc) -> str:
+        """The name of models that the caller may change. Raises: PermissionDenied."""
+        if self._registry.has(name):
+            check_may_change(self._registry.versions(name), self._caller(rpc))
+        return name
+
+    def _summary(self, served: ServedModel, rpc: Rpc) -> ms.MlpSummary:
+        """A model as the caller is told of it."""
+        summary = served.summary()
+        summary.name = told_name(served.name, self._caller(rpc))
+        return summary
+
+    # --- sessions, and the front ---
 
     def _is_of_front(self, request: Any, rpc: Rpc) -> bool:
         """Whether a request is for the front, which changes models and tells of them in a house."""

@@ -310,7 +310,8 @@ class TensorServicer:
         find = self._sessions.find if kind in _LANES else self._sessions.resolve
         session = find(context.session, rpc.identity)
         if kind == "forwards":
-            return permit(endpoint, ForwardLanes(session, self._engine.models, self._config, self._elsewhere))
+            lanes = ForwardLanes(session, rpc.identity, self._engine.models, self._config, self._elsewhere)
+            return permit(endpoint, lanes)
         return await open_transfer(endpoint, session, request, self._config.listen, self._house_key)
 
     async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:

@@ -2,6 +2,7 @@
 
     DATA_DIR/models/NAME/VERSION/model.safetensors
     DATA_DIR/models/NAME/VERSION/manifest.json
+    DATA_DIR/models/@OWNER/NAME/VERSION/…           of a model that is its owner's alone: OWNER/NAME
 
 Folders and files are this user's alone. What does not pass the checks is renamed to VERSION.corrupt and never read
 again. Every method blocks on the disk and may be called from any thread, but not twice at a time for one model. What
@@ -28,6 +29,7 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire.safetensors import load_json
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, ServerError
 from tserver.models.batching import BatchingConfig
+from tserver.models.names import bare
 from tserver.storage import files
 from tserver.storage.directory import MODELS, DataDirectory
 
@@ -38,6 +40,8 @@ FORMAT_VERSION = 1
 _MANIFEST, _WEIGHTS = "manifest.json", "model.safetensors"
 _MOST_MANIFEST_BYTES = 64 << 20
 _TEMPORARY, _TRASH, _CORRUPT = ".new-", ".old-", ".corrupt"
+# Begins a folder of the models of one owner. No name of a model begins so, and none of an owner has a slash.
+_OF_OWNER = "@"
 # What the system says of files that are not as a model's are. All else that it says is of the disk or of itself.
 _DAMAGED = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO))
 
@@ -51,6 +55,8 @@ class Kept:
     batching: BatchingConfig
     # On how many engines it is to be, where there are several.
     replicas: int
+    # Who may change it, where it is public.
+    owner: str
 
 
 class Disk:
@@ -60,7 +66,7 @@ class Disk:
         """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
         self._held = DataDirectory(directory)
         self._root = directory / MODELS
-        for left in self._root.glob("*/.*"):
+        for left in (*self._root.glob("*/.*"), *self._root.glob(f"{_OF_OWNER}*/*/.*")):
             # A server that ended in the middle of it left this behind.
             if left.name.startswith((_TEMPORARY, _TRASH)):
                 files.sweep(left)
@@ -71,19 +77,23 @@ class Disk:
 
     def names(self) -> Iterator[tuple[str, int]]:
         """The name and version of all models there are, in order."""
-        for home in sorted(self._root.iterdir()):
-            if not files.is_folder(home):
-                continue
-            try:
-                folders = filter(files.is_folder, home.iterdir())
-                versions = [int(folder.name) for folder in folders if _is_version(folder.name)]
-            except OSError as error:
-                log.error("a folder of models cannot be read", extra={"model": home.name, "cause": str(error)})
-                continue
-            yield from ((home.name, version) for version in sorted(versions))
+        for home in filter(files.is_folder, sorted(self._root.iterdir())):
+            if home.name.startswith(_OF_OWNER):
+                owner = home.name.removeprefix(_OF_OWNER)
+                for own in _folders(home):
+                    yield from ((f"{owner}/{own.name}", version) for version in _versions(own))
+            else:
+                yield from ((home.name, version) for version in _versions(home))
 
     def write(
-        self, name: str, version: int, described: dict[str, Any], data: bytes, batching: BatchingConfig, replicas: int
+        self,
+        name: str,
+        version: int,
+        described: dict[str, Any],
+        data: bytes,
+        batching: BatchingConfig,
+        replicas: int,
+        owner: str = "",
     ) -> None:
         """Write a model: what is described of it, and its weights. When this returns it is on disk; when it does not,
         there is nothing.
@@ -97,9 +107,12 @@ class Disk:
             "version": version,
             **described,
             **_settings(batching, replicas),
+            **({"owner": owner} if owner else {}),
             "weights": {"file": _WEIGHTS, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
         }
-        home = self._root / name
+        home = self._home(name)
+        if home.parent != self._root:
+            files.make_folder(home.parent)
         files.make_folder(home)
         temporary = home / (_TEMPORARY + secrets.token_hex(8))
         files.make_folder(temporary)
@@ -111,8 +124,8 @@ class Disk:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        files.sync(home)
-        files.sync(self._root)
+        for folder in (home, home.parent, self._root):
+            files.sync(folder)
 
     def update(self, name: str, version: int, batching: BatchingConfig, replicas: int) -> None:
         """Change the settings on record. Raises: OSError, ModelNotReady if the manifest is damaged."""
@@ -138,8 +151,8 @@ class Disk:
         with self._judging(folder, name, version):
             return self._kept(folder, name, version)
 
-    def settings_of(self, name: str, version: int) -> tuple[BatchingConfig, int, int]:
-        """How it is batched, on how many engines it is to be, and its bytes. Raises: as `bytes_of`."""
+    def settings_of(self, name: str, version: int) -> tuple[BatchingConfig, int, str, int]:
+        """How it is batched, on how many engines it is to be, whose it is, and its bytes. Raises: as `bytes_of`."""
         folder = self._folder(name, version)
         with self._judging(folder, name, version):
             manifest = self._manifest(folder, name, version)
@@ -156,7 +169,7 @@ class Disk:
     @contextlib.contextmanager
     def _judging(self, folder: Path, name: str, version: int) -> Iterator[None]:
         """Set a model aside where something in it is wrong. Raises: ModelNotReady instead of what was raised."""
-        what = f"version {version} of {name!r}"
+        what = f"version {version} of {bare(name)!r}"
         try:
             yield
         except Exception as error:
@@ -185,7 +198,7 @@ class Disk:
 
     def delete(self, name: str, version: int) -> None:
         """Remove a model from disk, if it is there. Raises: OSError."""
-        home = self._root / name
+        home = self._home(name)
         trash = home / (_TRASH + secrets.token_hex(8))
         with contextlib.suppress(FileNotFoundError):
             (home / str(version)).rename(trash)
@@ -195,8 +208,13 @@ class Disk:
         with contextlib.suppress(OSError):
             home.rmdir()
 
+    def _home(self, name: str) -> Path:
+        """The folder of all versions of a name."""
+        owner = name.rpartition("/")[0]
+        return self._root / (_OF_OWNER + owner) / bare(name) if owner else self._root / name
+
     def _folder(self, name: str, version: int) -> Path:
-        return self._root / name / str(version)
+        return self._home(name) / str(version)
 
     def _kept(self, folder: Path, name: str, version: int) -> Kept:
         manifest = self._manifest(folder, name, version)
@@ -241,6 +259,20 @@ class Disk:
         return None
 
 
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, in order; none where it cannot be read."""
+    try:
+        return list(filter(files.is_folder, sorted(folder.iterdir())))
+    except OSError as error:
+        log.error("a folder of models cannot be read", extra={"model": folder.name, "cause": str(error)})
+        return []
+
+
+def _versions(home: Path) -> list[int]:
+    """The versions in the folder of a name."""
+    return sorted(int(entry.name) for entry in _folders(home) if _is_version(entry.name))
+
+
 def _is_version(name: str) -> bool:
     return name.isascii() and name.isdecimal() and name == str(int(name)) and int(name) > 0
 
@@ -250,10 +282,15 @@ def _settings(batching: BatchingConfig, replicas: int) -> dict[str, Any]:
     return {"batching": told, **({"replicas": replicas} if replicas else {})}
 
 
-def _read_settings(manifest: dict[str, Any]) -> tuple[BatchingConfig, int]:
+def _read_settings(manifest: dict[str, Any]) -> tuple[BatchingConfig, int, str]:
     batching = BatchingConfig.read(json_format.ParseDict(manifest["batching"], ms.BatchingConfig()))
     replicas = manifest.get("replicas", 0)
-    return batching, replicas if isinstance(replicas, int) and 0 <= replicas < 1 << 32 else 0
+    owner = manifest.get("owner", "")
+    return (
+        batching,
+        replicas if isinstance(replicas, int) and 0 <= replicas < 1 << 32 else 0,
+        owner if isinstance(owner, str) else "",
+    )
 
 
 def _claim(temporary: Path, target: Path) -> None:

@@ -74,7 +74,7 @@ class ModelManager:
         """A request by value for any model, checked; as `request`."""
         with _counting(served):
             model = served.ready()
-            ordered = [given[name] for name in check_names(served.name, model.inputs, given)]
+            ordered = [given[name] for name in check_names(names.bare(served.name), model.inputs, given)]
             sizes = bind(model.inputs, [dtype_of(each.dtype) for each in ordered], [each.shape for each in ordered])
             for spec, each in zip(model.inputs, ordered, strict=True):
                 wanted = math.prod(each.shape) * spec.torch_dtype.itemsize
@@ -161,7 +161,7 @@ class ModelManager:
                 self.registry.check_free(name, version)
                 stored = disk.read(name, version)
                 served = self.registry.add(name, version, self.made(stored.content), stored.batching)
-                served.is_persistent, served.replicas = True, stored.replicas
+                served.is_persistent, served.replicas, served.owner = True, stored.replicas, stored.owner
             except ServerError as error:
                 log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
             except (RuntimeError, MemoryError) as error:
@@ -247,7 +247,9 @@ class ModelManager:
                 if model is not None:
                     content = await self.on_engine(model.content)
                 assert content is not None
-                await self.in_thread(disk.save, served.name, served.version, content, served.batching, served.replicas)
+                await self.in_thread(
+                    disk.save, served.name, served.version, content, served.batching, served.replicas, served.owner
+                )
             except OSError as error:
                 self.registry.remove(served)
                 log.error("a model could not be written", extra={"model": served.name, "cause": str(error)})
@@ -273,7 +275,9 @@ class ModelManager:
     def _check_kept(self, served: ServedModel) -> None:
         """Whether a version is still there, now that it can be changed. Raises: NotFound."""
         if self.registry.find_here(served.name, served.version) is not served:
-            raise NotFound(f"version {served.version} of {served.name!r} was deleted meanwhile, and made anew")
+            raise NotFound(
+                f"version {served.version} of {names.bare(served.name)!r} was deleted meanwhile, and made anew"
+            )
 
     async def _unload(self, name: str, targets: list[ServedModel]) -> None:
         async with self.lock(name):
@@ -315,12 +319,12 @@ class ModelManager:
         versions = [found for other, found in disk.names() if other == name] if disk is not None else []
         version = version or max(versions, default=0)
         if disk is None or version not in versions:
-            raise names.unknown_anywhere(name, version)
+            raise names.unknown_anywhere(names.bare(name), version)
         self.registry.check_free(name, version)
         stored = await self.in_thread(disk.read, name, version)
         model = await self.on_engine(lambda: self.made(stored.content))
         served = self.registry.add(name, version, model, stored.batching)
-        served.is_persistent, served.replicas = True, stored.replicas
+        served.is_persistent, served.replicas, served.owner = True, stored.replicas, stored.owner
         return served
 
     async def _delete(self, name: str, targets: list[ServedModel]) -> None:

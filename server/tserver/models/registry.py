@@ -1,4 +1,4 @@
-"""All models of the server: names, versions and states. The whole server's: no caller has models of its own.
+"""All models of the server: names, versions and states. Whose they are, and what callers call them, `owners` says.
 
 Any thread may look; changes come from the thread that serves and from the engine's, under a lock. Leaves weights to the
 engine and disks to `store`.
@@ -22,6 +22,7 @@ from tserver.models import names
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
 from tserver.models.names import STATES, State
+from tserver.models.owners import Claim
 from tserver.models.requests import Request, check_size, notify
 from tserver.models.shapes import output_shapes
 from tserver.models.statistics import ModelStatistics
@@ -38,8 +39,11 @@ class ServedModel:
         batching: BatchingConfig,
         scheduler: Scheduler,
         deliver: Callable[[list[Request]], None],
+        owner: str = "",
     ) -> None:
         self.name, self.version = name, version
+        # Who may change it, where it is public.
+        self.owner = owner
         self.batching = batching
         self.statistics = ModelStatistics()
         self.state: State = "READY"
@@ -73,8 +77,8 @@ class ServedModel:
         model = self.ready()
         if not isinstance(model, LayeredModel):
             raise InvalidArgument(
-                f"{self.name!r} has inputs with names: {', '.join(spec.name for spec in self.inputs)[:500]}; "
-                "give them by name (ModelForward)"
+                f"{names.bare(self.name)!r} has inputs with names: "
+                f"{', '.join(spec.name for spec in self.inputs)[:500]}; give them by name (ModelForward)"
             )
         return model
 
@@ -92,9 +96,10 @@ class ServedModel:
         """Raises: ModelNotReady if requests that wait would not fit this model."""
         if (model.inputs, model.outputs, model.is_batched) != (self.inputs, self.outputs, self.is_batched):
             raise ModelNotReady(
-                f"version {self.version} of {self.name!r} on disk is {_told(model.inputs, model.outputs)}, but the "
-                f"one that is served is {_told(self.inputs, self.outputs)}: it is another network. Delete this, "
-                "or give that one another version"
+                f"version {self.version} of {names.bare(self.name)!r} on disk is "
+                f"{_told(model.inputs, model.outputs)}, but the one that is served is "
+                f"{_told(self.inputs, self.outputs)}: it is another network. Delete this, or give that one another "
+                "version"
             )
 
     def _describe(self, model: Model) -> None:
@@ -161,6 +166,8 @@ class ServedModel:
             is_batched=self.is_batched,
             calls=self.calls,
             wanted_replicas=self.replicas,
+            owner=names.owner_in(self.name) or self.owner,
+            public=names.is_public(self.name),
         )
 
 
@@ -172,6 +179,9 @@ def _told(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
 
 class Elsewhere(Protocol):
     """What other engines have."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a name anywhere. From any thread."""
 
     def check(self, name: str, version: int, here: Mapping[int, ServedModel]) -> None:
         """Whether a version of a name, 0 the latest, is to be taken of those that are here. From any thread.
@@ -192,6 +202,10 @@ class Registry:
         self._lock = threading.Lock()
         # Replaced, not changed: who looks needs no lock.
         self._versions: dict[str, dict[int, ServedModel]] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is a name, here or on another engine."""
+        return name in self._versions or (self.elsewhere is not None and self.elsewhere.has(name))
 
     def index(self) -> list[ServedModel]:
         """Every version there is, in the order of names and versions."""
@@ -230,11 +244,18 @@ class Registry:
         """
         return names.free(name, version, self._versions.get(name, {}))
 
-    def add(self, name: str, version: int, model: Model, batching: BatchingConfig) -> ServedModel:
-        """Let a model serve. Raises: as `check_free`."""
+    def check_claim(self, name: str, claim: Claim) -> str:
+        """Who is to own a new version of a name. Raises: as `claim`."""
+        return claim(self._versions.get(name, {}))
+
+    def add(
+        self, name: str, version: int, model: Model, batching: BatchingConfig, claim: Claim | None = None
+    ) -> ServedModel:
+        """Let a model serve. Raises: as `check_free` and `claim`."""
         with self._lock:
+            owner = "" if claim is None else self.check_claim(name, claim)
             version = self.check_free(name, version)
-            served = ServedModel(name, version, model, batching, self._scheduler, self._deliver)
+            served = ServedModel(name, version, model, batching, self._scheduler, self._deliver, owner)
             self._versions = {**self._versions, name: {**self._versions.get(name, {}), version: served}}
             return served
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.models import contents
 from tserver.errors import InvalidArgument, NotFound, ServerError
+from tserver.models import names
 
 if TYPE_CHECKING:
     from tserver.engine.models.model import Content, Model
@@ -30,6 +31,7 @@ class _Prepared:
     batching: BatchingConfig
     replicas: int
     is_persistent: bool
+    owner: str
 
 
 class Replicas:
@@ -56,6 +58,7 @@ class Replicas:
         replicas: int,
         *,
         is_persistent: bool,
+        owner: str = "",
     ) -> None:
         """Bring a model to the device. Raises: InvalidArgument with the reason DAMAGED; ModelNotReady where another
         network serves in its place; Exhausted.
@@ -65,7 +68,7 @@ class Replicas:
         served = self._there(name, version)
         if served is not None:
             served.check_fits(model)
-        self._prepared[name, version] = _Prepared(model, batching, replicas, is_persistent)
+        self._prepared[name, version] = _Prepared(model, batching, replicas, is_persistent, owner)
 
     def drop(self, name: str, version: int) -> None:
         """Forget what was prepared."""
@@ -76,7 +79,7 @@ class Replicas:
         async with self._models.lock(name):
             prepared = self._prepared.pop((name, version), None)
             if prepared is None:
-                raise NotFound(f"version {version} of {name!r} was not prepared here")
+                raise NotFound(f"version {version} of {names.bare(name)!r} was not prepared here")
             served = self._there(name, version)
             if served is None:
                 served = self._registry.add(name, version, prepared.model, prepared.batching)
@@ -87,6 +90,7 @@ class Replicas:
                 served.unloaded = None
                 served.state, served.reason = "READY", ""
             served.replicas, served.is_persistent = prepared.replicas, prepared.is_persistent
+            served.owner = prepared.owner
             return served
 
     def _there(self, name: str, version: int) -> ServedModel | None:

@@ -24,21 +24,24 @@ class Stored:
     content: Content
     batching: BatchingConfig
     replicas: int
+    owner: str
 
 
 class Store(Disk):
     """The models in one directory."""
 
-    def save(self, name: str, version: int, content: Content, batching: BatchingConfig, replicas: int = 0) -> None:
+    def save(
+        self, name: str, version: int, content: Content, batching: BatchingConfig, replicas: int = 0, owner: str = ""
+    ) -> None:
         """Write a model. Raises: as `write`."""
-        self.write(name, version, content.manifest(), content.file(), batching, replicas)
+        self.write(name, version, content.manifest(), content.file(), batching, replicas, owner)
 
     def read(self, name: str, version: int) -> Stored:
         """A model from disk. One that is damaged is set aside first. Raises: ModelNotReady saying what is wrong."""
         folder = self._folder(name, version)
         with self._judging(folder, name, version):
             kept = self._kept(folder, name, version)
-            return Stored(contents.read(kept.manifest, kept.data), kept.batching, kept.replicas)
+            return Stored(contents.read(kept.manifest, kept.data), kept.batching, kept.replicas, kept.owner)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """See Disk."""

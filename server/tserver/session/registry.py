@@ -56,7 +56,7 @@ class Sessions:
         Raises: VersionMismatch, Exhausted, Stopping.
         """
         protocol = _agreed(min_protocol, max_protocol)
-        return self._make(identity.principal), protocol
+        return self._make(identity), protocol
 
     async def attach(
         self, secret: bytes, identity: Identity, attempt: bytes, min_protocol: int, max_protocol: int
@@ -126,7 +126,7 @@ class Sessions:
         whose = identity.without_session
         session = self._shared.get(whose)
         if session is None or session.secret not in self._by_secret:
-            session = self._shared[whose] = self._make(identity.principal)
+            session = self._shared[whose] = self._make(identity)
             session.shared_by = whose
         return session
 
@@ -162,7 +162,7 @@ class Sessions:
             # gRPC only cancels what comes while it stops; clients that are there should hear the reason.
             await asyncio.sleep(began + min(timeout_s, _REFUSING_S) - time.monotonic())
 
-    def _make(self, principal: str) -> Session:
+    def _make(self, identity: Identity) -> Session:
         if self._stopping:
             raise Stopping("the server is stopping; retry later")
         if len(self._by_secret) >= self._config.max_sessions:
@@ -170,7 +170,8 @@ class Sessions:
                 f"{len(self._by_secret)} sessions are open, which is the limit; close one, or retry later",
                 retry_after_s="1",
             )
-        session = Session(self._new_secret(), principal, self._engine.open_queue(principal), config=self._config)
+        queue = self._engine.open_queue(identity.principal, identity.namespace)
+        session = Session(self._new_secret(), identity.principal, queue, config=self._config)
         self._by_secret[session.secret] = session
         return session
 

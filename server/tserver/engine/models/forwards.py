@@ -40,6 +40,8 @@ class Servable(Protocol):
 
 Find = Callable[[str, int], Servable]
 """Finds a model by name and version; 0 is the latest one. Raises: NotFound."""
+FindWithin = Callable[[str, str, int], Servable]
+"""The same among the names that a session sees: by its namespace first."""
 
 
 def forward(find: Find, pair: StreamPair | None, name: Any, version: Any, *inputs: Any) -> Any:
@@ -57,7 +59,7 @@ def forward(find: Find, pair: StreamPair | None, name: Any, version: Any, *input
     model = served.ready()
     if len(inputs) != len(model.inputs):
         raise InvalidArgument(
-            f"{name!r} takes {len(model.inputs)} inputs ({_names(model.inputs)}), but {len(inputs)} are given"
+            f"{_bare(name)!r} takes {len(model.inputs)} inputs ({_names(model.inputs)}), but {len(inputs)} are given"
         )
     if isinstance(model, LayeredModel):
         return _forward_rows(served, model, pair, inputs[0])
@@ -71,7 +73,7 @@ def forward_by_name(
     """The same with inputs by name; the outputs with their names, in the model's order."""
     served = find(name, version)
     model = served.ready()
-    ordered = [inputs[each] for each in check_names(name, model.inputs, inputs)]
+    ordered = [inputs[each] for each in check_names(_bare(name), model.inputs, inputs)]
     outputs = _forward_all(served, model, pair, ordered)
     return [(spec.name, output) for spec, output in zip(model.outputs, outputs, strict=True)]
 
@@ -129,6 +131,11 @@ def _there(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if tensor.device != device:
         return send(tensor, device) if tensor.is_cpu else tensor.to(device)
     return tensor
+
+
+def _bare(name: str) -> str:
+    """A name without that of its owner."""
+    return name.rpartition("/")[2]
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

@@ -18,42 +18,46 @@ PLATFORM = "tensorcompute"
 _CODES = {name: oip.DataType.Value(f"TYPE_{name}") for name in DATATYPES}
 
 
-def metadata(served: Served, versions: Sequence[Served]) -> oip.ModelMetadataResponse:
-    """The inputs and outputs of one version, among all versions. Raises: Unimplemented for no datatypes of the
-    protocol.
+def metadata(served: Served, versions: Sequence[Served], name: str = "") -> oip.ModelMetadataResponse:
+    """The inputs and outputs of one version, among all versions. Here as in all of these, `name` is what the caller
+    calls it; empty as the registry does.
+
+    Raises: Unimplemented for no datatypes of the protocol.
     """
+    name = name or served.name
     response = oip.ModelMetadataResponse(
-        name=served.name, versions=[str(each.version) for each in versions], platform=PLATFORM
+        name=name, versions=[str(each.version) for each in versions], platform=PLATFORM
     )
     for specs, told in ((served.inputs, response.inputs), (served.outputs, response.outputs)):
         for spec in specs:
-            told.add(name=spec.name, datatype=datatype_of(served.name, spec).name, shape=spec.shape)
+            told.add(name=spec.name, datatype=datatype_of(name, spec).name, shape=spec.shape)
     return response
 
 
-def config(served: Served) -> oip.ModelConfig:
+def config(served: Served, name: str = "") -> oip.ModelConfig:
     """How a version is served. Raises: as `metadata`."""
-    answer = oip.ModelConfig(name=served.name, platform=PLATFORM, backend=PLATFORM)
+    name = name or served.name
+    answer = oip.ModelConfig(name=name, platform=PLATFORM, backend=PLATFORM)
     if served.is_batched:
         answer.max_batch_size = min(served.batching.max_batch_size, (1 << 31) - 1)
         answer.dynamic_batching.CopyFrom(_batching(served.batching))
     # Where requests are batched, the first dimension goes without saying.
     for spec in served.inputs:
         answer.input.add(
-            name=spec.name, data_type=_CODES[datatype_of(served.name, spec).name], dims=spec.shape[served.is_batched :]
+            name=spec.name, data_type=_CODES[datatype_of(name, spec).name], dims=spec.shape[served.is_batched :]
         )
     for spec in served.outputs:
         answer.output.add(
-            name=spec.name, data_type=_CODES[datatype_of(served.name, spec).name], dims=spec.shape[served.is_batched :]
+            name=spec.name, data_type=_CODES[datatype_of(name, spec).name], dims=spec.shape[served.is_batched :]
         )
     answer.model_transaction_policy.decoupled = False
     return answer
 
 
-def statistics(served: Served, counted: ms.MlpStatistics) -> oip.ModelStatistics:
+def statistics(served: Served, counted: ms.MlpStatistics, name: str = "") -> oip.ModelStatistics:
     """How often and how fast a version was run."""
     answer = oip.ModelStatistics(
-        name=served.name,
+        name=name or served.name,
         version=str(served.version),
         last_inference=counted.last_inference_ms,
         inference_count=counted.inference_count,
@@ -82,12 +86,12 @@ def statistics(served: Served, counted: ms.MlpStatistics) -> oip.ModelStatistics
     return answer
 
 
-def index(served: Sequence[Served], *, only_ready: bool) -> oip.RepositoryIndexResponse:
-    """The list of versions."""
+def index(served: Sequence[tuple[str, Served]], *, only_ready: bool) -> oip.RepositoryIndexResponse:
+    """The list of versions, each with the name that the caller has for it."""
     response = oip.RepositoryIndexResponse()
-    for each in served:
+    for name, each in served:
         if each.state == "READY" or not only_ready:
-            response.models.add(name=each.name, version=str(each.version), state=each.state, reason=each.reason)
+            response.models.add(name=name, version=str(each.version), state=each.state, reason=each.reason)
     return response
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tserver.errors import InvalidArgument, PermissionDenied, ServerError, Unimplemented
-from tserver.front.oip.regions import Region, Regions
+from tserver.front.oip.regions import AllRegions, Region, Regions
 from tserver.front.oip.tensors import (
     DATATYPES,
     HEADER_BYTES,
@@ -27,10 +27,13 @@ from tserver.front.oip.tensors import (
     datatype_of,
     shorten,
 )
+from tserver.models.names import bare
+from tserver.models.owners import Owners
 from tserver.models.requests import Given
 
 if TYPE_CHECKING:
     from tserver.engines.port import Models, Served, Spec
+    from tserver.identity import Identity
 
 # Larger copies from and to shared memory are made by a thread, so that others are served meanwhile.
 _MAX_INLINE_COPY_BYTES = 1 << 20
@@ -40,8 +43,7 @@ _MAX_INLINE_COPY_BYTES = 1 << 20
 class Caller:
     """What is known of who asks."""
 
-    # Whether shared memory of this machine is theirs too.
-    is_local: bool
+    identity: Identity
     # A moment of time.monotonic.
     deadline: float | None
 
@@ -85,15 +87,21 @@ def version_of(text: str) -> int:
 class Inferences:
     """Runs requests on the models."""
 
-    def __init__(self, models: Models, regions: Regions | None) -> None:
+    def __init__(self, models: Models, regions: AllRegions | None) -> None:
         """Without regions, shared memory is refused."""
         self._models = models
         self._regions = regions
+        self._owners = Owners(models.registry.has)
+
+    def find(self, name: str, version: int, identity: Identity) -> Served:
+        """The version of a model that a caller names. Raises: NotFound."""
+        found: Served = self._models.registry.find(self._owners.qualified(name, identity), version)
+        return found
 
     async def run(self, name: str, version: str, request: InferRequest, caller: Caller) -> Answer:
         """The answer of a model to a request. Cancelled, it leaves the queue. Raises: ServerError."""
         number = version_of(version)
-        served = self._models.registry.find(name, number)
+        served = self.find(name, number, caller.identity)
         with ExitStack() as used:
             try:
                 request.check_parameters()
@@ -109,7 +117,7 @@ class Inferences:
                 raise
             if not number and any(isinstance(source, _Range) for source in sources):
                 # The latest version may be another one by now, and this one gone.
-                served = self._models.registry.find(name)
+                served = self.find(name, 0, caller.identity)
                 _check_inputs(served, request.inputs)
                 targets = self._targets(served, request, caller)
             given = {
@@ -125,12 +133,12 @@ class Inferences:
                 for target in targets
             ]
             _check_message(sum(len(output.elements) for output in outputs))
-            return Answer(served.name, served.version, request.id, outputs)
+            return Answer(name, served.version, request.id, outputs)
 
-    def answer_bytes(self, name: str, version: str, request: InferRequest) -> int:
+    def answer_bytes(self, name: str, version: str, request: InferRequest, identity: Identity) -> int:
         """About how many bytes the answer will have, should the request be one that can be run."""
         try:
-            served = self._models.registry.find(name, version_of(version))
+            served = self.find(name, version_of(version), identity)
             _check_inputs(served, request.inputs)
         except ServerError:
             return 0
@@ -138,15 +146,15 @@ class Inferences:
         sizes = _known_bytes(served, request.inputs)
         return sum(sizes[spec.name] for spec in served.outputs if spec.name in own or not request.outputs)
 
-    def regions(self, is_local: bool) -> Regions:
-        """The regions, for a caller who may use them. Raises: PermissionDenied."""
+    def regions(self, identity: Identity) -> Regions:
+        """The regions of a caller who may have some. Raises: PermissionDenied."""
         if self._regions is None:
             raise PermissionDenied(
                 "shared memory is not allowed here; start the server with --oip-shared-memory to allow it"
             )
-        if not is_local:
+        if not identity.is_local:
             raise PermissionDenied("shared memory is for callers on this machine, through a loopback address")
-        return self._regions
+        return self._regions.of(identity.principal)
 
     def _sources(self, served: Served, request: InferRequest, caller: Caller) -> list[memoryview | _Range]:
         """Where the elements of each input are. Raises: InvalidArgument, NotFound, PermissionDenied."""
@@ -174,7 +182,8 @@ class Inferences:
         names = [wanted.name for wanted in request.outputs]
         if not known.keys() >= set(names) or len(set(names)) < len(names):
             raise InvalidArgument(
-                f"the request asks for the outputs {shorten(names)}; {served.name!r} has {_exactly(served.outputs)}"
+                f"the request asks for the outputs {shorten(names)}; {bare(served.name)!r} has "
+                f"{_exactly(served.outputs)}"
             )
         targets = []
         total, sizes = 0, _known_bytes(served, request.inputs)
@@ -182,7 +191,7 @@ class Inferences:
             if each.classification:
                 raise Unimplemented("the classification of outputs is not served; take the output itself")
             index, spec = known[each.name]
-            target = _Target(index, spec, datatype_of(served.name, spec), each, self._range(each.part, caller))
+            target = _Target(index, spec, datatype_of(bare(served.name), spec), each, self._range(each.part, caller))
             _check_output(target, sizes[each.name], request)
             total += sizes[each.name] if target.range is None else 0
             targets.append(target)
@@ -193,7 +202,7 @@ class Inferences:
         """The part of shared memory that a tensor is in. Raises: InvalidArgument, NotFound, PermissionDenied."""
         if part is None:
             return None
-        region = self.regions(caller.is_local).find(part.region)
+        region = self.regions(caller.identity).find(part.region)
         region.check(part.offset, part.byte_size)
         return _Range(region, part)
 
@@ -205,13 +214,13 @@ def _check_inputs(served: Served, inputs: Sequence[GivenTensor]) -> None:
     names = [tensor.name for tensor in inputs]
     if sorted(names) != sorted(spec.name for spec in served.inputs):
         raise InvalidArgument(
-            f"the request has the inputs {shorten(names)}; {served.name!r} has {_exactly(served.inputs)}"
+            f"the request has the inputs {shorten(names)}; {bare(served.name)!r} has {_exactly(served.inputs)}"
         )
     for spec, tensor in _paired(served, inputs):
-        datatype = datatype_of(served.name, spec).name
+        datatype = datatype_of(bare(served.name), spec).name
         if tensor.datatype != datatype:
             raise InvalidArgument(
-                f"the input {tensor.name!r} has the datatype {tensor.datatype[:20]!r}, but {served.name!r} takes "
+                f"the input {tensor.name!r} has the datatype {tensor.datatype[:20]!r}, but {bare(served.name)!r} takes "
                 f"{datatype}"
             )
         shape = tensor.shape
@@ -220,7 +229,7 @@ def _check_inputs(served: Served, inputs: Sequence[GivenTensor]) -> None:
         )
         if not fits or (served.is_batched and shape[0] < 1):
             raise InvalidArgument(
-                f"the input {tensor.name!r} has the shape {shorten(shape)}, but {served.name!r} takes "
+                f"the input {tensor.name!r} has the shape {shorten(shape)}, but {bare(served.name)!r} takes "
                 f"{list(spec.shape)}{', with at least one row' if served.is_batched else ''}"
             )
     if not served.is_batched:
@@ -230,7 +239,7 @@ def _check_inputs(served: Served, inputs: Sequence[GivenTensor]) -> None:
         raise InvalidArgument(f"the inputs {shorten(names)} have {shorten(rows)} rows; all of them have as many")
     if max(rows, default=0) > served.batching.max_batch_size:
         raise InvalidArgument(
-            f"the request has {rows[0]} rows, but the max_batch_size of {served.name!r} is "
+            f"the request has {rows[0]} rows, but the max_batch_size of {bare(served.name)!r} is "
             f"{served.batching.max_batch_size}; split it"
         )
 
@@ -269,7 +278,7 @@ def _known_bytes(served: Served, inputs: Sequence[GivenTensor]) -> dict[str, int
     shapes = {tensor.name: tensor.shape for tensor in inputs}
     found = served.output_shapes([shapes[spec.name] for spec in served.inputs])
     return {
-        spec.name: 0 if shape is None else math.prod(shape) * datatype_of(served.name, spec).size
+        spec.name: 0 if shape is None else math.prod(shape) * datatype_of(bare(served.name), spec).size
         for spec, shape in zip(served.outputs, found, strict=True)
     }
 

@@ -1,7 +1,7 @@
 """System shared memory that callers on this machine have registered: inputs are read from it, outputs written to it.
 
 A region is read and written through its file, not mapped: a caller who makes the object smaller afterwards gets an
-error, where a mapping would end the process (SIGBUS). Regions are counted by the requests that use them, so that one
+error, where a mapping would end the process (SIGBUS). AllRegions are counted by the requests that use them, so that one
 may be unregistered at any time. Knows neither gRPC nor protobuf; only the event loop's thread registers and forgets.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -26,8 +27,9 @@ _HOME = Path("/dev/shm")
 _KEY = re.compile(r"/?[^/\0]{1,254}")
 # Those of Triton's own Python backends, where one runs on this machine: no caller's business.
 _RESERVED = "triton_python_backend_shm_region_"
-# Each takes a file descriptor.
+# Each takes a file descriptor: of one principal, and of all together.
 _MAX_REGIONS = 256
+_MAX_REGIONS_OF_ALL = 1024
 _MAX_IO_BYTES = 1 << 30
 
 
@@ -38,7 +40,12 @@ class Region:
         self.name, self.key = name, key
         self.offset, self.byte_size = offset, byte_size
         self._descriptor = descriptor
+        self._place = _place(descriptor)
         self._users = 1
+
+    def is_in(self, place: tuple[int, int]) -> bool:
+        """Whether it is in that object."""
+        return self._place == place
 
     def check(self, offset: int, size: int) -> None:
         """Refuse a range that is not in the region. Raises: InvalidArgument."""
@@ -108,11 +115,46 @@ class Region:
         )
 
 
-class Regions:
-    """The regions by name."""
+class AllRegions:
+    """The regions of all principals. To each there are only its own."""
 
     def __init__(self) -> None:
+        self._of: dict[str, Regions] = {}
+
+    def of(self, principal: str) -> Regions:
+        """Those of one principal."""
+        return self._of.get(principal) or Regions(self, principal)
+
+    def check_room(self) -> None:
+        """Raises: Exhausted where no more are opened for anybody."""
+        if sum(map(len, self._of.values())) >= _MAX_REGIONS_OF_ALL:
+            raise Exhausted("too many regions are registered on this server; try again later", retry_after_s="5")
+
+    def is_of_another(self, principal: str, descriptor: int) -> bool:
+        """Whether an object has a region of another principal, who alone is to read and write there."""
+        opened = _place(descriptor)
+        return any(
+            region.is_in(opened) for whose, own in self._of.items() if whose != principal for region in own.all()
+        )
+
+    def keep(self, principal: str, own: Regions) -> None:
+        """Remember a principal that has regions, and no other."""
+        if len(own):
+            self._of[principal] = own
+        else:
+            self._of.pop(principal, None)
+
+
+class Regions:
+    """The regions of one principal, by name."""
+
+    def __init__(self, every: AllRegions | None = None, principal: str = "") -> None:
+        """`every` are those of all principals."""
+        self._every, self._principal = every or AllRegions(), principal
         self._by_name: dict[str, Region] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_name)
 
     def find(self, name: str) -> Region:
         """A region. Raises: NotFound."""
@@ -138,10 +180,13 @@ class Regions:
             )
         if len(self._by_name) >= _MAX_REGIONS:
             raise Exhausted(f"{len(self._by_name)} regions are registered, which is the limit; unregister some")
+        self._every.check_room()
         if not byte_size:
             raise InvalidArgument(f"the region {name[:200]!r} has 0 bytes; give at least 1")
         descriptor = _open(key)
         try:
+            if self._every.is_of_another(self._principal, descriptor):
+                raise _not_opened(key, os.strerror(errno.ENOENT))
             size = os.fstat(descriptor).st_size
             if offset > size or byte_size > size - offset:
                 raise InvalidArgument(
@@ -151,6 +196,7 @@ class Regions:
             os.close(descriptor)
             raise
         self._by_name[name] = Region(name, key, descriptor, offset, byte_size)
+        self._every.keep(self._principal, self)
 
     def unregister(self, name: str = "") -> None:
         """Forget a region, or all of them. One that is not there is forgotten already."""
@@ -158,6 +204,17 @@ class Regions:
             region = self._by_name.pop(each, None)
             if region is not None:
                 region.release()
+        self._every.keep(self._principal, self)
+
+
+def _place(descriptor: int) -> tuple[int, int]:
+    """What tells an object from all others, whatever it is called."""
+    told = os.fstat(descriptor)
+    return told.st_dev, told.st_ino
+
+
+def _not_opened(key: str, cause: str | None) -> ServerError:
+    return ServerError(f"unable to open the shared memory object {key!r}: {cause}")
 
 
 def _open(key: str) -> int:
@@ -173,7 +230,7 @@ def _open(key: str) -> int:
         descriptor = os.open(_HOME / bare, flags)
     except (OSError, UnicodeEncodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ServerError(f"unable to open the shared memory object {key!r}: {cause}") from error
+        raise _not_opened(key, cause) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InvalidArgument(f"{key!r} is not a shared memory object")

@@ -77,23 +77,23 @@ class InferenceRoutes:
 
     async def _model_ready(self, request: HttpRequest) -> HttpResponse:
         model = request.names["model"]
-        return _readiness(self._service.is_model_ready(model, request.names["version"]), name=model)
+        return _readiness(self._service.is_model_ready(model, request.names["version"], request.identity), name=model)
 
     async def _model_metadata(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse.of(of_message(self._service.model_metadata(*_model(request))))
+        return HttpResponse.of(of_message(self._service.model_metadata(*_model(request), request.identity)))
 
     async def _model_config(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse.of(of_message(self._service.model_config(*_model(request))))
+        return HttpResponse.of(of_message(self._service.model_config(*_model(request), request.identity)))
 
     async def _statistics(self, request: HttpRequest) -> HttpResponse:
-        return HttpResponse.of(of_message(await self._service.statistics(*_model(request))))
+        return HttpResponse.of(of_message(await self._service.statistics(*_model(request), request.identity)))
 
     # --- inference ---
 
     async def _infer(self, request: HttpRequest) -> HttpResponse:
         model, version = _model(request)
         # Before the body is waited for.
-        self._service.find(model, version)
+        self._service.find(model, version, request.identity)
         length = request.headers.get(HEADER_LENGTH, "")
         body = await request.body(MAX_MESSAGE_BYTES if length else self._max_text_bytes, self._max_text_bytes)
         text_bytes = int(length) if length.isdecimal() and len(length) < 19 else len(body)
@@ -106,7 +106,7 @@ class InferenceRoutes:
             asked = await asyncio.to_thread(parse, body, length, self._max_text_bytes)
         else:
             asked = parse(body, length, self._max_text_bytes)
-        answer = await self._service.inferences.run(model, version, asked, Caller(request.is_local, None))
+        answer = await self._service.inferences.run(model, version, asked, Caller(request.identity, None))
         text_bytes = sum(len(output.elements) for output in answer.outputs if output.is_text)
         if text_bytes > _MAX_INLINE_BYTES:
             return await asyncio.to_thread(response, answer)
@@ -118,25 +118,25 @@ class InferenceRoutes:
         only_ready = (await self._told(request)).get("ready", False)
         if not isinstance(only_ready, bool):
             raise InvalidArgument(f"ready is {str(only_ready)[:100]!r}, not true or false")
-        found = self._service.index(request.names["repository"], only_ready=only_ready)
+        found = self._service.index(request.names["repository"], request.identity, only_ready=only_ready)
         return HttpResponse.of([of_message(model) for model in found.models])
 
     async def _load(self, request: HttpRequest) -> HttpResponse:
         parameters = (await self._told(request)).get("parameters") or {}
         if not isinstance(parameters, dict):
             raise InvalidArgument("parameters is not an object")
-        await self._service.load(request.names["repository"], request.names["model"], parameters)
+        await self._service.load(request.names["repository"], request.names["model"], parameters, request.identity)
         return HttpResponse.of({})
 
     async def _unload(self, request: HttpRequest) -> HttpResponse:
         await self._told(request)
-        await self._service.unload(request.names["repository"], request.names["model"])
+        await self._service.unload(request.names["repository"], request.names["model"], request.identity)
         return HttpResponse.of({})
 
     # --- shared memory ---
 
     async def _region_status(self, request: HttpRequest) -> HttpResponse:
-        found = self._service.regions(request.names["region"], is_local=request.is_local)
+        found = self._service.regions(request.names["region"], request.identity)
         return HttpResponse.of(
             [
                 {"name": region.name, "key": region.key, "offset": region.offset, "byte_size": region.byte_size}
@@ -150,12 +150,12 @@ class InferenceRoutes:
         if not isinstance(key, str) or any(type(size) is not int or size < 0 for size in (offset, byte_size)):
             raise InvalidArgument("a region needs its key, a text, and its offset and byte_size in whole numbers")
         assert isinstance(byte_size, int)
-        self._service.register(request.names["region"], key, offset, byte_size, is_local=request.is_local)
+        self._service.register(request.names["region"], key, offset, byte_size, request.identity)
         return HttpResponse.of({})
 
     async def _unregister(self, request: HttpRequest) -> HttpResponse:
         await self._told(request)
-        self._service.unregister(request.names["region"], is_local=request.is_local)
+        self._service.unregister(request.names["region"], request.identity)
         return HttpResponse.of({})
 
     async def _no_cuda(self, request: HttpRequest) -> HttpResponse:

@@ -14,10 +14,12 @@ from tserver.config import Config
 from tserver.errors import InvalidArgument, NotFound, PermissionDenied, Unimplemented
 from tserver.front.oip import describe
 from tserver.front.oip.inference import Inferences, version_of
-from tserver.front.oip.regions import Region, Regions
+from tserver.front.oip.regions import AllRegions, Region
+from tserver.models.owners import Owners, check_may_change, told_name
 
 if TYPE_CHECKING:
     from tserver.engines.port import Models, Served
+    from tserver.identity import Identity
 
 _EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
 _SHARED_MEMORY = "system_shared_memory"
@@ -30,7 +32,8 @@ class Service:
         self._config = config
         self._models = models
         self._registry = models.registry
-        self.inferences = Inferences(models, Regions() if config.oip_shared_memory else None)
+        self._owners = Owners(models.registry.has)
+        self.inferences = Inferences(models, AllRegions() if config.oip_shared_memory else None)
         # Not any more once the server is told to stop.
         self.is_ready = True
 
@@ -41,49 +44,53 @@ class Service:
         extensions = [*_EXTENSIONS, *([_SHARED_MEMORY] if self._config.oip_shared_memory else [])]
         return oip.ServerMetadataResponse(name=describe.PLATFORM, version=__version__, extensions=extensions)
 
-    def find(self, name: str, version: str) -> Served:
-        """A version of a model. Raises: NotFound, InvalidArgument."""
-        found: Served = self._registry.find(name, version_of(version))
-        return found
+    def find(self, name: str, version: str, identity: Identity) -> Served:
+        """The version of a model that a caller names. Raises: NotFound, InvalidArgument."""
+        return self.inferences.find(name, version_of(version), identity)
 
-    def is_model_ready(self, name: str, version: str) -> bool:
+    def is_model_ready(self, name: str, version: str, identity: Identity) -> bool:
         """Whether a version would be run. Raises: InvalidArgument."""
         try:
-            served = self.find(name, version)
+            served = self.find(name, version, identity)
         except NotFound:
             return False
         return self.is_ready and served.state == "READY"
 
-    def model_metadata(self, name: str, version: str) -> oip.ModelMetadataResponse:
+    def model_metadata(self, name: str, version: str, identity: Identity) -> oip.ModelMetadataResponse:
         """Inputs and outputs. Raises: as `find`."""
-        served = self.find(name, version)
-        return describe.metadata(served, self._registry.versions(served.name))
+        served = self.find(name, version, identity)
+        return describe.metadata(served, self._registry.versions(served.name), name)
 
-    def model_config(self, name: str, version: str) -> oip.ModelConfig:
+    def model_config(self, name: str, version: str, identity: Identity) -> oip.ModelConfig:
         """How a version is served. Raises: as `find`."""
-        return describe.config(self.find(name, version))
+        return describe.config(self.find(name, version, identity), name)
 
-    async def statistics(self, name: str, version: str) -> oip.ModelStatisticsResponse:
+    async def statistics(self, name: str, version: str, identity: Identity) -> oip.ModelStatisticsResponse:
         """How often and how fast versions were run: those of one name, or of all. Raises: as `find`."""
         number = version_of(version)
         found: Sequence[Served]
         if not name:
-            found = [served for served in self._registry.index() if number in (0, served.version)]
+            seen = self._owners.visible(self._registry.index(), identity)
+            found = [served for served in seen if number in (0, served.version)]
         elif number:
-            found = [self._registry.find(name, number)]
+            found = [self.find(name, version, identity)]
         else:
-            found = self._registry.versions(name)
-        told = [describe.statistics(served, await self._models.counted(served)) for served in found]
+            found = self._registry.versions(self._owners.qualified(name, identity))
+        told = [
+            describe.statistics(served, await self._models.counted(served), told_name(served.name, identity))
+            for served in found
+        ]
         return oip.ModelStatisticsResponse(model_stats=told)
 
     # --- the repository ---
 
-    def index(self, repository: str, *, only_ready: bool) -> oip.RepositoryIndexResponse:
-        """Every version there is. Raises: InvalidArgument."""
+    def index(self, repository: str, identity: Identity, *, only_ready: bool) -> oip.RepositoryIndexResponse:
+        """Every version that a caller sees. Raises: InvalidArgument."""
         _check_repository(repository)
-        return describe.index(self._registry.index(), only_ready=only_ready)
+        seen = self._owners.visible(self._registry.index(), identity)
+        return describe.index([(told_name(each.name, identity), each) for each in seen], only_ready=only_ready)
 
-    async def load(self, repository: str, name: str, parameters: Collection[str]) -> None:
+    async def load(self, repository: str, name: str, parameters: Collection[str], identity: Identity) -> None:
         """Have a model serve. Raises: PermissionDenied, Unimplemented, NotFound, ModelNotReady."""
         self._check_control("load", repository)
         if parameters:
@@ -91,33 +98,39 @@ class Service:
                 f"loading with {', '.join(sorted(parameters))[:200]} is not served: create and configure "
                 "networks with tensorcompute.v1.ModelService"
             )
-        await self._models.load(name)
+        await self._models.load(self._to_change(self._owners.to_load(name, 0, identity), identity))
 
-    async def unload(self, repository: str, name: str) -> None:
+    async def unload(self, repository: str, name: str, identity: Identity) -> None:
         """Have a model serve no more. Raises: PermissionDenied, NotFound."""
         self._check_control("unload", repository)
-        await self._models.unload(name)
+        await self._models.unload(self._to_change(self._owners.qualified(name, identity), identity))
 
     # --- shared memory ---
 
-    def regions(self, name: str, *, is_local: bool) -> list[Region]:
-        """A region, or all of them. Raises: PermissionDenied, NotFound."""
-        regions = self.inferences.regions(is_local)
+    def regions(self, name: str, identity: Identity) -> list[Region]:
+        """A region of the caller's, or all of them. Raises: PermissionDenied, NotFound."""
+        regions = self.inferences.regions(identity)
         return [regions.find(name)] if name else regions.all()
 
-    def register(self, name: str, key: str, offset: int, byte_size: int, *, is_local: bool) -> None:
+    def register(self, name: str, key: str, offset: int, byte_size: int, identity: Identity) -> None:
         """Make a part of an object known. Raises: PermissionDenied, and as Regions.register."""
-        self.inferences.regions(is_local).register(name, key, offset, byte_size)
+        self.inferences.regions(identity).register(name, key, offset, byte_size)
 
-    def unregister(self, name: str, *, is_local: bool) -> None:
-        """Forget a region, or all of them. Raises: PermissionDenied."""
-        self.inferences.regions(is_local).unregister(name)
+    def unregister(self, name: str, identity: Identity) -> None:
+        """Forget a region of the caller's, or all of them. Raises: PermissionDenied."""
+        self.inferences.regions(identity).unregister(name)
 
     def no_cuda(self) -> NoReturn:
         """Raises: Unimplemented."""
         raise Unimplemented(
             "CUDA shared memory is not served; send elements in the request, or use system shared memory"
         )
+
+    def _to_change(self, name: str, identity: Identity) -> str:
+        """The name of models that a caller may change. Raises: PermissionDenied."""
+        if self._registry.has(name):
+            check_may_change(self._registry.versions(name), identity)
+        return name
 
     def _check_control(self, what: str, repository: str) -> None:
         if not self._config.oip_model_control:

@@ -41,7 +41,7 @@ class InferenceServicer:
 
     async def ModelReady(self, request: oip.ModelReadyRequest, rpc: Rpc) -> oip.ModelReadyResponse:
         """See the proto."""
-        return oip.ModelReadyResponse(ready=self._service.is_model_ready(request.name, request.version))
+        return oip.ModelReadyResponse(ready=self._service.is_model_ready(request.name, request.version, rpc.identity))
 
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, rpc: Rpc) -> oip.ServerMetadataResponse:
         """See the proto."""
@@ -49,15 +49,15 @@ class InferenceServicer:
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, rpc: Rpc) -> oip.ModelMetadataResponse:
         """See the proto."""
-        return self._service.model_metadata(request.name, request.version)
+        return self._service.model_metadata(request.name, request.version, rpc.identity)
 
     async def ModelConfig(self, request: oip.ModelConfigRequest, rpc: Rpc) -> oip.ModelConfigResponse:
         """See the proto."""
-        return oip.ModelConfigResponse(config=self._service.model_config(request.name, request.version))
+        return oip.ModelConfigResponse(config=self._service.model_config(request.name, request.version, rpc.identity))
 
     async def ModelStatistics(self, request: oip.ModelStatisticsRequest, rpc: Rpc) -> oip.ModelStatisticsResponse:
         """See the proto."""
-        return await self._service.statistics(request.name, request.version)
+        return await self._service.statistics(request.name, request.version, rpc.identity)
 
     # --- inference ---
 
@@ -77,7 +77,9 @@ class InferenceServicer:
             except ServerError as error:
                 return 0, partial(failed, error, "")
             name, version = message.model_name, message.model_version
-            return self._inferences.answer_bytes(name, version, request), partial(answer, name, version, request)
+            return self._inferences.answer_bytes(name, version, request, caller.identity), partial(
+                answer, name, version, request
+            )
 
         async def answer(name: str, version: str, request: InferRequest) -> bytes:
             try:
@@ -98,20 +100,20 @@ class InferenceServicer:
 
     async def RepositoryIndex(self, request: oip.RepositoryIndexRequest, rpc: Rpc) -> oip.RepositoryIndexResponse:
         """See the proto."""
-        return self._service.index(request.repository_name, only_ready=request.ready)
+        return self._service.index(request.repository_name, rpc.identity, only_ready=request.ready)
 
     async def RepositoryModelLoad(
         self, request: oip.RepositoryModelLoadRequest, rpc: Rpc
     ) -> oip.RepositoryModelLoadResponse:
         """See the proto."""
-        await self._service.load(request.repository_name, request.model_name, list(request.parameters))
+        await self._service.load(request.repository_name, request.model_name, list(request.parameters), rpc.identity)
         return oip.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: oip.RepositoryModelUnloadRequest, rpc: Rpc
     ) -> oip.RepositoryModelUnloadResponse:
         """See the proto."""
-        await self._service.unload(request.repository_name, request.model_name)
+        await self._service.unload(request.repository_name, request.model_name, rpc.identity)
         return oip.RepositoryModelUnloadResponse()
 
     # --- shared memory ---
@@ -121,7 +123,7 @@ class InferenceServicer:
     ) -> oip.SystemSharedMemoryStatusResponse:
         """See the proto."""
         response = oip.SystemSharedMemoryStatusResponse()
-        for region in self._service.regions(request.name, is_local=rpc.is_local):
+        for region in self._service.regions(request.name, rpc.identity):
             entry = response.regions[region.name]
             entry.name, entry.key = region.name, region.key
             entry.offset, entry.byte_size = region.offset, region.byte_size
@@ -131,14 +133,14 @@ class InferenceServicer:
         self, request: oip.SystemSharedMemoryRegisterRequest, rpc: Rpc
     ) -> oip.SystemSharedMemoryRegisterResponse:
         """See the proto."""
-        self._service.register(request.name, request.key, request.offset, request.byte_size, is_local=rpc.is_local)
+        self._service.register(request.name, request.key, request.offset, request.byte_size, rpc.identity)
         return oip.SystemSharedMemoryRegisterResponse()
 
     async def SystemSharedMemoryUnregister(
         self, request: oip.SystemSharedMemoryUnregisterRequest, rpc: Rpc
     ) -> oip.SystemSharedMemoryUnregisterResponse:
         """See the proto."""
-        self._service.unregister(request.name, is_local=rpc.is_local)
+        self._service.unregister(request.name, rpc.identity)
         return oip.SystemSharedMemoryUnregisterResponse()
 
     async def _no_cuda(self, request: Any, rpc: Rpc) -> Any:
@@ -148,4 +150,4 @@ class InferenceServicer:
 
 
 def _caller(rpc: Rpc) -> Caller:
-    return Caller(rpc.is_local, rpc.deadline)
+    return Caller(rpc.identity, rpc.deadline)

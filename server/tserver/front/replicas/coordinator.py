@@ -26,6 +26,7 @@ from tserver.models import names
 from tserver.models.batching import BatchingConfig
 from tserver.models.changes import Changes
 from tserver.models.disk import Disk
+from tserver.models.owners import claim_of
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -179,6 +180,7 @@ class ModelCoordinator(Spreading):
         name = request.name
         async with self._changes.lock(name):
             batching = BatchingConfig.read(request.batching)
+            owner = self.records.owner(name, claim_of(identity))
             taken = self.records.get(name, request.version or 1)
             # One that is numbered may be a repeat: whether it is, only its session knows.
             if not (request.context.seq and taken is not None and entry.info.engine in taken.replicas):
@@ -186,7 +188,7 @@ class ModelCoordinator(Spreading):
             summary = await self._made(method, request, entry, identity)
             if (repeated := self.records.get(name, summary.version)) is not None:
                 return repeated
-            record = Record(name, summary.version, batching, request.replicas)
+            record = Record(name, summary.version, batching, request.replicas, owner)
             record.know(summary)
             record.replicas[entry.info.engine] = replica_of(entry, summary)
             if self._disk is not None:
@@ -211,7 +213,8 @@ class ModelCoordinator(Spreading):
         try:
             content = await self.links.export(entry, name, version)
             data = bytes(content.data)
-            await asyncio.to_thread(disk.write, name, version, content.manifest, data, record.batching, record.wanted)
+            settings = record.batching, record.wanted, record.owner
+            await asyncio.to_thread(disk.write, name, version, content.manifest, data, *settings)
         except BaseException as error:
             with contextlib.suppress(ServerError):
                 request = ms.DeleteMlpRequest(name=name, version=version)
@@ -288,10 +291,10 @@ class ModelCoordinator(Spreading):
         versions = [found for other, found in there if other == name]
         version = version or max(versions, default=0)
         if disk is None or version not in versions:
-            raise names.unknown_anywhere(name, version)
+            raise names.unknown_anywhere(names.bare(name), version)
         names.free(name, version, self.records.numbers(name))
         kept = await asyncio.to_thread(disk.bytes_of, name, version)
-        record = Record(name, version, kept.batching, kept.replicas)
+        record = Record(name, version, kept.batching, kept.replicas, kept.owner)
         record.is_persistent = True
         await self._replace(record, Content(kept.manifest, kept.data))
         self.records.add(record)
@@ -399,7 +402,7 @@ class ModelCoordinator(Spreading):
         state = state_of(summary)
         if record is None:
             batching = BatchingConfig.read(summary.batching)
-            record = Record(summary.name, summary.version, batching, summary.wanted_replicas)
+            record = Record(summary.name, summary.version, batching, summary.wanted_replicas, summary.owner)
             self.records.add(record)
         if not record.is_known:
             record.know(summary)
@@ -424,10 +427,10 @@ class ModelCoordinator(Spreading):
         """A model is on disk."""
         try:
             names.free(name, version, self.records.numbers(name))
-            batching, wanted, size_bytes = await asyncio.to_thread(disk.settings_of, name, version)
+            batching, wanted, owner, size_bytes = await asyncio.to_thread(disk.settings_of, name, version)
         except ServerError as error:
             log.error("a model is not served", extra={"model": name, "version": version, "cause": error.message})
             return
-        record = Record(name, version, batching, wanted, size_bytes)
+        record = Record(name, version, batching, wanted, owner, size_bytes)
         record.is_persistent = True
         self.records.add(record)

@@ -20,12 +20,14 @@ from tserver.front.forwards import failure_of
 from tserver.front.replicas.upstream import Upstream
 from tserver.front.rpc import HOUSE_ENGINE, Rpc, house_metadata
 from tserver.front.status import error_of, is_of_connection
+from tserver.models.names import bare
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from tserver.engines.house import House
     from tserver.engines.port import ServedModel
+    from tserver.identity import Identity
 
 _SERVICE = "/tensorcompute.v1.ModelService/"
 _OPTIONS = (
@@ -72,6 +74,10 @@ class Elsewhere:
 
     # --- from any thread ---
 
+    def has(self, name: str) -> bool:
+        """See Elsewhere in the registry."""
+        return name in self._known
+
     def check(self, name: str, version: int, here: Mapping[int, ServedModel]) -> None:
         """See Elsewhere in the registry."""
         known = self._known.get(name)
@@ -84,7 +90,7 @@ class Elsewhere:
         if served is None or served.state != "READY":
             there = ", ".join(known.engines[number]) or "no engine now"
             raise ModelElsewhere(
-                f"version {number} of {name[:200]!r} is on other engines than this one ({there}; this is "
+                f"version {number} of {bare(name)!r} is on other engines than this one ({there}; this is "
                 f"{self._house.engine}): give arrays in the place of tensors, or have it on more engines (replicas)"
             )
 
@@ -117,11 +123,11 @@ class Elsewhere:
         finally:
             call.cancel()
 
-    def relay(self, run: Callable[[Callable[[], None]], None]) -> Relay:
+    def relay(self, run: Callable[[Callable[[], None]], None], identity: Identity) -> Relay:
         """What takes forward passes of one caller to the front. `run` runs a function on the caller's thread; this is
         called from there.
         """
-        metadata = (*house_metadata(self._house.key), (HOUSE_ENGINE, self._house.engine))
+        metadata = (*house_metadata(self._house.key, identity), (HOUSE_ENGINE, self._house.engine))
         return Relay(self._front, metadata, run, self._loop)
 
     def _front(self) -> grpc.aio.Channel:

@@ -116,6 +116,7 @@ class Links:
         replicas: int,
         *,
         is_persistent: bool,
+        owner: str,
     ) -> None:
         """Bring a model to the device of an engine, where it does not serve yet."""
         told = {
@@ -125,6 +126,7 @@ class Links:
             "batching": batching_told(batching),
             "replicas": replicas,
             "is_persistent": is_persistent,
+            "owner": owner,
         }
         with _refusals(entry):
             method: Any = self._channel(entry).stream_unary(_WITHIN + "Prepare")

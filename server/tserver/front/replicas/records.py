@@ -13,6 +13,7 @@ from tserver.errors import ModelNotReady
 from tserver.models import names
 from tserver.models.batching import BatchingConfig
 from tserver.models.names import STATES, State
+from tserver.models.owners import Claim
 from tserver.models.shapes import output_shapes
 
 _STATES_OF: dict[int, State] = {code: state for state, code in STATES.items()}
@@ -61,8 +62,12 @@ class Failures:
 class Record:
     """One version of a model."""
 
-    def __init__(self, name: str, version: int, batching: BatchingConfig, wanted: int, size_bytes: int = 0) -> None:
+    def __init__(
+        self, name: str, version: int, batching: BatchingConfig, wanted: int, owner: str, size_bytes: int = 0
+    ) -> None:
         self.name, self.version = name, version
+        # Who may change it, where it is public.
+        self.owner = owner
         self.batching = batching
         # On how many engines it is to be; 0 is each that has room.
         self.wanted = wanted
@@ -130,6 +135,8 @@ class Record:
         told.batching.CopyFrom(self.batching.message())
         told.is_persistent = self.is_persistent
         told.wanted_replicas = self.wanted
+        told.owner = names.owner_in(self.name) or self.owner
+        told.public = names.is_public(self.name)
         del told.replicas[:]
         for replica in sorted(self.replicas.values(), key=lambda replica: replica.engine):
             told.replicas.add(engine=replica.engine, state=STATES[replica.state], device=replica.device)
@@ -151,6 +158,10 @@ class Records:
     def __init__(self) -> None:
         self._by_name: dict[str, dict[int, Record]] = {}
 
+    def has(self, name: str) -> bool:
+        """Whether there is a name."""
+        return name in self._by_name
+
     def get(self, name: str, version: int) -> Record | None:
         """A version, if there is one."""
         return self._by_name.get(name, {}).get(version)
@@ -166,6 +177,10 @@ class Records:
         if not versions:
             raise names.unknown(name)
         return [versions[number] for number in sorted(versions)]
+
+    def owner(self, name: str, claim: Claim) -> str:
+        """Who is to own a new version of a name. Raises: as `claim`."""
+        return claim(self._by_name.get(name, {}))
 
     def numbers(self, name: str) -> set[int]:
         """The numbers of the versions of a name, which may have none."""

@@ -60,6 +60,7 @@ class ReplicaService:
             batching_of(told["batching"]),
             told["replicas"],
             is_persistent=told["is_persistent"],
+            owner=told["owner"],
         )
         return b""
 

@@ -20,6 +20,7 @@ from tserver.front.replicas.streams import ReplicaStream
 from tserver.front.rpc import Rpc, house_metadata
 from tserver.front.status import error_of
 from tserver.models.batching import BatchingConfig
+from tserver.models.owners import Owners, check_may_change, new_name, told_name
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -42,6 +43,7 @@ class HouseModels:
         """`home` finds the engine of callers without a session, by the principal."""
         self._coordinator = coordinator
         self._records = coordinator.records
+        self._owners = Owners(self._records.has)
         self._links = coordinator.links
         self._choosing = choosing
         self._directory = directory
@@ -109,29 +111,32 @@ class HouseModels:
         await self._settled(rpc)
         batching = BatchingConfig.read(request.batching)
         wanted = request.replicas if request.HasField("replicas") else None
-        record = await self._coordinator.update(request.name, request.version, batching, wanted)
-        return ms.UpdateMlpResponse(mlp=record.summary())
+        name = self._to_change(self._owners.qualified(request.name, rpc.identity), rpc)
+        record = await self._coordinator.update(name, request.version, batching, wanted)
+        return ms.UpdateMlpResponse(mlp=_summary(record, rpc))
 
     async def DescribeMlp(self, request: ms.DescribeMlpRequest, rpc: Rpc) -> ms.DescribeMlpResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("DescribeMlp", request, rpc)
         await self._settled(rpc)
-        return ms.DescribeMlpResponse(mlp=self._records.find(request.name, request.version).summary())
+        return ms.DescribeMlpResponse(mlp=_summary(self._find(request, rpc), rpc))
 
     async def ListMlps(self, request: ms.ListMlpsRequest, rpc: Rpc) -> ms.ListMlpsResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("ListMlps", request, rpc)
         await self._settled(rpc)
-        return ms.ListMlpsResponse(mlps=[record.summary() for record in self._records.index()])
+        seen = self._owners.visible(self._records.index(), rpc.identity)
+        return ms.ListMlpsResponse(mlps=[_summary(record, rpc) for record in seen])
 
     async def UnloadMlp(self, request: ms.UnloadMlpRequest, rpc: Rpc) -> ms.UnloadMlpResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("UnloadMlp", request, rpc)
         await self._settled(rpc)
-        await self._coordinator.unload(request.name, request.version)
+        name = self._to_change(self._owners.qualified(request.name, rpc.identity), rpc)
+        await self._coordinator.unload(name, request.version)
         return ms.UnloadMlpResponse()
 
     async def LoadMlp(self, request: ms.LoadMlpRequest, rpc: Rpc) -> ms.LoadMlpResponse | bytes:
@@ -139,15 +144,17 @@ class HouseModels:
         if request.context.session:
             return await self._to_engine("LoadMlp", request, rpc)
         await self._settled(rpc)
-        record = await self._coordinator.load(request.name, request.version)
-        return ms.LoadMlpResponse(mlp=record.summary())
+        name = self._owners.to_load(request.name, request.version, rpc.identity)
+        record = await self._coordinator.load(self._to_change(name, rpc), request.version)
+        return ms.LoadMlpResponse(mlp=_summary(record, rpc))
 
     async def DeleteMlp(self, request: ms.DeleteMlpRequest, rpc: Rpc) -> ms.DeleteMlpResponse | bytes:
         """See the proto."""
         if request.context.session:
             return await self._to_engine("DeleteMlp", request, rpc)
         await self._settled(rpc)
-        await self._coordinator.delete(request.name, request.version)
+        name = self._to_change(self._owners.qualified(request.name, rpc.identity), rpc)
+        await self._coordinator.delete(name, request.version)
         return ms.DeleteMlpResponse()
 
     async def GetMlpStatistics(
@@ -157,8 +164,10 @@ class HouseModels:
         if request.context.session:
             return await self._to_engine("GetMlpStatistics", request, rpc)
         await self._settled(rpc)
-        record = self._records.find(request.name, request.version)
-        return ms.GetMlpStatisticsResponse(statistics=await self._coordinator.statistics(record))
+        record = self._find(request, rpc)
+        statistics = await self._coordinator.statistics(record)
+        statistics.name = told_name(record.name, rpc.identity)
+        return ms.GetMlpStatisticsResponse(statistics=statistics)
 
     async def DownloadMlp(self, request: ms.DownloadMlpRequest, rpc: Rpc) -> None:
         """See the proto."""
@@ -168,14 +177,14 @@ class HouseModels:
             await self._to_engine("DescribeMlp", asked, rpc)
             request.context.ClearField("session")
         await self._settled(rpc)
-        record = self._records.find(request.name, request.version)
-        request.version = record.version
+        record = self._find(request, rpc)
+        request.name, request.version = record.name, record.version
         _, entry = await self._choosing.choose(record, [], rpc.deadline)
         async for message in self._links.stream(entry, MODEL_SERVICE + "DownloadMlp", request.SerializeToString()):
             # Only the first has a header, which is to tell of the whole house.
             if message[:1] == _HEADER:
                 told = ms.DownloadMlpResponse.FromString(message)
-                told.header.mlp.CopyFrom(record.summary())
+                told.header.mlp.CopyFrom(_summary(record, rpc))
                 message = told.SerializeToString()
             await rpc.write(message)
 
@@ -186,8 +195,8 @@ class HouseModels:
     ) -> bytes:
         """A forward pass by value."""
         await self._settled(rpc)
-        record = self._records.find(request.name, request.version)
-        request.version = record.version
+        record = self._find(request, rpc)
+        request.name, request.version = record.name, record.version
         data = request.SerializeToString()
         deadline = rpc.deadline
 
@@ -202,11 +211,22 @@ class HouseModels:
     ) -> ms.MlpSummary:
         await self._settled(rpc)
         entry = await self._entry(request.context.session, rpc)
+        request.name = new_name(request.name, rpc.identity, public=request.public)
         try:
             record: Record = await self._coordinator.create(method, request, entry, rpc.identity)
         except Unreachable as error:
             raise await self._gone(request.context.session, entry, error) from None
-        return record.summary()
+        return _summary(record, rpc)
+
+    def _find(self, request: Any, rpc: Rpc) -> Record:
+        """The model that a caller names. Raises: NotFound."""
+        return self._records.find(self._owners.qualified(request.name, rpc.identity), request.version)
+
+    def _to_change(self, name: str, rpc: Rpc) -> str:
+        """The name of models that the caller may change. Raises: PermissionDenied."""
+        if self._records.has(name):
+            check_may_change(self._records.versions(name), rpc.identity)
+        return name
 
     async def _to_engine(self, method: str, request: Message, rpc: Rpc) -> bytes:
         """The answer of the engine of the session, or of the caller. Raises: ServerError."""
@@ -235,6 +255,13 @@ class HouseModels:
         if session and await self._coordinator.has_ended(entry):
             return self._directory.lost(entry.info.boot_id)
         return error
+
+
+def _summary(record: Record, rpc: Rpc) -> ms.MlpSummary:
+    """A model as the caller is told of it."""
+    summary = record.summary()
+    summary.name = told_name(record.name, rpc.identity)
+    return summary
 
 
 # The tag of DownloadMlpResponse.header.

@@ -16,6 +16,7 @@ from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, 
 from tserver.front.replicas.links import Content, Links
 from tserver.front.replicas.records import Record, Records, Replica, state_of
 from tserver.models.disk import Disk
+from tserver.models.names import bare
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -154,6 +155,7 @@ class Spreading:
             record.batching,
             record.wanted,
             is_persistent=record.is_persistent,
+            owner=record.owner,
         )
 
     async def _replace(self, record: Record, content: Content) -> None:
@@ -251,7 +253,7 @@ class Spreading:
 
     def _check_kept(self, record: Record) -> None:
         if self.records.find(record.name, record.version) is not record:
-            raise NotFound(f"version {record.version} of {record.name!r} was deleted meanwhile, and made anew")
+            raise NotFound(f"version {record.version} of {bare(record.name)!r} was deleted meanwhile, and made anew")
 
     # --- what engines are told ---
 

@@ -17,6 +17,7 @@ from tserver.errors import InvalidArgument, ServerError, Unreachable
 from tserver.front.forwards import failure_of
 from tserver.front.replicas.choosing import ANOTHER_MAY, rows_of
 from tserver.front.replicas.upstream import Upstream
+from tserver.models.owners import Owners
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Entry
@@ -54,6 +55,8 @@ class ReplicaStream:
         self._coordinator = coordinator
         self._choosing = choosing
         self._rpc = rpc
+        records = coordinator.records
+        self._find = Owners(records.has).finder(records.find, rpc.identity)
         # By the run of the engine.
         self._upstreams: dict[str, Upstream] = {}
         self._boots: dict[Upstream, str] = {}
@@ -99,7 +102,7 @@ class ReplicaStream:
         try:
             if number in self._pending:
                 raise InvalidArgument(f"a request with the id {number} is under way; choose another id")
-            record = self._coordinator.records.find(call.name, call.version)
+            record = self._find(call.name, call.version)
             if record.state != "READY":
                 raise record.not_ready()
         except ServerError as error:
@@ -108,7 +111,7 @@ class ReplicaStream:
         by_name = bool(call.tensors)
         shape = call.tensors[0].data.shape if by_name else call.inputs.shape
         deadline = time.monotonic() + call.deadline_us / 1e6 if call.deadline_us else None
-        call.version = record.version
+        call.name, call.version = record.name, record.version
         pending = _Pending(call, record, rows_of(shape, by_name=by_name), call.ByteSize(), deadline)
         self._pending[number] = pending
         self._bytes += pending.size
