@@ -53,6 +53,9 @@ from tclient._exceptions import (
     LinAlgError as LinAlgError,
 )
 from tclient._exceptions import (
+    NotAuthenticated as NotAuthenticated,
+)
+from tclient._exceptions import (
     NotConnectedError as NotConnectedError,
 )
 from tclient._exceptions import (

@@ -16,6 +16,7 @@ from tclient._exceptions import AcceleratorError as AcceleratorError
 from tclient._exceptions import ConnectFailed as ConnectFailed
 from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError
+from tclient._exceptions import NotAuthenticated as NotAuthenticated
 from tclient._exceptions import NotConnectedError as NotConnectedError
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError
 from tclient._exceptions import ReadTimeout as ReadTimeout

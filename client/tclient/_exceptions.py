@@ -21,6 +21,7 @@
     └── ServerError                  + ConnectionError: the server or the way to it
         ├── ConnectFailed                nothing answers at the address
         │   └── InvalidAddress               + ValueError: it is none
+        ├── NotAuthenticated             the server takes only callers that it knows, and credentials are missing
         ├── SessionLost                  the session is gone, and the message says why
         ├── SessionTakenOver             another stream uses this session
         ├── VersionMismatch              client and server speak no common protocol
@@ -124,6 +125,10 @@ class ConnectFailed(ServerError):
 
 class InvalidAddress(ConnectFailed, ValueError):
     """An address that is none; the text says what it should be."""
+
+
+class NotAuthenticated(ServerError):
+    """The server takes only callers that it knows. The text says whether a token was given, and what to do."""
 
 
 class SessionLost(ServerError):

@@ -18,7 +18,7 @@ import grpc
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tests.support.raw import path_of
-from tserver.errors import ServerError, SessionLost
+from tserver.errors import ServerError, SessionLost, Unauthenticated
 from tserver.front.status import code_of, trailers
 
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -47,8 +47,11 @@ class Home(grpc.GenericRpcHandler):
         self.endpoint = endpoint
         # What it says of all engines; else the one of new sessions tells of itself.
         self.info: ts.GetServerInfoResponse | None = None
-        # How often an RPC was asked for here, by the name of its method.
+        # How often an RPC was asked for here, by the name of its method, and with which authorization.
         self.asked: Counter[str] = Counter()
+        self.shown: list[tuple[str, str]] = []
+        # Those that are let in; None is everybody.
+        self.accepts: set[str] | None = None
         self._host, self._credentials, self._trusted = host, credentials, trusted
         self._options: tuple[tuple[str, str | int], ...] = _OPTIONS
         if engine_named:
@@ -87,8 +90,13 @@ class Home(grpc.GenericRpcHandler):
         path = handler_call_details.method
 
         def behaviour(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            self.asked[path.rpartition("/")[2]] += 1
+            method = path.rpartition("/")[2]
+            self.asked[method] += 1
+            shown = str(dict(context.invocation_metadata()).get("authorization", ""))
+            self.shown.append((method, shown))
             try:
+                if self.accepts is not None and shown not in self.accepts:
+                    raise Unauthenticated("no valid credentials")
                 if path == path_of("OpenSession"):
                     yield self._open(requests, context)
                 elif self.info is not None and path == path_of("GetServerInfo"):

@@ -22,7 +22,10 @@ from tclient._session.current import close_sessions
 
 _CANNOT_OPEN = 2
 _ADDRESS = "TCLIENT_ADDRESS"
+_TOKEN, _TOKEN_FILE = "TCLIENT_TOKEN", "TCLIENT_TOKEN_FILE"
 _PROFILE = "--profile"
+# Options whose value is the next argument.
+_WITH_VALUE = ("--address", "--token-file")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--address", metavar="HOST:PORT", help=f"a running server; {_ADDRESS}, if it is set. Without either, as --local"
     )
     where.add_argument("--local", action="store_true", help="start a server here, and stop it when the program ends")
+    run.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help=f"the file of the token to show to the server; else {_TOKEN} or {_TOKEN_FILE}, if they are set",
+    )
     run.add_argument(
         "--synchronous", action="store_true", help="every call waits, and raises its error at its own line"
     )
@@ -82,7 +90,7 @@ def _with_values(arguments: Sequence[str]) -> list[str]:
     for index, each in enumerate(given[1:], 1):
         if each == _PROFILE:
             given[index] = f"{_PROFILE}="
-        if each == "-m" or not (each.startswith("-") or given[index - 1] == "--address"):
+        if each == "-m" or not (each.startswith("-") or given[index - 1] in _WITH_VALUE):
             break
     return given
 
@@ -102,6 +110,9 @@ def _connect(address: str | None, options: argparse.Namespace) -> None:
         atexit.register(stack.close)
     # For processes that the program starts, and for those that fork.
     os.environ[_ADDRESS] = address
+    if options.token_file is not None:
+        os.environ.pop(_TOKEN, None)
+        os.environ[_TOKEN_FILE] = os.path.abspath(options.token_file)
     try:
         tclient.connect(address, synchronous=options.synchronous)
     except tclient.TensorError as error:

@@ -32,6 +32,11 @@ class SessionCredentials:
     # As that of connect: empty is plain text, "1" the authorities that the machine knows, else a PEM file of those.
     tls: str = ""
 
+    @property
+    def trusts(self) -> bool | str:
+        """What `connect` is given as tls."""
+        return self.tls == "1" or self.tls or False
+
     def text(self) -> str:
         """All of it as one word, such as a variable of the environment may hold."""
         told = {**asdict(self), "secret": self.secret.hex()}

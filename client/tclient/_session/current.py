@@ -14,6 +14,7 @@ from tclient._session.credentials import SessionCredentials, given_credentials
 from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
 from tclient._transport.duplex import gave_up_on_fork
 from tclient._transport.forks import GATE
+from tclient._transport.trust import Path, Tls, Token, Trust, hidden
 
 _lock = threading.RLock()
 # In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
@@ -41,7 +42,10 @@ def connect(
     *,
     synchronous: bool | None = None,
     timeout_s: float = 20.0,
-    tls: bool | str | os.PathLike[str] | None = None,
+    tls: Tls | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    token: Token | None = None,
     shared_memory: bool | None = None,
     read_timeout_s: float | None = None,
     lane: bool | None = None,
@@ -50,27 +54,29 @@ def connect(
     """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
 
     With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
-    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path). With
+    the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path).
+    tls_cert and tls_key are PEM files of a certificate of the client's own, where the server wants one; None takes
+    TCLIENT_TLS_CERT and TCLIENT_TLS_KEY. token says who calls: text, bytes, or a function that gives it and is asked
+    for each RPC; None takes TCLIENT_TOKEN, or the file TCLIENT_TOKEN_FILE, which is read again when it changes. It
+    goes over TLS, or to this machine, and is refused elsewhere. With
     shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
     takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
     later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
     for as long as it takes. Calls travel over a socket of their own beside gRPC, where that can be reached; lane=False
     keeps them on gRPC, None takes TCLIENT_LANE (0 keeps them there). Where a server has several engines, device is the
     one of the server's devices that the session is to live on, such as "cuda:3"; None is wherever there is room.
-    Raises: ConnectFailed if nothing answers there; InvalidAddress; VersionMismatch; ServerBusy; RequestRefused if the
-    server has no such device.
+    Raises: ConnectFailed if nothing answers there that can be trusted; NotAuthenticated; InvalidAddress;
+    VersionMismatch; ServerBusy; RequestRefused if the server has no such device.
     """
+    token = hidden(token)
     address = address or os.environ.get("TCLIENT_ADDRESS")
     if not address:
         raise NotConnectedError('connect: give an address, as in tclient.connect("host:port"), or set TCLIENT_ADDRESS')
-    if tls is None:
-        named = os.environ.get("TCLIENT_TLS", "")
-        tls = named == "1" or (named if named not in ("", "0") else False)
     session = Session.open(
         address,
         synchronous=synchronous_default if synchronous is None else synchronous,
         timeout_s=timeout_s,
-        tls=tls,
+        trust=Trust.given(tls, tls_cert, tls_key, token),
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
         read_timeout_s=read_timeout_s,
         lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
@@ -87,6 +93,9 @@ def attach(
     *,
     synchronous: bool | None = None,
     timeout_s: float | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    token: Token | None = None,
     shared_memory: bool | None = None,
     read_timeout_s: float | None = None,
     lane: bool | None = None,
@@ -99,16 +108,20 @@ def attach(
     long as it takes); errors of effects that nobody was told of are raised here. Default dtype, print options and
     random state are those of the session; the modes of this thread (no_grad and its kin) are its own. The other
     arguments are as those of `connect`.
-    Raises: ConnectFailed; SessionLost if the session is not there any more, or is not this caller's; VersionMismatch.
+    Raises: ConnectFailed; NotAuthenticated; SessionLost if the session is not there any more, or is not this caller's;
+    VersionMismatch.
     """
+    token = hidden(token)
     if credentials is None:
         credentials = os.environ.get("TCLIENT_SESSION")
         if not credentials:
             raise NotConnectedError(
                 "attach: give the credentials of a session, as session.credentials() gives them, or set TCLIENT_SESSION"
             )
+    given = given_credentials(credentials)
     session = Session.attach(
-        given_credentials(credentials),
+        given,
+        trust=Trust.given(given.trusts, tls_cert, tls_key, token),
         synchronous=synchronous_default if synchronous is None else synchronous,
         timeout_s=timeout_s,
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,

@@ -27,8 +27,9 @@ from tclient._session.kinds import Kinds
 from tclient._session.waiters import Waiters
 from tclient._transfer.progress import Wish
 from tclient._transfer.transfers import Transfers
-from tclient._transport.channel import TENSOR_SERVICE, Channel, Tls
+from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tclient._transport.stats import Stats
+from tclient._transport.trust import Path, Tls, Token, Trust, hidden
 from tensorcompute import __version__
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -97,6 +98,10 @@ class Session:
         synchronous: bool = False,
         timeout_s: float = 20.0,
         tls: Tls = False,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+        token: Token | None = None,
+        trust: Trust | None = None,
         shared_memory: bool = False,
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
@@ -105,10 +110,13 @@ class Session:
     ) -> Session:
         """A new session with the server at an address; see `tclient.connect`.
 
-        `transport` is a channel that is open already, in the place of a connection.
-        Raises: ConnectFailed, InvalidAddress, VersionMismatch, ServerBusy, RequestRefused.
+        `transport` is a channel that is open already, in the place of a connection, and `trust` what else tls,
+        tls_cert, tls_key and token make.
+        Raises: ConnectFailed, NotAuthenticated, InvalidAddress, VersionMismatch, ServerBusy, RequestRefused.
         """
-        channel = Channel(address, tls, read_timeout_s=read_timeout_s, transport=transport)
+        token = hidden(token)
+        given = trust or Trust(tls, tls_cert=tls_cert, tls_key=tls_key, token=token)
+        channel = Channel(address, given, read_timeout_s=read_timeout_s, transport=transport)
         with _closing_if_it_fails(channel):
             opened = channel.open_session(f"tclient/{__version__}", timeout_s, device)
             return cls._begun(channel, opened, synchronous, shared_memory=shared_memory, lane=lane)
@@ -118,6 +126,7 @@ class Session:
         cls,
         credentials: SessionCredentials,
         *,
+        trust: Trust | None = None,
         synchronous: bool = False,
         timeout_s: float | None = None,
         shared_memory: bool = False,
@@ -126,8 +135,8 @@ class Session:
         lane: bool = True,
     ) -> Session:
         """A session of another process, from which it is taken over; see `tclient.attach`."""
-        tls: Tls = True if credentials.tls == "1" else credentials.tls or False
-        channel = Channel(credentials.address, tls, read_timeout_s=read_timeout_s, transport=transport)
+        trust = trust or Trust(credentials.trusts)
+        channel = Channel(credentials.address, trust, read_timeout_s=read_timeout_s, transport=transport)
         with _closing_if_it_fails(channel):
             taken = channel.attach_session(credentials.secret, f"tclient/{__version__}", timeout_s)
             return cls._begun(channel, taken.opened, synchronous, shared_memory=shared_memory, lane=lane, taken=taken)
@@ -150,7 +159,7 @@ class Session:
         """
         if self.dead is not None:
             raise fresh(self.dead)
-        tls = self.channel.tls
+        tls = self.channel.trust.tls
         named = os.path.abspath(os.fspath(tls)) if not isinstance(tls, bool) else "1" if tls else ""
         return SessionCredentials(self.address, self.secret, named)
 

@@ -7,13 +7,11 @@ is moved.
 
 from __future__ import annotations
 
-import functools
 import mmap
 import os
 import secrets
 import selectors
 import socket
-import ssl
 import struct
 import sys
 import time
@@ -21,7 +19,7 @@ import time
 import numpy as np
 
 from tclient._transfer.progress import Progress
-from tclient._transport.channel import Tls
+from tclient._transport.trust import Trust
 from tensorcompute.wire.data_endpoint import (
     NONCE_BYTES,
     OPENING,
@@ -242,7 +240,7 @@ def connect_locally(name: str, within_s: float, *, shares_memory: bool = True) -
     return (SharedMemory if shares_memory else Connection)(name, local)
 
 
-def connect(named: str, server: str, tls: Tls, within_s: float, *, verified_as: str = "") -> Connection:
+def connect(named: str, server: str, trust: Trust, within_s: float, *, verified_as: str = "") -> Connection:
     """A connection to where the server at an address names its endpoint; nobody has proved anything yet.
 
     Each step may take so long. `verified_as` is whom the certificate is to name, if not that host. Raises: OSError.
@@ -253,8 +251,8 @@ def connect(named: str, server: str, tls: Tls, within_s: float, *, verified_as: 
     connection = socket.create_connection(address, timeout=within_s)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls:
-            trusted = _trusted("" if tls is True else os.fspath(tls))
+        if trust.tls:
+            trusted = trust.context()
             return TlsConnection(named, trusted.wrap_socket(connection, server_hostname=verified_as or address[0]))
         connection.settimeout(None)
     except BaseException:
@@ -273,9 +271,3 @@ def _address(named: str, server: str) -> tuple[str, int] | None:
         if not host or "/" in host or host.startswith("unix"):
             return None
     return host.strip("[]"), int(port)
-
-
-@functools.cache
-def _trusted(authority: str) -> ssl.SSLContext:
-    """Those whom the session trusts: the authority in that file; without one, those that the system trusts."""
-    return ssl.create_default_context(cafile=authority or None)

@@ -142,7 +142,7 @@ class DataEndpoint:
 
     def _connect(self, where: str, within_s: float) -> Connection:
         channel = self._channel
-        return connect(where, channel.engine_address, channel.tls, within_s, verified_as=channel.verified_as)
+        return connect(where, channel.engine_address, channel.trust, within_s, verified_as=channel.verified_as)
 
     def interrupt(self) -> None:
         """The session has ended: whoever waits for a connection is told."""

@@ -20,7 +20,7 @@ from tclient._transfer.progress import Progress
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tclient._transport.limits import transferring
-from tclient._transport.statuses import Broken, is_broken, is_there_already, message_limit, translate
+from tclient._transport.statuses import Broken, is_broken, is_there_already, message_limit
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.chunks import chunk_of
@@ -180,7 +180,7 @@ class _Fetching:
     """A download whose chunks go on as they come: both directions frame them alike."""
 
     def __init__(self, sender: Transfers, piece: Piece, most_bytes: int, reach: Reach) -> None:
-        self._address = sender.channel.address
+        self._translate = sender.channel.translate
         self._reach = reach
         self.failure: Exception | None = None
         request = rpc.DownloadRequest(
@@ -200,7 +200,7 @@ class _Fetching:
                     done += len(chunk)
                     self._reach(done)
         except grpc.RpcError as error:
-            self.failure = error if is_broken(error) else translate(error, self._address)
+            self.failure = error if is_broken(error) else self._translate(error)
 
     def end(self) -> None:
         """Nothing more is wanted."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import threading
 import time
@@ -17,13 +16,14 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from tclient._exceptions import ConnectFailed, InvalidAddress, ServerBusy, TensorError
+from tclient._exceptions import InvalidAddress, NotAuthenticated, ServerBusy, TensorError
 from tclient._transport.duplex import Duplex, open_duplex
 from tclient._transport.forks import GATE
 from tclient._transport.limits import can_be_late, check, may_end
 from tclient._transport.obstacles import refuse_green_threads, refuse_torn_state
 from tclient._transport.stats import Stats
-from tclient._transport.statuses import is_broken, is_late, translate
+from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, translate
+from tclient._transport.trust import Metadata, Trust
 from tclient._transport.ways import Way, Ways
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.address import Address, beside, channel_options, host_of, parse
@@ -78,19 +78,6 @@ _REOPEN_PAUSE_S = 0.02
 _REATTACH_S = 5.0
 
 T = TypeVar("T")
-# False is plain text; True trusts the authorities that gRPC knows; a path is a PEM file of those to trust.
-Tls = bool | str | os.PathLike[str]
-
-
-def _authority(tls: Tls) -> bytes | None:
-    if isinstance(tls, bool):
-        return None
-    try:
-        with open(tls, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ConnectFailed(f"connect: tls={str(tls)!r} is not a file that can be read: {error.strerror}") from error
-
 
 # What is around the content of a message, at most.
 FRAME_BYTES = 64
@@ -105,7 +92,7 @@ class Channel:
     def __init__(
         self,
         address: str,
-        tls: Tls = False,
+        trust: Trust | None = None,
         *,
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
@@ -118,8 +105,10 @@ class Channel:
         except ValueError as error:
             raise InvalidAddress(f"connect: {error}") from None
         self.address = parsed.text
-        self.tls = tls
-        self._credentials = grpc.ssl_channel_credentials(_authority(tls)) if tls and transport is None else None
+        self.trust = trust or Trust()
+        if transport is None:
+            self.trust.check(parsed)
+        self._secured = self.trust.for_grpc() if transport is None else None
         self._ways = Ways(Way(parsed, self._connect if transport is None else lambda _: transport))
         # How long a thread waits for the server at most; None is for as long as it takes.
         self.read_timeout_s = read_timeout_s
@@ -127,8 +116,6 @@ class Channel:
         # Why nothing of the session goes over it any more.
         self.dead: TensorError | None = None
         self.stats = Stats()
-        # What goes with every RPC.
-        self.metadata: tuple[tuple[str, str | bytes], ...] = ()
         # Of a message to the server, of an array within one, and of a call that need not be looked at, in bytes.
         self.max_message = self.max_inline = self.max_light = 0
         self._most_inline = _INLINE_BYTES
@@ -139,11 +126,25 @@ class Channel:
         options: dict[str, str | int] = dict(_OPTIONS + channel_options(address))
         if address is not self._ways.home.address:
             options.update(_ENDPOINT_OPTIONS)
-            if self._credentials is not None and self.verified_as:
+            if self._secured is not None and self.verified_as:
                 options["grpc.ssl_target_name_override"] = self.verified_as
-        if self._credentials is not None:
-            return grpc.secure_channel(address.text, self._credentials, options=tuple(options.items()))
+        if self._secured is not None:
+            return grpc.secure_channel(address.text, self._secured, options=tuple(options.items()))
         return grpc.insecure_channel(address.text, options=tuple(options.items()))
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with every RPC. Raises: ConnectFailed where there is no token, and there should be one."""
+        return self.trust.metadata()
+
+    def translate(self, error: grpc.RpcError, address: str = "") -> TensorError:
+        """The exception for a failed RPC, to home if no other address is given."""
+        failure = translate(error, address or self.address)
+        if is_unauthenticated(error):
+            text = f"the server at {self.address} does not let this client in: {failure}; {self.trust.advice}"
+            reason, failure = failure.reason, NotAuthenticated(text)
+            failure.reason = reason
+        return failure
 
     def check_alive(self) -> None:
         """Raises: SessionLost and its kin; TimeoutError."""
@@ -179,7 +180,7 @@ class Channel:
         """Go where the server says that the session lives, if that can be reached."""
         ways = self._ways
         endpoint = beside(opened.endpoint, ways.home.address) if opened.endpoint else None
-        if endpoint is not None and endpoint.text != self.address:
+        if endpoint is not None and endpoint.text != self.address and self.trust.may_go_to(endpoint):
             self._ticket = rpc.OpenTransferRequest(lane=rpc.SessionContext(session=opened.session))
             ways.add_endpoint(Way(endpoint, self._connect))
             if self._reach_endpoint(waits=False):
@@ -229,7 +230,7 @@ class Channel:
             return False
         except grpc.RpcError as error:
             error.__traceback__ = None  # see `again`
-            failure = translate(error, self.engine_address)
+            failure = self.translate(error, self.engine_address)
             if not isinstance(failure, ServerBusy) and failure.reason != "NO_DATA_ENDPOINT":
                 self._ways.stay(failure)
                 return False
@@ -282,7 +283,7 @@ class Channel:
             except grpc.RpcError as error:
                 error.__traceback__ = None  # see `again`
                 if not (is_broken(error) or is_late(error)):
-                    raise translate(error, self.address) from None
+                    raise self.translate(error) from None
         return self.call(path, request, response)
 
     def unary(
@@ -318,7 +319,8 @@ class Channel:
     def server_stream(self, path: str, request: Any) -> Messages:
         """One request out, bytes in. Raises grpc.RpcError."""
         method: Any = self.way.channel.unary_stream(path, request_serializer=type(request).SerializeToString)
-        responses: Any = GATE.begin(lambda: method(request, metadata=self.metadata))
+        metadata = self.metadata
+        responses: Any = GATE.begin(lambda: method(request, metadata=metadata))
         may_end(responses.cancel)
         found: Messages = responses
         return found
@@ -355,12 +357,12 @@ class Channel:
                 if is_broken(error) or is_late(error):
                     ways.broke(turn, error.details(), was_silent=is_late(error))
                 if not is_broken(error) or now + pause_s > deadline:
-                    raise translate(error, self.address) from None
+                    raise self.translate(error) from None
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
 
     def open_session(self, client: str, timeout_s: float, device: str = "") -> rpc.OpenSessionResponse:
-        """The handshake. Raises ConnectFailed, VersionMismatch, ServerBusy, RequestRefused."""
+        """The handshake. Raises ConnectFailed, NotAuthenticated, VersionMismatch, ServerBusy, RequestRefused."""
         request = rpc.OpenSessionRequest(min_protocol=PROTOCOL, max_protocol=PROTOCOL, client=client, device=device)
         began = time.monotonic()
         latest = began + timeout_s
@@ -383,7 +385,7 @@ class Channel:
                     broken = error
                     latest = min(latest, now + max(_REOPEN_S, _REOPEN_TIMES * (now - began)))
                 elif not is_broken(error) or now > latest:
-                    raise translate(broken if broken is not None and is_late(error) else error, self.address) from None
+                    raise self.translate(broken if broken is not None and is_late(error) else error) from None
             time.sleep(_REOPEN_PAUSE_S)
 
     def attach_session(self, secret: bytes, client: str, timeout_s: float | None) -> rpc.AttachSessionResponse:

@@ -22,6 +22,8 @@ _LARGER = re.compile(r"larger than max \(\d+ vs\. (\d+)\)|exceeds maximum size (
 # What went through may go again: a forward pass changes nothing. CANCELLED is a fork.
 _REPEATABLE = frozenset({"UNAVAILABLE", "UNKNOWN", "CANCELLED"})
 _BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# What a server says of the secret of a session that it does not have, with the same status.
+_NO_SESSION = "no session has this secret"
 OK = grpc.StatusCode.OK.value[0]
 CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 
@@ -75,6 +77,11 @@ def status_of(error: grpc.RpcError) -> str:
 def is_exhausted(error: grpc.RpcError) -> bool:
     """Whether the server had no room for it."""
     return bool(error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def is_unauthenticated(error: grpc.RpcError) -> bool:
+    """Whether the server did not find out who calls; a session that it does not know is another matter."""
+    return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED) and _NO_SESSION not in (error.details() or "")
 
 
 def is_late(error: grpc.RpcError) -> bool:

@@ -24,7 +24,7 @@ from tclient._transport.channel import Channel
 from tclient._transport.duplex import Duplex
 from tclient._transport.lane import Lane
 from tclient._transport.lanes import Lanes
-from tclient._transport.statuses import is_exhausted, message_limit, translate
+from tclient._transport.statuses import is_exhausted, message_limit
 
 log = logging.getLogger("tclient")
 
@@ -236,7 +236,7 @@ class Stream(ABC, Generic[M]):
                 if self._goes_over:
                     self._renew()
                     continue
-                failure = translate(error, self._channel.address)
+                failure = self._channel.translate(error)
                 cause = error.details() or failure.reason
                 was_refused = is_exhausted(error)
                 limit = message_limit(error)

@@ -16,7 +16,7 @@ from tclient._exceptions import BY_REASON, RequestRefused, ServerBusy, TensorErr
 from tclient._session.session import Session
 from tclient._transport.channel import ANSWER_S, MODEL_SERVICE, Channel
 from tclient._transport.limits import transferring
-from tclient._transport.statuses import is_broken, status_of, translate
+from tclient._transport.statuses import is_broken, status_of
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
 
@@ -61,7 +61,7 @@ def ask(session: Session, method: str, request: Any, response: Any, *, timeout_s
 
 def translated(error: grpc.RpcError, channel: Channel) -> TensorError:
     """The exception for a failed RPC."""
-    failure = translate(error, channel.address)
+    failure = channel.translate(error)
     if isinstance(failure, RequestRefused):
         return refusal(status_of(error), failure.reason, str(failure))
     return failure
