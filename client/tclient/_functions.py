@@ -5,6 +5,7 @@ What is here replaces the function that the table would give. Knows tensors and 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -18,7 +19,7 @@ from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
 from tclient._session.current import current
 from tclient._session.modes import MODES
-from tclient._session.session import Session, connected
+from tclient._session.session import OF_TENSORS, Session, connected
 from tclient._settings import has_gpu
 from tclient._tensor import Tensor
 from tclient._types import tensortype
@@ -43,6 +44,16 @@ def move(tensors: Any, session: Session, *, device: Any = None) -> Any:
     from tclient import _moving  # here, as few programs have two sessions
 
     return _moving.move(tensors, session, device)
+
+
+def _named(function: str, *args: Any) -> Any:
+    from tclient import _named  # here, as few programs give names
+
+    return getattr(_named, function)(*args)
+
+
+OF_TENSORS["tensors"] = functools.partial(_named, "tensors")
+OF_TENSORS["name"] = functools.partial(_named, "name")
 
 
 def share(tensors: Any, *, with_session: Session) -> Any:

@@ -172,6 +172,23 @@ class Tensor(Memory, _Base):
         dispatch(TABLE["Tensor.requires_grad.__set__"], (self, value), None)
 
     @property
+    def name(self) -> str | None:
+        """The name by which the session keeps the tensor, also when nobody holds it any more; None without.
+
+        Given by assignment; the last tensor that it is given to has it. None takes it away, and so does the end of the
+        session.
+        """
+        from tclient import _named  # here, as few programs give names
+
+        return _named.name_of(self)
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        from tclient import _named
+
+        _named.set_name(self, value)
+
+    @property
     def itemsize(self) -> int:
         """The bytes of one element."""
         return self._meta().dtype.itemsize

@@ -70,6 +70,12 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.drop_uploads": {"returns": "none"},
     "tc.lend": {"returns": "wait"},
     "tc.borrow": {"returns": "wait"},
+    # Names of tensors, which a session keeps.
+    "tc.name": {"returns": "none"},
+    "tc.name_of": {"returns": "wait"},
+    "tc.names": {"returns": "wait"},
+    "tc.named": {"returns": "tensor"},
+    "tc.same": {"returns": "tensor"},
     # torch.Tensor, FloatTensor and their kin as functions.
     "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},

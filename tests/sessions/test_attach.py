@@ -113,7 +113,7 @@ def test_default_dtype_and_random_state_are_those_of_the_session(first: Session)
     tc.set_default_dtype(tc.float64)
     tc.manual_seed(7)
     tc.rand(2)
-    wanted = None
+    tc.synchronize()
     with tc.attach(first.credentials()):
         assert tc.get_default_dtype() is tc.float64
         assert tc.tensor([1.5]).dtype is tc.float64

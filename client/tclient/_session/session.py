@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -38,7 +38,11 @@ _CLOSE_TIMEOUT_S = 5.0
 # How long closing is tried on a broken connection; behind that the lease ends the session.
 _CLOSE_AGAIN_S = 1.0
 _LEASE_S = 30.0
+# From here on ids are the server's.
+_FIRST_SERVER_ID = 1 << 48
 
+# What a session says of its tensors, which nothing here knows: filled in by who does.
+OF_TENSORS: dict[str, Callable[..., Any]] = {}
 SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -80,6 +84,9 @@ class Session:
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
+        # Whether tensors may have names, and from where on ids are made here.
+        self.has_names = taken is not None
+        self._first_id = 0 if taken is None else taken.next_id
         # Whether it is torch's own, as in every session to begin with.
         self.default_dtype_known = taken is None
         if taken is not None:
@@ -151,6 +158,26 @@ class Session:
         session._batches.start()
         SESSIONS.add(session)
         return session
+
+    # ---- tensors by name -----------------------------------------------------------------------------------------
+
+    def tensors(self) -> Any:
+        """The tensors that have names (`x.name = "weights"`), as a dict by those. Its `others` are those that
+        are in the session without one and that nobody here holds, as a process before this one has left them. Waits.
+        """
+        return OF_TENSORS["tensors"](self)
+
+    def name(self, module: Any, prefix: str = "") -> None:
+        """Give every parameter and buffer of a module a name: its key in the state_dict, behind the prefix and a dot.
+        So it is for the tensors of a dict; a tensor gets the prefix alone.
+        """
+        OF_TENSORS["name"](self, module, prefix)
+
+    def is_of_others(self, number: int) -> bool:
+        """Whether an id was made by somebody else: another process that had the session, or the server."""
+        return number < self._first_id or number >= _FIRST_SERVER_ID
+
+    # ---- another process -----------------------------------------------------------------------------------------
 
     def credentials(self) -> SessionCredentials:
         """What another process needs to take the session over: `tclient.attach(credentials)`.

@@ -371,19 +371,29 @@ class ListTensorsRequest(_message.Message):
     page_token: str
     def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
+class TensorName(_message.Message):
+    __slots__ = ("name", "tensor")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tensor: _tensor_pb2.Ref
+    def __init__(self, name: _Optional[str] = ..., tensor: _Optional[_Union[_tensor_pb2.Ref, _Mapping]] = ...) -> None: ...
+
 class ListTensorsResponse(_message.Message):
-    __slots__ = ("tensors", "next_page_token", "total_tensors", "total_bytes", "peak_results")
+    __slots__ = ("tensors", "next_page_token", "total_tensors", "total_bytes", "peak_results", "names")
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOTAL_TENSORS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorMeta]
     next_page_token: str
     total_tensors: int
     total_bytes: int
     peak_results: int
-    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorMeta, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_tensors: _Optional[int] = ..., total_bytes: _Optional[int] = ..., peak_results: _Optional[int] = ...) -> None: ...
+    names: _containers.RepeatedCompositeFieldContainer[TensorName]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorMeta, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_tensors: _Optional[int] = ..., total_bytes: _Optional[int] = ..., peak_results: _Optional[int] = ..., names: _Optional[_Iterable[_Union[TensorName, _Mapping]]] = ...) -> None: ...
 
 class FreeTensorsRequest(_message.Message):
     __slots__ = ("context", "tensors")

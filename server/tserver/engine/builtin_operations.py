@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch._tensor_str as tensor_str
 
-from tserver.engine import functions, gpu_operations, initial, networks, optimizers, reads, sampling, sparse
+from tserver.engine import functions, gpu_operations, initial, names, networks, optimizers, reads, sampling, sparse
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import FindWithin, forward
@@ -39,7 +39,7 @@ def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: b
     yield Operation("tc.program", keep_program, needs_store=True)
     yield Operation("tc.run", run_program, needs_store=True)
     yield Operation("tc.run_with_effects", run_program, needs_store=True)
-    for name, with_store in (*functions.WITH_STORE.items(), *Parcels().operations()):
+    for name, with_store in (*functions.WITH_STORE.items(), *names.OPERATIONS.items(), *Parcels().operations()):
         yield Operation(name, with_store, needs_store=True)
     for name, function in {
         **functions.BUILTIN_OPERATIONS,

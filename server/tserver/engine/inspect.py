@@ -116,7 +116,14 @@ def list_tensors(store: ObjectStore, request: ts.ListTensorsRequest) -> Generato
             last = response.tensors[-1].id
             response.next_page_token = ".".join(map(str, (last.id, *last.path)))
             break
-        response.tensors.append(description(tensor, ref))
+        told = description(tensor, ref)
+        name = store.named.get(id(tensor))
+        number = store.names.get(name, 0) if name is not None else 0
+        if name is not None and number == ref.id and not ref.path:
+            response.names.add(name=name, tensor=ref)
+        elif number and store.objects.get(number) is tensor:
+            told.same_as.id = number
+        response.tensors.append(told)
     return response
 
 

@@ -185,6 +185,9 @@ class ObjectStore:
         self.read_only: ReadOnly | None = None
         # Those who read memory of this one on a device that works by itself.
         self.borrowers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
+        # The ids of tensors that have names, and the names by the identities of the tensors (names.py).
+        self.names: dict[str, int] = {}
+        self.named: dict[int, str] = {}
         # Whose session it is: memory is shared between those of one principal.
         self.principal = ""
         # What stands before the names of the models of its own that the session may run; see models/owners.py.
@@ -449,6 +452,8 @@ class ObjectStore:
             for _ in range(min(_PIECE, len(self.objects))):
                 self.objects.popitem()
             yield
+        self.names.clear()
+        self.named.clear()
         self.callers_code.clear()
         self.uploads.clear()
         self.operations.clear()

@@ -18,6 +18,7 @@ from tserver.engine.apply import apply_operation
 from tserver.engine.functions import WITH_STORE
 from tserver.engine.modes import Mode
 from tserver.engine.moving import NAMES as BETWEEN_SESSIONS
+from tserver.engine.names import OPERATIONS as NAMES
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.program_graphs import ProgramGraphs, is_capturable
@@ -27,7 +28,10 @@ from tserver.errors import InvalidArgument
 MAX_CALLS = 100_000
 # Operations that look at a session from outside, which a run cannot do.
 _NOT_WITHIN = frozenset(
-    {"tc.read", "tc.numpy", "tc.describe", "tc.program", "tc.gpu_synchronize", *WITH_STORE, *BETWEEN_SESSIONS}
+    {
+        *("tc.read", "tc.numpy", "tc.describe", "tc.program", "tc.gpu_synchronize"),
+        *(*WITH_STORE, *NAMES, *BETWEEN_SESSIONS),
+    }
 )
 # Programs that run programs could make calls without number; the client records the calls of the inner one instead.
 _NOT_NESTED = frozenset({"tc.run", "tc.run_with_effects"})
