@@ -171,8 +171,9 @@ class HouseUnderTest:
     """Engines and a front. A context manager."""
 
     def __init__(self, count: int = 2, data_dir: Path | None = None) -> None:
-        self._key = new_key()
-        self._name = self._key[:12]
+        # Who has it speaks for callers.
+        self.key = new_key()
+        self._name = self.key[:12]
         self._internal = f"unix-abstract:tserver-test-{self._name}-front"
         self._config = Config(data_dir=str(data_dir) if data_dir else "")
         begun = [EngineProcess(self._house(number)) for number in range(count)]
@@ -215,7 +216,7 @@ class HouseUnderTest:
         directory = Directory()
         for each in self.engines.values():
             directory.note(self._serving(each))
-        front = self.front = Front(self._key, self._internal, directory, self._config)
+        front = self.front = Front(self.key, self._internal, directory, self._config)
         self.settle()
         return front
 
@@ -225,7 +226,7 @@ class HouseUnderTest:
 
     def _house(self, number: int) -> House:
         internal = f"unix-abstract:tserver-test-{self._name}-{number}"
-        return House(str(number), self._key, internal, self._internal)
+        return House(str(number), self.key, internal, self._internal)
 
     def __enter__(self) -> HouseUnderTest:
         return self

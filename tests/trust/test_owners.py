@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -17,6 +19,7 @@ from tests.support.raw import METHODS, Raw, RawSession
 from tests.support.refusals import refused
 from tests.support.values import Kept, tensor_data, tensor_of
 from tests.trust.principals import Server, oip, serving_principals
+from tserver.front import metrics
 
 Code = grpc.StatusCode
 ROWS = torch.arange(8, dtype=torch.float32).reshape(2, 4)
@@ -107,6 +110,7 @@ def test_a_model_of_another_s_is_not_there(models: Server) -> None:
     with refused(Code.NOT_FOUND, naming="no network is named 'net'"):
         bob.ask("LoadMlp", name="net")
     assert streamed(bob, "net").failure.message == NOBODY
+    assert "'alice/net'" in streamed(bob, "alice/net").failure.message
     with bob.open_session() as session:
         assert NOBODY in in_a_call(session, "net").error(1).message
         assert "'alice/net'" in in_a_call(session, "alice/net").error(1).message
@@ -272,3 +276,17 @@ def test_without_credentials_all_models_are_everybody_s() -> None:
         assert names_of(there) == [("net", 1)]
         there.ask("DeleteMlp", name="net")
         assert names_of(here) == []
+
+
+def test_an_owner_fills_no_metrics() -> None:
+    def versions(name: str, owner: str, count: int) -> list[Any]:
+        return [SimpleNamespace(name=name, owner=owner, version=version) for version in range(count)]
+
+    every = [
+        *versions("alice/net", "", 500),
+        *versions("bob/net", "", 3),
+        *versions("all", "ann", 500),
+        *versions("old", "", 500),
+    ]
+    told = Counter((each.name, each.owner) for each in metrics._bounded(every))
+    assert told == {("alice/net", ""): 100, ("bob/net", ""): 3, ("all", "ann"): 100, ("old", ""): 500}

@@ -62,6 +62,7 @@ class ModelServicer:
         """See the proto."""
         inputs = operand(request, "inputs")
         if request.context.seq:
+            self._check_session(request, rpc)
             request.name = self._qualified(request, rpc)
             return await self._calls.forward_in_place(request, rpc.identity)
         is_by_value = isinstance(inputs, pb.TensorData)
