@@ -84,6 +84,8 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._refused: set[int] = set()
+        # How often the connections were forgotten.
+        self._forgotten = 0
         self.accepted = 0
         self.cuts = 0
         self.cut_by_link = 0
@@ -125,6 +127,10 @@ class Proxy:
         """Swallow all bytes of both directions, of new connections too. Cut before passing bytes again."""
         for direction in Direction:
             self.drop(direction, swallowing)
+
+    def forget(self) -> None:
+        """Swallow all bytes of the connections that there are, for ever: they are half open. New ones are not."""
+        self._on_loop(lambda: setattr(self, "_forgotten", self._forgotten + 1))
 
     def passed_bytes(self, direction: Direction) -> int:
         """How many bytes have passed in the direction."""
@@ -197,11 +203,12 @@ class Proxy:
     ) -> None:
         """Pass on what comes; ends with the connection."""
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MAX_CHUNKS)
+        epoch = self._forgotten
         taking = asyncio.create_task(self._take(reader, queue, self._faults[direction]))
         try:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.shield(to)
-                await self._give(queue, writer, self._faults[direction], cut)
+                await self._give(queue, writer, self._faults[direction], cut, epoch)
         finally:
             taking.cancel()
 
@@ -231,6 +238,7 @@ class Proxy:
         writer: asyncio.StreamWriter,
         faults: _Faults,
         cut: list[float],
+        epoch: int,
     ) -> None:
         while True:
             arrives_at, chunk = await queue.get()
@@ -239,7 +247,7 @@ class Proxy:
             if not chunk:
                 return
             await faults.open.wait()
-            if faults.drop:
+            if faults.drop or epoch < self._forgotten:
                 continue
             if cut:
                 cut[0] -= len(chunk)

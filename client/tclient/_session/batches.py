@@ -163,11 +163,18 @@ class Batches(Stream[Batch]):
             sender.idle = idle
             calls.attention = self._sender.idle or calls.synchronous or self._channel.dead is not None
 
-    def _first_owed(self) -> int:
+    def first_owed(self) -> int:
         """The number of the batch that is answered next; 0 if none is under way."""
         try:
             return self.inflight[0].seq
         except IndexError:
+            return 0
+
+    def owed_bytes(self) -> int:
+        """The size of all batches that are under way."""
+        try:
+            return self._owed_bytes()
+        except RuntimeError:  # one more was added just now
             return 0
 
     def _look(self, lane: Lane) -> None:
@@ -261,7 +268,7 @@ class Batches(Stream[Batch]):
                     while (calls.pending or (frees and calls.drops)) and len(self.inflight) < self._window:
                         if sender is not self._sender or self._form(frees_alone=not calls.pending) is None:
                             break
-            number = self._first_owed()
+            number = self.first_owed()
             now = time.monotonic()
             if number != owed:
                 owed, owed_since = number, now

@@ -107,6 +107,11 @@ class Forwards:
                 self._stream.cancel()
                 self._stream.fail(failure)
 
+    def renew_now(self) -> None:
+        """Go on over another connection."""
+        if self._stream is not None and not self._stream.is_over:
+            self._stream.renew_now()
+
     def after_fork(self) -> None:
         """In a child process: the connection is the parent's."""
         if self._stream is not None:

@@ -24,6 +24,7 @@ from tclient._session.credentials import SessionCredentials
 from tclient._session.deferred import DeferredErrors
 from tclient._session.forwards import Forwards
 from tclient._session.kinds import Kinds
+from tclient._session.vigil import keep_vigil
 from tclient._session.waiters import Waiters
 from tclient._transfer.progress import Wish
 from tclient._transfer.transfers import Transfers
@@ -81,6 +82,7 @@ class Session:
         self.queue.send_with(self._batches)
         self.waiters.send_with(self._batches)
         self.forwards = Forwards(channel, opened.lease_s, self.transfers.endpoint.lanes_of_forwards() if lane else None)
+        self._vigil = keep_vigil(channel, opened.session, self._batches, self._renew)
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
@@ -354,6 +356,12 @@ class Session:
         self.die(over)
         self.channel.close()
         self.transfers.endpoint.close()
+
+    def _renew(self) -> None:
+        """Go on over other connections: those that there are lead nowhere."""
+        self._batches.renew_now()
+        self.forwards.renew_now()
+        self.transfers.endpoint.interrupt()
 
     def die(self, failure: TensorError) -> None:
         """The session is gone: every call that waits, and every later one, fails with this."""

@@ -48,7 +48,8 @@ def upload(
         try:
             chunks = _chunks(opening, view, chunk_bytes(channel, max_chunk_bytes))
             messages = _counted(chunks, reach, view)
-            response = channel.client_stream(TENSOR_SERVICE + "Upload", messages, rpc.UploadResponse)
+            with channel.moving_bulk():
+                response = channel.client_stream(TENSOR_SERVICE + "Upload", messages, rpc.UploadResponse)
         except grpc.RpcError as error:
             if is_there_already(error):
                 return  # it had arrived; only the answer was lost
@@ -76,7 +77,8 @@ def download(
     def attempt() -> Fetched:
         channel.check_alive()
         messages = channel.server_stream(TENSOR_SERVICE + "Download", request)
-        return _receive(channel, messages, out, wish, checked=not request.without_crc32)
+        with channel.moving_bulk():
+            return _receive(channel, messages, out, wish, checked=not request.without_crc32)
 
     return channel.again(attempt, within_s)
 

@@ -116,6 +116,10 @@ class Channel:
         # Why nothing of the session goes over it any more.
         self.dead: TensorError | None = None
         self.stats = Stats()
+        # Transfers over gRPC that are under way: they go before other messages where the network is slow.
+        self.moves_bulk = 0
+        # How often the connections were given up.
+        self._renewals = 0
         # Of a message to the server, of an array within one, and of a call that need not be looked at, in bytes.
         self.max_message = self.max_inline = self.max_light = 0
         self._most_inline = _INLINE_BYTES
@@ -316,6 +320,34 @@ class Channel:
             return method(messages, metadata=self.metadata)
         return _or_late(method.future(messages, metadata=self.metadata))
 
+    def ask_apart(self, path: str, request: Any, response: Any, timeout_s: float) -> Any:
+        """One unary RPC over a connection that nothing else goes over. Raises: grpc.RpcError."""
+        way = Way(self._ways.current.address, self._connect)
+        method = self._method(way, path, request, response)
+        options: Any = {"timeout": timeout_s, "metadata": self.metadata}
+        try:
+            return GATE.begin(lambda: method.future(request, **options), may_cancel=True).result()
+        except grpc.FutureCancelledError:
+            raise TimeoutError from None
+        finally:
+            way.close()
+
+    def renew(self, way: Way) -> None:
+        """Give the connections up: what is under way on them fails, and what follows takes new ones."""
+        self._renewals += 1
+        way.rest()
+        if self._ways.current is not way:
+            self._ways.current.rest()
+
+    @contextlib.contextmanager
+    def moving_bulk(self) -> Iterator[None]:
+        """Within it bulk bytes move over gRPC."""
+        self.moves_bulk += 1
+        try:
+            yield
+        finally:
+            self.moves_bulk -= 1
+
     def server_stream(self, path: str, request: Any) -> Messages:
         """One request out, bytes in. Raises grpc.RpcError."""
         method: Any = self.way.channel.unary_stream(path, request_serializer=type(request).SerializeToString)
@@ -340,7 +372,7 @@ class Channel:
         ways = self._ways
         while True:
             began = time.monotonic()
-            turn = ways.turn
+            turn, renewals = ways.turn, self._renewals
             check()
             try:
                 result = attempt()
@@ -356,7 +388,8 @@ class Channel:
                     deadline = now + max(within_s, 3 * (now - began))
                 if is_broken(error) or is_late(error):
                     ways.broke(turn, error.details(), was_silent=is_late(error))
-                if not is_broken(error) or now + pause_s > deadline:
+                is_over = not is_broken(error) and renewals == self._renewals
+                if is_over or now + pause_s > deadline:
                     raise self.translate(error) from None
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)

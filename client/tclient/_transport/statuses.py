@@ -106,6 +106,11 @@ def is_resumable(error: grpc.RpcError, failure: TensorError) -> bool:
     return error.code().name in _RESUMABLE
 
 
+def says_of_session(error: grpc.RpcError) -> bool:
+    """Whether the server says that the session is not there, or is another's by now."""
+    return _error_info(error)[0] in BY_REASON
+
+
 def message_limit(error: grpc.RpcError) -> int | None:
     """The size of a message in bytes that the server, or a proxy before it, takes, where one was refused as larger."""
     if not is_exhausted(error):

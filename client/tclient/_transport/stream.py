@@ -102,6 +102,17 @@ class Stream(ABC, Generic[M]):
         self._sender.rpc.cancel()
         self._discard_next()
 
+    def renew_now(self) -> None:
+        """Go on over another connection: this one leads nowhere. From any thread of ours."""
+        sender = self._sender
+        with self._lock:
+            if self._stopped:
+                return
+            # The end of a lane is noticed as it is.
+            self._goes_over = sender.lane is None
+        self._channel.renew(self._way)
+        sender.rpc.cancel()
+
     def stop(self) -> None:
         """Ends the stream, and waits a moment for its reader."""
         self.cancel()

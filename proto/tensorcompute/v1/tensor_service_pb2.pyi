@@ -115,6 +115,22 @@ class CloseSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class GetSessionProgressRequest(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    def __init__(self, session: _Optional[bytes] = ...) -> None: ...
+
+class GetSessionProgressResponse(_message.Message):
+    __slots__ = ("received_seq", "answered_seq", "kept_bytes")
+    RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_SEQ_FIELD_NUMBER: _ClassVar[int]
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    received_seq: int
+    answered_seq: int
+    kept_bytes: int
+    def __init__(self, received_seq: _Optional[int] = ..., answered_seq: _Optional[int] = ..., kept_bytes: _Optional[int] = ...) -> None: ...
+
 class ExecuteRequest(_message.Message):
     __slots__ = ("session", "batch")
     SESSION_FIELD_NUMBER: _ClassVar[int]

@@ -49,6 +49,11 @@ class TensorServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.FromString,
                 _registered_method=True)
+        self.GetSessionProgress = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/GetSessionProgress',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressResponse.FromString,
+                _registered_method=True)
         self.AttachSession = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/AttachSession',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.SerializeToString,
@@ -157,6 +162,14 @@ class TensorServiceServicer:
 
     def CloseSession(self, request, context):
         """CloseSession ends a session and lets go of all it holds. Closing twice is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSessionProgress(self, request, context):
+        """GetSessionProgress tells what the server has of a session's batches. It is answered whatever the engine does: who waits
+        and hears nothing asks it by another connection, and knows whether the one that it waits at leads nowhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -413,6 +426,11 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.SerializeToString,
             ),
+            'GetSessionProgress': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSessionProgress,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressResponse.SerializeToString,
+            ),
             'AttachSession': grpc.unary_unary_rpc_method_handler(
                     servicer.AttachSession,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.FromString,
@@ -558,6 +576,33 @@ class TensorService:
             '/tensorcompute.v1.TensorService/CloseSession',
             tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSessionProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/GetSessionProgress',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.GetSessionProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

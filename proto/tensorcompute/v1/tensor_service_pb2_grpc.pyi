@@ -55,6 +55,10 @@ class TensorServiceStub:
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.CloseSessionRequest, _tensor_service_pb2.CloseSessionResponse]
     """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+    GetSessionProgress: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.GetSessionProgressRequest, _tensor_service_pb2.GetSessionProgressResponse]
+    """GetSessionProgress tells what the server has of a session's batches. It is answered whatever the engine does: who waits
+    and hears nothing asks it by another connection, and knows whether the one that it waits at leads nowhere.
+    """
     AttachSession: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.AttachSessionRequest, _tensor_service_pb2.AttachSessionResponse]
     """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
     with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
@@ -243,6 +247,10 @@ class TensorServiceAsyncStub(TensorServiceStub):
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.CloseSessionRequest, _tensor_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+    GetSessionProgress: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.GetSessionProgressRequest, _tensor_service_pb2.GetSessionProgressResponse]  # type: ignore[assignment]
+    """GetSessionProgress tells what the server has of a session's batches. It is answered whatever the engine does: who waits
+    and hears nothing asks it by another connection, and knows whether the one that it waits at leads nowhere.
+    """
     AttachSession: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.AttachSessionRequest, _tensor_service_pb2.AttachSessionResponse]  # type: ignore[assignment]
     """AttachSession takes a session over from whoever has it, who is fenced: the session has a new secret from then on, and
     with an earlier one everything but this RPC is refused (ABORTED, reason STREAM_SUPERSEDED). Streams, lanes and transfers
@@ -440,6 +448,16 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tensor_service_pb2.CloseSessionResponse, _abc.Awaitable[_tensor_service_pb2.CloseSessionResponse]]:
         """CloseSession ends a session and lets go of all it holds. Closing twice is no error."""
+
+    @_abc_1.abstractmethod
+    def GetSessionProgress(
+        self,
+        request: _tensor_service_pb2.GetSessionProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.GetSessionProgressResponse, _abc.Awaitable[_tensor_service_pb2.GetSessionProgressResponse]]:
+        """GetSessionProgress tells what the server has of a session's batches. It is answered whatever the engine does: who waits
+        and hears nothing asks it by another connection, and knows whether the one that it waits at leads nowhere.
+        """
 
     @_abc_1.abstractmethod
     def AttachSession(

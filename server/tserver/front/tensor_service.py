@@ -104,6 +104,12 @@ class TensorServicer:
             self._sessions.close(session, "its client closed it")
         return ts.CloseSessionResponse()
 
+    async def GetSessionProgress(
+        self, request: ts.GetSessionProgressRequest, rpc: Rpc
+    ) -> ts.GetSessionProgressResponse:
+        """See the proto."""
+        return self._sessions.find(request.session, rpc.identity).progress()
+
     async def Execute(self, request: ts.ExecuteRequest, rpc: Rpc) -> bytes:
         """See the proto."""
         session = self._sessions.find(request.session, rpc.identity)

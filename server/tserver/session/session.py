@@ -125,6 +125,15 @@ class Session:
         self._check_open()
         self.touch()
 
+    def progress(self) -> ts.GetSessionProgressResponse:
+        """What came, and what of it is answered."""
+        self.touch()
+        with self._lock:
+            answered = min(self._running, default=self._received + 1) - 1
+            return ts.GetSessionProgressResponse(
+                received_seq=self._received, answered_seq=answered, kept_bytes=self._kept_bytes
+            )
+
     def expired(self, now: float) -> bool:
         """Whether the lease has run out with nobody attached and nothing running."""
         return self._attachment is None and not self._running and not self._unnumbered and now > self._expires_at

@@ -1,0 +1,100 @@
+"""Networks that go silent: no call takes much longer than the silence, and each is applied once."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import tclient
+from tests.support.proxy import Proxy
+from tests.support.roads import ROADS, proxied, take
+from tests.support.serving import HasAddress
+
+# A long run has 200, and 100,000 additions.
+OUTAGES = int(os.environ.get("TSERVER_TEST_OUTAGES", "6"))
+BEYOND_S = float(os.environ.get("TSERVER_TEST_BEYOND_S", "6"))
+
+
+@pytest.fixture(params=ROADS)
+def proxy(request: pytest.FixtureRequest, server: HasAddress, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A network before a server, for a road."""
+    take(request.param, monkeypatch)
+    with proxied(server.address, request.param) as proxy:
+        yield proxy
+
+
+def test_a_connection_that_is_half_open_is_left_for_another(proxy: Proxy) -> None:
+    with tclient.connect(proxy.address):
+        x = tclient.zeros(3)
+        assert x.tolist() == [0, 0, 0]
+        proxy.forget()
+        began = time.monotonic()
+        x.add_(1)
+        assert x.tolist() == [1, 1, 1]
+        assert time.monotonic() - began < BEYOND_S
+
+
+def test_a_batch_that_runs_for_long_is_waited_for_over_one_connection(proxy: Proxy) -> None:
+    with tclient.connect(proxy.address) as session:
+        x = tclient.rand(2600, 2600)
+        accepted = proxy.accepted
+        renewals = session.channel._renewals
+        for _ in range(2):
+            x = (x @ x) / 1e3
+        assert x.shape == (2600, 2600)
+        x[0, 0].item()
+        assert session.channel._renewals == renewals
+        # It is asked how far it is, over connections that are none of the stream's.
+        assert proxy.accepted - accepted < 20
+
+
+@pytest.mark.timeout(3600)
+def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(proxy: Proxy) -> None:
+    rng = random.Random(7)
+    over = threading.Event()
+    outages: list[tuple[float, float]] = []
+
+    def break_now_and_then() -> None:
+        try:
+            for number in range(OUTAGES):
+                time.sleep(rng.uniform(0.2, 0.6))
+                began = time.monotonic()
+                if number % 3 == 0:
+                    proxy.cut()
+                elif number % 3 == 1:
+                    proxy.forget()
+                else:
+                    proxy.black_hole()
+                    time.sleep(rng.uniform(0.1, 3.0))
+                    proxy.forget()
+                    proxy.black_hole(False)
+                outages.append((began, time.monotonic()))
+        finally:
+            over.set()
+
+    with tclient.connect(proxy.address):
+        x = tclient.zeros(4, dtype=tclient.int64)
+        added = 0
+        late: list[float] = []
+        breaking = threading.Thread(target=break_now_and_then)
+        breaking.start()
+        while not over.is_set():
+            began = time.monotonic()
+            for _ in range(rng.randrange(1, 80)):
+                x.add_(1)
+                added += 1
+            assert x[0].item() == added
+            ended = time.monotonic()
+            # From the end of the last outage that it saw, which may have come while it recovered from another.
+            until = max((until for since, until in [*outages] if since < ended and until > began), default=began)
+            late.append(ended - max(began, until))
+        breaking.join()
+        x.add_(1)
+        assert x.tolist() == [added + 1] * 4
+    print(f"{added} additions, {len(outages)} outages, the latest {max(late):.2f} s beyond its outage")
+    assert max(late) < BEYOND_S
