@@ -38,6 +38,8 @@ _HELP = {
     "max_sessions": "Sessions at once.",
     "max_session_bytes": "Memory that the tensors of one session may take, on each GPU where an engine holds several; "
     "0 is unlimited.",
+    "max_memory_bytes": "Memory of the host that the server may take for all that it holds: beyond that, calls are "
+    "refused. 0 is nine tenths of what the machine or its cgroup has, or what is free at the start if that is less.",
     "max_message_bytes": "Size of one request.",
     "max_inline_bytes": "Size of tensor data within a message; larger tensors are streamed.",
     "max_unacked_bytes": "Size of replies kept for one session until its client has them.",
@@ -71,7 +73,16 @@ _CHOICES = {
     "log_level": ["debug", "info", "warning", "error"],
     "isolation": ["shared", "principal", "session"],
 }
-_MAY_BE_0 = ("engines", "spare_engines", "threads", "max_session_bytes", "max_call_elements", "drain_s", "hang_s")
+_MAY_BE_0 = (
+    "engines",
+    "spare_engines",
+    "threads",
+    "max_session_bytes",
+    "max_memory_bytes",
+    "max_call_elements",
+    "drain_s",
+    "hang_s",
+)
 
 
 def _options(function: Any) -> Any:

@@ -27,6 +27,7 @@ class Config:
     lease_s: float = 300.0
     max_sessions: int = 1024
     max_session_bytes: int = 0
+    max_memory_bytes: int = 0
     max_message_bytes: int = 4 << 20
     max_inline_bytes: int = 1 << 20
     max_unacked_bytes: int = 64 << 20

@@ -15,6 +15,9 @@ from tserver.engine.object_store import ObjectStore
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
 
+_TELLING = frozenset(
+    ("tc.read", "tc.numpy", "tc.describe", "tc.storages", "Tensor.item", "Tensor.tolist", "Tensor.__repr__")
+)
 # Whose calls within are not looked at one by one.
 _WHOLE = ("tc.run", "tc.pass")
 
@@ -35,6 +38,8 @@ def apply_operation(store: ObjectStore, operation: Operation, args: list[Any], k
 
 
 def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    if store.room.is_full and takes_memory(operation):
+        store.room.check(operation.name)
     if operation.allocates:
         check_factory(operation.name, operation.function, args, kwargs)
     out = kwargs.get("out")
@@ -84,6 +89,14 @@ def _called(store: ObjectStore, operation: Operation, args: list[Any], kwargs: d
     if store.has_meta:
         return call_on_one_device(store, operation, args, kwargs)
     return operation.call(store, args, kwargs)
+
+
+def takes_memory(operation: Operation) -> bool:
+    """Whether it makes tensors: not those that write to one in place or tell of one, which are run also where all is
+    full.
+    """
+    name = operation.name.rpartition(".")[2]
+    return operation.name not in _TELLING and (not (operation.has_effect and name.endswith("_")) or "resize" in name)
 
 
 def unsupported(name: str, args: list[Any]) -> TypeError:

@@ -18,8 +18,12 @@ from tserver.errors import InvalidArgument
 
 Device = torch.device
 
-# Memory that is never given to tensors, so that gRPC and the interpreter can still allocate when tensors cannot.
-RESERVE_BYTES = 512 << 20
+# Memory that is never given to tensors, so that gRPC and the interpreter can still allocate when tensors cannot; of
+# little, a part.
+_RESERVE_BYTES = 512 << 20
+_RESERVED_SHARE = 1 / 8
+# Of a GPU, what tensors may take.
+_GPU_SHARE = 0.97
 
 
 def choose_device(wish: str) -> torch.device:
@@ -86,16 +90,9 @@ def check_device(name: str) -> None:
         raise InvalidArgument(f"the server has no device {name[:100]!r}; it has {has}") from None
 
 
-def limit_data_segment() -> None:
-    """Make an allocation beyond the memory that is free now an error of torch, instead of the end of the process."""
-    available = _available_bytes()
-    if available <= 0:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    ceiling = _data_bytes() + available
-    if hard != resource.RLIM_INFINITY:
-        ceiling = min(ceiling, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+def reserve_bytes(available: int) -> int:
+    """What is kept back of so many bytes."""
+    return min(_RESERVE_BYTES, int(available * _RESERVED_SHARE))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -108,7 +105,8 @@ def free_bytes(device: torch.device) -> int:
         return int(free + cached)
     if device.type == "meta":
         return 1 << 62
-    return max(0, _available_bytes() - RESERVE_BYTES)
+    # Where this process has a limit of its own, what is in reserve is beyond it.
+    return max(0, min(available_bytes() - reserve_bytes(available_bytes()), _within_limit()))
 
 
 def device_status(host_allocated: int = 0) -> list[ts.DeviceInfo]:
@@ -119,9 +117,9 @@ def device_status(host_allocated: int = 0) -> list[ts.DeviceInfo]:
             free, total = torch.cuda.mem_get_info(index)
             name = torch.cuda.get_device_name(index)
             found.append(_info(f"cuda:{index}", name, total, free, torch.cuda.memory_allocated(index)))
-    total = _total_bytes()
+    total = total_bytes()
     description = platform.processor() or platform.machine()
-    found.append(_info("cpu", description, total, _available_bytes(), host_allocated))
+    found.append(_info("cpu", description, total, min(available_bytes(), _within_limit()), host_allocated))
     return found
 
 
@@ -141,33 +139,72 @@ def _meminfo(field: str) -> int:
     return 0
 
 
-def _cgroup(*names: str) -> int | None:
-    for name in names:
-        try:
-            text = Path("/sys/fs/cgroup", name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            return int(text)
-    return None
+def _cgroup_folders() -> list[Path]:
+    """Where the limits of the cgroup of this process stand, and of those that it is in."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return [root, root / "memory"]
+    folder = root / own.strip("/")
+    return [*(each for each in (folder, *folder.parents) if each.is_relative_to(root)), root / "memory"]
 
 
-def _total_bytes() -> int:
-    total = _meminfo("MemTotal")
-    limit = _cgroup("memory.max", "memory/memory.limit_in_bytes")
-    return min(total, limit) if limit else total
+def _cgroup() -> list[tuple[int, int]]:
+    """Limit and use of each cgroup that has a limit."""
+    found = []
+    for folder in _FOLDERS:
+        for most, current in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            try:
+                limit, used = ((folder / name).read_text().strip() for name in (most, current))
+            except OSError:
+                continue
+            if limit.isdigit() and used.isdigit():
+                found.append((int(limit), int(used)))
+    return found
 
 
-def _available_bytes() -> int:
-    available = _meminfo("MemAvailable")
-    limit = _cgroup("memory.max", "memory/memory.limit_in_bytes")
-    used = _cgroup("memory.current", "memory/memory.usage_in_bytes")
-    if limit and used is not None:
-        available = min(available, max(0, limit - used))
-    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
-    if soft != resource.RLIM_INFINITY:
-        available = min(available, max(0, soft - _data_bytes()))
+_FOLDERS = _cgroup_folders()
+# Of what this process lets itself have, what tensors are not to take.
+_reserved = [0]
+# What who has started this process lets it have; later it is what this process lets itself have.
+_GIVEN_BYTES = resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def total_bytes() -> int:
+    """The memory of the machine, or of the cgroup of this process where that has less."""
+    return min([_meminfo("MemTotal"), *(limit for limit, _ in _cgroup())])
+
+
+def available_bytes() -> int:
+    """What may be taken of it now, by the machine and by what this process was given."""
+    available = min([_meminfo("MemAvailable"), *(max(0, limit - used) for limit, used in _cgroup())])
+    if _GIVEN_BYTES != resource.RLIM_INFINITY:
+        available = min(available, max(0, _GIVEN_BYTES - data_bytes()))
     return available
+
+
+def limit_device(device: torch.device) -> None:
+    """Leave some of a GPU to what is not torch's allocator: contexts, libraries, graphs."""
+    torch.cuda.set_per_process_memory_fraction(_GPU_SHARE, device)
+
+
+def limit_data(ceiling: int, reserved: int) -> None:
+    """Make an allocation beyond so many bytes of this process an error of torch, instead of the end of the process.
+
+    Of those, some are reserved for what are no tensors.
+    """
+    _reserved[0] = reserved
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    for most in (hard, _GIVEN_BYTES):
+        if most != resource.RLIM_INFINITY:
+            ceiling = min(ceiling, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (ceiling, hard))
+
+
+def _within_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    return 1 << 62 if soft == resource.RLIM_INFINITY else max(0, soft - data_bytes() - _reserved[0])
 
 
 def _statm(index: int) -> int:
@@ -177,5 +214,11 @@ def _statm(index: int) -> int:
         return 0
 
 
-def _data_bytes() -> int:
+def resident_bytes() -> int:
+    """What this process has in memory, but for what it shares with others."""
+    return _statm(1) - _statm(2)
+
+
+def data_bytes() -> int:
+    """What this process has of its own, as RLIMIT_DATA counts it."""
     return _statm(5)

@@ -29,7 +29,7 @@ from tserver.config import Config
 from tserver.engine import cost, threads
 from tserver.engine.builtin_operations import builtin_operations
 from tserver.engine.completions import Awaited, Completions
-from tserver.engine.device import choose_device, device_status, devices_beside, limit_data_segment
+from tserver.engine.device import choose_device, device_status, devices_beside, limit_device, resident_bytes
 from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure
@@ -42,6 +42,7 @@ from tserver.engine.passes import PassThreads
 from tserver.engine.programs import RUNNING
 from tserver.engine.reads import deferring
 from tserver.engine.ready import ReadyQueue, Runnable
+from tserver.engine.room import Room
 from tserver.engine.session_queue import SessionQueue
 from tserver.engine.streams import StreamPair
 from tserver.engine.uncompiled import stand_in
@@ -77,6 +78,11 @@ class Engine:
         cost.set_up(config.max_call_elements)
         self.torch_version: str = torch.__version__
         self.memory = HostMemory(self.device)
+        # On the host; beside a GPU most of what is counted as this process's own there is memory of the GPU.
+        on_cpu = self.device.type == "cpu"
+        self.room = Room(config.max_memory_bytes, config.engines, *(() if on_cpu else (resident_bytes,)))
+        self.room.trim = lambda: self.memory.trim(idle_s=0.0)
+        self.room.on_change = self._full
         # Finds models by namespace, name and version, for calls that run them. Set by whoever keeps models.
         self.find_model: FindWithin = _no_model
         self.ready = ReadyQueue()
@@ -162,6 +168,7 @@ class Engine:
             max_nesting=config.max_nesting,
             max_inline_bytes=config.max_inline_bytes,
             max_bytes=max_bytes,
+            room=self.room,
             pass_threads=self._pass_threads,
         )
 
@@ -233,13 +240,22 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.init()
             torch.cuda.set_device(self.device)
+            for device in (self.device, *self._beside):
+                limit_device(device)
         else:
-            limit_data_segment()
+            self.room.enforce()
         stand_in()
         # Every session must hear torch's warnings, not only the first one that causes them.
         torch.set_warn_always(True)
         warnings.simplefilter("always")
         warnings.showwarning = self._relay_warning
+
+    def _full(self, full: bool) -> None:
+        """From now on the calls of all sessions are looked at, or no more."""
+        log.warning("the memory is full" if full else "there is memory again", extra={"limit": self.room.limit_bytes})
+        if full:
+            for each in list(self._queues):
+                each.store.watched = True
 
     def _relay_warning(self, message: Warning | str, category: type[Warning], *rest: Any, **kwargs: Any) -> None:
         run = self.executor.current
@@ -274,6 +290,7 @@ class Engine:
         self._begin_thread()
         ready = self.ready
         executor = self.executor
+        room = self.room
 
         while True:
             runnable = self._next()
@@ -299,6 +316,7 @@ class Engine:
             executor.leave_mode()
             self._running = None
             self.slices += 1
+            room.look()
             if more:
                 ready.put(runnable)
 

@@ -151,6 +151,7 @@ def begin_upload(store: ObjectStore, header: ts.UploadHeader) -> Upload:
     dtype, shape = dtype_of(header.dtype), list(header.shape)
     size = checked_nbytes(shape, dtype)
     what = f"an upload of shape {shape}"
+    store.room.check(what)
     try:
         check_host_bytes(what, size)
     except torch.OutOfMemoryError:

@@ -87,7 +87,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or is_memory_refused(error))
+    if not isinstance(error, RuntimeError):
+        return False
+    text = str(error)
+    return "can't allocate memory" in text or text.startswith("std::bad_alloc") or is_memory_refused(error)
 
 
 def _asked(name: str, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:

@@ -24,6 +24,7 @@ from tserver.engine.lending import ReadOnly, is_counted_elsewhere
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.passes import PassThreads
+from tserver.engine.room import Room
 from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload, Uploads
 from tserver.engine.values import held_as
@@ -148,6 +149,7 @@ class ObjectStore:
         max_nesting: int,
         max_inline_bytes: int,
         max_bytes: int,
+        room: Room,
         pass_threads: PassThreads,
     ) -> None:
         self.objects: dict[int, Any] = {}
@@ -160,6 +162,7 @@ class ObjectStore:
         self.max_nesting = max_nesting
         self.max_inline_bytes = max_inline_bytes
         self.max_bytes = max_bytes
+        self.room = room
         # Where new tensors go unless told otherwise; None where that is torch's own default. Of several GPUs it is the
         # one that is current.
         self.default_device = default_device if default_device.type != "cpu" else None
@@ -178,7 +181,7 @@ class ObjectStore:
         self.has_giants = False
         # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices, for
         # giants or for sparse tensors.
-        self.watched = bool(max_bytes)
+        self.watched = bool(max_bytes or room.is_full)
         # Whether there may be a sparse tensor, which few kernels may see (sparse.py).
         self.has_sparse = False
         # Refuses to write to what other sessions share with this one; None where nothing is (lending.py).
@@ -396,6 +399,7 @@ class ObjectStore:
                 or self.has_sparse
                 or self.read_only is not None
                 or self.borrowers
+                or self.room.is_full
             )
 
     def _check_quota(self, what: str, size: int, device: torch.device | None = None) -> None:
