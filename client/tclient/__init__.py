@@ -89,6 +89,9 @@ from tclient._exceptions import (
     VersionMismatch as VersionMismatch,
 )
 from tclient._functions import (
+    forget as forget,
+)
+from tclient._functions import (
     from_dlpack as from_dlpack,
 )
 from tclient._functions import (
@@ -113,10 +116,19 @@ from tclient._functions import (
     is_tensor as is_tensor,
 )
 from tclient._functions import (
+    keep as keep,
+)
+from tclient._functions import (
     move as move,
 )
 from tclient._functions import (
+    names as names,
+)
+from tclient._functions import (
     numel as numel,
+)
+from tclient._functions import (
+    recall as recall,
 )
 from tclient._functions import (
     set_default_device as set_default_device,

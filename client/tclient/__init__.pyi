@@ -28,6 +28,7 @@ from tclient._exceptions import SessionLost as SessionLost
 from tclient._exceptions import SessionTakenOver as SessionTakenOver
 from tclient._exceptions import TensorError as TensorError
 from tclient._exceptions import VersionMismatch as VersionMismatch
+from tclient._functions import forget as forget
 from tclient._functions import from_dlpack as from_dlpack
 from tclient._functions import from_numpy as from_numpy
 from tclient._functions import frombuffer as frombuffer
@@ -36,8 +37,11 @@ from tclient._functions import get_default_dtype as get_default_dtype
 from tclient._functions import is_complex as is_complex
 from tclient._functions import is_floating_point as is_floating_point
 from tclient._functions import is_tensor as is_tensor
+from tclient._functions import keep as keep
 from tclient._functions import move as move
+from tclient._functions import names as names
 from tclient._functions import numel as numel
+from tclient._functions import recall as recall
 from tclient._functions import set_default_device as set_default_device
 from tclient._functions import set_default_dtype as set_default_dtype
 from tclient._functions import set_default_tensor_type as set_default_tensor_type

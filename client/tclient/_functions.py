@@ -19,6 +19,7 @@ from tclient._codec.operations import TABLE
 from tclient._issue import dispatch, is_tensor_argument
 from tclient._session.current import current
 from tclient._session.modes import MODES
+from tclient._session.names import KeptName
 from tclient._session.session import OF_TENSORS, Session, connected
 from tclient._settings import has_gpu
 from tclient._tensor import Tensor
@@ -70,6 +71,66 @@ def share(tensors: Any, *, with_session: Session) -> Any:
     from tclient import _moving  # here, as few programs have two sessions
 
     return _moving.shared(tensors, with_session)
+
+
+def _of_kept(function: str, *args: Any, **named: Any) -> Any:
+    from tclient import _kept  # here, as it brings along what reads and writes files
+
+    return getattr(_kept, function)(*args, **named)
+
+
+OF_TENSORS["keep"] = functools.partial(_of_kept, "keep")
+OF_TENSORS["recall"] = functools.partial(_of_kept, "recall")
+
+
+def keep(name: str, obj: Any, *, overwrite: bool = True) -> None:
+    """Keep an object with its tensors on the server's disk: it outlives the session, and restarts of the server. Waits.
+
+    Args:
+        name: what it is called, for all sessions of the same principal; 1 to 200 characters. Others do not see it.
+        obj: a tensor, `model.state_dict()`, `optimizer.state_dict()`, `{"model": …, "epoch": 3}`: whatever `save`
+            takes. Of a module, its state_dict is kept.
+        overwrite: whether what the name has now is replaced.
+
+    No element comes to this program. The name has the whole of it when this returns, and what it had before where this
+    fails. What comes back is what torch.load gives of what torch.save wrote: dtypes, shapes, strides, tensors that
+    share memory, Parameters and whether they require gradients.
+
+    Raises: ValueError for what is no name, or for one that is taken; TypeError for what is no data; OutOfMemoryError;
+    ServerBusy where the server's disk is full, or this principal's share of it; RequestRefused where the server has no
+    data directory.
+
+    Example:
+        >>> torch.keep("mnist", model.state_dict())
+        >>> model.load_state_dict(torch.recall("mnist"))
+    """
+    current().keep(name, obj, overwrite=overwrite)
+
+
+def recall(name: str, device: Any = None, *, weights_only: bool | None = None) -> Any:
+    """What was kept under a name, as new tensors of this session. Waits.
+
+    Args:
+        name: what it is called.
+        device: where all tensors go; without it each goes where it was.
+        weights_only: as of `load`: False imports classes of the program's own that are named in it.
+
+    Raises: KeyError for a name that nothing has; ValueError for a device that the server does not have;
+    OutOfMemoryError; RequestRefused for what is damaged on the server's disk, or was kept by a later version.
+    """
+    return current().recall(name, device, weights_only=weights_only)
+
+
+def names() -> list[KeptName]:
+    """What this principal keeps on the server, by name: each with its kind, its bytes, when it was kept, and how many
+    tensors are in it.
+    """
+    return current().names()
+
+
+def forget(name: str) -> None:
+    """Let go of what is kept under a name. Tensors that were recalled stay. Raises: KeyError."""
+    current().forget(name)
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Any:

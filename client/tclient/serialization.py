@@ -48,7 +48,7 @@ FILE_LIKE = File
 MAP_LOCATION = Callable[[Any, str], Any] | str | dict[str, str] | None
 
 # Where a file keeps what its list of tensors does not tell; and where earlier versions kept it.
-_OBJECTS = "tclient.objects"
+OBJECTS = "tclient.objects"
 _STRUCTURE = "tclient.structure"
 # Reads under way at once: the server holds a copy of what is read.
 _AHEAD_BYTES = 16 << 20
@@ -90,9 +90,7 @@ def save(
     writer = Writer(shelf.node)
     root = writer.value(obj)
     shelf.place()
-    metadata = {"format": "pt"}
-    if not _says_all(obj, writer.nodes, list(shelf.entries)):
-        metadata[_OBJECTS] = json.dumps({"root": root, "nodes": writer.nodes}, separators=(",", ":"))
+    metadata = metadata_of(obj, root, writer.nodes, list(shelf.entries))
     header, entries = header_of([(name, *entry[:2]) for name, entry in shelf.entries.items()], metadata)
     sources = {name: entry[2] for name, entry in shelf.entries.items()}
     if target is None:
@@ -105,6 +103,14 @@ def save(
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def metadata_of(obj: Any, root: Any, nodes: list[Any], names: list[str]) -> dict[str, str]:
+    """What a file says beside its list of tensors, of these names, of an object of these nodes."""
+    metadata = {"format": "pt"}
+    if not _says_all(obj, nodes, names):
+        metadata[OBJECTS] = json.dumps({"root": root, "nodes": nodes}, separators=(",", ":"))
+    return metadata
 
 
 def _says_all(obj: Any, nodes: list[Any], names: list[str]) -> bool:
@@ -269,7 +275,7 @@ class _Reading:
         data: Callable[[str], np.ndarray[Any, Any]],
     ) -> Any:
         """The object that is around the tensors."""
-        if _OBJECTS not in metadata:
+        if OBJECTS not in metadata:
             tensors = {name: tensor(name) for name in entries}
             if _STRUCTURE not in metadata:
                 return tensors
@@ -280,13 +286,13 @@ class _Reading:
         from tclient._stored import Contents
 
         def read() -> Any:
-            said = json.loads(metadata[_OBJECTS])
+            said = json.loads(metadata[OBJECTS])
             contents = Contents(tensor, data)
             contents.reader = Reader(said["nodes"], Finder(weights_only=self._weights_only), contents.makers())
             return contents.reader.value(said["root"])
 
         # Of classes of the program's own, the errors are theirs.
-        return _described(_OBJECTS, read) if self._weights_only else read()
+        return _described(OBJECTS, read) if self._weights_only else read()
 
     def _read_torch(self, content: memoryview, source: str) -> Any:
         # Here, as it brings all of nn with it, which a program that only imports tclient should not wait for.

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, SessionTakenOver, TensorError, fresh
+from tclient._session import names as kept_names
 from tclient._session.batches import Batches
 from tclient._session.call_queue import CallQueue
 from tclient._session.calls import Call
@@ -309,6 +310,24 @@ class Session:
         self.deferred.tell()
         if self.dead is not None:
             raise fresh(self.dead)
+
+    # ---- what outlives it -----------------------------------------------------------------------------------------
+
+    def keep(self, name: str, obj: Any, *, overwrite: bool = True) -> None:
+        """As `tclient.keep`, of what this session holds."""
+        OF_TENSORS["keep"](self, name, obj, overwrite=overwrite)
+
+    def recall(self, name: str, device: Any = None, *, weights_only: bool | None = None) -> Any:
+        """As `tclient.recall`, into this session."""
+        return OF_TENSORS["recall"](self, name, device, weights_only=weights_only)
+
+    def names(self) -> list[kept_names.KeptName]:
+        """As `tclient.names`, of the server of this session."""
+        return kept_names.names(self)
+
+    def forget(self, name: str) -> None:
+        """As `tclient.forget`, of the server of this session."""
+        kept_names.forget(self, name)
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ log = logging.getLogger("tclient")
 
 TENSOR_SERVICE = "/tensorcompute.v1.TensorService/"
 MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
+STORAGE_SERVICE = "/tensorcompute.v1.StorageService/"
 PROTOCOL = 2
 # What gRPC takes where a server names no limit.
 _MESSAGE_BYTES = 4 << 20
