@@ -53,7 +53,8 @@ _HELP = {
     "drain_s": "Seconds that running work gets when the server is told to stop.",
     "hang_s": "Seconds without progress after which the engine is ended and started again; its sessions are lost, and "
     "told why. A single kernel may not take longer, as it cannot be interrupted; 0 is for ever.",
-    "data_dir": "Directory where models are kept, so that they are there again after a restart.",
+    "data_dir": "Directory of models, and of what callers keep under names, so that they are there again after a "
+    "restart. It is made private to the user of the server.",
     "model_dir": "Directory with safetensors files that callers may load models from.",
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
     "loopback, and none elsewhere; empty is none.",

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tensorcompute.v1 import model_service_pb2, tensor_service_pb2
+from tensorcompute.v1 import model_service_pb2, storage_service_pb2, tensor_service_pb2
 from tests.support.listeners import listener
 from tests.support.serving import ROOT, server_environment, serving
 from tserver.config import Config
@@ -187,6 +187,7 @@ def test_the_table_names_every_rpc() -> None:
     services = [
         tensor_service_pb2.DESCRIPTOR.services_by_name["TensorService"],
         model_service_pb2.DESCRIPTOR.services_by_name["ModelService"],
+        storage_service_pb2.DESCRIPTOR.services_by_name["StorageService"],
     ]
     rpcs = {method.name for service in services for method in service.methods}
     rows = re.findall(r"^\| (`.*?`) \|", section("docs/contract.md", "The contract"), re.M)

@@ -1,7 +1,6 @@
 """What a server keeps on its disk under names: the requests, and what their refusals are to a Python program.
 
-Knows the contract's messages and the channel; what a tensor is, and how objects are made of tensors, is told by
-`keep_with`.
+Knows the contract's messages and the channel; does not know what a tensor is.
 """
 
 from __future__ import annotations
@@ -10,20 +9,17 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 
 from tclient._exceptions import BY_REASON, RequestRefused, TensorError, TensorTypeError, make_error
-from tclient._transport.channel import STORAGE_SERVICE
+from tclient._transport.channel import STORAGE_SERVICE, Channel
 from tclient._transport.limits import transferring
 from tclient._transport.statuses import is_broken, status_of, translate
 from tensorcompute.v1 import storage_service_pb2 as ss
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
-
-if TYPE_CHECKING:
-    from tclient._session.session import Session
 
 T = TypeVar("T")
 
@@ -47,31 +43,22 @@ class KeptName:
     tensors: int
 
 
-class Keeper(Protocol):
-    """What makes tensors of objects, and objects of tensors."""
+class Asking(Protocol):
+    """The session that asks."""
 
-    def keep(self, session: Session, name: str, obj: Any, *, overwrite: bool) -> None:
-        """See `Session.keep`."""
+    channel: Channel
 
-    def recall(self, session: Session, name: str, device: Any, *, weights_only: bool | None) -> Any:
-        """See `Session.recall`."""
+    @property
+    def secret(self) -> bytes:
+        """What proves to the server that it is ours."""
 
-
-_keepers: list[Keeper] = []
-
-
-def keep_with(keeper: Keeper) -> None:
-    """Have this one do what needs tensors."""
-    _keepers[:] = [keeper]
-
-
-def keeper() -> Keeper:
-    """Who does what needs tensors."""
-    return _keepers[0]
+    @property
+    def lease_s(self) -> float:
+        """How long the server keeps it while no connection to it is there."""
 
 
 def keep(
-    session: Session,
+    session: Asking,
     name: str,
     tensors: Sequence[tuple[str, pb.Ref]],
     *,
@@ -99,13 +86,13 @@ def keep(
     _ask(session, "Keep", request, ss.KeepResponse)
 
 
-def recall(session: Session, name: str, number: int, device: str) -> ss.RecallResponse:
+def recall(session: Asking, name: str, number: int, device: str) -> ss.RecallResponse:
     """Bring back what is kept, as parts of the result of that number. Waits. Raises: KeyError, too."""
     request = ss.RecallRequest(context=_context(session), name=checked(name), id=number, device=device)
     return _ask(session, "Recall", request, ss.RecallResponse)
 
 
-def names(session: Session) -> list[KeptName]:
+def names(session: Asking) -> list[KeptName]:
     """All that is kept, by name."""
     found: list[KeptName] = []
     token = ""
@@ -121,7 +108,7 @@ def names(session: Session) -> list[KeptName]:
             return found
 
 
-def forget(session: Session, name: str) -> None:
+def forget(session: Asking, name: str) -> None:
     """Let go of what is kept. Raises: KeyError."""
     _ask(session, "Forget", ss.ForgetRequest(context=_context(session), name=checked(name)), ss.ForgetResponse)
 
@@ -137,11 +124,11 @@ def checked(name: str) -> str:
     return name
 
 
-def _context(session: Session) -> rpc.SessionContext:
+def _context(session: Asking) -> rpc.SessionContext:
     return rpc.SessionContext(session=session.secret)
 
 
-def _ask(session: Session, method: str, request: Any, response: Callable[[], T]) -> T:
+def _ask(session: Asking, method: str, request: Any, response: Callable[[], T]) -> T:
     """The answer, however long the server's disk takes; asked for again while the connection is broken."""
     channel = session.channel
     is_lost = False
