@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import packed, replies
@@ -31,7 +34,7 @@ class BatchRun(packed.RunFields):
 
     def __init__(self, batch: pb.Batch, operations: list[Operation] | None = None) -> None:
         self.seq = batch.seq
-        self.remaining = iter(batch.calls)
+        self.remaining: Iterator[pb.Call] = iter(batch.calls)
         # Of packed calls: the words, whether the last one is whole, and how far it has come in them.
         self.words: Sequence[int] | None = None
         self.is_whole = True
@@ -54,6 +57,43 @@ class BatchRun(packed.RunFields):
         self._rest: pb.BatchReply | None = None
         # Calls that are told of when their elements have arrived: index, id, operation, and what is to come.
         self.deferred: list[tuple[int, int, Operation, Deferred]] = []
+
+    def stopped(self) -> dict[str, Any] | None:
+        """How far it has come, for another process to go on from there; None where it waits for elements to arrive."""
+        if self.deferred or self.operations is not None:
+            return None
+        return {
+            "seq": self.seq,
+            "index": self.index,
+            "at": self.at,
+            # Of those calls that are messages.
+            "left": sum(1 for _ in self.remaining),
+            "told": base64.b64encode(b"".join(self.told)).decode(),
+            "rest": base64.b64encode(b"" if self._rest is None else self._rest.SerializeToString()).decode(),
+            "made": list(self.made.items()),
+            "same": [
+                (call_id, [of] if isinstance(of, int) else [of.id, *of.path]) for call_id, of in self.same.items()
+            ],
+        }
+
+    def go_on_from(self, stopped: dict[str, Any], messages: int) -> None:
+        """Go on where another process has stopped; the batch has so many calls that are messages. Raises: ValueError
+        where it is another batch.
+        """
+        words = 0 if self.words is None else len(self.words)
+        done, index, at = messages - int(stopped["left"]), int(stopped["index"]), int(stopped["at"])
+        if not (0 <= done <= messages and 0 <= at <= words and 0 <= index <= done + at):
+            raise ValueError("the batch is not the one that was begun")
+        self.remaining = itertools.islice(self.remaining, done, None)
+        self.index, self.at = index, at
+        self.told = [base64.b64decode(stopped["told"])]
+        if rest := stopped["rest"]:
+            self._rest = pb.BatchReply.FromString(base64.b64decode(rest))
+        self.made = {int(call_id): int(index) for call_id, index in stopped["made"]}
+        self.same = {
+            int(call_id): int(of[0]) if len(of) == 1 else pb.Ref(id=of[0], path=of[1:])
+            for call_id, of in stopped["same"]
+        }
 
     @property
     def reply(self) -> pb.BatchReply:

@@ -87,7 +87,7 @@ class _AfterAccumulation:
 
     def __init__(self, leaf: Tensor, hook: Hook) -> None:
         # Not the leaf itself: it holds this.
-        self._leaf, self._hook = weakref.ref(leaf), hook
+        self._leaf, self.hook = weakref.ref(leaf), hook
         self._is_removed = False
 
     def before(self, gradient: Tensor) -> None:
@@ -96,14 +96,14 @@ class _AfterAccumulation:
         if leaf is None:
             return
         node: Any = get_gradient_edge(leaf).node
-        if self._hook.key not in node.metadata:
-            node.metadata[self._hook.key] = True
+        if self.hook.key not in node.metadata:
+            node.metadata[self.hook.key] = True
             node.register_hook(self._behind)
 
     def _behind(self, *_: Any) -> None:
         leaf = self._leaf()
         if leaf is not None and not self._is_removed:
-            self._hook(leaf)
+            self.hook(leaf)
 
     def remove(self) -> None:
         """Have it run no more."""
@@ -138,6 +138,14 @@ class _Weakly:
         after = self._after()
         if after is not None:
             after.remove()
+
+
+def kind_of(hook: Any) -> tuple[str, Hook] | None:
+    """The kind of a hook that was found on a leaf, and whose it is; None for one of torch's own."""
+    if isinstance(hook, Hook):
+        return "gradient", hook
+    after = getattr(hook, "__self__", None)
+    return ("accumulated", after.hook) if isinstance(after, _AfterAccumulation) else None
 
 
 def _is_recorded(tensor: Tensor) -> Any:

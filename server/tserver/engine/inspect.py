@@ -173,7 +173,7 @@ def finish_upload(
     """
     if not header.create_tensor:
         store.uploads.name(upload)
-        upload.complete = True
+        store.uploads.finish(upload)
         return None
     store.uploads.drop(upload)
     if header.device:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,6 +127,29 @@ class ProcessState:
             self._cuda = [generator.get_state() for generator in torch.cuda.default_generators]
         self._dtype = torch.get_default_dtype()
         self._print_options = tensor_str.PRINT_OPTS
+
+    def written(self) -> tuple[torch.Tensor, list[torch.Tensor] | None, torch.dtype, dict[str, Any]]:
+        """What was saved: the random states, the default dtype and the print options."""
+        return self._random, self._cuda, self._dtype, dict(vars(self._print_options))
+
+    def put_back(
+        self, random: torch.Tensor, cuda: list[torch.Tensor] | None, dtype: torch.dtype, print_options: dict[str, Any]
+    ) -> None:
+        """Go on with what was written by another process, from now on. Raises: what torch raises for a state that is
+        none; ValueError for other options.
+        """
+        torch.Generator().set_state(random)
+        if not dtype.is_floating_point:
+            raise ValueError(f"{dtype} is no default dtype")
+        options = copy.copy(_DEFAULT_PRINT_OPTIONS)
+        if print_options.keys() - vars(options).keys():
+            raise ValueError("there are print options that torch does not have")
+        vars(options).update(print_options)
+        has_cuda = torch.cuda.is_initialized()
+        if has_cuda and cuda is not None and len(cuda) != len(torch.cuda.default_generators):
+            raise ValueError(f"there are random states of {len(cuda)} GPUs, and another number of GPUs")
+        self._random, self._cuda, self._dtype, self._print_options = random, cuda if has_cuda else None, dtype, options
+        self.load()
 
 
 def draw_anew() -> None:

@@ -163,11 +163,13 @@ class Network:
     Made by `build`; cheap to keep, because it owns no memory of its own.
     """
 
-    __slots__ = ("_applies", "_features", "_multiplications", "_parameters", "steps")
+    __slots__ = ("_applies", "_features", "_multiplications", "_parameters", "layers", "steps")
     held_as: ClassVar[str] = "network"
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], layers: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`layers` are what the steps were made of, where that is to be known."""
         self.steps = tuple(steps)
+        self.layers = tuple(layers)
         self._applies = tuple(step.apply for step in self.steps if step.kind != "identity")
         unique = {id(tensor): tensor for step in self.steps for tensor in step.tensors}
         self._parameters = tuple(unique.values())
@@ -235,7 +237,7 @@ def build(layers: Sequence[Mapping[str, Any]]) -> Network:
         elif step.out_features is not None:
             features = step.out_features
         steps.append(step)
-    return Network(steps)
+    return Network(steps, layers)
 
 
 def forward(network: Network, input: Tensor) -> Tensor:

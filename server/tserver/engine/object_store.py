@@ -155,6 +155,8 @@ class ObjectStore:
         self.objects: dict[int, Any] = {}
         self.operations: list[Operation] = []
         self.modes: list[Mode | InvalidArgument] = []
+        # What the modes were made of.
+        self.contexts: list[pb.Context] = []
         self.uploads = Uploads(memory)
         self.state = ProcessState(default_device, devices_beside)
         self.callers_code = CallersCode()
@@ -214,6 +216,7 @@ class ObjectStore:
         for context in contexts:
             if len(self.modes) >= MAX_DEFINITIONS:
                 break
+            self.contexts.append(context)
             try:
                 self.modes.append(Mode(context))
             except InvalidArgument as error:
@@ -327,6 +330,21 @@ class ObjectStore:
     def new_server_id(self) -> int:
         """An id for a caller who makes none; no two sessions share one, so that a mix-up is noticed."""
         return next(_SERVER_IDS)
+
+    def skip_server_ids(self, highest: int) -> None:
+        """An earlier process has made ids up to that one."""
+        global _SERVER_IDS
+        if highest >= (following := next(_SERVER_IDS)):
+            _SERVER_IDS = itertools.count(highest + 1)
+        else:
+            _SERVER_IDS = itertools.count(following)
+
+    def count_restored(self, found: Any) -> None:
+        """Count what an earlier process has made."""
+        self.version += 1
+        self.peak_results = max(self.peak_results, len(self.objects))
+        if self.max_bytes:
+            self._count(found)
 
     def keep(self, call_id: int, result: Any) -> None:
         """Hold something that no call of a batch has made."""
@@ -462,3 +480,4 @@ class ObjectStore:
         self.uploads.clear()
         self.operations.clear()
         self.modes.clear()
+        self.contexts.clear()

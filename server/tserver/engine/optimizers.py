@@ -99,6 +99,42 @@ class Optimizer:
             {name: value for name, value in group.items() if name not in _PARAMS} for group in self._inner.param_groups
         ]
 
+    @property
+    def kind(self) -> str:
+        """Which of KINDS it is."""
+        return self._kind
+
+    def written(self) -> tuple[list[dict[str, Any]], dict[str, Any], list[tuple[Tensor, dict[str, Any]]]]:
+        """All that it is made of: its groups, its defaults, and what it remembers of each parameter."""
+        inner = self._inner
+        known = self._options | _PARAMS
+        groups = [{name: value for name, value in group.items() if name in known} for group in inner.param_groups]
+        defaults = {name: value for name, value in inner.defaults.items() if name in self._options}
+        return groups, defaults, [(param, dict(entries)) for param, entries in inner.state.items()]
+
+    @classmethod
+    def of(cls, kind: Any, groups: Any, defaults: Any, state: Any) -> Optimizer:
+        """One that was written. Raises: ValueError, TypeError, and what torch raises."""
+        optimizer = make(kind, [{"params": group["params"]} for group in groups], defaults)
+        for group, told in zip(optimizer._inner.param_groups, groups, strict=True):
+            for name, value in told.items():
+                if name == "param_names":
+                    if not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+                        raise TypeError("optimizer: names of parameters are texts")
+                    group[name] = value
+                elif name != "params":
+                    optimizer._check(name, value)
+                    group[name] = value
+        params = {id(param): param for group in optimizer._inner.param_groups for param in group["params"]}
+        optimizer._inner.state.clear()
+        for param, entries in state:
+            if id(param) not in params or not all(
+                _is_plain(each) or isinstance(each, Tensor) for each in entries.values()
+            ):
+                raise ValueError("optimizer: something is remembered of what is no parameter, or that is no number")
+            optimizer._inner.state[param] = dict(entries)
+        return optimizer
+
     def held_tensors(self) -> list[Tensor]:
         """The tensors that live as long as the optimiser does: the parameters, and what is remembered for them."""
         tensors = [param for group in self._inner.param_groups for param in group["params"]]

@@ -183,6 +183,11 @@ class Suspended:
         self._pass = suspended
         self._number = suspended.suspensions
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody can resume it any more."""
+        return self._pass.is_over or self._pass.suspensions != self._number
+
     def take(self) -> Pass:
         """The pass, to be resumed. Raises: InvalidArgument if it has gone on since."""
         if self._pass.is_over or self._pass.suspensions != self._number:

@@ -141,6 +141,9 @@ class Program:
     def __init__(self, store: ObjectStore, message: pb.Program) -> None:
         if len(message.calls) > MAX_CALLS:
             raise InvalidArgument(f"the program has {len(message.calls)} calls; at most {MAX_CALLS} are kept")
+        # What it was made of: the indices in it count in these lists, which only grow.
+        self.message = message.SerializeToString()
+        self._operations, self._contexts = store.operations, store.contexts
         if message.inputs > MAX_CALLS:
             raise InvalidArgument(f"the program has {message.inputs} inputs; at most {MAX_CALLS} are taken")
         self._inputs = message.inputs
@@ -175,6 +178,14 @@ class Program:
             filled.add(call.id)
             self._size = max(self._size, call.id + 1)
         return step
+
+    def tables(self) -> tuple[list[str], list[pb.Context]]:
+        """The operations and modes that the indices in its message count in, as far as they are needed."""
+        message = pb.Program.FromString(self.message)
+        named = {call.operation for call in message.calls}
+        names = [self._operations[index].name if index in named else "" for index in range(max(named, default=-1) + 1)]
+        most = max([message.context, *(call.context for call in message.calls)])
+        return names, self._contexts[:most]
 
     def run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
         """The result for these inputs. Raises: InvalidArgument, and whatever a call raises."""

@@ -30,6 +30,18 @@ def _storage(store: ObjectStore, tensor: torch.Tensor) -> list[Any]:
     return [_address(store, storage, size), size, tensor.storage_offset(), list(tensor.stride()), tensor.requires_grad]
 
 
+def address_of(store: ObjectStore, storage: torch.UntypedStorage) -> list[int] | None:
+    """The address of a storage and the room there, where it was asked for."""
+    places = storage.__dict__.get("tserver_places")
+    found = None if places is None else places.get(store)
+    return None if found is None else list(found)
+
+
+def put_at(store: ObjectStore, storage: torch.UntypedStorage, address: int, room: int) -> None:
+    """Say where a storage is, as it was said before."""
+    storage.__dict__["tserver_places"] = weakref.WeakKeyDictionary({store: (address, room)})
+
+
 def _address(store: ObjectStore, storage: torch.UntypedStorage, size: int) -> int:
     """The address of a storage; of one without bytes 0, as in torch."""
     if not size:

@@ -31,6 +31,7 @@ class Uploads:
         self._named: dict[int, Upload] = {}
         # Those that are under way and not among these.
         self._incoming: set[Upload] = set()
+        self._is_over = False
         # The memory of all of them.
         self.held_bytes = 0
 
@@ -88,6 +89,23 @@ class Uploads:
                 raise UnknownId(f"upload {upload_id} is not complete, or was used already; upload it first")
             self._remove(found)
             return found
+
+    def finish(self, upload: Upload) -> None:
+        """All bytes of one are there. Raises: ConnectionError where it came too late to be kept."""
+        with self._lock:
+            if self._is_over:
+                raise ConnectionError("the server is stopping")
+            upload.complete = True
+
+    def over(self) -> None:
+        """What is complete is kept for another process; nothing more is."""
+        with self._lock:
+            self._is_over = True
+
+    def complete(self) -> list[Upload]:
+        """Those that calls may name and that are all there."""
+        with self._lock:
+            return [upload for upload in self._named.values() if upload.complete]
 
     def clear(self) -> None:
         """Let those go that calls may name; the others go with their senders."""
