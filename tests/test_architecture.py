@@ -20,7 +20,7 @@ CLIENT = ROOT / "client" / "tclient"
 BEHIND = {
     "front": {"engines", "session", "models"},
     "engines": {"session", "models", "storage", "engine"},
-    "session": {"engine"},
+    "session": {"storage", "engine"},
     "models": {"engine", "storage"},
     "storage": set[str](),
     "engine": set[str](),

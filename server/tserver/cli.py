@@ -55,6 +55,8 @@ _HELP = {
     "told why. A single kernel may not take longer, as it cannot be interrupted; 0 is for ever.",
     "data_dir": "Directory of models, and of what callers keep under names, so that they are there again after a "
     "restart. It is made private to the user of the server.",
+    "checkpoint_on_drain": "Keep sessions in the data directory when the server is told to stop, for the next one to "
+    "go on with them.",
     "model_dir": "Directory with safetensors files that callers may load models from.",
     "data_listen": "HOST:PORT for the bytes of large tensors, outside gRPC; auto is a free port where --listen is on "
     "loopback, and none elsewhere; empty is none.",
@@ -175,6 +177,8 @@ def _checked(settings: dict[str, Any]) -> Config:
         raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
     for option, address in config.listeners().items():
         _check_address(option, address, config)
+    if config.checkpoint_on_drain and not config.data_dir:
+        raise click.UsageError("--checkpoint-on-drain needs --data-dir, where sessions are kept")
     try:
         config.places_to_send()
     except ValueError as error:

@@ -40,6 +40,7 @@ class Config:
     drain_s: float = 10.0
     hang_s: float = 300.0
     data_dir: str = ""
+    checkpoint_on_drain: bool = False
     model_dir: str = ""
     data_listen: str = "auto"
     shared_memory: bool = False

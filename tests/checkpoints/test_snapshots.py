@@ -274,6 +274,25 @@ def test_the_random_state_and_the_settings_go_on(sides: Sides) -> None:
     assert torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))
 
 
+def test_names_and_what_is_held_twice_are_kept(sides: Sides) -> None:
+    def run(store: ObjectStore) -> None:
+        store.keep(1, torch.ones(3))
+        store.keep(2, torch.Generator())
+        store.keep(3, store.operation("tc.same").function(store, store.objects[2]))
+        store.operation("tc.name").function(store, store.objects[1], "weights")
+
+    sides.queue.run(run).result(20)
+    sides.write()
+    store = sides.read().store
+    assert store.objects[2] is store.objects[3]
+    assert store.operation("tc.named").function(store, "weights") is store.objects[1]
+    assert store.operation("tc.name_of").function(store, store.objects[1]) == "weights"
+    assert store.new_server_id() > max(store.objects)
+    sides.text["names"] *= 2
+    with pytest.raises(Damaged, match="a name"):
+        sides.read()
+
+
 def test_networks_programs_parts_and_errors_are_kept(sides: Sides) -> None:
     program = pb.Program(inputs=1, calls=[pb.Call(operation=1, id=2)])
     program.calls[0].args.add(result=1)

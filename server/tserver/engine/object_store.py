@@ -226,8 +226,8 @@ class ObjectStore:
         """For somebody who knows nothing of who was here before: lists that they know by number begin anew, and uploads
         that nobody will name are let go of. An id from which on none is in use.
         """
-        self.operations.clear()
-        self.modes.clear()
+        # Others than before: programs count in those.
+        self.operations, self.modes, self.contexts = [], [], []
         self.uploads.clear()
         last = max((each for each in self.objects if each < FIRST_SERVER_ID), default=0)
         # With room for what the one before had named, and not made.

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -24,11 +25,16 @@ from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.object_store import MAX_REPLY_BYTES, ObjectStore, Staged
 from tserver.engine.operations import Operation
 from tserver.engine.ready import ReadyQueue
+from tserver.engine.rest import Rest
 from tserver.engine.scheduling import SLICE_S, Scheduler
+from tserver.engine.snapshots.files import Saved, Told, load, save
+from tserver.engine.snapshots.graphs import needs_graph
 from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload
 
 T = TypeVar("T")
+# How much longer than to see whether a queue may rest it is gone on before that is seen again.
+_REST_SHARE = 4
 log = logging.getLogger("tserver.engine")
 
 
@@ -45,6 +51,10 @@ class SessionQueue:
         self._scheduled = False
         # Replies that wait for the device. While there are any, those behind them wait too, to keep their order.
         self.owed = 0
+        # Set where the queue is to come to rest.
+        self.rest: Rest | None = None
+        # How far an earlier process has come with the batch that is next.
+        self.begun: dict[str, Any] | None = None
 
     @property
     def ready(self) -> ReadyQueue:
@@ -76,6 +86,32 @@ class SessionQueue:
         self._append(job)
         return job.future
 
+    def come_to_rest(self, rest: Rest) -> None:
+        """Run no more batches from the next point on where no graph of autograd is needed, or `rest` is due."""
+        rest.ask = lambda: self.run(lambda store: None)
+        self.rest = rest
+        rest.ask()
+
+    def save(self, folder: Path) -> Future[Saved]:
+        """See snapshots.files. It is the last of the session here: no upload is taken any more."""
+
+        def run(store: ObjectStore) -> Generator[None, None, Saved]:
+            store.uploads.over()
+            return save(store, folder)
+
+        return self.run_in_pieces(run)
+
+    def load(self, folder: Path, files: Told, begun: dict[str, Any] | None) -> Future[None]:
+        """See snapshots.files. What is submitted from now on is run behind it. Of the next batch an earlier process may
+        have run the beginning.
+        """
+
+        def run(store: ObjectStore) -> Generator[None, None, None]:
+            yield from load(store, folder, files)
+            self.begun = begun
+
+        return self.run_in_pieces(run)
+
     def close(self) -> None:
         """Let go of all that the session holds, when the jobs before it have run."""
         self.run_in_pieces(ObjectStore.clear)
@@ -84,7 +120,13 @@ class SessionQueue:
 
     def begin_anew(self) -> Future[int]:
         """See ObjectStore.begin_anew."""
-        return self.run(ObjectStore.begin_anew)
+
+        def run(store: ObjectStore) -> int:
+            # Its number is another batch's from now on.
+            self.begun = None
+            return store.begin_anew()
+
+        return self.run(run)
 
     def get_tensor(
         self, request: ts.GetTensorRequest, max_data_bytes: int | None = None
@@ -170,9 +212,14 @@ class SessionQueue:
             job = self._jobs[0]
             while not job.step(executor, self.store, deadline):
                 executor.steps += 1
+                if self.rest is not None and self._may_rest(job):
+                    break
                 if others_wait():
                     return True
                 deadline = time.perf_counter() + SLICE_S
+            else:
+                if self.rest is not None:
+                    self._may_rest(None)
             executor.steps += 1
             with self._lock:
                 self._jobs.popleft()
@@ -184,6 +231,34 @@ class SessionQueue:
                     return True
                 deadline = time.perf_counter() + SLICE_S
 
+    def _may_rest(self, job: _Job | None) -> bool:
+        """Come to rest here, if that may be: behind the first job, or in the middle of it. Whether it does."""
+        rest = self.rest
+        assert rest is not None
+        stopped = None
+        if time.perf_counter() < rest.ask_again_at and not rest.is_due():
+            return False
+        if job is not None and not job.can_stop:
+            return False
+        began = time.perf_counter()
+        if not rest.is_due() and needs_graph(self.store):
+            # Most of the time is for what is asked about.
+            rest.ask_again_at = time.perf_counter() + _REST_SHARE * (time.perf_counter() - began)
+            return False
+        if job is not None and (stopped := job.stopped()) is None:
+            return False
+        self.rest = None
+        # From here on nothing is submitted.
+        rest.begin()
+        with self._lock:
+            first, *others = self._jobs
+            numbered = [each.seq for each in others if each.seq]
+            self._jobs = deque([first, *(each for each in others if not each.seq)])
+        if stopped is not None:
+            numbered.insert(0, stopped["seq"])
+        rest.end(numbered, stopped)
+        return True
+
     def at_work(self) -> str:
         """What is being done, in words. From any thread."""
         try:
@@ -193,6 +268,15 @@ class SessionQueue:
 
 
 class _Job:
+    # Of a numbered batch.
+    seq = 0
+    # Whether it can be stopped in the middle, for another process to go on.
+    can_stop = False
+
+    def stopped(self) -> dict[str, Any] | None:
+        """It is over here: how far it has come; None if it cannot end here."""
+        return None
+
     def what(self, store: ObjectStore) -> str:
         """What it is, in words. From any thread."""
         return "a request"
@@ -203,7 +287,8 @@ class _Job:
 
 
 class _BatchJob(_Job):
-    __slots__ = ("_batch", "_done", "_operations", "_queue", "_run")
+    __slots__ = ("_batch", "_done", "_operations", "_queue", "_run", "seq")
+    can_stop = True
 
     def __init__(
         self, queue: SessionQueue, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]
@@ -213,12 +298,16 @@ class _BatchJob(_Job):
         self._operations = operations
         self._done = done
         self._run: BatchRun | None = None
+        self.seq = batch.seq
 
     def step(self, executor: Executor, store: ObjectStore, deadline: float) -> bool:
         run = self._run
         store.version += 1
         if run is None:
             run = self._run = self._begin(store)
+        if self._queue.rest is not None:
+            # One call, after which it is looked.
+            deadline = 0.0
         try:
             if not executor.run(store, run, deadline):
                 return False
@@ -239,6 +328,10 @@ class _BatchJob(_Job):
             self._done(run.encoded_reply())
         return True
 
+    def stopped(self) -> dict[str, Any] | None:
+        """See _Job."""
+        return self._run.stopped() if self._run is not None and self.seq and not self._queue.owed else None
+
     def what(self, store: ObjectStore) -> str:
         """The call that is being run."""
         run = self._run
@@ -256,9 +349,22 @@ class _BatchJob(_Job):
                 if call.id:
                     # A typed RPC leaves the choice of the id to the server, and says only that there is to be one.
                     call.id = store.new_server_id()
-        elif batch.define_operations or batch.define_contexts:
-            store.define(batch.define_operations, batch.define_contexts)
-        return BatchRun(batch, self._operations)
+            return BatchRun(batch, self._operations)
+        begun, self._queue.begun = self._queue.begun, None
+        if begun is None or begun["seq"] != batch.seq:
+            if batch.define_operations or batch.define_contexts:
+                store.define(batch.define_operations, batch.define_contexts)
+            return BatchRun(batch)
+        run = BatchRun(batch)
+        try:
+            run.go_on_from(begun, len(batch.calls))
+        except Exception as error:
+            log.exception("batch %d was begun by another process, and cannot go on", batch.seq)
+            run = BatchRun(pb.Batch(seq=batch.seq))
+            run.reply.results.add(lost_effect=True).error.CopyFrom(
+                pb.Error(type="RuntimeError", message=f"the batch cannot go on: {error}", batch_seq=run.seq)
+            )
+        return run
 
 
 class _FunctionJob(_Job):

@@ -21,6 +21,7 @@ from tserver.models.owners import Owners
 from tserver.models.registry import Registry
 from tserver.models.replicas import Replicas
 from tserver.models.store import Store
+from tserver.session.keeping import KeptSessions
 from tserver.session.registry import Sessions
 from tserver.storage import store as storage
 
@@ -48,7 +49,8 @@ class InProcessEngine:
         self.torch_version = engine.torch_version
         self.operations_digest = engine.operations.digest
         self.counts: Counts = engine.executor
-        self.sessions = Sessions(config, engine, previous_end=previous_end)
+        kept = KeptSessions(Path(config.data_dir)) if config.data_dir and config.checkpoint_on_drain else None
+        self.sessions = Sessions(config, engine, previous_end=previous_end, kept=kept)
         registry = Registry(engine)
         self.owners = Owners(registry.has)
         engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)

@@ -106,6 +106,8 @@ class _Process:
             oip = OipListener(config, service, interceptor)
             print(f"oip listening on {await oip.start()}", flush=True)
         https = [] if rpcs is None or house is not None else await self._serve_http(engine, service, interceptor, rpcs)
+        # Who is told of the address may have this process stop at once.
+        stopped = asyncio.create_task(until_told_to_stop())
         await server.start()
         await health.say_serving()
         loop = asyncio.get_running_loop()
@@ -125,7 +127,7 @@ class _Process:
             },
         )
         expiring = asyncio.create_task(sessions.expire())
-        await until_told_to_stop()
+        await stopped
         stop_by = loop.time() + config.drain_s
         engine.stop_watching()
         log.info("stopping", extra={"sessions": len(sessions)})

@@ -102,7 +102,7 @@ class _Connection(Transfers):
 
         def finish() -> None:
             check_alive(session)
-            upload.complete = True
+            session.complete_upload(upload)
 
         return _into(session, upload, finish), b""
 
@@ -136,7 +136,7 @@ async def _received(session: Session, headers: Sequence[ts.UploadHeader]) -> Tra
     def finish() -> None:
         check_alive(session)
         for upload in uploads:
-            upload.complete = True
+            session.complete_upload(upload)
 
     return Transfer(
         sum(len(upload.data) for upload in uploads),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
 from tserver.identity import Identity
+from tserver.session.attachment import post
+from tserver.session.keeping import KeptSessions
 from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
 from tserver.session.session import Session, Taken, taken_over
 
@@ -29,12 +32,18 @@ _REMEMBERED = 4096
 _REFUSING_S = 0.5
 # How many secrets of a session are remembered that it had before somebody attached to it.
 _FORMER = 16
+# Of the time there is to stop, what may be used to keep sessions; and of that, to find a point where they may rest.
+_KEEPING_SHARE = 0.8
+_RESTING_SHARE = 0.4
+# How often it is looked for kept sessions whose time is over.
+_SWEEP_S = 60.0
 
 
 class Sessions:
     """The sessions of one run of the server."""
 
-    def __init__(self, config: Config, engine: Engine, *, previous_end: str) -> None:
+    def __init__(self, config: Config, engine: Engine, *, previous_end: str, kept: KeptSessions | None = None) -> None:
+        """`kept` is where those are that an earlier process has kept, and where they go when this one ends."""
         self.boot_id = secrets.token_hex(BOOT_BYTES)
         self._config = config
         self._engine = engine
@@ -46,6 +55,7 @@ class Sessions:
         # Why those ended that are not there any more, and whose they were.
         self._ended: dict[bytes, tuple[str, str]] = {}
         self._stopping = False
+        self._kept = kept
 
     def __len__(self) -> int:
         return len(self._by_secret)
@@ -107,7 +117,7 @@ class Sessions:
         if principal and principal == identity.principal:
             raise SessionLost(f"the session ended: {cause}; open a new one", cause=cause)
         if len(secret) == SECRET_BYTES and boot_of(secret) != self.boot_id:
-            raise of_an_earlier_run(self._previous_end)
+            return self._go_on(secret, identity)
         raise Unauthenticated("no session has this secret; open a session")
 
     def find_to_close(self, secret: bytes, identity: Identity) -> Session | None:
@@ -143,9 +153,37 @@ class Sessions:
         while len(self._ended) > _REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
+    def _go_on(self, secret: bytes, identity: Identity) -> Session:
+        """A session of an earlier run, if that has kept it. Raises: SessionLost, Stopping, Exhausted."""
+        head = None if self._kept is None else self._kept.find(secret, identity.principal)
+        if self._kept is None or head is None:
+            raise of_an_earlier_run(self._previous_end)
+        self._check_room()
+        kept, folder = self._kept, self._kept.take(secret)
+        if folder is None:
+            raise of_an_earlier_run(self._previous_end)
+        queue = self._engine.open_queue(head.principal, identity.namespace)
+        session = Session(secret, head.principal, queue, config=self._config)
+        self._by_secret[secret] = session
+        loop = asyncio.get_running_loop()
+
+        def done(cause: str) -> None:
+            if cause:
+                log.error("a session could not be brought back", extra={"cause": cause})
+                post(loop, self.close, session, cause)
+            post(loop, loop.run_in_executor, None, kept.drop, folder)
+
+        session.go_on(head, folder, done)
+        log.info("session goes on after a restart", extra={"sessions": len(self._by_secret)})
+        return session
+
     async def expire(self) -> None:
         """End sessions whose lease has run out, and give back memory that nobody needs, for ever."""
+        swept_at = -math.inf
         while True:
+            if self._kept is not None and time.monotonic() > swept_at + _SWEEP_S:
+                swept_at = time.monotonic()
+                await asyncio.to_thread(self._kept.sweep)
             await asyncio.sleep(min(1.0, self._config.lease_s / 4))
             now = time.monotonic()
             for session in [session for session in self._by_secret.values() if session.expired(now)]:
@@ -153,16 +191,52 @@ class Sessions:
             self._engine.memory.trim()
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new sessions, and wait until no batch is under way."""
+        """Take no new sessions, and wait until no batch is under way, or all sessions are kept for the next process."""
         self._stopping = True
         began = time.monotonic()
-        for session in list(self._by_secret.values()):
+        sessions = list(self._by_secret.values())
+        if self._kept is not None:
+            kept = [session for session in sessions if not session.shared_by]
+            await self._keep(self._kept, kept, began + timeout_s * _KEEPING_SHARE)
+        for session in sessions:
             await session.idle(began + timeout_s - time.monotonic())
         if self._by_secret:
             # gRPC only cancels what comes while it stops; clients that are there should hear the reason.
             await asyncio.sleep(began + min(timeout_s, _REFUSING_S) - time.monotonic())
 
-    def _make(self, identity: Identity) -> Session:
+    async def _keep(self, kept: KeptSessions, sessions: list[Session], until: float) -> None:
+        """Bring sessions to rest, and write down those that do so in time."""
+        now = time.monotonic()
+        resting = [(session, *session.come_to_rest()) for session in sessions]
+        if not resting:
+            return
+        # Most of the time is for writing.
+        patience_s = max(0.0, until - now) * _RESTING_SHARE
+        await asyncio.wait([rested for _, _, rested in resting], timeout=patience_s)
+        for _, rest, _ in resting:
+            rest.now()
+        number = 0
+        for session, _, rested in resting:
+            try:
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                    await rested
+                    await session.idle(until - time.monotonic())
+                    folder = await asyncio.to_thread(kept.begin)
+                    try:
+                        head = await session.save(folder)
+                        await asyncio.to_thread(kept.finish, folder, session.secret, head)
+                        number += 1
+                    except BaseException:
+                        kept.drop(folder)
+                        raise
+            except TimeoutError:
+                log.warning("there was no time to keep a session")
+            except Exception:
+                log.exception("a session could not be kept")
+        log.info("sessions are kept for the next process", extra={"kept": number, "of": len(sessions)})
+
+    def _check_room(self) -> None:
+        """Raises: Stopping, Exhausted."""
         if self._stopping:
             raise Stopping("the server is stopping; retry later")
         if len(self._by_secret) >= self._config.max_sessions:
@@ -170,6 +244,9 @@ class Sessions:
                 f"{len(self._by_secret)} sessions are open, which is the limit; close one, or retry later",
                 retry_after_s="1",
             )
+
+    def _make(self, identity: Identity) -> Session:
+        self._check_room()
         queue = self._engine.open_queue(identity.principal, identity.namespace)
         session = Session(self._new_secret(), identity.principal, queue, config=self._config)
         self._by_secret[session.secret] = session

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tensorcompute.wire.varint import field
-from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Superseded
+from tserver.engine.rest import Rest
+from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Stopping, Superseded
 from tserver.session.attachment import Attachment, StreamAttachment, post
 from tserver.session.batch_lane import BatchLane
+from tserver.session.keeping import Head
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from tserver.engine.uploads import Upload
     from tserver.session.lane import Lane
 
+log = logging.getLogger("tserver.session")
 T = TypeVar("T")
 _MEANWHILE_S = 5.0
 
@@ -42,6 +47,11 @@ def frame(reply: bytes) -> bytes:
 def taken_over() -> Superseded:
     """What is told to who had the session before somebody attached to it."""
     return Superseded("another process has attached to this session and goes on with it; attach to take it back")
+
+
+def _finish(rested: asyncio.Future[None]) -> None:
+    if not rested.done():
+        rested.set_result(None)
 
 
 async def _done(running: Future[T]) -> T:
@@ -104,6 +114,10 @@ class Session:
         self._before = before
         if before is not None:
             self._received = self._acked = before._give_up()
+        # Where it has come to rest, for another process to go on with: nothing is accepted any more.
+        self._is_resting = False
+        # How far the next batch has come, if it was begun.
+        self._next_begun: dict[str, Any] | None = None
         # The secrets that it had, and what is told to who has attached, by which attempt; None where nobody has.
         self.former: tuple[bytes, ...] = ()
         self.attempt = b""
@@ -145,9 +159,7 @@ class Session:
                 return
             lost = SessionLost(f"the session ended: {cause}", cause=cause)
             for waiters in self._running.values():
-                for waiter in waiters:
-                    if not waiter.done():
-                        waiter.set_exception(lost)
+                self._fail(waiters, lost)
             self._let_go(lost)
             self._kept.clear()
         self.queue.close()
@@ -198,6 +210,80 @@ class Session:
                     found.setdefault((error.batch_seq, error.call_index), error)
         self._kept.clear()
         return list(found.values())
+
+    def _fail(self, waiters: list[asyncio.Future[bytes]], error: Exception) -> None:
+        """Tell who waits for a reply. From any thread."""
+
+        def tell() -> None:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+
+        if waiters:
+            post(self._loop, tell)
+
+    # --- from one process to the next ---
+
+    def come_to_rest(self) -> tuple[Rest, asyncio.Future[None]]:
+        """Run and accept no more batches from the next point on where that may be. The future is done when nothing is
+        under way any more but what `idle` waits for.
+        """
+        rested: asyncio.Future[None] = self._loop.create_future()
+
+        def begin() -> None:
+            with self._lock:
+                self._is_resting = True
+
+        def end(seqs: list[int], begun: dict[str, Any] | None) -> None:
+            refusal = Stopping("the server is stopping; retry later")
+            with self._lock:
+                # As if they had never come: they will come again.
+                for seq in seqs:
+                    self._fail(self._running.pop(seq, []), refusal)
+                if seqs:
+                    self._received = seqs[0] - 1
+                self._next_begun = begun
+            post(self._loop, _finish, rested)
+
+        rest = Rest(begin, end)
+        self.queue.come_to_rest(rest)
+        return rest, rested
+
+    async def save(self, folder: Path) -> Head:
+        """Write what a session holds that has come to rest into a folder; what else there is to know of it."""
+        saved = await _done(self.queue.save(folder))
+        left_s = self.lease_s if self._attachment is not None else self._expires_at - time.monotonic()
+        if saved.left_out:
+            log.warning("not all of a session is kept", extra={"left_out": saved.left_out[:20]})
+        with self._lock:
+            return Head(
+                principal=self.principal,
+                lease_s=self.lease_s,
+                expires_unix_s=time.time() + left_s,
+                received=self._received,
+                acked=self._acked,
+                kept=dict(self._kept),
+                begun=self._next_begun,
+                files=saved.files,
+            )
+
+    def go_on(self, head: Head, folder: Path, done: Callable[[str], None]) -> None:
+        """Be a session that was saved. What comes from now on waits until all is there; `done` is told, on the engine's
+        thread, why that failed, and the session ends then, or that it did not.
+        """
+        self.lease_s = head.lease_s
+        self._received, self._acked, self._kept = head.received, head.acked, dict(head.kept)
+        self._kept_bytes = sum(map(len, head.kept.values()))
+
+        def loaded(future: Future[None]) -> None:
+            error = future.exception()
+            cause = "" if error is None else f"it could not be brought back after the restart: {error}"
+            if cause:
+                # Now: the next batch is behind this.
+                self.end(cause)
+            done(cause)
+
+        self.queue.load(folder, head.files, head.begun).add_done_callback(loaded)
 
     # --- streams and lanes ---
 
@@ -265,6 +351,9 @@ class Session:
         with self._lock:
             if attachment is not self._attachment:
                 raise self._lost or Superseded("another stream of this session has taken over")
+            if self._is_resting:
+                # It comes again when this connection has ended with the process.
+                return
             if 0 < batch.seq <= self._acked:
                 # Sent again, though the client has the reply and has said so.
                 return
@@ -300,6 +389,8 @@ class Session:
             framed = await joined if joined is not None else kept or b""
             return ts.ExecuteResponse.FromString(framed).reply
         self._check_open()
+        if self._is_resting:
+            raise Stopping("the server is stopping; retry later")
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._unnumbered += 1
         self.queue.submit_typed(batch, operations, lambda reply: post(self._loop, self._answer, answer, reply))
@@ -357,6 +448,10 @@ class Session:
         """Keep an upload that is complete, or make a tensor of it and describe that."""
         return await _done(self._open_queue().finish_upload(header, upload))
 
+    def complete_upload(self, upload: Upload) -> None:
+        """All bytes of an upload that calls may name are there. From any thread. Raises: ConnectionError."""
+        self.queue.store.uploads.finish(upload)
+
     def drop_upload(self, upload: Upload) -> None:
         """Let an upload go that failed. From any thread."""
         self.queue.drop_upload(upload)
@@ -390,6 +485,8 @@ class Session:
     def _accept(self, batch: pb.Batch, operations: Sequence[Operation | str] | None = None) -> bytes | None:
         """Start a new batch (None), find one that runs (None), or the kept reply of one that ran."""
         self._check_open()
+        if self._is_resting:
+            raise Stopping("the server is stopping; retry later")
         seq = batch.seq
         if not seq:
             raise InvalidArgument("batch.seq is 0; batches are numbered from 1")

@@ -41,8 +41,9 @@ from tserver.engine.snapshots.parts import (
 from tserver.engine.storages import put_at
 from tserver.engine.values import checked_numel
 
-_MAX_DIMS = 64
 _LINE = 64
+# What every language holds as a number.
+_MAX_ID = (1 << 53) - 1
 _COMPRESSED = {
     "sparse_csr": torch.sparse_csr,
     "sparse_csc": torch.sparse_csc,
@@ -122,14 +123,20 @@ class _Restoring:
             if position % _PIECE == 0:
                 yield
             call_id, what = pair(entry)
-            if call_id in found or not number(call_id):
+            if call_id in found or not number(call_id, _MAX_ID):
                 raise Damaged(f"the id {call_id} is there twice, or is 0")
-            found[call_id] = self._object(what)
+            is_same = isinstance(what, list) and what[:1] == ["same"]
+            found[call_id] = found[pair(what)[1]] if is_same else self._object(what)
         for call_id, dtype, shape, blob in (_four(each) for each in items(self._field(said, "uploads"))):
             self._upload(number(call_id), dtype_of(dtype), numbers(shape), self._bytes(blob))
         store.callers_code.gone.extend(numbers(self._field(said, "gone"), 1 << 63))
         self._put_state_back(self._field(said, "state"))
         store.objects.update(found)
+        for name, call_id in map(pair, items(self._field(said, "names"))):
+            named = found.get(call_id)
+            if not isinstance(named, Tensor) or name in store.names or id(named) in store.named:
+                raise Damaged("a name is that of no tensor, or is there twice")
+            store.names[text(name)], store.named[id(named)] = call_id, name
         store.skip_server_ids(max((each for each in found if each >= FIRST_SERVER_ID), default=0))
         store.watched = True
         for each in found.values():

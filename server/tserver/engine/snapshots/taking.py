@@ -51,6 +51,8 @@ class _Taking:
         self._storages: dict[int, tuple[torch.UntypedStorage, int]] = {}
         self._memory: list[dict[str, Any]] = []
         self._left_out: list[str] = []
+        # The ids of what is no tensor, and that may be held under several.
+        self._ids: dict[int, int] = {}
 
     def snapshot(self) -> Snapshot:
         """All of it."""
@@ -65,6 +67,7 @@ class _Taking:
             "contexts": [_in_base64(context) for context in store.contexts],
             "flags": [store.has_meta, store.has_giants, store.has_sparse, store.graphs_on_zeros],
             "next_address": store.next_address,
+            "names": [[name, call_id] for name, call_id in store.names.items() if call_id in store.objects],
             # What is code of the caller goes with its graph, but for hooks of leaves.
             "gone": [*store.callers_code.gone, *(store.callers_code.hooks.keys() - self._hooks())],
             "tensors": self._tensors,
@@ -75,6 +78,12 @@ class _Taking:
     # ---- objects -------------------------------------------------------------------------------------------------
 
     def _object(self, call_id: int, found: Any) -> Any:
+        if (
+            call_id
+            and not isinstance(found, Tensor)
+            and (before := self._ids.setdefault(id(found), call_id)) != call_id
+        ):
+            return ["same", before]
         try:
             return self._described(found)
         except NotKept as why:
