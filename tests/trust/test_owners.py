@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tests.bulk.test_data_endpoint import exactly
+from tests.bulk.test_lanes import lane_of, sized
 from tests.models.networks import by_value, create, forward, relu_mlp, statistics
 from tests.support.raw import METHODS, Raw, RawSession
 from tests.support.refusals import refused
@@ -115,6 +118,30 @@ def test_a_model_of_another_s_is_not_there(models: Server) -> None:
         assert NOBODY in in_a_call(session, "net").error(1).message
         assert "'alice/net'" in in_a_call(session, "alice/net").error(1).message
     assert models.raw("alice").ask("DescribeMlp", name="net").mlp.state == ms.MLP_STATE_READY
+
+
+def test_a_lane_finds_what_its_session_s_principal_sees(models: Server) -> None:
+    networks = {who: relu_mlp((4, 5, 2), seed=seed) for seed, who in enumerate(("alice", "bob"))}
+    create(models.raw("alice"), "secret", networks["alice"])
+    for who, network in networks.items():
+        create(models.raw(who), "net", network)
+    for who, network in networks.items():
+        with models.raw(who).open_session() as session:
+            port = int(session.opened.data_endpoint.rpartition(":")[2])
+            calls = [
+                ms.MlpForwardCall(id=number, name=name, inputs=tensor_data(ROWS))
+                for number, name in enumerate(("net", "secret", "alice/net"))
+            ]
+            with lane_of(session, port, "forwards") as lane:
+                lane.sendall(sized(ms.MlpForwardStreamRequest(calls=calls).SerializeToString()))
+                answers: dict[int, ms.MlpForwardAnswer] = {}
+                while len(answers) < len(calls):
+                    (length,) = struct.unpack(">I", exactly(lane, 4))
+                    response = ms.MlpForwardStreamResponse.FromString(exactly(lane, length))
+                    answers.update({answer.id: answer for answer in response.answers})
+        torch.testing.assert_close(tensor_of(answers[0].output), network(ROWS))
+        assert answers[1].HasField("failure") == (who == "bob")
+        assert answers[2].failure.message == NOBODY.replace("net'", "alice/net'")
 
 
 def test_a_public_model_is_seen_by_all_and_changed_by_its_owner(models: Server) -> None:

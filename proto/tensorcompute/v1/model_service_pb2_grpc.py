@@ -32,10 +32,10 @@ class ModelServiceStub:
     one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
 
     Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
-    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
-    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
-    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
-    public, and everybody's to change.
+    may have one of the same name. A public model is seen, run and downloaded by all, but for those who have one of that name
+    themselves; who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason
+    NOT_THE_OWNER. Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all
+    models are public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -143,10 +143,10 @@ class ModelServiceServicer:
     one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
 
     Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
-    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
-    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
-    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
-    public, and everybody's to change.
+    may have one of the same name. A public model is seen, run and downloaded by all, but for those who have one of that name
+    themselves; who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason
+    NOT_THE_OWNER. Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all
+    models are public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused
@@ -457,10 +457,10 @@ class ModelService:
     one that is ready. With a data directory, models outlive the server. Statuses are those of TensorService.
 
     Where the server knows its callers by credentials, a model belongs to who made it: to others it does not exist, and they
-    may have one of the same name. A public model is seen and run by all, but for those who have one of that name themselves;
-    who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason NOT_THE_OWNER.
-    Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all models are
-    public, and everybody's to change.
+    may have one of the same name. A public model is seen, run and downloaded by all, but for those who have one of that name
+    themselves; who made it changes it, or an administrator. A change by others is refused with PERMISSION_DENIED, reason
+    NOT_THE_OWNER. Administrators name a model of somebody else's as it is told to them: OWNER/NAME. Without credentials all
+    models are public, and everybody's to change.
 
     No forward pass takes inputs without a row, and none records gradients through a model. Outputs by value
     have at most max_message_bytes less 4 KiB, or max_inline_bytes where that is more; beyond that a forward pass is refused

@@ -1,0 +1,182 @@
+"""Defences, each with what it becomes when it is taken away, and a test that fails then.
+
+A row names the defence, the file it is in, its text, the text in its place, and the test.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """A defence that is taken away."""
+
+    name: str
+    file: str
+    original: str
+    mutated: str
+    test: str
+
+
+_OWNERS = "server/tserver/models/owners.py"
+_TEST_OWNERS = "tests/trust/test_owners.py"
+_TEST_OWNERSHIP = "tests/trust/test_ownership.py"
+_TEST_REGIONS = "tests/trust/test_regions.py"
+
+MUTATIONS: list[Mutation] = [
+    # --- what belongs to whom ---
+    Mutation(
+        "names of a principal's own",
+        "server/tserver/identity.py",
+        'return "" if self.role >= Role.ADMIN else',
+        'return "" if self.role >= Role.USER else',
+        f"{_TEST_OWNERS}::test_two_principals_have_models_of_one_name",
+    ),
+    Mutation(
+        "no name with a slash leads to another's model",
+        _OWNERS,
+        'if "/" in name or not self._has(name):',
+        "if not self._has(name):",
+        f"{_TEST_OWNERS}::test_a_model_of_another_s_is_not_there",
+    ),
+    Mutation(
+        "none is loaded by such a name",
+        _OWNERS,
+        'if "/" in name and (namespace or not self._has(name)):',
+        'if "/" in name and not self._has(name):',
+        f"{_TEST_OWNERS}::test_the_open_inference_protocol_knows_owners_too",
+    ),
+    Mutation(
+        "none is made by such a name",
+        _OWNERS,
+        "    names.check_usable(name)\n",
+        "",
+        f"{_TEST_OWNERS}::test_no_name_leads_to_the_models_of_another",
+    ),
+    Mutation(
+        "lists tell of no models of others",
+        _OWNERS,
+        "elif names.is_public(each.name):",
+        "else:",
+        f"{_TEST_OWNERS}::test_a_model_of_another_s_is_not_there",
+    ),
+    Mutation(
+        "public models take the role of a publisher",
+        _OWNERS,
+        "if public and identity.role < Role.PUBLISHER:",
+        "if public and identity.role < Role.USER:",
+        f"{_TEST_OWNERS}::test_a_public_model_takes_the_role_of_a_publisher",
+    ),
+    Mutation(
+        "a public model is changed by its owner alone",
+        _OWNERS,
+        "names.is_public(each.name) and each.owner != identity.principal",
+        "names.is_public(each.name) and not identity.principal",
+        f"{_TEST_OWNERS}::test_a_public_model_is_seen_by_all_and_changed_by_its_owner",
+    ),
+    Mutation(
+        "nobody else adds a version to it",
+        _OWNERS,
+        "        check_may_change(versions.values(), identity)\n",
+        "",
+        f"{_TEST_OWNERS}::test_a_public_model_is_seen_by_all_and_changed_by_its_owner",
+    ),
+    Mutation(
+        "over the Open Inference Protocol neither",
+        "server/tserver/front/oip/service.py",
+        "            check_may_change(self._registry.versions(name), identity)\n",
+        "            pass\n",
+        f"{_TEST_OWNERS}::test_the_open_inference_protocol_knows_owners_too",
+    ),
+    Mutation(
+        "nor through the front of a house",
+        "server/tserver/front/replicas/servicer.py",
+        "            check_may_change(self._records.versions(name), rpc.identity)\n",
+        "            pass\n",
+        "tests/trust/test_owners_of_a_house.py::test_a_name_is_its_caller_s_on_every_engine",
+    ),
+    Mutation(
+        "requests of a stream find what their caller sees",
+        "server/tserver/front/forward_stream.py",
+        "find = Owners(registry.has).finder(find, rpc.identity)",
+        "find = find",
+        f"{_TEST_OWNERS}::test_a_model_of_another_s_is_not_there",
+    ),
+    Mutation(
+        "and so do those of a lane",
+        "server/tserver/front/forward_stream.py",
+        "find = Owners(models.registry.has).finder(models.registry.find, identity)",
+        "find = models.registry.find",
+        f"{_TEST_OWNERS}::test_a_lane_finds_what_its_session_s_principal_sees",
+    ),
+    Mutation(
+        "and those of a stream to the front",
+        "server/tserver/front/replicas/streams.py",
+        "self._find = Owners(records.has).finder(records.find, rpc.identity)",
+        "self._find = records.find",
+        "tests/trust/test_owners_of_a_house.py::test_a_name_is_its_caller_s_on_every_engine",
+    ),
+    Mutation(
+        "calls of a session find what its caller sees",
+        "server/tserver/engine/builtin_operations.py",
+        "partial(find_model, store.namespace)",
+        'partial(find_model, "")',
+        f"{_TEST_OWNERS}::test_a_model_of_another_s_is_not_there",
+    ),
+    Mutation(
+        "an engine asks the front in its caller's name",
+        "server/tserver/front/replicas/elsewhere.py",
+        "(*house_metadata(self._house.key, identity), (HOUSE_ENGINE",
+        "(*house_metadata(self._house.key), (HOUSE_ENGINE",
+        "tests/trust/test_owners_of_a_house.py::test_a_name_is_its_caller_s_on_every_engine",
+    ),
+    Mutation(
+        "nobody fills the metrics",
+        "server/tserver/front/metrics.py",
+        "if not owner or told[owner] <= _MAX_OF_OWNER:",
+        "if told[owner]:",
+        f"{_TEST_OWNERS}::test_an_owner_fills_no_metrics",
+    ),
+    Mutation(
+        "a session is its principal's",
+        "server/tserver/session/registry.py",
+        "return session.principal == identity.principal",
+        "return bool(session.principal)",
+        f"{_TEST_OWNERSHIP}::test_a_session_of_another_s_never_was",
+    ),
+    Mutation(
+        "one that has ended, too",
+        "server/tserver/session/registry.py",
+        "if principal and principal == identity.principal:",
+        "if principal:",
+        f"{_TEST_OWNERSHIP}::test_a_session_of_another_s_never_was",
+    ),
+    Mutation(
+        "tensors without a session are a connection's where nobody is known",
+        "server/tserver/identity.py",
+        "return self.connection or self.principal",
+        "return self.principal",
+        "tests/trust/test_sessionless.py::test_connections_of_nobody_who_is_known_share_nothing",
+    ),
+    Mutation(
+        "and a principal's where it is",
+        "server/tserver/session/registry.py",
+        "        whose = identity.without_session\n",
+        '        whose = "all"\n',
+        "tests/trust/test_sessionless.py::test_principals_share_nothing_and_connections_of_one_share",
+    ),
+    Mutation(
+        "regions are their principal's",
+        "server/tserver/front/oip/inference.py",
+        "return self._regions.of(identity.principal)",
+        'return self._regions.of("all")',
+        f"{_TEST_REGIONS}::test_a_region_is_its_principal_s_over_both_wires",
+    ),
+    Mutation(
+        "an object has regions of one principal",
+        "server/tserver/front/oip/regions.py",
+        "if self._every.is_of_another(self._principal, descriptor):",
+        "if descriptor < 0:",
+        f"{_TEST_REGIONS}::test_an_object_of_another_s_region_is_not_there",
+    ),
+]
