@@ -18,7 +18,7 @@ from tensorcompute.v1 import storage_service_pb2 as ss
 from tensorcompute.v1 import tensor_pb2 as pb
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused
-from tests.support.serving import ServerProcess
+from tests.support.serving import ServerProcess, wait_until
 from tests.support.values import Kept
 
 Code = grpc.StatusCode
@@ -226,6 +226,22 @@ def _ignoring(act: Callable[[], object]) -> None:
         act()
     except grpc.RpcError:
         return
+
+
+def test_a_server_that_is_told_to_stop_first_keeps_what_it_was_asked_to(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    with ServerProcess("--data-dir", data) as server, RawSession(server.address) as session:
+        large = session.make("ones", 1 << 25)
+        answers: list[ss.KeptName] = []
+        writing = threading.Thread(target=lambda: answers.append(keep(session, "late", {"x": large})))
+        home = tmp_path / "data" / "names" / "local"
+        writing.start()
+        wait_until(lambda: home.exists() and any(home.iterdir()), 20.0, "it is being kept")
+        assert server.terminate() == 0
+        writing.join()
+    assert [each.name for each in answers] == ["late"]
+    with ServerProcess("--data-dir", data) as server, RawSession(server.address) as session:
+        assert session.ask("Recall", name="late").kept == answers[0]
 
 
 def test_engines_of_a_house_share_names_and_a_lone_server_reads_them(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class InProcessEngine:
 
     def stop(self, timeout_s: float) -> str:
         """See the port."""
-        return "" if self._engine.stop(timeout_s) else self._engine.at_work()
+        return self.storage_calls.at_work() if self._engine.stop(timeout_s) else self._engine.at_work()
 
     def devices(self) -> list[ts.DeviceInfo]:
         """See the port."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tensorcompute.v1 import storage_service_pb2 as ss
 from tensorcompute.wire.safetensors import LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
@@ -41,25 +41,28 @@ class StorageCalls:
         self._threads = ThreadPoolExecutor(_THREADS, "storage")
         # By principal, what takes long.
         self._under_way = Counter[str]()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def keep(self, request: ss.KeepRequest, session: Session, principal: str) -> ss.KeepResponse:
         """Raises: NotConfigured, InvalidArgument, UnknownId, CallFailed, AlreadyExists, Exhausted, StorageFailed."""
         store = self._configured()
         names = _tensor_names(request)
+        return await self._admit(principal, lambda: self._keep(store, request, names, session, principal))
+
+    async def _keep(
+        self, store: Store, request: ss.KeepRequest, names: Sequence[str], session: Session, principal: str
+    ) -> ss.KeepResponse:
         refs = [each.tensor for each in request.tensors]
-        with self._admitted(principal):
-            taken = await session.run_in_pieces(lambda held: keeping.take(held, refs))
-            # Shielded: a caller who goes away does not undo what was accepted.
-            kept = await asyncio.shield(self._run(lambda: _write(store, principal, request, names, taken)))
-        return ss.KeepResponse(kept=_described(kept))
+        taken = await session.run_in_pieces(lambda held: keeping.take(held, refs))
+        return ss.KeepResponse(
+            kept=_described(await self._run(lambda: _write(store, principal, request, names, taken)))
+        )
 
     async def recall(self, request: ss.RecallRequest, session: Session, principal: str) -> ss.RecallResponse:
         """Raises: NotConfigured, InvalidArgument, NotFound, Exhausted, StorageFailed."""
         store = self._configured()
         keeping.check_id(request.id)
-        with self._admitted(principal):
-            # A session that ends meanwhile, or a caller who leaves, finds memory given back.
-            return await asyncio.shield(asyncio.ensure_future(self._recall(store, request, session, principal)))
+        return await self._admit(principal, lambda: self._recall(store, request, session, principal))
 
     async def _recall(
         self, store: Store, request: ss.RecallRequest, session: Session, principal: str
@@ -110,21 +113,39 @@ class StorageCalls:
             )
         return self._store
 
-    @contextlib.contextmanager
-    def _admitted(self, principal: str) -> Iterator[None]:
-        """One more of what takes long. Raises: Exhausted."""
+    async def _admit(self, principal: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do what takes long. A caller who leaves does not undo what was accepted, and has it counted until it is done.
+
+        Raises: Exhausted.
+        """
         if self._under_way[principal] >= _MOST_AT_ONCE:
             raise Exhausted(
                 f"{_MOST_AT_ONCE} names of this caller are being kept or recalled, which is the limit; retry later",
                 retry_after_s="1",
             )
         self._under_way[principal] += 1
-        try:
-            yield
-        finally:
-            self._under_way[principal] -= 1
-            if not self._under_way[principal]:
-                del self._under_way[principal]
+        task = asyncio.ensure_future(work())
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._over(principal, done))
+        return await asyncio.shield(task)
+
+    def _over(self, principal: str, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._under_way[principal] -= 1
+        if not self._under_way[principal]:
+            del self._under_way[principal]
+        if not task.cancelled():
+            # Where the caller is gone, there is nobody to be told.
+            task.exception()
+
+    def at_work(self) -> str:
+        """What is being done, in words; empty if nothing is."""
+        return "names that are kept or recalled" if self._tasks else ""
+
+    async def idle(self, timeout_s: float) -> None:
+        """Wait until nothing is being kept or recalled, or the time is up."""
+        if self._tasks and timeout_s > 0:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     def _run(self, function: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -136,6 +136,7 @@ class _Process:
         if oip is not None:
             await oip.drain()
         await sessions.drain(config.drain_s)
+        await engine.storage_calls.idle(stop_by - loop.time())
         expiring.cancel()
         also = [*([] if oip is None else [oip.stop(grace_s=1.0)]), *(each.stop(grace_s=1.0) for each in https)]
         await asyncio.gather(server.stop(grace=1.0), *also)
