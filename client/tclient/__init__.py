@@ -44,6 +44,9 @@ from tclient._exceptions import (
     AcceleratorError as AcceleratorError,
 )
 from tclient._exceptions import (
+    CallCancelled as CallCancelled,
+)
+from tclient._exceptions import (
     ConnectFailed as ConnectFailed,
 )
 from tclient._exceptions import (
@@ -167,6 +170,9 @@ from tclient._namespace import Generator as Generator
 from tclient._session.credentials import SessionCredentials as SessionCredentials
 from tclient._session.current import (
     attach as attach,
+)
+from tclient._session.current import (
+    cancel as cancel,
 )
 from tclient._session.current import (
     connect as connect,

@@ -13,6 +13,7 @@ from tclient._codec.dtypes import memory_format as memory_format
 from tclient._codec.size import Size as Size
 from tclient._compile import compile as compile
 from tclient._exceptions import AcceleratorError as AcceleratorError
+from tclient._exceptions import CallCancelled as CallCancelled
 from tclient._exceptions import ConnectFailed as ConnectFailed
 from tclient._exceptions import InvalidAddress as InvalidAddress
 from tclient._exceptions import LinAlgError as LinAlgError
@@ -57,6 +58,7 @@ from tclient._launcher.alias import load_ipython_extension as load_ipython_exten
 from tclient._namespace import Generator as Generator
 from tclient._session.credentials import SessionCredentials as SessionCredentials
 from tclient._session.current import attach as attach
+from tclient._session.current import cancel as cancel
 from tclient._session.current import connect as connect
 from tclient._session.current import disconnect as disconnect
 from tclient._session.current import synchronous as synchronous

@@ -2,6 +2,7 @@
 
     TensorError                      anything a tensor operation or its server reports
     ├── TensorRuntimeError           + RuntimeError
+    │   ├── CallCancelled                session.cancel() came before the call was run
     │   ├── TensorNotImplementedError    + NotImplementedError
     │   ├── OutOfMemoryError             device memory or quota is full
     │   ├── AcceleratorError             what a GPU refuses, as one that is not there
@@ -46,6 +47,10 @@ class TensorError(Exception):
 
 class TensorRuntimeError(TensorError, RuntimeError):
     """What torch raises as RuntimeError."""
+
+
+class CallCancelled(TensorRuntimeError):
+    """The call was not run: `session.cancel()`, or that of another process, came before it."""
 
 
 class TensorNotImplementedError(TensorRuntimeError, NotImplementedError):
@@ -162,6 +167,7 @@ BY_TYPE: dict[str, type[TensorError]] = {
     "AssertionError": TensorAssertionError,
     "AttributeError": TensorAttributeError,
     "BufferError": TensorBufferError,
+    "CallCancelled": CallCancelled,
     "IndexError": TensorIndexError,
     "KeyError": TensorKeyError,
     "LinAlgError": LinAlgError,

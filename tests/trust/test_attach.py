@@ -94,7 +94,7 @@ def never_was(session: RawSession) -> bytes:
     return session.secret[:-1] + bytes([session.secret[-1] ^ 1])
 
 
-@pytest.mark.parametrize("method", ["AttachSession", "ListTensors", "CloseSession"])
+@pytest.mark.parametrize("method", ["AttachSession", "CancelSession", "ListTensors", "CloseSession"])
 def test_stolen_credentials_name_a_session_that_never_was(session: RawSession, other: Identity, method: str) -> None:
     x = session.make("ones", [2])
     with said.by(other):
@@ -103,7 +103,7 @@ def test_stolen_credentials_name_a_session_that_never_was(session: RawSession, o
     assert session.get(x).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("method", ["AttachSession", "ListTensors", "CloseSession"])
+@pytest.mark.parametrize("method", ["AttachSession", "CancelSession", "ListTensors", "CloseSession"])
 def test_neither_do_credentials_from_before_it_was_taken_over(
     session: RawSession, other: Identity, method: str
 ) -> None:

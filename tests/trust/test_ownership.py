@@ -81,6 +81,7 @@ EXAMPLES: dict[str, Example] = {
     "CloseSession": lambda of: {"session": of.session},
     "AttachSession": lambda of: {"session": of.session, "attempt": bytes(16), "min_protocol": 1, "max_protocol": 1},
     "GetSessionProgress": lambda of: {"session": of.session},
+    "CancelSession": lambda of: {"session": of.session},
     "Execute": lambda of: {"session": of.session, "batch": of.batch},
     "ExecuteStream": lambda of: [{"session": of.session, "batch": of.batch}],
     "CreateTensor": lambda of: {"context": of.context, "ones": {}, "shape": [2]},

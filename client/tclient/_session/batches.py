@@ -141,6 +141,11 @@ class Batches(Stream[Batch]):
                 alone = False
             return self._sender.lane
 
+    @property
+    def newest(self) -> int:
+        """The number of the last batch that was made."""
+        return self._newest.seq
+
     def read_until(self, lane: Lane, answered: Answered, until: float | None) -> bool:
         """Take in what comes over a lane until it is answered or late, or the lane ends; False if others do."""
         return lane.read_until(answered, until, self._receive)

@@ -12,6 +12,7 @@ from typing import Any
 from tclient._exceptions import NotConnectedError, TensorError
 from tclient._session.credentials import SessionCredentials, given_credentials
 from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
+from tclient._transport.channel import Channel
 from tclient._transport.duplex import gave_up_on_fork
 from tclient._transport.forks import GATE
 from tclient._transport.trust import Path, Tls, Token, Trust, hidden
@@ -112,13 +113,7 @@ def attach(
     VersionMismatch.
     """
     token = hidden(token)
-    if credentials is None:
-        credentials = os.environ.get("TCLIENT_SESSION")
-        if not credentials:
-            raise NotConnectedError(
-                "attach: give the credentials of a session, as session.credentials() gives them, or set TCLIENT_SESSION"
-            )
-    given = given_credentials(credentials)
+    given = _given("attach", credentials)
     session = Session.attach(
         given,
         trust=Trust.given(given.trusts, tls_cert, tls_key, token),
@@ -132,6 +127,36 @@ def attach(
         session.previous = connected()
         make_current(session)
     return session
+
+
+def cancel(
+    credentials: SessionCredentials | str | os.PathLike[str] | None = None,
+    *,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    token: Token | None = None,
+) -> None:
+    """End what a session of another process runs, at the next call; see `Session.cancel`. That process goes on with it.
+
+    The arguments are as those of `attach`. Raises: ConnectFailed; NotAuthenticated; SessionLost; SessionTakenOver where
+    the credentials are from before somebody attached to it.
+    """
+    token = hidden(token)
+    given = _given("cancel", credentials)
+    channel = Channel(given.address, Trust.given(given.trusts, tls_cert, tls_key, token))
+    try:
+        channel.cancel_session(given.secret)
+    finally:
+        channel.close()
+
+
+def _given(what: str, credentials: SessionCredentials | str | os.PathLike[str] | None) -> SessionCredentials:
+    credentials = credentials or os.environ.get("TCLIENT_SESSION")
+    if not credentials:
+        raise NotConnectedError(
+            f"{what}: give the credentials of a session, as session.credentials() gives them, or set TCLIENT_SESSION"
+        )
+    return given_credentials(credentials)
 
 
 def disconnect() -> None:

@@ -329,6 +329,19 @@ class Session:
         """As `tclient.forget`, of the server of this session."""
         kept_names.forget(self, name)
 
+    def cancel(self) -> None:
+        """End what was issued, at the next call: what runs on the server, and what waits there. From any thread.
+
+        Calls that had run by then are done, and their results are there. Of the others none is begun any more: who
+        reads a result of theirs is raised CallCancelled, and so is the next thread that waits, once, where one with an
+        effect was among them. The session goes on. A kernel, or a compiled function, is one call: it is run to its
+        end, which is not waited for here. `tclient.cancel(credentials)` does the same from another process.
+        """
+        if self.dead is not None:
+            raise fresh(self.dead)
+        self._batches.flush()
+        self.channel.cancel_session(self.secret, self._batches.newest)
+
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:

@@ -440,6 +440,11 @@ class Channel:
         )
         return taken
 
+    def cancel_session(self, secret: bytes, through: int = 0) -> None:
+        """End the calls of a session up to a batch; 0 is the last one that has come there. Raises: a ServerError."""
+        request = rpc.CancelSessionRequest(session=secret, through_seq=through)
+        self.call(TENSOR_SERVICE + "CancelSession", request, rpc.CancelSessionResponse)
+
     @GATE.inside()
     def close(self) -> None:
         """Ends every RPC of the channel."""

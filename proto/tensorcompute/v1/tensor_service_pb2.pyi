@@ -105,6 +105,20 @@ class AttachSessionResponse(_message.Message):
     errors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Error]
     def __init__(self, opened: _Optional[_Union[OpenSessionResponse, _Mapping]] = ..., received_seq: _Optional[int] = ..., next_id: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[_tensor_pb2.Error, _Mapping]]] = ...) -> None: ...
 
+class CancelSessionRequest(_message.Message):
+    __slots__ = ("session", "through_seq")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_SEQ_FIELD_NUMBER: _ClassVar[int]
+    session: bytes
+    through_seq: int
+    def __init__(self, session: _Optional[bytes] = ..., through_seq: _Optional[int] = ...) -> None: ...
+
+class CancelSessionResponse(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    def __init__(self, batches: _Optional[int] = ...) -> None: ...
+
 class CloseSessionRequest(_message.Message):
     __slots__ = ("session",)
     SESSION_FIELD_NUMBER: _ClassVar[int]

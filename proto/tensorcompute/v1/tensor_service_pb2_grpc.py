@@ -30,7 +30,9 @@ class TensorServiceStub:
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     def __init__(self, channel):
@@ -58,6 +60,11 @@ class TensorServiceStub:
                 '/tensorcompute.v1.TensorService/AttachSession',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.FromString,
+                _registered_method=True)
+        self.CancelSession = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/CancelSession',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionResponse.FromString,
                 _registered_method=True)
         self.Execute = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/Execute',
@@ -146,7 +153,9 @@ class TensorServiceServicer:
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     def OpenSession(self, request, context):
@@ -183,6 +192,15 @@ class TensorServiceServicer:
 
         Errors:
         FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSession(self, request, context):
+        """CancelSession ends the calls of a session that wait or run, at the next call: none of them begins any more, and each
+        is answered as one that failed (Error.reason CANCELLED). What had run by then stays, and the batches are answered and
+        kept as any other. A kernel that is being run is run to its end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -436,6 +454,11 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.SerializeToString,
             ),
+            'CancelSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSession,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionResponse.SerializeToString,
+            ),
             'Execute': grpc.unary_unary_rpc_method_handler(
                     servicer.Execute,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ExecuteRequest.FromString,
@@ -529,7 +552,9 @@ class TensorService:
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     @staticmethod
@@ -630,6 +655,33 @@ class TensorService:
             '/tensorcompute.v1.TensorService/AttachSession',
             tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.AttachSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/CancelSession',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.CancelSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,7 +39,9 @@ class TensorServiceStub:
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     @_typing.overload
@@ -67,6 +69,11 @@ class TensorServiceStub:
 
     Errors:
       FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+    """
+    CancelSession: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.CancelSessionRequest, _tensor_service_pb2.CancelSessionResponse]
+    """CancelSession ends the calls of a session that wait or run, at the next call: none of them begins any more, and each
+    is answered as one that failed (Error.reason CANCELLED). What had run by then stays, and the batches are answered and
+    kept as any other. A kernel that is being run is run to its end.
     """
     Execute: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ExecuteRequest, _tensor_service_pb2.ExecuteResponse]
     """Execute applies one batch and answers when it has run. Applied once per (session, seq), however often it is sent: a
@@ -234,7 +241,9 @@ class TensorServiceAsyncStub(TensorServiceStub):
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -259,6 +268,11 @@ class TensorServiceAsyncStub(TensorServiceStub):
 
     Errors:
       FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+    """
+    CancelSession: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.CancelSessionRequest, _tensor_service_pb2.CancelSessionResponse]  # type: ignore[assignment]
+    """CancelSession ends the calls of a session that wait or run, at the next call: none of them begins any more, and each
+    is answered as one that failed (Error.reason CANCELLED). What had run by then stays, and the batches are answered and
+    kept as any other. A kernel that is being run is run to its end.
     """
     Execute: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ExecuteRequest, _tensor_service_pb2.ExecuteResponse]  # type: ignore[assignment]
     """Execute applies one batch and answers when it has run. Applied once per (session, seq), however often it is sent: a
@@ -425,7 +439,9 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
 
     The typed RPCs (CreateTensor to FreeTensors) are the front door for any language. Each is one call through the same
     engine as a batch, with ids that the server makes. Without a session in the request they use one that all sessionless
-    callers of the same principal share.
+    callers of the same principal share. One that is cancelled, or whose deadline passes, before it is run is not applied;
+    one that is being run is run to its end. With a seq it is applied like a batch whatever becomes of its caller, who asks
+    again with the same seq for what came of it.
     """
 
     @_abc_1.abstractmethod
@@ -472,6 +488,17 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           FAILED_PRECONDITION reason VERSION_MISMATCH: no protocol version is spoken by both; upgrade the older side.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelSession(
+        self,
+        request: _tensor_service_pb2.CancelSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.CancelSessionResponse, _abc.Awaitable[_tensor_service_pb2.CancelSessionResponse]]:
+        """CancelSession ends the calls of a session that wait or run, at the next call: none of them begins any more, and each
+        is answered as one that failed (Error.reason CANCELLED). What had run by then stays, and the batches are answered and
+        kept as any other. A kernel that is being run is run to its end.
         """
 
     @_abc_1.abstractmethod

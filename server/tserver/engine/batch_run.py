@@ -25,6 +25,7 @@ class BatchRun(packed.RunFields):
         "made",
         "operations",
         "parts",
+        "refusal",
         "remaining",
         "same",
         "seq",
@@ -47,6 +48,8 @@ class BatchRun(packed.RunFields):
         # Set for calls of the typed RPCs, which bring their operations along and have their ids made here.
         self.operations = operations
         self.index = 0
+        # Why the calls that are left are not run; None while they are.
+        self.refusal: pb.Error | None = None
         # The operation of the call that is run, or was run last.
         self.number = -1
         self.made: dict[int, int] = {}

@@ -35,7 +35,7 @@ from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.object_store import FIRST_SERVER_ID, Failed, ObjectStore, Parts
-from tserver.engine.operations import Operation, UnknownOperation
+from tserver.engine.operations import Operation, UnknownOperation, refusing
 from tserver.engine.reads import Deferred
 from tserver.engine.values import Elements, Packed, decode, describe, encode
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, TooLarge, UnknownId
@@ -84,6 +84,8 @@ class Executor:
         """Run calls until the batch ends or the deadline (time.perf_counter) passes; True if the batch ended."""
         objects = store.objects
         operations = store.operations if run.operations is None else run.operations
+        if run.refusal is not None:
+            operations = [refusing(operation, run.refusal) for operation in operations]
         clock = time.perf_counter
         self.current = run
         try:

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import cost, extents
 from tserver.engine.guards import guarded
 from tserver.engine.new_memory import BACKWARD, fills, has_graph, on_zeros
 from tserver.engine.threads import spread
 from tserver.engine.versions import counted
+from tserver.errors import CallFailed
 
 # A longer name is no misspelling, and comparing it with every name takes long.
 _MAX_HINTED = 60
@@ -90,6 +92,21 @@ class Operation:
             or kwargs.get("out") is not None
             or any(kwargs.get(flag, default) is not False for flag, default in self.effect_flags)
         )
+
+
+def refusing(operation: Operation, error: pb.Error) -> Operation:
+    """Stands in for an operation of calls that are not run any more: it is known what they would have changed."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise CallFailed(error)
+
+    return Operation(
+        operation.name,
+        refuse,
+        has_effect=operation.has_effect,
+        effect_flags=operation.effect_flags,
+        takes_packed=operation.takes_packed,
+    )
 
 
 class UnknownOperation(AttributeError):

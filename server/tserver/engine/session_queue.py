@@ -6,6 +6,7 @@ What is asked for are bytes, messages and futures; torch is behind them.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -36,6 +37,8 @@ T = TypeVar("T")
 # How much longer than to see whether a queue may rest it is gone on before that is seen again.
 _REST_SHARE = 4
 log = logging.getLogger("tserver.engine")
+_CANCELLED = "the call was cancelled before it was run"
+_LATE = "the time was up before the call was run"
 
 
 class SessionQueue:
@@ -68,11 +71,29 @@ class SessionQueue:
         self._append(_BatchJob(self, batch, None, done))
 
     def submit_typed(
-        self, batch: pb.Batch, operations: Sequence[Operation | str], done: Callable[[bytes], None]
-    ) -> None:
-        """Run calls that bring their operations along (Call.operation is an index into them), with ids made here."""
+        self,
+        batch: pb.Batch,
+        operations: Sequence[Operation | str],
+        done: Callable[[bytes], None],
+        deadline: float = math.inf,
+    ) -> Callable[[], None]:
+        """Run calls that bring their operations along (Call.operation is an index into them), with ids made here; not
+        behind the deadline (time.monotonic), nor once what is returned was called, where they have not begun by then.
+        """
         named = [self.store.operation(each) if isinstance(each, str) else each for each in operations]
-        self._append(_BatchJob(self, batch, named, done))
+        job = _BatchJob(self, batch, named, done, deadline)
+        self._append(job)
+        return job.give_up
+
+    def cancel(self) -> int:
+        """Have no call begin any more of the batches that are here; how many those are. From any thread."""
+        with self._lock:
+            batches = [job for job in self._jobs if isinstance(job, _BatchJob)]
+        # What is told of one of them is told of all, so that it is raised once.
+        shared = pb.Error(type="CallCancelled", message=_CANCELLED, reason="CANCELLED")
+        for job in batches:
+            job.cancel(shared)
+        return len(batches)
 
     def run(self, function: Callable[[ObjectStore], T]) -> Future[T]:
         """Run a function on the engine's thread, in its place among the jobs."""
@@ -287,24 +308,46 @@ class _Job:
 
 
 class _BatchJob(_Job):
-    __slots__ = ("_batch", "_done", "_operations", "_queue", "_run", "seq")
+    __slots__ = ("_batch", "_deadline", "_done", "_operations", "_queue", "_refusal", "_run", "seq")
     can_stop = True
 
     def __init__(
-        self, queue: SessionQueue, batch: pb.Batch, operations: list[Operation] | None, done: Callable[[bytes], None]
+        self,
+        queue: SessionQueue,
+        batch: pb.Batch,
+        operations: list[Operation] | None,
+        done: Callable[[bytes], None],
+        deadline: float = math.inf,
     ) -> None:
         self._queue = queue
+        self._deadline = deadline
+        # Why no more calls are run, once that is so.
+        self._refusal: pb.Error | None = None
         self._batch = batch
         self._operations = operations
         self._done = done
         self._run: BatchRun | None = None
         self.seq = batch.seq
 
+    def cancel(self, refusal: pb.Error) -> None:
+        """Run no more calls. From any thread."""
+        self._refusal = refusal
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more: run it only if that has begun. From any thread."""
+        self._deadline = 0.0
+
     def step(self, executor: Executor, store: ObjectStore, deadline: float) -> bool:
         run = self._run
         store.version += 1
         if run is None:
             run = self._run = self._begin(store)
+            if self._deadline < math.inf and time.monotonic() > self._deadline:
+                self.cancel(pb.Error(type="CallCancelled", message=_LATE, reason="DEADLINE_EXCEEDED"))
+        if run.refusal is not self._refusal:
+            run.refusal = refusal = self._refusal
+            if refusal is not None and not refusal.batch_seq:
+                refusal.batch_seq, refusal.call_index = run.seq, run.index
         if self._queue.rest is not None:
             # One call, after which it is looked.
             deadline = 0.0

@@ -65,6 +65,8 @@ _CALL_REASONS: dict[str, grpc.StatusCode] = {
     "RESOURCE_EXHAUSTED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TOO_LARGE_FOR_A_MESSAGE": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INVALID_ARGUMENT": grpc.StatusCode.INVALID_ARGUMENT,
+    "CANCELLED": grpc.StatusCode.CANCELLED,
+    "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
 }
 _CALL_TYPES: dict[str, grpc.StatusCode] = {

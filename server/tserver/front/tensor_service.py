@@ -110,6 +110,11 @@ class TensorServicer:
         """See the proto."""
         return self._sessions.find(request.session, rpc.identity).progress()
 
+    async def CancelSession(self, request: ts.CancelSessionRequest, rpc: Rpc) -> ts.CancelSessionResponse:
+        """See the proto."""
+        session = self._sessions.find(request.session, rpc.identity)
+        return ts.CancelSessionResponse(batches=session.cancel(request.through_seq))
+
     async def Execute(self, request: ts.ExecuteRequest, rpc: Rpc) -> bytes:
         """See the proto."""
         session = self._sessions.find(request.session, rpc.identity)
@@ -354,7 +359,7 @@ class TensorServicer:
         return self._sessions.resolve(request.context.session, rpc.identity)
 
     def _calls(self, request: Any, rpc: Rpc) -> Calls:
-        return Calls(self._session(request, rpc), request.context.seq)
+        return Calls(self._session(request, rpc), request.context.seq, rpc.deadline)
 
 
 async def _receive(

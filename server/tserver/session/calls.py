@@ -23,8 +23,10 @@ Operand = pb.Ref | pb.TensorData | None
 class Calls:
     """Calls of one typed request, in order."""
 
-    def __init__(self, session: Session, seq: int = 0) -> None:
+    def __init__(self, session: Session, seq: int = 0, deadline: float | None = None) -> None:
+        """They are not begun behind the deadline (time.monotonic), but with a seq."""
         self._session = session
+        self._deadline = deadline
         self._batch = pb.Batch(seq=seq)
         self._operations: list[Operation | str] = []
 
@@ -41,7 +43,7 @@ class Calls:
 
     async def run(self) -> pb.BatchReply:
         """Run them. Raises CallFailed with the first error."""
-        reply = await self._session.call(self._batch, self._operations)
+        reply = await self._session.call(self._batch, self._operations, self._deadline)
         for result in reply.results:
             if result.WhichOneof("outcome") == "error":
                 raise CallFailed(result.error)

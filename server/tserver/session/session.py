@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import threading
 import time
@@ -59,6 +60,15 @@ async def _done(running: Future[T]) -> T:
     return await asyncio.shield(asyncio.wrap_future(running))
 
 
+async def _if_wanted(running: Future[T]) -> T:
+    """The same for what is not to be done any more if the caller goes away before it has begun."""
+    try:
+        return await _done(running)
+    except asyncio.CancelledError:
+        running.cancel()
+        raise
+
+
 def _done_for_thread(running: Future[T], meanwhile: Callable[[], None]) -> T:
     while not running.done():
         with contextlib.suppress(TimeoutError):
@@ -101,6 +111,7 @@ class Session:
         self._received = self._acked = 0
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
+        self._cancelled = 0
         self._running: dict[int, list[asyncio.Future[bytes]]] = {}
         self._unnumbered = 0
         # Set when nothing is under way any more; made by who waits for that.
@@ -379,8 +390,20 @@ class Session:
             joined = self._join(batch.seq) if kept is None else None
         return await joined if joined is not None else kept or b""
 
-    async def call(self, batch: pb.Batch, operations: Sequence[Operation | str]) -> pb.BatchReply:
-        """Run calls of a typed RPC. With a seq they take their place among the batches, and are applied once."""
+    def cancel(self, through: int) -> int:
+        """Have no call begin any more of the batches up to that number, or up to the last one; how many there were."""
+        self.touch()
+        with self._lock:
+            self._check_open()
+            self._cancelled = max(self._cancelled, through)
+            return self.queue.cancel()
+
+    async def call(
+        self, batch: pb.Batch, operations: Sequence[Operation | str], deadline: float | None = None
+    ) -> pb.BatchReply:
+        """Run calls of a typed RPC. With a seq they take their place among the batches, and are applied once. Without,
+        they are not run behind the deadline (time.monotonic), nor for a caller who has gone.
+        """
         self.touch()
         if batch.seq:
             with self._lock:
@@ -393,23 +416,32 @@ class Session:
             raise Stopping("the server is stopping; retry later")
         answer: asyncio.Future[bytes] = self._loop.create_future()
         self._unnumbered += 1
-        self.queue.submit_typed(batch, operations, lambda reply: post(self._loop, self._answer, answer, reply))
-        # Shielded: a caller who goes away does not undo what was accepted.
-        return pb.BatchReply.FromString(await asyncio.shield(answer))
+        give_up = self.queue.submit_typed(
+            batch,
+            operations,
+            lambda reply: post(self._loop, self._answer, answer, reply),
+            math.inf if deadline is None else deadline,
+        )
+        try:
+            # Shielded: what has begun is run to its end.
+            return pb.BatchReply.FromString(await asyncio.shield(answer))
+        except asyncio.CancelledError:
+            give_up()
+            raise
 
     # --- tensors, in their place among the calls ---
 
     async def get_tensor(self, request: ts.GetTensorRequest, max_data_bytes: int | None = None) -> ts.GetTensorResponse:
         """Describe a tensor. Raises: what the engine raises, as do those below."""
-        return await _done(self._open_queue().get_tensor(request, max_data_bytes))
+        return await _if_wanted(self._open_queue().get_tensor(request, max_data_bytes))
 
     async def list_tensors(self, request: ts.ListTensorsRequest) -> ts.ListTensorsResponse:
         """One page of the tensors."""
-        return await _done(self._open_queue().list_tensors(request))
+        return await _if_wanted(self._open_queue().list_tensors(request))
 
     async def free_tensors(self, request: ts.FreeTensorsRequest) -> ts.FreeTensorsResponse:
         """Let tensors go."""
-        return await _done(self._open_queue().free_tensors(request))
+        return await _if_wanted(self._open_queue().free_tensors(request))
 
     async def run(self, function: Callable[[ObjectStore], T]) -> T:
         """Run a function of the engine's on its thread."""
@@ -514,6 +546,9 @@ class Session:
             self.queue.submit(batch, lambda reply: self._finish(seq, reply))
         else:
             self.queue.submit_typed(batch, operations, lambda reply: self._finish(seq, reply))
+        if seq <= self._cancelled:
+            # It was on its way.
+            self.queue.cancel()
         return None
 
     def _join(self, seq: int) -> asyncio.Future[bytes]:
