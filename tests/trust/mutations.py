@@ -124,6 +124,13 @@ MUTATIONS: list[Mutation] = [
         f"{_TEST_OWNERS}::test_a_model_of_another_s_is_not_there",
     ),
     Mutation(
+        "and no more than it may now",
+        "server/tserver/session/registry.py",
+        "    session.queue.store.namespace = identity.namespace\n",
+        "",
+        f"{_TEST_OWNERS}::test_a_session_names_no_more_than_its_caller_may_now",
+    ),
+    Mutation(
         "an engine asks the front in its caller's name",
         "server/tserver/front/replicas/elsewhere.py",
         "(*house_metadata(self._house.key, identity), (HOUSE_ENGINE",

@@ -144,6 +144,20 @@ def test_a_lane_finds_what_its_session_s_principal_sees(models: Server) -> None:
         assert answers[2].failure.message == NOBODY.replace("net'", "alice/net'")
 
 
+def test_a_session_names_no_more_than_its_caller_may_now(models: Server) -> None:
+    create(models.raw("alice"), "net", relu_mlp((4, 2)))
+    with models.raw("bob", "admin").open_session() as session:
+        in_a_call(session, "alice/net").clean()
+        demoted = RawSession.__new__(RawSession)
+        demoted.__dict__.update(session.__dict__, channel=models.raw("bob").channel)
+        assert "no network is named 'alice/net'" in in_a_call(demoted, "alice/net").error(1).message
+    admin, user = models.raw("carl", "admin"), models.raw("carl")
+    kept = admin.create(data=tensor_data(ROWS)).id
+    assert admin.ask("MlpForward", name="alice/net", inputs={"tensor": kept}).version == 1
+    with refused(Code.NOT_FOUND, naming="'alice/net'"):
+        user.ask("MlpForward", name="alice/net", inputs={"tensor": kept})
+
+
 def test_a_public_model_is_seen_by_all_and_changed_by_its_owner(models: Server) -> None:
     network = relu_mlp((4, 5, 2))
     ann = models.raw("ann", "publisher")

@@ -109,7 +109,7 @@ class Sessions:
         session = self._by_secret.get(secret)
         # Looked up by hash, then compared in constant time: the time it takes tells nothing about a secret.
         if session is not None and hmac.compare_digest(session.secret, secret) and _is_of(session, identity):
-            return session
+            return _as_of_now(session, identity)
         successor = self._by_former.get(secret)
         if successor is not None and _is_of(successor, identity):
             raise taken_over()
@@ -138,7 +138,7 @@ class Sessions:
         if session is None or session.secret not in self._by_secret:
             session = self._shared[whose] = self._make(identity)
             session.shared_by = whose
-        return session
+        return _as_of_now(session, identity)
 
     def close(self, session: Session, cause: str) -> None:
         """End a session."""
@@ -259,6 +259,12 @@ class Sessions:
 def _is_of(session: Session, identity: Identity) -> bool:
     """Whether the caller is whose session it is."""
     return session.principal == identity.principal
+
+
+def _as_of_now(session: Session, identity: Identity) -> Session:
+    """The session; what its calls may name follows the role of who calls, which may be another one than it was."""
+    session.queue.store.namespace = identity.namespace
+    return session
 
 
 def _agreed(min_protocol: int, max_protocol: int) -> int:
