@@ -187,6 +187,7 @@ def test_credentials_hide_their_secret_and_travel_as_text(tmp_path: Path) -> Non
     given = SessionCredentials("127.0.0.1:1", bytes(range(24)), "/ca.pem")
     for shown in (repr(given), str(given), f"{given}"):
         assert given.secret.hex() not in shown
+        assert repr(given.secret) not in shown
         assert given.text() not in shown
     assert SessionCredentials.of(given.text()) == given
     assert copy.copy(given) == given

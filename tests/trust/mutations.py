@@ -21,6 +21,8 @@ class Mutation(NamedTuple):
 _OWNERS = "server/tserver/models/owners.py"
 _TEST_OWNERS = "tests/trust/test_owners.py"
 _TEST_OWNERSHIP = "tests/trust/test_ownership.py"
+_SESSIONS = "server/tserver/session/registry.py"
+_TEST_ATTACH = "tests/trust/test_attach.py"
 _TEST_REGIONS = "tests/trust/test_regions.py"
 
 MUTATIONS: list[Mutation] = [
@@ -185,5 +187,55 @@ MUTATIONS: list[Mutation] = [
         "if self._every.is_of_another(self._principal, descriptor):",
         "if descriptor < 0:",
         f"{_TEST_REGIONS}::test_an_object_of_another_s_region_is_not_there",
+    ),
+    # --- sessions that are taken over ---
+    Mutation(
+        "a session is its principal's",
+        _SESSIONS,
+        "return session.principal == identity.principal",
+        "return bool(session.principal)",
+        f"{_TEST_ATTACH}::test_stolen_credentials_name_a_session_that_never_was",
+    ),
+    Mutation(
+        "only its principal takes it over with a secret of before",
+        _SESSIONS,
+        "if session is None or not _is_of(session, identity):",
+        "if session is None:",
+        f"{_TEST_ATTACH}::test_neither_do_credentials_from_before_it_was_taken_over",
+    ),
+    Mutation(
+        "to others it was not taken over",
+        _SESSIONS,
+        "if successor is not None and _is_of(successor, identity):",
+        "if successor is not None:",
+        f"{_TEST_ATTACH}::test_neither_do_credentials_from_before_it_was_taken_over",
+    ),
+    Mutation(
+        "to others it never ended",
+        _SESSIONS,
+        "if principal and principal == identity.principal:",
+        "if principal:",
+        f"{_TEST_ATTACH}::test_credentials_do_not_outlive_their_session",
+    ),
+    Mutation(
+        "who had a session is fenced",
+        "server/tserver/session/session.py",
+        "            self._let_go(taken_over())\n",
+        "",
+        "tests/sessions/test_attach.py::test_streams_of_the_first_end",
+    ),
+    Mutation(
+        "credentials that others may read are not taken",
+        "client/tclient/_session/credentials.py",
+        "stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO)",
+        "stat.S_IMODE(mode) & stat.S_IRWXO",
+        "tests/sessions/test_attach.py::test_credentials_hide_their_secret_and_travel_as_text",
+    ),
+    Mutation(
+        "credentials are printed without their secret",
+        "client/tclient/_session/credentials.py",
+        "secret: bytes = field(repr=False)",
+        "secret: bytes",
+        "tests/sessions/test_attach.py::test_credentials_hide_their_secret_and_travel_as_text",
     ),
 ]
