@@ -53,6 +53,38 @@ def test_a_batch_that_runs_for_long_is_waited_for_over_one_connection(proxy: Pro
         assert proxy.accepted - accepted < 20
 
 
+def test_a_batch_that_waits_for_another_session_is_waited_for_over_one_connection(proxy: Proxy) -> None:
+    # Over a lane the engine reads it itself, once it has a moment.
+    with tclient.connect(proxy.address) as session, tclient.Session.open(proxy.address) as other:
+        x = tclient.ones(2)
+        with other.use():
+            y = tclient.rand(5000, 5000)
+            z = y @ y
+            one = z[0, 0]
+            blocked = threading.Thread(target=one.item)
+            blocked.start()
+            time.sleep(0.2)
+        renewals = session.channel._renewals
+        assert (x + 1).tolist() == [2, 2]
+        blocked.join()
+        assert session.channel._renewals == renewals == 0
+
+
+def test_forward_passes_leave_a_half_open_connection_for_another(proxy: Proxy) -> None:
+    with tclient.connect(proxy.address):
+        served = tclient.models.create("in-silence", tclient.nn.Sequential(tclient.nn.Linear(4, 2)))
+        try:
+            rows = tclient.ones(3, 4).numpy()
+            expected = served(rows)
+            for _ in range(3):
+                proxy.forget()
+                began = time.monotonic()
+                assert served(rows).tolist() == expected.tolist()
+                assert time.monotonic() - began < BEYOND_S
+        finally:
+            served.delete()
+
+
 @pytest.mark.timeout(3600)
 def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(proxy: Proxy) -> None:
     rng = random.Random(7)

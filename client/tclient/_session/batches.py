@@ -82,6 +82,7 @@ class Batches(Stream[Batch]):
         many batches have been `received` that others have sent.
         """
         self._lease_s = opened.lease_s
+        self._secret = opened.session
         super().__init__(
             channel,
             TENSOR_SERVICE + "ExecuteStream",
@@ -150,6 +151,12 @@ class Batches(Stream[Batch]):
         """Take in what comes over a lane until it is answered or late, or the lane ends; False if others do."""
         return lane.read_until(answered, until, self._receive)
 
+    def poke(self) -> None:
+        """Send a batch of nothing, if none is under way: its answer shows that the connection leads somewhere."""
+        with self._lock:
+            if not self.inflight and not self._calls.pending:
+                self._form(frees_alone=True, even_nothing=True)
+
     def last(self) -> Answered | None:
         """What is answered last of all that was issued: a Call or a Batch; None if nothing is on its way."""
         with self._lock:
@@ -181,6 +188,20 @@ class Batches(Stream[Batch]):
             return self._owed_bytes()
         except RuntimeError:  # one more was added just now
             return 0
+
+    def question(self, owed: int) -> rpc.GetSessionProgressRequest:
+        """See vigil.Owing."""
+        return rpc.GetSessionProgressRequest(session=self._secret)
+
+    def is_under_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> bool:
+        """See vigil.Owing."""
+        if progress.received_seq < owed:
+            return progress.has_unread
+        return progress.answered_seq < owed
+
+    def answer_bytes(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int:
+        """See vigil.Owing."""
+        return progress.kept_bytes if progress.answered_seq >= owed else 0
 
     def _look(self, lane: Lane) -> None:
         """Take in what has come, if nobody else does; another thread may wait for it by then."""
@@ -281,7 +302,7 @@ class Batches(Stream[Batch]):
                 # The engine may be busy; or the connection leads nowhere.
                 lane.cancel()
 
-    def _form(self, frees_alone: bool = False, alone: bool = False) -> Batch | None:
+    def _form(self, frees_alone: bool = False, alone: bool = False, even_nothing: bool = False) -> Batch | None:
         """Makes a batch of what is pending and hands it to the sender. The caller holds the lock.
 
         Ctrl-C may strike at any line. Up to the one that sets `_newest` nothing has happened; what is behind it is
@@ -324,7 +345,7 @@ class Batches(Stream[Batch]):
             queued.drops.extendleft(reversed(dropped_of(behind)))
             behind = []
         words.extend(behind)
-        if not words and not size:
+        if not words and not size and not even_nothing:
             return None
         heavy = _heavy(data) if queued.heavy else 0
         known = (before.operations, before.contexts)

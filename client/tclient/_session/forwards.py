@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import grpc
 
@@ -26,6 +26,7 @@ from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
 from tclient._transport.stream import Sender, Stream
 from tensorcompute.v1 import model_service_pb2 as rpc
+from tensorcompute.v1 import tensor_service_pb2 as tensors
 
 # The size of a message of requests, where the server takes that.
 _MESSAGE_BYTES = 1 << 20
@@ -33,6 +34,10 @@ _MESSAGE_BYTES = 1 << 20
 _TEND_S = 0.005
 # What is around a request in a message, at most.
 _CALL_BYTES = 8
+
+
+# How often something is sent beside a request that waits over gRPC.
+_POKE_S = 0.6
 
 
 class Waiter:
@@ -71,9 +76,16 @@ class Waiter:
 class Forwards:
     """The stream of a session, opened with its first request, and again after it was lost."""
 
-    def __init__(self, channel: Channel, lease_s: float, lanes: Lanes | None) -> None:
+    def __init__(
+        self, channel: Channel, opened: tensors.OpenSessionResponse, lanes: Lanes | None, poke: Callable[[], None]
+    ) -> None:
+        """`poke` has the session send something else, over gRPC where forward passes go over that."""
         self._channel = channel
-        self._lease_s = lease_s
+        self._poke = poke
+        # The request that waited at the last look, and since when.
+        self._seen, self._seen_since = 0, 0.0
+        self._lease_s = opened.lease_s
+        self._secret = opened.session
         self._lanes = lanes
         self._ids = itertools.count(1).__next__
         self._lock = threading.Lock()
@@ -106,6 +118,38 @@ class Forwards:
             if self._stream is not None and not self._stream.is_over:
                 self._stream.cancel()
                 self._stream.fail(failure)
+
+    def first_owed(self) -> int:
+        """See vigil.Owing. Of requests over gRPC the server does not know whose they are: while one of them waits,
+        something else is sent over the same connection now and then, whose answer is looked for.
+        """
+        stream = self._stream
+        owed = 0 if stream is None or stream.is_over else stream.first_owed()
+        if not owed or stream is None or stream.has_lane:
+            return owed
+        now = time.monotonic()
+        if owed != self._seen:
+            self._seen, self._seen_since = owed, now
+        elif now > self._seen_since + _POKE_S:
+            self._seen_since = now
+            self._poke()
+        return 0
+
+    def owed_bytes(self) -> int:
+        """See vigil.Owing."""
+        return 0 if self._stream is None else self._stream.owed_bytes()
+
+    def question(self, owed: int) -> tensors.GetSessionProgressRequest:
+        """See vigil.Owing."""
+        return tensors.GetSessionProgressRequest(session=self._secret, forward_id=owed)
+
+    def is_under_way(self, owed: int, progress: tensors.GetSessionProgressResponse) -> bool:
+        """See vigil.Owing."""
+        return progress.has_forward
+
+    def answer_bytes(self, owed: int, progress: tensors.GetSessionProgressResponse) -> int:
+        """See vigil.Owing. It does not keep what it has answered."""
+        return 0
 
     def renew_now(self) -> None:
         """Go on over another connection."""
@@ -180,6 +224,23 @@ class _ForwardStream(Stream[None]):
         """Nobody waits for it any more."""
         with self._lock:
             self._waiting.pop(waiter.call.id, None)
+
+    def first_owed(self) -> int:
+        """The request that has waited longest; 0 without."""
+        with contextlib.suppress(RuntimeError):  # another one came just now
+            return next(iter(self._waiting), 0)
+        return 0
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether requests go over a lane."""
+        return self._sender.lane is not None
+
+    def owed_bytes(self) -> int:
+        """The size of the requests."""
+        with contextlib.suppress(RuntimeError):
+            return self._owed_bytes()
+        return 0
 
     def _next(self, sender: Sender[None]) -> tuple[bytes, bool] | None:
         """See Stream."""

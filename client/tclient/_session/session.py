@@ -82,8 +82,10 @@ class Session:
         )
         self.queue.send_with(self._batches)
         self.waiters.send_with(self._batches)
-        self.forwards = Forwards(channel, opened.lease_s, self.transfers.endpoint.lanes_of_forwards() if lane else None)
-        self._vigil = keep_vigil(channel, opened.session, self._batches, self._renew)
+        self.forwards = Forwards(
+            channel, opened, self.transfers.endpoint.lanes_of_forwards() if lane else None, self._batches.poke
+        )
+        self._vigils = [keep_vigil(channel, owing, self._renew) for owing in (self._batches, self.forwards)]
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False

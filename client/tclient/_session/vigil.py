@@ -45,22 +45,30 @@ _BULK_GRACE_S = 30.0
 
 
 class Owing(Protocol):
-    """What owes batches."""
+    """What owes batches, or forward passes."""
 
     def first_owed(self) -> int:
-        """The number of the batch that is answered next; 0 if none is under way."""
+        """The number of what is answered next; 0 if nothing is under way, or not over a connection of its own."""
 
     def owed_bytes(self) -> int:
-        """What is under way."""
+        """The size of what is under way."""
+
+    def question(self, owed: int) -> rpc.GetSessionProgressRequest:
+        """Ask for what is owed."""
+
+    def is_under_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> bool:
+        """Whether the server has it, and has not answered it."""
+
+    def answer_bytes(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int:
+        """How much the server has sent as an answer, at most; 0 if it has not."""
 
 
 class Vigil:
-    """What is known of one session."""
+    """What is known of one stream of a session."""
 
-    def __init__(self, channel: Channel, secret: bytes, owing: Owing, renew: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, owing: Owing, renew: Callable[[], None]) -> None:
         self._renew = renew
         self._channel = channel
-        self._request = rpc.GetSessionProgressRequest(session=secret)
         self._owing = owing
         self._owed = 0
         # Since when that one is owed, when it was asked last, and how many questions are open.
@@ -99,9 +107,9 @@ class Vigil:
     def _ask(self, owed: int) -> None:
         began = time.monotonic()
         try:
-            progress = self._channel.ask_apart(
-                TENSOR_SERVICE + "GetSessionProgress", self._request, rpc.GetSessionProgressResponse, _ANSWER_S
-            )
+            question = self._owing.question(owed)
+            path = TENSOR_SERVICE + "GetSessionProgress"
+            progress = self._channel.ask_apart(path, question, rpc.GetSessionProgressResponse, _ANSWER_S)
         except grpc.RpcError as error:
             error.__traceback__ = None
             if says_of_session(error):
@@ -114,13 +122,12 @@ class Vigil:
             log.debug("%s was not asked how far it is: %s", self._channel.address, error)
         else:
             took_s = time.monotonic() - began
-            if progress.answered_seq < owed <= progress.received_seq:
-                # It runs. What is asked next is asked in a while.
+            if self._owing.is_under_way(owed, progress):
+                # What is asked next is asked in a while.
                 self._since = time.monotonic()
-            elif progress.answered_seq >= owed:
-                self._give_up(owed, max(2 * took_s, progress.kept_bytes / _SLOWEST_BYTES_PER_S))
             else:
-                self._give_up(owed, max(2 * took_s, self._owing.owed_bytes() / _SLOWEST_BYTES_PER_S))
+                size = self._owing.answer_bytes(owed, progress) or self._owing.owed_bytes()
+                self._give_up(owed, max(2 * took_s, size / _SLOWEST_BYTES_PER_S))
         finally:
             self._questions -= 1
 
@@ -167,8 +174,8 @@ class _Watch:
 _watch = _Watch()
 
 
-def keep_vigil(channel: Channel, secret: bytes, owing: Owing, renew: Callable[[], None]) -> Vigil:
-    """Look after a session for as long as the result is kept; `renew` has it go on over other connections."""
-    vigil = Vigil(channel, secret, owing, renew)
+def keep_vigil(channel: Channel, owing: Owing, renew: Callable[[], None]) -> Vigil:
+    """Look after what a session is owed, for as long as the result is kept; `renew` takes other connections."""
+    vigil = Vigil(channel, owing, renew)
     _watch.add(vigil)
     return vigil

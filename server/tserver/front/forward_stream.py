@@ -147,6 +147,9 @@ class ForwardLane(Lane):
     def _has_room(self) -> bool:
         return self._forwards.has_room
 
+    def _has(self, request_id: int) -> bool:
+        return self._forwards.has(request_id)
+
     def _ended(self) -> None:
         self._forwards.take_back()
         self._session.remove_lane(self)

@@ -80,6 +80,10 @@ class Forwards:
         """Whether nothing is under way, and no answer waits."""
         return not self._under_way and not self._relayed and not self._answers
 
+    def has(self, request_id: int) -> bool:
+        """Whether a request is under way. From any thread."""
+        return request_id in self._under_way or request_id in self._relayed
+
     def take(self) -> tuple[bytes, int] | None:
         """The next message of answers, and what to give to `sent` once it is; None if there are none."""
         if not self._answers:

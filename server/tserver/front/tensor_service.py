@@ -108,7 +108,7 @@ class TensorServicer:
         self, request: ts.GetSessionProgressRequest, rpc: Rpc
     ) -> ts.GetSessionProgressResponse:
         """See the proto."""
-        return self._sessions.find(request.session, rpc.identity).progress()
+        return self._sessions.find(request.session, rpc.identity).progress(request.forward_id)
 
     async def CancelSession(self, request: ts.CancelSessionRequest, rpc: Rpc) -> ts.CancelSessionResponse:
         """See the proto."""

@@ -7,10 +7,13 @@ which says why. Knows sockets; does not know what is said.
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import logging
 import select
 import socket
+import termios
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -61,6 +64,19 @@ class Lane(ABC):
                 self._unsent.flush(self._socket)
                 self._arm()
 
+    def has_unread(self) -> bool:
+        """Whether something has come that the engine has not taken. From any thread."""
+        if self._arrived:
+            return True
+        count = array.array("i", [0])
+        with self._lock, contextlib.suppress(OSError):
+            fcntl.ioctl(self._socket, termios.FIONREAD, count)
+        return count[0] > 0
+
+    def may_have(self, request_id: int) -> bool:
+        """Whether a request is under way, or may be in what the engine has not taken. From any thread."""
+        return self._has(request_id) or self.has_unread()
+
     def shut(self) -> None:
         """End it. From any thread: the engine's sees that the connection has ended, and closes it."""
         with contextlib.suppress(OSError):
@@ -80,6 +96,10 @@ class Lane(ABC):
     @abstractmethod
     def _has_room(self) -> bool:
         """Whether another message may be taken."""
+
+    def _has(self, request_id: int) -> bool:
+        """Whether a request is under way. From any thread."""
+        return False
 
     @abstractmethod
     def _ended(self) -> None:

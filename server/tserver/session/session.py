@@ -150,13 +150,18 @@ class Session:
         self._check_open()
         self.touch()
 
-    def progress(self) -> ts.GetSessionProgressResponse:
-        """What came, and what of it is answered."""
+    def progress(self, forward_id: int = 0) -> ts.GetSessionProgressResponse:
+        """What came, and what of it is answered. The engine may be busy with something else."""
         self.touch()
         with self._lock:
+            attachment = self._attachment
             answered = min(self._running, default=self._received + 1) - 1
             return ts.GetSessionProgressResponse(
-                received_seq=self._received, answered_seq=answered, kept_bytes=self._kept_bytes
+                received_seq=self._received,
+                answered_seq=answered,
+                kept_bytes=self._kept_bytes,
+                has_unread=isinstance(attachment, BatchLane) and attachment.has_unread(),
+                has_forward=bool(forward_id) and any(lane.may_have(forward_id) for lane in self._lanes),
             )
 
     def expired(self, now: float) -> bool:
