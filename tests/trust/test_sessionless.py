@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +11,10 @@ import grpc
 import pytest
 import torch
 
+from tests.models.networks import create, relu_mlp
 from tests.support.raw import Raw
 from tests.support.refusals import refused
+from tests.support.serving import ServerProcess
 from tests.support.values import tensor_data
 from tests.trust.principals import Server, serving_principals
 
@@ -77,3 +81,28 @@ def test_principals_share_nothing_and_connections_of_one_share(server: Server) -
 def test_who_has_no_credentials_makes_nothing(server: Server) -> None:
     with refused(Code.UNAUTHENTICATED, naming="no valid credentials"):
         server.raw("").create(data=tensor_data(ROWS))
+
+
+def address_of_this_machine() -> str:
+    """One that is not loopback; empty where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        # Nothing is sent.
+        probe.connect(("192.0.2.254", 9))
+        return str(probe.getsockname()[0])
+    return ""
+
+
+@pytest.mark.skipif(
+    not address_of_this_machine(),
+    reason="this machine has loopback alone: https://datatracker.ietf.org/doc/html/rfc1122",
+)
+def test_real_connections_of_nobody_who_is_known_share_nothing() -> None:
+    host = address_of_this_machine()
+    with (
+        ServerProcess("--insecure", listen=f"{host}:0") as server,
+        Raw(server.address) as one,
+        Raw(server.address) as other,
+    ):
+        check_apart(one, other)
+        create(one, "net", relu_mlp((4, 2)))
+        assert [mlp.name for mlp in other.ask("ListMlps").mlps] == ["net"]
