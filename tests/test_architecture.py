@@ -26,7 +26,7 @@ BEHIND = {
     "engine": set[str](),
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
-BESIDE = {"", "config", "errors", "extras", "identity", "logs", "visible_gpus"}
+BESIDE = {"", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus"}
 WAYS_IN = {
     "__main__": {"cli"},
     "cli": {"supervisor", "cluster"},

@@ -64,6 +64,8 @@ _HELP = {
     "send_to": "Where the server may connect to send tensors to another one, when a client has it do so: house is this "
     "machine, any is anywhere, none is nowhere; or HOST:PORT,...",
     "oip_listen": "HOST:PORT or unix:PATH for clients of the Open Inference Protocol, such as Triton's; empty is none.",
+    "oip_max_message_bytes": "Size of one request of the Open Inference Protocol over gRPC, out of its compression; 0 "
+    "is a 256th of the memory, and at least 64 MiB.",
     "oip_model_control": "Let clients of the Open Inference Protocol load and unload models.",
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
     "http_listen": "HOST:PORT for HTTP: the Open Inference Protocol under /v2, and /metrics; empty is none.",
@@ -83,6 +85,7 @@ _MAY_BE_0 = (
     "max_session_bytes",
     "max_memory_bytes",
     "max_call_elements",
+    "oip_max_message_bytes",
     "drain_s",
     "hang_s",
 )

@@ -46,6 +46,7 @@ class Config:
     shared_memory: bool = False
     send_to: str = "house"
     oip_listen: str = ""
+    oip_max_message_bytes: int = 0
     oip_model_control: bool = False
     oip_shared_memory: bool = False
     http_listen: str = ""

@@ -29,7 +29,7 @@ from tserver.config import Config
 from tserver.engine import cost, threads
 from tserver.engine.builtin_operations import builtin_operations
 from tserver.engine.completions import Awaited, Completions
-from tserver.engine.device import choose_device, device_status, devices_beside, limit_device, resident_bytes
+from tserver.engine.device import choose_device, device_status, devices_beside, limit_device
 from tserver.engine.device_guards import guarded_on_device
 from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure
@@ -47,6 +47,7 @@ from tserver.engine.session_queue import SessionQueue
 from tserver.engine.streams import StreamPair
 from tserver.engine.uncompiled import stand_in
 from tserver.errors import NotFound
+from tserver.host import resident_bytes
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.engine")

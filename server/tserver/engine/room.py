@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tserver.engine.device import available_bytes, data_bytes, limit_data, reserve_bytes, total_bytes
 from tserver.errors import Exhausted
+from tserver.host import available_bytes, data_bytes, limit_data, reserve_bytes, total_bytes
 
 # Of the memory of the machine or of its cgroup, what a server takes at most where it is not told.
 SHARE = 0.9

@@ -180,6 +180,11 @@ def as_ours(error: Exception, what: str) -> errors.ServerError:
     """An error of ours; another one is a defect, and logged."""
     if isinstance(error, errors.ServerError):
         return error
+    if isinstance(error, MemoryError):
+        # Of this request alone: what it had is let go with it.
+        return errors.Exhausted(
+            "the memory of the server is full; free tensors, or retry later", reason="OUT_OF_MEMORY"
+        )
     log.error("%s failed in a way it should not", what, exc_info=error)
     return errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
 

@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -24,6 +24,7 @@ from tserver.front import certificates
 from tserver.front.http.encodings import deflated, wanted
 from tserver.front.http.messages import Handler, HttpRequest, HttpResponse, Route, Routes
 from tserver.front.listeners import most_connections
+from tserver.host import total_bytes
 
 log = logging.getLogger("tserver.front")
 
@@ -54,7 +55,7 @@ class Limits:
     # What a body must have brought on average, beyond that time.
     slowest_bytes_per_s: int = 16 << 10
     # Bodies of all requests under way.
-    held_bytes: int = 4 << 30
+    held_bytes: int = field(default_factory=lambda: min(4 << 30, total_bytes() // 4))
 
 
 class _Connection(web.RequestHandler):

@@ -1,4 +1,4 @@
-"""The gRPC server that the protocol is on: a port of its own, since its clients send messages of up to 2 GiB."""
+"""The gRPC server that the protocol is on: a port of its own, since its clients send larger messages than ours."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tserver.front import listeners
 from tserver.front.binding import bind
 from tserver.front.health import Health
 from tserver.front.interceptor import Interceptor
+from tserver.front.oip.gate import Gate, max_message_bytes
 from tserver.front.oip.service import Service
 from tserver.front.oip.servicer import InferenceServicer
-from tserver.front.oip.tensors import MAX_MESSAGE_BYTES
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # They read and write bytes: see `wire`.
@@ -26,10 +26,13 @@ class OipListener:
     def __init__(self, config: Config, service: Service, interceptor: Interceptor) -> None:
         self._config = config
         self._server = grpc.aio.server(
-            options=listeners.options(MAX_MESSAGE_BYTES, _PART_OF_FILES), interceptors=[interceptor]
+            options=listeners.options(max_message_bytes(config), _PART_OF_FILES), interceptors=[interceptor]
         )
         self._health = Health(self._server, [SERVICE.full_name])
-        self._server.add_generic_rpc_handlers((bind(SERVICE, InferenceServicer(service), BY_BYTES),))
+        servicer = InferenceServicer(service)
+        # What comes first is asked first.
+        gated = grpc.method_handlers_generic_handler(SERVICE.full_name, Gate(servicer, config).handlers())
+        self._server.add_generic_rpc_handlers((gated, bind(SERVICE, servicer, BY_BYTES)))
 
     async def start(self) -> str:
         """Listen; the address. Raises: ValueError, OSError where that cannot be."""
