@@ -13,6 +13,7 @@ from tensorcompute.wire.address import channel_options, parse
 from tserver import __version__, logs
 from tserver.cluster.commands import group
 from tserver.config import Config
+from tserver.limits.file import LimitsFile
 from tserver.supervisor import PortTaken, supervise
 
 _DEFAULTS = Config()
@@ -35,6 +36,7 @@ _HELP = {
     "tls_key": "PEM file with its private key.",
     "tls_client_ca": "PEM file of the authority that signs the certificates of clients, which each must then show.",
     "lease_s": "Seconds that a session outlives its last connection.",
+    "limits": "TOML file that says what each principal may use; it is read again when it changes.",
     "max_sessions": "Sessions at once.",
     "max_session_bytes": "Memory that the tensors of one session may take, on each GPU where an engine holds several; "
     "0 is unlimited.",
@@ -186,6 +188,10 @@ def _checked(settings: dict[str, Any]) -> Config:
         config.places_to_send()
     except ValueError as error:
         raise click.UsageError(f"--send-to: {error}") from None
+    try:
+        LimitsFile.of(config)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"--limits: {error}") from None
     logs.set_up(config.log_level)
     return config
 

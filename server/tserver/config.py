@@ -25,6 +25,7 @@ class Config:
     tls_key: str = ""
     tls_client_ca: str = ""
     lease_s: float = 300.0
+    limits: str = ""
     max_sessions: int = 1024
     max_session_bytes: int = 0
     max_memory_bytes: int = 0

@@ -129,7 +129,10 @@ def test_who_sends_nothing_gives_up_its_turn_when_others_wait() -> None:
     async def run() -> None:
         made, infer, _, inference = gate(turn_s=0.01)
         inference.go.set()
-        silent = [asyncio.create_task(infer(None, _Caller())) for _ in range(made.turns)]
+        callers = [_Caller() for _ in range(made.turns)]
+        silent = [asyncio.create_task(infer(None, caller)) for caller in callers]
+        for caller in callers:
+            await caller.read_begun.wait()
         assert await infer(None, _Caller(b"x")) == b"x"
         ended, _ = await asyncio.wait(silent, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(DeadlineExceeded, match="others wait"):

@@ -29,6 +29,23 @@ _double = struct.Struct("<d")
 _word = struct.Struct("<Q")
 
 
+def calls_in(data: bytes) -> int:
+    """How many calls the words are that are not general; about as many where they break the rules."""
+    words = memoryview(data)[: len(data) - len(data) % WORD_BYTES].cast("Q")
+    at = found = 0
+    while at < len(words):
+        word = words[at]
+        kind = word & KIND_MASK
+        if kind == CALL:
+            found += 1
+            at += 2 + (word >> COUNT_SHIFT & MAX_COUNT)
+        elif kind == PART and at + 1 < len(words):
+            at += 2 + words[at + 1]
+        else:
+            at += 1
+    return found
+
+
 def head(operation: int, count: int, context: int) -> int:
     """The first word of a call whose arguments take so many words."""
     return CALL | count << COUNT_SHIFT | operation << OPERATION_SHIFT | context << CONTEXT_SHIFT

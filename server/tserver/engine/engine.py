@@ -48,6 +48,8 @@ from tserver.engine.streams import StreamPair
 from tserver.engine.uncompiled import stand_in
 from tserver.errors import NotFound
 from tserver.host import resident_bytes
+from tserver.limits.account import Accounts
+from tserver.limits.file import LimitsFile
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.engine")
@@ -86,6 +88,8 @@ class Engine:
         self.room.on_change = self._full
         # Finds models by namespace, name and version, for calls that run them. Set by whoever keeps models.
         self.find_model: FindWithin = _no_model
+        # Whose limits hold for whose sessions.
+        self.accounts = Accounts(LimitsFile.of(config))
         self.ready = ReadyQueue()
         # Also a server whose own device is the CPU may be told to use a GPU that is there.
         has_gpu = torch.cuda.is_available()
@@ -152,6 +156,7 @@ class Engine:
         """A new queue with an empty store, of a session of that principal, whose own models are named within that."""
         opened = SessionQueue(self, self._open_store(self._config.max_session_bytes, self._beside), self.device)
         opened.store.principal, opened.store.namespace = principal, namespace
+        opened.store.account = self.accounts.of(principal) if principal else None
         self._queues.add(opened)
         return opened
 
@@ -299,12 +304,17 @@ class Engine:
                 self._pass_threads.stop()
                 return
             store = runnable.store
+            account = None if store is None else store.account
+            if account is not None and account.is_timed and (resumes_at := account.resumes_at()):
+                self.wake_at(runnable, resumes_at)
+                continue
             if store is not None and store is not self._current:
                 if self._current is not None:
                     self._current.state.save()
                 store.state.load()
                 self._current = store
             self._running = runnable
+            began = time.monotonic()
             try:
                 more = runnable.run_slice(executor, ready.others_wait)
             except DeviceFailure as error:
@@ -318,6 +328,8 @@ class Engine:
             self._running = None
             self.slices += 1
             room.look()
+            if account is not None and account.is_timed:
+                account.compute(time.monotonic() - began)
             if more:
                 ready.put(runnable)
 

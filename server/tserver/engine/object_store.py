@@ -29,6 +29,7 @@ from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload, Uploads
 from tserver.engine.values import held_as
 from tserver.errors import CallFailed, Exhausted, InvalidArgument, UnknownId
+from tserver.limits.account import Account
 
 # Ids from here on are made by the server, for callers of the typed RPCs. Below 2^53, so that every language holds them.
 FIRST_SERVER_ID = 1 << 48
@@ -195,6 +196,8 @@ class ObjectStore:
         self.named: dict[int, str] = {}
         # Whose session it is: memory is shared between those of one principal.
         self.principal = ""
+        # What its principal may use; None where that is nobody's.
+        self.account: Account | None = None
         # What stands before the names of the models of its own that the session may run; see models/owners.py.
         self.namespace = ""
         # Whether a call has named torch's meta device, whose tensors have no elements (operands.py).

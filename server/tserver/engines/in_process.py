@@ -49,8 +49,9 @@ class InProcessEngine:
         self.torch_version = engine.torch_version
         self.operations_digest = engine.operations.digest
         self.counts: Counts = engine.executor
+        self.accounts = engine.accounts
         kept = KeptSessions(Path(config.data_dir)) if config.data_dir and config.checkpoint_on_drain else None
-        self.sessions = Sessions(config, engine, previous_end=previous_end, kept=kept)
+        self.sessions = Sessions(config, engine, previous_end=previous_end, accounts=engine.accounts, kept=kept)
         registry = Registry(engine)
         self.owners = Owners(registry.has)
         engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)

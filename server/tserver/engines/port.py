@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tserver.engine.uploads import Upload
     from tserver.engines.model_calls import ModelCalls
     from tserver.engines.storage_calls import StorageCalls
+    from tserver.limits.account import Accounts
     from tserver.models.batching import BatchingConfig
     from tserver.models.manager import ModelManager
     from tserver.models.names import State
@@ -184,6 +185,8 @@ class Engine(Protocol):
     # What comes from other engines, and goes to them.
     replicas: Replicas
     counts: Counts
+    # What principals may use, and what they use of it.
+    accounts: Accounts
 
     def start(self) -> None:
         """Begin to take work."""

@@ -25,6 +25,7 @@ from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_o
 if TYPE_CHECKING:
     from tserver.front.authentication import Authenticator
     from tserver.front.http import messages
+    from tserver.limits.account import Accounts
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
@@ -37,9 +38,17 @@ Behaviour = Callable[[Any, Any], Awaitable[Any]]
 class Interceptor(grpc.aio.ServerInterceptor):
     """What all servers of one process share."""
 
-    def __init__(self, rpcs: RpcCounts | None = None, *, key: str = "", authenticator: Authenticator = OPEN) -> None:
+    def __init__(
+        self,
+        rpcs: RpcCounts | None = None,
+        *,
+        key: str = "",
+        authenticator: Authenticator = OPEN,
+        accounts: Accounts | None = None,
+    ) -> None:
         """With `rpcs`, what is asked is counted there. `key` is that of the house, in one of its processes."""
         self._authenticator = authenticator
+        self._accounts = accounts
         self._rpcs = rpcs
         self._key = key
         # By the identity of the handler, which is kept alive here: two servers have handlers of one path.
@@ -122,6 +131,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         is_ours = handler.request_deserializer is None
         if inspect.isasyncgenfunction(behaviour):
             behaviour = _writing(behaviour)
+        if is_ours and self._accounts is not None and (handler.request_streaming or handler.response_streaming):
+            behaviour = _bounded(behaviour, self._accounts)
         knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
         seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
         if self._rpcs is None:
@@ -148,6 +159,19 @@ def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context]
             await status.abort(context, error, codes)
 
     return guarded
+
+
+def _bounded(behaviour: Behaviour, accounts: Accounts) -> Behaviour:
+    """A behaviour of a stream, of which a principal may have only so many."""
+
+    async def bounded(argument: Any, rpc: Rpc) -> Any:
+        if rpc.is_of_house:
+            # It was counted where it came in.
+            return await behaviour(argument, rpc)
+        with accounts.of(rpc.principal).stream():
+            return await behaviour(argument, rpc)
+
+    return bounded
 
 
 def _writing(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Behaviour:

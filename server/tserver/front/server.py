@@ -88,7 +88,7 @@ class _Process:
         sessions = engine.sessions
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         house = self._house
-        interceptor = Interceptor(rpcs, key=house.key if house is not None else "")
+        interceptor = Interceptor(rpcs, key=house.key if house is not None else "", accounts=engine.accounts)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine, house)
         server.add_generic_rpc_handlers(bound)

@@ -375,6 +375,8 @@ async def _receive(
         async for request in requests:
             if attachment.full:
                 await attachment.room()
+            if (wait_s := session.wait_s()) > 0:
+                await asyncio.sleep(wait_s)
             if request.session:
                 raise InvalidArgument("a session is named again; it belongs in the first message of the stream")
             session.receive(request.batch if request.HasField("batch") else require(request, "batch"), attachment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
@@ -23,6 +24,9 @@ class TakesBatches(Protocol):
 
     def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
         """Take a batch."""
+
+    def must_wait(self, again: Callable[[], None]) -> bool:
+        """Whether no batch is to be taken now; `again` is called when one may be."""
 
     def detach(self, attachment: Attachment) -> None:
         """The attachment has ended."""
@@ -69,7 +73,8 @@ class BatchLane(Lane):
         self._session.receive(request.batch, self)
 
     def _has_room(self) -> bool:
-        return len(self._wanted) < self._session.window
+        session = self._session
+        return len(self._wanted) < session.window and not session.must_wait(self.look_again)
 
     def _ended(self) -> None:
         self._session.detach(self)

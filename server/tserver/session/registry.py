@@ -23,6 +23,7 @@ from tserver.session.session import Session, Taken, taken_over
 
 if TYPE_CHECKING:
     from tserver.engine.engine import Engine
+    from tserver.limits.account import Accounts
 
 log = logging.getLogger("tserver.session")
 
@@ -42,7 +43,9 @@ _SWEEP_S = 60.0
 class Sessions:
     """The sessions of one run of the server."""
 
-    def __init__(self, config: Config, engine: Engine, *, previous_end: str, kept: KeptSessions | None = None) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, *, previous_end: str, accounts: Accounts, kept: KeptSessions | None = None
+    ) -> None:
         """`kept` is where those are that an earlier process has kept, and where they go when this one ends."""
         self.boot_id = secrets.token_hex(BOOT_BYTES)
         self._config = config
@@ -56,6 +59,8 @@ class Sessions:
         self._ended: dict[bytes, tuple[str, str]] = {}
         self._stopping = False
         self._kept = kept
+        # Whose limits hold for whose sessions.
+        self._accounts = accounts
 
     def __len__(self) -> int:
         return len(self._by_secret)
@@ -189,6 +194,7 @@ class Sessions:
             for session in [session for session in self._by_secret.values() if session.expired(now)]:
                 self.close(session, f"its lease of {session.lease_s:g} s ran out with no client attached")
             self._engine.memory.trim()
+            self._accounts.look()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new sessions, and wait until no batch is under way, or all sessions are kept for the next process."""
@@ -247,6 +253,8 @@ class Sessions:
 
     def _make(self, identity: Identity) -> Session:
         self._check_room()
+        account = self._accounts.of(identity.principal)
+        account.check_sessions(sum(each.principal == identity.principal for each in self._by_secret.values()))
         queue = self._engine.open_queue(identity.principal, identity.namespace)
         session = Session(self._new_secret(), identity.principal, queue, config=self._config)
         self._by_secret[session.secret] = session

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
+from tensorcompute.wire.packed import calls_in as packed_calls
 from tensorcompute.wire.varint import field
 from tserver.engine.rest import Rest
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Stopping, Superseded
@@ -123,6 +124,8 @@ class Session:
         self._lost: SessionLost | Superseded | None = None
         # What ends when somebody takes the session over is this object; what the session holds goes on with the next.
         self._before = before
+        self._account = queue.store.account
+        self._is_waking = False
         if before is not None:
             self._received = self._acked = before._give_up()
         # Where it has come to rest, for another process to go on with: nothing is accepted any more.
@@ -379,12 +382,40 @@ class Session:
             else:
                 attachment.want(batch.seq)
 
+    # --- rates ---
+
+    def wait_s(self) -> float:
+        """How long no batch is to be taken, as the principal has sent more than it may."""
+        account = self._account
+        return 0.0 if account is None or not account.is_paced else account.wait_s()
+
+    def must_wait(self, again: Callable[[], None]) -> bool:
+        """Whether that is so now; `again` is called on the event loop when it may be over. From any thread."""
+        wait_s = self.wait_s()
+        if wait_s > 0 and not self._is_waking:
+            self._is_waking = True
+
+            def wake() -> None:
+                self._is_waking = False
+                again()
+
+            post(self._loop, self._loop.call_later, wait_s, wake)
+        return wait_s > 0
+
+    def _take(self, batch: pb.Batch) -> None:
+        account = self._account
+        if account is not None and account.is_paced:
+            account.take(len(batch.calls) + packed_calls(batch.packed), batch.ByteSize())
+
     async def execute(self, batch: pb.Batch) -> bytes:
         """Run a batch, or join it, or get its kept reply; the framed response.
 
         Raises: as `receive`.
         """
         self.touch()
+        if batch.seq > self._received and self.wait_s() > 0 and self._account is not None:
+            # One that waited could be overtaken by the one behind it.
+            self._account.check_rates()
         with self._lock:
             if len(self._running) >= self.window and batch.seq > self._received:
                 raise Exhausted(
@@ -420,6 +451,10 @@ class Session:
         if self._is_resting:
             raise Stopping("the server is stopping; retry later")
         answer: asyncio.Future[bytes] = self._loop.create_future()
+        if (wait_s := self.wait_s()) > 0:
+            await asyncio.sleep(wait_s)
+            self._check_open()
+        self._take(batch)
         self._unnumbered += 1
         give_up = self.queue.submit_typed(
             batch,
@@ -547,6 +582,7 @@ class Session:
             )
         self._received = seq
         self._running[seq] = []
+        self._take(batch)
         if operations is None:
             self.queue.submit(batch, lambda reply: self._finish(seq, reply))
         else:

@@ -1,0 +1,127 @@
+"""The file of limits: TOML with the table [default], and [principal."NAME"] for those that differ from it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tserver.config import Config
+
+# Of all sessions, the part that one principal may have where nothing else is said.
+_SHARE = 4
+log = logging.getLogger("tserver.limits")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one principal may use; 0 is as much as it likes."""
+
+    # Sessions at once, and streams of gRPC.
+    sessions: int = 0
+    streams: int = 0
+    # Of its batches and uploads, on average.
+    calls_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    # Of the engine's time.
+    compute_s_per_min: float = 0.0
+
+
+_NAMES = {field.name: field.type for field in fields(Limits)}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a file says."""
+
+    default: Limits
+    principals: Mapping[str, Limits]
+
+    def of(self, principal: str) -> Limits:
+        """What a principal may use."""
+        return self.principals.get(principal, self.default)
+
+
+def parse(text: str, default: Limits = Limits()) -> Table:
+    """What the text of a file says. Raises: ValueError that names what is wrong."""
+    told = tomllib.loads(text)
+    _check_names("the file", told, ("default", "principal"))
+    common = _limits("[default]", _table("[default]", told.get("default", {})), default)
+    principals = {
+        name: _limits(f'[principal."{name}"]', _table(f'[principal."{name}"]', values), common)
+        for name, values in _table("[principal]", told.get("principal", {})).items()
+    }
+    return Table(common, principals)
+
+
+class LimitsFile:
+    """A file, read again when it changes; one that cannot be read or understood leaves what was last."""
+
+    def __init__(self, path: Path | None, default: Limits = Limits()) -> None:
+        """Raises: ValueError, OSError where the file is not right from the beginning."""
+        self._path, self._default = path, default
+        self.table = Table(default, {})
+        self._seen: object = None
+        if path is not None:
+            self._seen = self._state(path)
+            self.table = parse(path.read_text(), default)
+
+    @classmethod
+    def of(cls, config: Config) -> LimitsFile:
+        """That of a server. Where callers are known, none of them takes all sessions.
+
+        Raises: ValueError, OSError.
+        """
+        known = bool(config.tls_client_ca) or any(getattr(config, name, "") for name in ("tokens", "jwt_jwks"))
+        sessions = max(1, config.max_sessions // _SHARE) if known else 0
+        return cls(Path(config.limits) if config.limits else None, Limits(sessions=sessions))
+
+    def look(self) -> bool:
+        """Read it again if it has changed; whether other limits hold now."""
+        path = self._path
+        if path is None:
+            return False
+        try:
+            seen = self._state(path)
+            if seen == self._seen:
+                return False
+            self._seen = seen
+            table = parse(path.read_text(), self._default)
+        except (OSError, ValueError) as error:
+            log.warning("the limits are left as they were", extra={"file": str(path), "cause": str(error)})
+            return False
+        changed = table != self.table
+        self.table = table
+        return changed
+
+    @staticmethod
+    def _state(path: Path) -> object:
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _table(where: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not a table")
+    return value
+
+
+def _limits(where: str, values: Mapping[str, Any], default: Limits) -> Limits:
+    _check_names(where, values, _NAMES)
+    for name, value in values.items():
+        is_number = isinstance(value, int) or (isinstance(value, float) and _NAMES[name] == "float")
+        if isinstance(value, bool) or not is_number or not 0 <= value < 1 << 62:
+            raise ValueError(f"{where}: {name} is {value!r}, and not a number that is 0 or more")
+    return replace(default, **values)
+
+
+def _check_names(where: str, values: Mapping[str, Any], known: Any) -> None:
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.4)
+            hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise ValueError(f"{where}: {name[:100]!r} is not known{hint}")
