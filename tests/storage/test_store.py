@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -163,6 +164,10 @@ def into_a_link(path: Path) -> None:
     path.symlink_to(target)
 
 
+def another_count(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"tensors": 0', b'"tensors": 9'))
+
+
 def into_another(path: Path) -> None:
     path.write_bytes((path.parent.parent / "other" / path.name).read_bytes())
 
@@ -173,6 +178,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a file is missing": ("second-*", Path.unlink),
     "a file is a link": ("first-*", into_a_link),
     "a bit of the manifest": ("manifest.json", flip),
+    "a word of the manifest": ("manifest.json", another_count),
     "an empty manifest": ("manifest.json", lambda path: os.truncate(path, 0)),
     "a manifest that is a link": ("manifest.json", into_a_link),
     "a manifest of another": ("manifest.json", into_another),
@@ -207,11 +213,13 @@ def test_what_a_newer_server_kept_is_refused_in_words(directory: Path, store: St
 def test_a_file_that_a_manifest_puts_elsewhere_is_not_read(directory: Path, store: Store) -> None:
     path = file_of(directory, "old", "manifest.json")
     manifest = json.loads(path.read_bytes())
-    (directory / "names" / "secret.bin").write_bytes(b"secret")
-    manifest["files"]["first.bin"]["file"] = "../../secret.bin"
+    secret = b"secret"
+    (directory / "names" / "secret.bin").write_bytes(secret)
+    sound = {"bytes": len(secret), "sha256": hashlib.sha256(secret).hexdigest()}
+    manifest["files"]["first.bin"] = {"file": "../../secret.bin", **sound}
     path.write_bytes(files.seal(manifest))
-    with pytest.raises(StorageFailed, match="damaged"):
-        kept(store, "old")
+    with pytest.raises(StorageFailed, match="damaged"), store.reading(PRINCIPAL, "old"):
+        pass
 
 
 # ---- names and principals -------------------------------------------------------------------------------------------

@@ -24,6 +24,13 @@ _TEST_OWNERSHIP = "tests/trust/test_ownership.py"
 _SESSIONS = "server/tserver/session/registry.py"
 _TEST_ATTACH = "tests/trust/test_attach.py"
 _TEST_REGIONS = "tests/trust/test_regions.py"
+_FILES = "server/tserver/storage/files.py"
+_PATHS = "server/tserver/storage/paths.py"
+_STORE = "server/tserver/storage/store.py"
+_STORAGE_CALLS = "server/tserver/engines/storage_calls.py"
+_TEST_KEPT = "tests/trust/test_kept.py"
+_TEST_STORE = "tests/storage/test_store.py"
+_TEST_WAITING = "tests/storage/test_waiting.py"
 
 MUTATIONS: list[Mutation] = [
     # --- what belongs to whom ---
@@ -237,5 +244,118 @@ MUTATIONS: list[Mutation] = [
         "secret: bytes = field(repr=False)",
         "secret: bytes",
         "tests/sessions/test_attach.py::test_credentials_hide_their_secret_and_travel_as_text",
+    ),
+    # --- what is kept on disk ---
+    Mutation(
+        "names are their principal's",
+        _PATHS,
+        "    quoted = _quoted(principal)\n",
+        '    quoted = "all"\n',
+        f"{_TEST_KEPT}::test_another_s_name_does_not_exist",
+    ),
+    Mutation(
+        "a name is one part of a path",
+        _PATHS,
+        'quote(name, safe="", errors="surrogatepass")',
+        'quote(name, safe="/", errors="surrogatepass")',
+        f"{_TEST_KEPT}::test_no_name_leads_out_of_its_folder",
+    ),
+    Mutation(
+        "and neither a dot nor two",
+        _PATHS,
+        'return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted',
+        "return quoted",
+        f"{_TEST_KEPT}::test_no_name_leads_out_of_its_folder",
+    ),
+    Mutation(
+        "what is read is what was written",
+        _STORE,
+        "if digest.hexdigest() != said:",
+        "if not said:",
+        f"{_TEST_STORE}::test_what_is_damaged_is_told_by_name_and_others_are_not_affected",
+    ),
+    Mutation(
+        "so is what is said of it",
+        _STORE,
+        "if said != files.digest_of(manifest):",
+        "if not said:",
+        f"{_TEST_STORE}::test_what_is_damaged_is_told_by_name_and_others_are_not_affected",
+    ),
+    Mutation(
+        "a manifest names files beside it alone",
+        _STORE,
+        "if not isinstance(file, str) or _ON_DISK.fullmatch(file) is None:",
+        "if not isinstance(file, str):",
+        f"{_TEST_STORE}::test_a_file_that_a_manifest_puts_elsewhere_is_not_read",
+    ),
+    Mutation(
+        "what a newer server kept is not guessed at",
+        _STORE,
+        "version > FORMAT_VERSION",
+        "version < 0",
+        f"{_TEST_STORE}::test_what_a_newer_server_kept_is_refused_in_words",
+    ),
+    Mutation(
+        "no file is read through a link",
+        _FILES,
+        "os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)",
+        "os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)",
+        f"{_TEST_STORE}::test_what_is_damaged_is_told_by_name_and_others_are_not_affected",
+    ),
+    Mutation(
+        "no folder is entered through one",
+        _FILES,
+        "return stat.S_ISDIR(os.lstat(path).st_mode)",
+        "return stat.S_ISDIR(os.stat(path).st_mode)",
+        f"{_TEST_STORE}::test_a_folder_that_is_a_link_is_not_followed",
+    ),
+    Mutation(
+        "files are private",
+        _FILES,
+        "PRIVATE_FILE = 0o600",
+        "PRIVATE_FILE = 0o644",
+        f"{_TEST_STORE}::test_nobody_else_reads_what_is_kept",
+    ),
+    Mutation(
+        "folders are private",
+        _FILES,
+        "os.mkdir(path, PRIVATE_FOLDER)",
+        "os.mkdir(path)",
+        f"{_TEST_STORE}::test_nobody_else_reads_what_is_kept",
+    ),
+    Mutation(
+        "so is what an earlier version left open",
+        "server/tserver/storage/directory.py",
+        "            files.tighten(path / room)\n",
+        "",
+        f"{_TEST_STORE}::test_what_others_could_read_they_cannot_after_a_start",
+    ),
+    Mutation(
+        "bytes are on disk before they have a name",
+        _FILES,
+        "        os.fsync(descriptor)\n    finally:\n        os.close(descriptor)\n    return Written",
+        "    finally:\n        os.close(descriptor)\n    return Written",
+        f"{_TEST_STORE}::test_bytes_are_on_disk_before_they_have_a_name",
+    ),
+    Mutation(
+        "what is kept is bounded",
+        _STORE,
+        "        self._check(principal, used, Use(size_bytes, 1 - replaced.names))\n",
+        "",
+        f"{_TEST_STORE}::test_what_would_be_too_much_is_refused_before_it_is_written",
+    ),
+    Mutation(
+        "and so is how much is kept at once",
+        _STORAGE_CALLS,
+        "if self._under_way[principal] >= _MOST_AT_ONCE:",
+        "if self._under_way[principal] < 0:",
+        f"{_TEST_WAITING}::test_a_caller_keeps_so_many_at_once_and_no_more",
+    ),
+    Mutation(
+        "by callers who leave, too",
+        _STORAGE_CALLS,
+        "return await asyncio.shield(task)",
+        "return await task",
+        f"{_TEST_WAITING}::test_what_a_caller_does_not_wait_for_counts_until_it_is_done",
     ),
 ]
