@@ -16,6 +16,7 @@ from . import (
     growth,
     i1_import,
     m1_memory,
+    n1_neighbours,
     p1_programs,
     w1_chain,
     w2_round_trip,
@@ -41,6 +42,7 @@ WORKLOADS: dict[str, Measure] = {
     "I1": i1_import.measure,
     "E1": e1_engine_start.measure,
     "M1": m1_memory.measure,
+    "N1": n1_neighbours.measure,
     "growth": growth.measure,
 }
 

@@ -160,8 +160,9 @@ class _Talkative(Lane):
 
 def test_messages_that_waited_for_room_are_taken_when_the_answers_before_them_are() -> None:
     ready, count = ReadyQueue(), 20
+    share = ready.turns.share("")
     end, other = socket.socketpair()
-    lane = _Talkative(end, ready, 100)
+    lane = _Talkative(end, ready, share, 100)
     lane.start()
     with end, other:
         other.sendall(sized(b"m") * count)

@@ -1,7 +1,8 @@
 """The one thread of an engine on which torch runs, on its one device or on several GPUs.
 
 It gives time to the queues of sessions and the batchers of models in turn, a bounded slice each, so that a long chain
-of one session does not hold up the others. A single long kernel does: it cannot be interrupted.
+of one session does not hold up the others; in which order, shares.py says. A single long kernel does: it cannot be
+interrupted.
 """
 
 from __future__ import annotations
@@ -154,7 +155,8 @@ class Engine:
 
     def open_queue(self, principal: str = "", namespace: str = "") -> SessionQueue:
         """A new queue with an empty store, of a session of that principal, whose own models are named within that."""
-        opened = SessionQueue(self, self._open_store(self._config.max_session_bytes, self._beside), self.device)
+        store = self._open_store(self._config.max_session_bytes, self._beside)
+        opened = SessionQueue(self, store, self.device, self.ready.turns.share(principal))
         opened.store.principal, opened.store.namespace = principal, namespace
         opened.store.account = self.accounts.of(principal) if principal else None
         self._queues.add(opened)
@@ -325,6 +327,7 @@ class Engine:
                 self._on_fatal("the engine failed; its log says why")
                 return
             executor.leave_mode()
+            ready.charge()
             self._running = None
             self.slices += 1
             room.look()

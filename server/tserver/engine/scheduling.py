@@ -9,9 +9,6 @@ from tserver.engine.completions import Awaited
 from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.streams import StreamPair
 
-# How long a time slice lasts while others wait.
-SLICE_S = 0.005
-
 
 class Scheduler(Protocol):
     """What a runnable needs of the engine."""

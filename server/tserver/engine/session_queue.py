@@ -25,9 +25,10 @@ from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
 from tserver.engine.object_store import MAX_REPLY_BYTES, ObjectStore, Staged
 from tserver.engine.operations import Operation
-from tserver.engine.ready import ReadyQueue
+from tserver.engine.ready import LOOK_S, ReadyQueue
 from tserver.engine.rest import Rest
-from tserver.engine.scheduling import SLICE_S, Scheduler
+from tserver.engine.scheduling import Scheduler
+from tserver.engine.shares import Share
 from tserver.engine.snapshots.files import Saved, Told, load, save
 from tserver.engine.snapshots.graphs import needs_graph
 from tserver.engine.transfers import Arrival
@@ -44,9 +45,10 @@ _LATE = "the time was up before the call was run"
 class SessionQueue:
     """The jobs of one session that wait for the engine, and the store that they work on."""
 
-    def __init__(self, scheduler: Scheduler, store: ObjectStore, device: torch.device) -> None:
+    def __init__(self, scheduler: Scheduler, store: ObjectStore, device: torch.device, share: Share) -> None:
         """`device` is where new tensors go."""
         self.store = store
+        self.share = share
         self._scheduler = scheduler
         self._device = str(device)
         self._lock = threading.Lock()
@@ -227,8 +229,8 @@ class SessionQueue:
         self._scheduler.schedule(self)
 
     def run_slice(self, executor: Executor, others_wait: Callable[[], bool]) -> bool:
-        """Run jobs until none is left (False) or the time is up (True)."""
-        deadline = time.perf_counter() + SLICE_S
+        """Run jobs until none is left (False) or others are to have their turn (True)."""
+        deadline = time.perf_counter() + LOOK_S
         while True:
             job = self._jobs[0]
             while not job.step(executor, self.store, deadline):
@@ -237,7 +239,7 @@ class SessionQueue:
                     break
                 if others_wait():
                     return True
-                deadline = time.perf_counter() + SLICE_S
+                deadline = time.perf_counter() + LOOK_S
             else:
                 if self.rest is not None:
                     self._may_rest(None)
@@ -250,7 +252,7 @@ class SessionQueue:
             if time.perf_counter() > deadline:
                 if others_wait():
                     return True
-                deadline = time.perf_counter() + SLICE_S
+                deadline = time.perf_counter() + LOOK_S
 
     def _may_rest(self, job: _Job | None) -> bool:
         """Come to rest here, if that may be: behind the first job, or in the middle of it. Whether it does."""

@@ -124,7 +124,7 @@ class ForwardLane(Lane):
         elsewhere: Elsewhere | None,
         connection: socket.socket,
     ) -> None:
-        super().__init__(connection, session.queue.ready, config.max_message_bytes)
+        super().__init__(connection, session.queue.ready, session.queue.share, config.max_message_bytes)
         relay = None if elsewhere is None else partial(elsewhere.relay, models.by_engine, identity)
         find = Owners(models.registry.has).finder(models.registry.find, identity)
         self._forwards = Forwards(models, config, self._tell, find=find, relay=relay, on_engine=True)

@@ -38,6 +38,8 @@ class DynamicBatcher:
         self._scheduler = scheduler
         self._deliver = deliver
         self._runner = ModelRunner(model, config.max_batch_size, scheduler)
+        # Who wants its batches is many: models stand beside the principals, as one of them.
+        self.share = scheduler.ready.turns.share("")
         self._lock = threading.Lock()
         self._is_scheduled = False
         self._under_way = 0

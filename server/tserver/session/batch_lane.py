@@ -13,6 +13,7 @@ from tserver.session.lane import Lane
 if TYPE_CHECKING:
     from tensorcompute.v1 import tensor_pb2 as pb
     from tserver.engine.ready import ReadyQueue
+    from tserver.engine.shares import Share
     from tserver.session.attachment import Attachment
 
 
@@ -36,9 +37,14 @@ class BatchLane(Lane):
     """An attachment of a session, for as long as that has no newer one."""
 
     def __init__(
-        self, session: TakesBatches, connection: socket.socket, ready: ReadyQueue, max_message_bytes: int
+        self,
+        session: TakesBatches,
+        connection: socket.socket,
+        ready: ReadyQueue,
+        share: Share,
+        max_message_bytes: int,
     ) -> None:
-        super().__init__(connection, ready, max_message_bytes)
+        super().__init__(connection, ready, share, max_message_bytes)
         self._session = session
         self._wanted: set[int] = set()
 

@@ -27,6 +27,7 @@ from tserver.errors import ServerError
 
 if TYPE_CHECKING:
     from tserver.engine.ready import ReadyQueue
+    from tserver.engine.shares import Share
 
 log = logging.getLogger("tserver.session")
 
@@ -39,10 +40,11 @@ class Lane(ABC):
 
     store = None
 
-    def __init__(self, connection: socket.socket, ready: ReadyQueue, max_message_bytes: int) -> None:
+    def __init__(self, connection: socket.socket, ready: ReadyQueue, share: Share, max_message_bytes: int) -> None:
         connection.setblocking(False)
         self._socket = connection
         self._ready = ready
+        self.share = share
         self._frames = Frames(max_message_bytes)
         # Messages that there is no room for yet.
         self._arrived: deque[bytes] = deque()
@@ -54,7 +56,7 @@ class Lane(ABC):
 
     def start(self) -> None:
         """Begin to read. From any thread. Raises: OSError."""
-        self._ready.watch(self._socket.fileno(), self._events, self._on_events)
+        self._ready.watch(self._socket.fileno(), self._events, self._on_events, self.share)
 
     def send(self, message: bytes) -> None:
         """Send a message, as soon as the client takes it. From any thread."""

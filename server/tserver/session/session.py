@@ -317,7 +317,7 @@ class Session:
 
         Raises: SessionLost, OSError.
         """
-        lane = BatchLane(self, connection, self.queue.ready, self._max_message_bytes)
+        lane = BatchLane(self, connection, self.queue.ready, self.queue.share, self._max_message_bytes)
         self.attach(lane)
         try:
             lane.start()
