@@ -182,6 +182,9 @@ from tclient._session.current import (
 )
 from tclient._session.current import install as _install
 from tclient._session.current import (
+    resume as resume,
+)
+from tclient._session.current import (
     synchronous as synchronous,
 )
 from tclient._session.modes import (

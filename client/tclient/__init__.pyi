@@ -61,6 +61,7 @@ from tclient._session.current import attach as attach
 from tclient._session.current import cancel as cancel
 from tclient._session.current import connect as connect
 from tclient._session.current import disconnect as disconnect
+from tclient._session.current import resume as resume
 from tclient._session.current import synchronous as synchronous
 from tclient._session.modes import autocast as autocast
 from tclient._session.modes import enable_grad as enable_grad

@@ -31,6 +31,9 @@ _STORAGE_CALLS = "server/tserver/engines/storage_calls.py"
 _TEST_KEPT = "tests/trust/test_kept.py"
 _TEST_STORE = "tests/storage/test_store.py"
 _TEST_WAITING = "tests/storage/test_waiting.py"
+_TEST_KEEPING = "tests/checkpoints/test_keeping.py"
+_TEST_SNAPSHOTS = "tests/checkpoints/test_snapshots.py"
+_TEST_RESUMING = "tests/checkpoints/test_resuming.py"
 
 MUTATIONS: list[Mutation] = [
     # --- what belongs to whom ---
@@ -357,5 +360,48 @@ MUTATIONS: list[Mutation] = [
         "return await asyncio.shield(task)",
         "return await task",
         f"{_TEST_WAITING}::test_what_a_caller_does_not_wait_for_counts_until_it_is_done",
+    ),
+    # --- sessions on disk ---
+    Mutation(
+        "a kept session of another does not exist",
+        "server/tserver/session/keeping.py",
+        "return head if head.principal == principal and head.expires_unix_s > time.time() else None",
+        "return head if head.expires_unix_s > time.time() else None",
+        f"{_TEST_KEEPING}::test_a_kept_session_of_another_does_not_exist",
+    ),
+    Mutation(
+        "the lease of a session goes on on disk",
+        "server/tserver/session/keeping.py",
+        "return head if head.principal == principal and head.expires_unix_s > time.time() else None",
+        "return head if head.principal == principal else None",
+        f"{_TEST_KEEPING}::test_the_lease_goes_on_on_disk",
+    ),
+    Mutation(
+        "what is known of a session is what was written",
+        "server/tserver/session/keeping.py",
+        'if said.pop("sha256", None) != files.digest_of(said):',
+        'if not said.pop("sha256", None) and False:',
+        f"{_TEST_KEEPING}::test_a_head_that_was_tampered_with_is_a_session_that_is_gone",
+    ),
+    Mutation(
+        "what a session holds is what was written",
+        "server/tserver/engine/snapshots/files.py",
+        "                tensors.check()\n",
+        "                pass\n",
+        f"{_TEST_SNAPSHOTS}::test_files_that_were_tampered_with_are_refused",
+    ),
+    Mutation(
+        "no truth of a file is another byte than 0 and 1",
+        "server/tserver/engine/snapshots/restoring.py",
+        "if dtype is torch.bool and tensor.numel() and int(blob.max()) > 1:",
+        "if False:",
+        f"{_TEST_SNAPSHOTS}::test_what_was_tampered_with_is_refused",
+    ),
+    Mutation(
+        "a checkpoint is resumed into a session that nobody uses",
+        "server/tserver/engines/checkpoints.py",
+        "if held.objects or held.operations or session.received:",
+        "if False:",
+        f"{_TEST_RESUMING}::test_a_session_in_use_is_not_filled",
     ),
 ]

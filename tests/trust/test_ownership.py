@@ -126,6 +126,8 @@ EXAMPLES: dict[str, Example] = {
     "GetMlpStatistics": lambda of: {"context": of.context, "name": of.model},
     "Keep": lambda of: {"context": of.context, "name": "mine", "tensors": [{"name": "x", "tensor": of.ref}]},
     "Recall": lambda of: {"context": of.context, "name": of.name},
+    "Checkpoint": lambda of: {"context": of.context, "name": "mine"},
+    "Resume": lambda of: {"context": of.context, "name": of.name},
     "ListNames": lambda of: {"context": of.context},
     "Forget": lambda of: {"context": of.context, "name": of.name},
     "ModelReady": lambda of: {"name": of.model},
@@ -147,7 +149,7 @@ EXAMPLES: dict[str, Example] = {
 }
 # What an RPC makes has a name that is the caller's own; and what is not served names nothing.
 _CONNECTIONS = ("connection", "lane", "forwards")
-_MAKES = {"CreateModel", "CreateMlp", "Keep", "SystemSharedMemoryRegister"}
+_MAKES = {"CreateModel", "CreateMlp", "Keep", "Checkpoint", "SystemSharedMemoryRegister"}
 _NOT_SERVED = {"CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"}
 # Examples whose tensors are not there yet.
 _MAKES_TENSORS = {"CreateTensor", *(f"OpenTransfer {kind}" for kind in ("upload", "receive", *_CONNECTIONS))}

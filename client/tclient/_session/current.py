@@ -10,6 +10,7 @@ import traceback
 from typing import Any
 
 from tclient._exceptions import NotConnectedError, TensorError
+from tclient._session import names as kept_names
 from tclient._session.credentials import SessionCredentials, given_credentials
 from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
 from tclient._transport.channel import Channel
@@ -157,6 +158,31 @@ def _given(what: str, credentials: SessionCredentials | str | os.PathLike[str] |
             f"{what}: give the credentials of a session, as session.credentials() gives them, or set TCLIENT_SESSION"
         )
     return given_credentials(credentials)
+
+
+def resume(name: str, address: str | None = None, **how: Any) -> Session:
+    """A session with all that another one held when it was kept by `session.checkpoint(name)`; it is the current one.
+
+    `session.tensors()` are those that had names there (`x.name = "weights"`), with their gradients; default dtype,
+    random state and print options are as they were. The checkpoint stays, and may be resumed again. The other
+    arguments are those of `connect`.
+    Raises: as `connect`; KeyError for a name that nothing has, ValueError for one that is no checkpoint;
+    OutOfMemoryError; RequestRefused for what is damaged on the server's disk.
+    """
+    how["token"] = hidden(how.get("token"))
+    before = connected()
+    begun = connect(address, **how)
+    try:
+        kept_names.resume(begun, name)
+        # Whoever attaches is told which ids are free.
+        credentials = begun.detach()
+    except BaseException:
+        begun.close()
+        raise
+    finally:
+        make_current(before)
+    rest = ("synchronous", "tls_cert", "tls_key", "token", "shared_memory", "read_timeout_s", "lane")
+    return attach(credentials, **{each: how[each] for each in rest if each in how})
 
 
 def disconnect() -> None:

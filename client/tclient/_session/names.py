@@ -33,7 +33,8 @@ class KeptName:
     """What is kept under a name."""
 
     name: str
-    # "tensor", "state_dict", "module", or the class of what was kept; "damaged" where the server cannot read it.
+    # "tensor", "state_dict", "module", or the class of what was kept; "checkpoint" of a whole session; "damaged" where
+    # the server cannot read it.
     kind: str
     # What it takes on the server's disk.
     size_bytes: int
@@ -90,6 +91,19 @@ def recall(session: Asking, name: str, number: int, device: str) -> ss.RecallRes
     """Bring back what is kept, as parts of the result of that number. Waits. Raises: KeyError, too."""
     request = ss.RecallRequest(context=_context(session), name=checked(name), id=number, device=device)
     return _ask(session, "Recall", request, ss.RecallResponse)
+
+
+def checkpoint(session: Asking, name: str, *, overwrite: bool) -> list[str]:
+    """Keep the whole session; what is not in it. Waits. Raises: ValueError, ServerError, OutOfMemoryError."""
+    token = secrets.token_hex(_TOKEN_BYTES)
+    request = ss.CheckpointRequest(context=_context(session), name=checked(name), overwrite=overwrite, token=token)
+    return list(_ask(session, "Checkpoint", request, ss.CheckpointResponse).left_out)
+
+
+def resume(session: Asking, name: str) -> None:
+    """Fill a session that was just opened. Waits. Raises: KeyError, ValueError, ServerError, OutOfMemoryError."""
+    request = ss.ResumeRequest(context=_context(session), name=checked(name))
+    _ask(session, "Resume", request, ss.ResumeResponse)
 
 
 def names(session: Asking) -> list[KeptName]:

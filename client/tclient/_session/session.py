@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -322,6 +323,18 @@ class Session:
     def recall(self, name: str, device: Any = None, *, weights_only: bool | None = None) -> Any:
         """As `tclient.recall`, into this session."""
         return OF_TENSORS["recall"](self, name, device, weights_only=weights_only)
+
+    def checkpoint(self, name: str, *, overwrite: bool = True) -> None:
+        """Keep all that the session holds on the server's disk under a name: tensors, gradients, optimisers, random
+        state and settings. Waits. The session goes on; `tclient.resume(name)` is another one with all that, on any day.
+
+        Graphs of autograd are not in it: call it between two steps. What else is not in it, a warning names.
+        Raises: ValueError for what is no name, or for one that is taken; OutOfMemoryError; ServerBusy where the disk is
+        full; RequestRefused where the server has no data directory; the first failed effect that was not raised yet.
+        """
+        self.synchronize()
+        for each in kept_names.checkpoint(self, name, overwrite=overwrite):
+            warnings.warn(f"checkpoint {name!r} is without {each}", stacklevel=2)
 
     def names(self) -> list[kept_names.KeptName]:
         """As `tclient.names`, of the server of this session."""

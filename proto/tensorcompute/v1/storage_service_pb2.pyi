@@ -127,3 +127,37 @@ class ForgetRequest(_message.Message):
 class ForgetResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ("context", "name", "overwrite", "token")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OVERWRITE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    context: _tensor_service_pb2.SessionContext
+    name: str
+    overwrite: bool
+    token: str
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ..., overwrite: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
+
+class CheckpointResponse(_message.Message):
+    __slots__ = ("kept", "left_out")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    kept: KeptName
+    left_out: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, kept: _Optional[_Union[KeptName, _Mapping]] = ..., left_out: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("context", "name")
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    context: _tensor_service_pb2.SessionContext
+    name: str
+    def __init__(self, context: _Optional[_Union[_tensor_service_pb2.SessionContext, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ResumeResponse(_message.Message):
+    __slots__ = ("kept",)
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    kept: KeptName
+    def __init__(self, kept: _Optional[_Union[KeptName, _Mapping]] = ...) -> None: ...

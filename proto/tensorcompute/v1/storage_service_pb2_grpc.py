@@ -53,6 +53,16 @@ class StorageServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesResponse.FromString,
                 _registered_method=True)
+        self.Checkpoint = channel.unary_unary(
+                '/tensorcompute.v1.StorageService/Checkpoint',
+                request_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/tensorcompute.v1.StorageService/Resume',
+                request_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.ResumeResponse.FromString,
+                _registered_method=True)
         self.Forget = channel.unary_unary(
                 '/tensorcompute.v1.StorageService/Forget',
                 request_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.ForgetRequest.SerializeToString,
@@ -108,6 +118,32 @@ class StorageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Checkpoint(self, request, context):
+        """Checkpoint keeps a whole session under a name: its tensors with their memory, gradients, optimisers, programs, random
+        state and settings, as they were when the request took its place among its calls. The session goes on. Graphs of
+        autograd are not in it: do it between two steps. A checkpoint is listed and forgotten as other names are, of the kind
+        "checkpoint", and not recalled.
+
+        Errors: as Keep.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Resume fills a session that was just opened with what is in a checkpoint, under the ids that it had there. Ids that its
+        holder makes are to be others: AttachSession tells which are free.
+
+        Errors:
+        NOT_FOUND           nothing of this caller's has the name; ListNames tells which there are.
+        INVALID_ARGUMENT    the session is in use, or the name is that of no checkpoint; open another session.
+        RESOURCE_EXHAUSTED  memory is full; free tensors, then retry in another session.
+        FAILED_PRECONDITION reason DAMAGED: what is on disk is not what was written; the session is of no use any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Forget(self, request, context):
         """Forget lets go of what is kept under a name. Tensors that were recalled stay.
 
@@ -135,6 +171,16 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     servicer.ListNames,
                     request_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesResponse.SerializeToString,
+            ),
+            'Checkpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkpoint,
+                    request_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=tensorcompute_dot_v1_dot_storage__service__pb2.ResumeRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_storage__service__pb2.ResumeResponse.SerializeToString,
             ),
             'Forget': grpc.unary_unary_rpc_method_handler(
                     servicer.Forget,
@@ -227,6 +273,60 @@ class StorageService:
             '/tensorcompute.v1.StorageService/ListNames',
             tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesRequest.SerializeToString,
             tensorcompute_dot_v1_dot_storage__service__pb2.ListNamesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.StorageService/Checkpoint',
+            tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_storage__service__pb2.CheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.StorageService/Resume',
+            tensorcompute_dot_v1_dot_storage__service__pb2.ResumeRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_storage__service__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -70,6 +70,24 @@ class StorageServiceStub:
     """
     ListNames: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ListNamesRequest, _storage_service_pb2.ListNamesResponse]
     """ListNames describes what the caller has kept, in the order of the names."""
+    Checkpoint: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.CheckpointRequest, _storage_service_pb2.CheckpointResponse]
+    """Checkpoint keeps a whole session under a name: its tensors with their memory, gradients, optimisers, programs, random
+    state and settings, as they were when the request took its place among its calls. The session goes on. Graphs of
+    autograd are not in it: do it between two steps. A checkpoint is listed and forgotten as other names are, of the kind
+    "checkpoint", and not recalled.
+
+    Errors: as Keep.
+    """
+    Resume: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ResumeRequest, _storage_service_pb2.ResumeResponse]
+    """Resume fills a session that was just opened with what is in a checkpoint, under the ids that it had there. Ids that its
+    holder makes are to be others: AttachSession tells which are free.
+
+    Errors:
+      NOT_FOUND           nothing of this caller's has the name; ListNames tells which there are.
+      INVALID_ARGUMENT    the session is in use, or the name is that of no checkpoint; open another session.
+      RESOURCE_EXHAUSTED  memory is full; free tensors, then retry in another session.
+      FAILED_PRECONDITION reason DAMAGED: what is on disk is not what was written; the session is of no use any more.
+    """
     Forget: _grpc.UnaryUnaryMultiCallable[_storage_service_pb2.ForgetRequest, _storage_service_pb2.ForgetResponse]
     """Forget lets go of what is kept under a name. Tensors that were recalled stay.
 
@@ -114,6 +132,24 @@ class StorageServiceAsyncStub(StorageServiceStub):
     """
     ListNames: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ListNamesRequest, _storage_service_pb2.ListNamesResponse]  # type: ignore[assignment]
     """ListNames describes what the caller has kept, in the order of the names."""
+    Checkpoint: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.CheckpointRequest, _storage_service_pb2.CheckpointResponse]  # type: ignore[assignment]
+    """Checkpoint keeps a whole session under a name: its tensors with their memory, gradients, optimisers, programs, random
+    state and settings, as they were when the request took its place among its calls. The session goes on. Graphs of
+    autograd are not in it: do it between two steps. A checkpoint is listed and forgotten as other names are, of the kind
+    "checkpoint", and not recalled.
+
+    Errors: as Keep.
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ResumeRequest, _storage_service_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Resume fills a session that was just opened with what is in a checkpoint, under the ids that it had there. Ids that its
+    holder makes are to be others: AttachSession tells which are free.
+
+    Errors:
+      NOT_FOUND           nothing of this caller's has the name; ListNames tells which there are.
+      INVALID_ARGUMENT    the session is in use, or the name is that of no checkpoint; open another session.
+      RESOURCE_EXHAUSTED  memory is full; free tensors, then retry in another session.
+      FAILED_PRECONDITION reason DAMAGED: what is on disk is not what was written; the session is of no use any more.
+    """
     Forget: _aio.UnaryUnaryMultiCallable[_storage_service_pb2.ForgetRequest, _storage_service_pb2.ForgetResponse]  # type: ignore[assignment]
     """Forget lets go of what is kept under a name. Tensors that were recalled stay.
 
@@ -173,6 +209,36 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_storage_service_pb2.ListNamesResponse, _abc.Awaitable[_storage_service_pb2.ListNamesResponse]]:
         """ListNames describes what the caller has kept, in the order of the names."""
+
+    @_abc_1.abstractmethod
+    def Checkpoint(
+        self,
+        request: _storage_service_pb2.CheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.CheckpointResponse, _abc.Awaitable[_storage_service_pb2.CheckpointResponse]]:
+        """Checkpoint keeps a whole session under a name: its tensors with their memory, gradients, optimisers, programs, random
+        state and settings, as they were when the request took its place among its calls. The session goes on. Graphs of
+        autograd are not in it: do it between two steps. A checkpoint is listed and forgotten as other names are, of the kind
+        "checkpoint", and not recalled.
+
+        Errors: as Keep.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _storage_service_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_service_pb2.ResumeResponse, _abc.Awaitable[_storage_service_pb2.ResumeResponse]]:
+        """Resume fills a session that was just opened with what is in a checkpoint, under the ids that it had there. Ids that its
+        holder makes are to be others: AttachSession tells which are free.
+
+        Errors:
+          NOT_FOUND           nothing of this caller's has the name; ListNames tells which there are.
+          INVALID_ARGUMENT    the session is in use, or the name is that of no checkpoint; open another session.
+          RESOURCE_EXHAUSTED  memory is full; free tensors, then retry in another session.
+          FAILED_PRECONDITION reason DAMAGED: what is on disk is not what was written; the session is of no use any more.
+        """
 
     @_abc_1.abstractmethod
     def Forget(

@@ -57,7 +57,10 @@ class InProcessEngine:
         engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)
         stored = Store(Path(config.data_dir)) if config.data_dir else None
         data_dir = config.data_dir or house_dir
-        self.storage_calls = StorageCalls(storage.Store(Path(data_dir)) if data_dir else None)
+        data = Path(data_dir) if data_dir else None
+        self.storage_calls = StorageCalls(
+            storage.Store(data) if data is not None else None, KeptSessions(data) if data is not None else None
+        )
         self.models = ModelManager(engine, registry, stored, config.model_dir)
         self.models.restore()
         self.replicas = Replicas(self.models)

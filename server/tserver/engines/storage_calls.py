@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 from tensorcompute.v1 import storage_service_pb2 as ss
 from tensorcompute.wire.safetensors import LENGTH_BYTES, Damaged, Entry, header_of, length_of_header, parse
 from tserver.engine import keeping
+from tserver.engines.checkpoints import Checkpoints, is_checkpoint
 from tserver.errors import Exhausted, InvalidArgument, NotConfigured
+from tserver.session.keeping import KeptSessions
 from tserver.session.session import Session
 from tserver.storage.store import Kept, Reading, Store
 
@@ -30,13 +32,17 @@ _MOST_AT_ONCE = 16
 _MAX_TENSOR_NAME = 4096
 _MAX_KIND = _MAX_TOKEN = 64
 _MAX_PAGE = 1000
+_MOST_LEFT_OUT = 100
 
 
 class StorageCalls:
     """Requests of StorageService. A caller is known by its principal."""
 
-    def __init__(self, store: Store | None) -> None:
-        """Without a store nothing is kept."""
+    def __init__(self, store: Store | None, beside: KeptSessions | None = None) -> None:
+        """Without a store nothing is kept. `beside` has folders to write sessions into."""
+        self._checkpoints: Checkpoints | None = None
+        if store is not None and beside is not None:
+            self._checkpoints = Checkpoints(store, beside, self._run)
         self._store = store
         self._threads = ThreadPoolExecutor(_THREADS, "storage")
         # By principal, what takes long.
@@ -70,6 +76,8 @@ class StorageCalls:
         opened = contextlib.ExitStack()
         try:
             reading = await self._run(lambda: opened.enter_context(store.reading(principal, request.name)))
+            if is_checkpoint(reading):
+                raise InvalidArgument(f"{request.name!r} is a checkpoint of a session; resume it")
             entries, metadata, begin = await self._run(lambda: _header(reading))
             devices = _devices(reading, entries, request.device)
             reserved = await session.run_in_pieces(lambda held: keeping.reserve(held, entries, devices))
@@ -90,6 +98,20 @@ class StorageCalls:
             kept=_described(reading.kept),
         )
 
+    async def checkpoint(
+        self, request: ss.CheckpointRequest, session: Session, principal: str
+    ) -> ss.CheckpointResponse:
+        """Raises: NotConfigured, InvalidArgument, AlreadyExists, Exhausted, StorageFailed."""
+        store = self._of_sessions()
+        kept, left_out = await self._admit(principal, lambda: store.write(request, session, principal))
+        return ss.CheckpointResponse(kept=_described(kept), left_out=[each[:200] for each in left_out[:_MOST_LEFT_OUT]])
+
+    async def resume(self, request: ss.ResumeRequest, session: Session, principal: str) -> ss.ResumeResponse:
+        """Raises: NotConfigured, InvalidArgument, NotFound, Exhausted, StorageFailed."""
+        store = self._of_sessions()
+        kept = await self._admit(principal, lambda: store.read(request.name, session, principal))
+        return ss.ResumeResponse(kept=_described(kept))
+
     async def names(self, request: ss.ListNamesRequest, principal: str) -> ss.ListNamesResponse:
         """Raises: NotConfigured, StorageFailed."""
         store = self._configured()
@@ -104,6 +126,11 @@ class StorageCalls:
         store = self._configured()
         await asyncio.shield(self._run(lambda: store.forget(principal, request.name)))
         return ss.ForgetResponse()
+
+    def _of_sessions(self) -> Checkpoints:
+        self._configured()
+        assert self._checkpoints is not None
+        return self._checkpoints
 
     def _configured(self) -> Store:
         if self._store is None:

@@ -28,6 +28,16 @@ class StorageServicer:
         session = self._sessions.resolve(request.context.session, rpc.identity)
         return await self._calls.recall(request, session, rpc.principal)
 
+    async def Checkpoint(self, request: ss.CheckpointRequest, rpc: Rpc) -> ss.CheckpointResponse:
+        """See the proto."""
+        session = self._sessions.resolve(request.context.session, rpc.identity)
+        return await self._calls.checkpoint(request, session, rpc.principal)
+
+    async def Resume(self, request: ss.ResumeRequest, rpc: Rpc) -> ss.ResumeResponse:
+        """See the proto."""
+        session = self._sessions.resolve(request.context.session, rpc.identity)
+        return await self._calls.resume(request, session, rpc.principal)
+
     async def ListNames(self, request: ss.ListNamesRequest, rpc: Rpc) -> ss.ListNamesResponse:
         """See the proto."""
         self._check(request, rpc)
