@@ -10,6 +10,7 @@
     ├── DeadlineExceeded         the time was up before the request was run
     ├── SequenceGap              a batch that is not the next one
     ├── Exhausted                memory, quota, sessions, or unacknowledged replies
+    │   ├── QueueFull            too many requests wait for a model; another replica of it may have room
     │   └── TooLarge             what was asked for does not fit into one message; asking again does not help
     ├── SessionLost              the session is gone, and why
     ├── Unauthenticated          the secret is wrong
@@ -97,6 +98,12 @@ class Exhausted(ServerError):
     """Memory, quota, sessions, or unacknowledged replies."""
 
     reason = "RESOURCE_EXHAUSTED"
+
+
+class QueueFull(Exhausted):
+    """Too many requests wait for a model here. It was not run; another replica, or the same later, may take it."""
+
+    reason = "QUEUE_FULL"
 
 
 class TooLarge(Exhausted):

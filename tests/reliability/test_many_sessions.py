@@ -121,7 +121,7 @@ def test_a_session_beyond_the_bound_is_refused_and_the_others_go_on() -> None:
             RawSession(server.address)
         assert told.retry_after_s
         with pytest.raises(tclient.ServerBusy):
-            tclient.connect(server.address)
+            tclient.connect(server.address, timeout_s=0.5)
         assert sessions[0].read(sessions[0].make("ones", 1)).tolist() == [1]
         sessions.pop().close()
         RawSession(server.address).close()

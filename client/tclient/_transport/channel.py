@@ -21,8 +21,9 @@ from tclient._transport.duplex import Duplex, open_duplex
 from tclient._transport.forks import GATE
 from tclient._transport.limits import can_be_late, check, may_end
 from tclient._transport.obstacles import refuse_green_threads, refuse_torn_state
+from tclient._transport.patience import Patience
 from tclient._transport.stats import Stats
-from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, translate
+from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, retry_after_s, translate
 from tclient._transport.trust import Metadata, Trust
 from tclient._transport.ways import Way, Ways
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -363,13 +364,16 @@ class Channel:
         return open_duplex(way.channel, path, first, self.metadata, answers_each=answers_each)
 
     def again(self, attempt: Callable[[], T], within_s: float) -> T:
-        """The result of an idempotent attempt, repeated while the connection is broken. Raises a ServerError.
+        """The result of an idempotent attempt, repeated while the connection is broken, and what was refused before it
+        was run when the server says. Raises a ServerError.
 
         Attempts begin within so many seconds after the first one failed, or three times as long as that one took: what
         a slow line has carried for a while, it may try to carry again.
         """
         deadline: float | None = None
         pause_s = 0.05
+        patience = Patience(within_s)
+        busy: grpc.RpcError | None = None
         ways = self._ways
         while True:
             began = time.monotonic()
@@ -385,6 +389,12 @@ class Channel:
                 # gRPC raises the very object of the RPC: by its traceback it would refer to itself, and keep what is
                 # in the frames of all callers, tensors too, for a long time.
                 error.__traceback__ = None
+                if (told_s := retry_after_s(error)) is not None:
+                    busy = error
+                    if patience.wait(told_s):
+                        continue
+                if busy is not None and (told_s is not None or is_late(error)):
+                    raise patience.spent(self.translate(busy)) from None
                 if deadline is None:
                     deadline = now + max(within_s, 3 * (now - began))
                 if is_broken(error) or is_late(error):
@@ -401,6 +411,8 @@ class Channel:
         began = time.monotonic()
         latest = began + timeout_s
         broken: grpc.RpcError | None = None
+        patience = Patience(timeout_s)
+        busy: grpc.RpcError | None = None
         while True:
             try:
                 # One that was opened, but not heard of, ends with its lease. When a connection broke, gRPC lets none
@@ -415,6 +427,13 @@ class Channel:
                 return opened
             except grpc.RpcError as error:
                 now = time.monotonic()
+                if (told_s := retry_after_s(error)) is not None:
+                    error.__traceback__ = None  # see `again`
+                    busy = error
+                    if patience.wait(told_s):
+                        continue
+                if busy is not None and (told_s is not None or is_late(error)):
+                    raise patience.spent(self.translate(busy)) from None
                 if broken is None and is_broken(error):
                     broken = error
                     latest = min(latest, now + max(_REOPEN_S, _REOPEN_TIMES * (now - began)))

@@ -164,6 +164,24 @@ def _error_info(error: grpc.RpcError) -> tuple[str, dict[str, str]]:
     return "", {}
 
 
+def retry_after_s(error: grpc.RpcError) -> float | None:
+    """After how long the server takes what it has refused now, before it was run; None where it does not say so."""
+    if not is_exhausted(error):
+        return None
+    trailers: Any = error.trailing_metadata()
+    for key, value in trailers or ():
+        if key == "grpc-status-details-bin":
+            from tensorcompute.v1 import status_pb2
+
+            found: float | None = None
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.type_url.endswith("/google.rpc.RetryInfo"):
+                    found = status_pb2.RetryInfo.FromString(detail.value).retry_delay.ToNanoseconds() / 1e9
+            # Memory that is short is not there for the asking.
+            return None if _error_info(error)[0] in BY_REASON else found
+    return None
+
+
 def is_broken(error: grpc.RpcError) -> bool:
     """Whether there was no connection, or it broke, or the server is stopping."""
     return bool(error.code() is grpc.StatusCode.UNAVAILABLE)

@@ -16,7 +16,7 @@ from tclient._exceptions import BY_REASON, RequestRefused, ServerBusy, TensorErr
 from tclient._session.session import Session
 from tclient._transport.channel import ANSWER_S, MODEL_SERVICE, Channel
 from tclient._transport.limits import transferring
-from tclient._transport.statuses import is_broken, status_of
+from tclient._transport.statuses import is_broken, retry_after_s, status_of
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_pb2 as pb
 
@@ -51,12 +51,12 @@ def ask(session: Session, method: str, request: Any, response: Any, *, timeout_s
         try:
             return channel.unary(MODEL_SERVICE + method, request, response, timeout_s=left_s)
         except grpc.RpcError as error:
-            if method in _REPEATABLE and is_broken(error):
+            if (method in _REPEATABLE and is_broken(error)) or retry_after_s(error) is not None:
                 raise
             raise translated(error, channel) from None
 
     with transferring(channel, method):
-        return channel.again(attempt, ANSWER_S)
+        return channel.again(attempt, ANSWER_S if timeout_s is None else timeout_s)
 
 
 def translated(error: grpc.RpcError, channel: Channel) -> TensorError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,21 @@ import numpy as np
 from tclient._codec.dtypes import BY_CODE, DTYPES, dtype
 from tclient._codec.operations import Operation
 from tclient._codec.values import array_of
-from tclient._exceptions import RequestRefused, TensorError, TensorTypeError, TensorValueError, make_error
+from tclient._exceptions import (
+    RequestRefused,
+    ServerBusy,
+    TensorError,
+    TensorTypeError,
+    TensorValueError,
+    make_error,
+)
 from tclient._issue import call_builtin, dispatch
 from tclient._session.session import Session
 from tclient._tensor import Tensor
 from tclient._transfer.model_files import save
 from tclient._transport.channel import MODEL_SERVICE
 from tclient._transport.limits import transferring
+from tclient._transport.patience import Patience
 from tclient._transport.statuses import name_of
 from tclient.models._inputs import TensorInfo, info_of
 from tclient.models._rpcs import ask, batching_of, code_of, refusal, translated
@@ -145,11 +154,22 @@ class ServedModel:
 
     def _run_arrays(self, call: rpc.MlpForwardCall, timeout_s: float | None) -> Any:
         """The model on what is in a message."""
-        answer = self._session.forwards.run(call, timeout_s)
-        outcome = answer.WhichOneof("outcome")
-        if outcome == "failure":
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        patience: Patience | None = None
+        while True:
+            left_s = None if until is None else max(0.0, until - time.monotonic())
+            answer = self._session.forwards.run(call, left_s)
+            outcome = answer.WhichOneof("outcome")
+            if outcome != "failure":
+                break
             failure = answer.failure
-            raise refusal(name_of(failure.code), failure.reason, failure.message)
+            refused = refusal(name_of(failure.code), failure.reason, failure.message)
+            if not isinstance(refused, ServerBusy) or not failure.retry_after_s:
+                raise refused
+            # It was not run: the queue was full.
+            patience = patience or Patience(left_s)
+            if not patience.wait(failure.retry_after_s):
+                raise patience.spent(refused)
         if outcome == "outputs":
             return self._named([_array_of(each.data) for each in answer.outputs.tensors])
         return _array_of(answer.output)

@@ -152,8 +152,7 @@ class DataEndpoint:
         """A ticket and its key; on the event loop. Raises: Exhausted."""
         if len(self._tickets) >= _MAX_TICKETS:
             raise Exhausted(
-                f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC",
-                retry_after_s="1",
+                f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC"
             )
         key = secrets.token_bytes(said.KEY_BYTES)
         ticket = said.ticket_of(key)

@@ -38,6 +38,7 @@ CODES: dict[type[errors.ServerError], grpc.StatusCode] = {
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.SequenceGap: grpc.StatusCode.OUT_OF_RANGE,
     errors.Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SessionLost: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.Superseded: grpc.StatusCode.ABORTED,
@@ -132,9 +133,11 @@ def trailers(error: errors.ServerError, codes: Codes = code_of) -> tuple[tuple[s
     code = codes(error)
     status = status_pb2.Status(code=code.value[0], message=error.message)
     _attach(status, status_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=details))
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and error.reason != errors.TooLarge.reason:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_s:
+        # It was refused before it was run, and may be asked for again: clients do. Memory that is short, or a limit
+        # that time does not move, names no time.
         retry = status_pb2.RetryInfo()
-        retry.retry_delay.FromNanoseconds(int(float(retry_after_s or 1) * 1e9))
+        retry.retry_delay.FromNanoseconds(int(float(retry_after_s) * 1e9))
         _attach(status, retry)
     return ((DETAILS_KEY, status.SerializeToString()),)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tensorcompute.v1 import tensor_pb2 as pb
-from tserver.errors import DeadlineExceeded, Exhausted, ServerError, TooLarge
+from tserver.errors import DeadlineExceeded, QueueFull, ServerError, TooLarge
 from tserver.models.batching import BatchingConfig, QueuePolicy
 
 
@@ -169,24 +169,22 @@ class RequestQueue:
                 self._place(request)
 
     def put(self, request: Request) -> None:
-        """Join the queue. Raises: Exhausted if it is full."""
+        """Join the queue. Raises: QueueFull."""
         with self._lock:
             config = self._config
             level = config.level(request.priority)
             policy = config.policy(level)
             queue = self._levels.get(level)
             if policy.max_queue_size and queue is not None and len(queue) >= policy.max_queue_size:
-                raise Exhausted(
+                raise QueueFull(
                     f"{len(queue)} requests wait for this model, which is the limit; retry later",
-                    reason="QUEUE_FULL",
                     retry_after_s="0.1",
                 )
             size = request.size_bytes
             # One that is alone is taken whatever its size: it would never be, later.
             if self._bytes and self._bytes + size > _MAX_WAITING_BYTES:
-                raise Exhausted(
+                raise QueueFull(
                     f"inputs of {self._bytes} bytes wait for this model, and {size} more are too many; retry later",
-                    reason="QUEUE_FULL",
                     retry_after_s="0.1",
                 )
             self._bytes += size

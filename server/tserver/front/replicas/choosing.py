@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from tserver.errors import DeadlineExceeded, ModelNotReady, NotFound, ServerError, Stopping, Unreachable
+from tserver.errors import DeadlineExceeded, ModelNotReady, NotFound, QueueFull, ServerError, Stopping, Unreachable
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Entry
@@ -26,7 +26,7 @@ _WAIT_S = 30.0
 # What a request counts for at most: a shape may say anything.
 _MOST_ROWS = 1 << 20
 # What one replica may refuse a request with while another one runs it.
-_ANOTHER_MAY = (Unreachable, Stopping, NotFound, ModelNotReady)
+_ANOTHER_MAY = (Unreachable, Stopping, NotFound, ModelNotReady, QueueFull)
 ANOTHER_MAY = frozenset(kind.reason for kind in _ANOTHER_MAY)
 
 
