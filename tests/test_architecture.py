@@ -18,18 +18,19 @@ CLIENT = ROOT / "client" / "tclient"
 
 # Each room of the server, and those behind it, which it may import.
 BEHIND = {
-    "front": {"engines", "session", "models"},
+    "front": {"engines", "session", "models", "credentials"},
     "engines": {"session", "models", "storage", "engine"},
     "session": {"storage", "engine"},
     "models": {"engine", "storage"},
     "storage": set[str](),
     "engine": set[str](),
+    "credentials": set[str](),
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
 BESIDE = {"", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus"}
 WAYS_IN = {
     "__main__": {"cli"},
-    "cli": {"supervisor", "cluster"},
+    "cli": {"supervisor", "cluster", "credentials"},
     "cluster": {"supervisor", "child", "engines"},
     "supervisor": {"engines"},
     "child": {"front", "engines"},

@@ -1,9 +1,10 @@
-"""The command line: `tserver serve` and `tserver health`; the commands of `tserver cluster` are in its own room."""
+"""The command line: `tserver serve` and `tserver health`; `tserver cluster` and `token` are in rooms of their own."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from tensorcompute.wire.address import channel_options, parse
 from tserver import __version__, logs
 from tserver.cluster.commands import group
 from tserver.config import Config
+from tserver.credentials import tokens
+from tserver.credentials.commands import group as token_group
 from tserver.limits.file import LimitsFile
 from tserver.supervisor import PortTaken, supervise
+
+log = logging.getLogger("tserver")
 
 _DEFAULTS = Config()
 _HELP = {
@@ -31,10 +36,13 @@ _HELP = {
     "advertise": "HOST[:PORT-PORT] that clients are told to reach engines at, and the ports that those take; empty is "
     "the host that the client knows already, and free ports.",
     "front_only": "Tell clients of no address but this one: everything goes through it.",
-    "insecure": "Allow an address other than loopback without TLS. Everyone who reaches it can use the server.",
+    "insecure": "Allow an address other than loopback without credentials, or without TLS. Everyone who reaches it can "
+    "use the server, or hear the tokens of others.",
     "tls_cert": "PEM file with the server's certificate chain.",
     "tls_key": "PEM file with its private key.",
     "tls_client_ca": "PEM file of the authority that signs the certificates of clients, which each must then show.",
+    "tokens": "File of tokens (see tserver token), of which each caller must then show one; by default tokens.json in "
+    "the data directory, where there is one.",
     "lease_s": "Seconds that a session outlives its last connection.",
     "limits": "TOML file that says what each principal may use; it is read again when it changes.",
     "max_sessions": "Sessions at once.",
@@ -176,12 +184,13 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
 def _checked(settings: dict[str, Any]) -> Config:
     """The settings as a whole, refused where they do not go together. From then on it is told what happens."""
     config = Config(**settings)
+    if config.data_dir and not config.tokens and (found := Path(config.data_dir) / tokens.NAME).exists():
+        config = replace(config, tokens=str(found))
     if bool(config.tls_cert) != bool(config.tls_key):
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
     if config.tls_client_ca and not config.tls_cert:
         raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
-    for option, address in config.listeners().items():
-        _check_address(option, address, config)
+    open_ones = [option for option, address in config.listeners().items() if _is_open(option, address, config)]
     if config.checkpoint_on_drain and not config.data_dir:
         raise click.UsageError("--checkpoint-on-drain needs --data-dir, where sessions are kept")
     try:
@@ -193,20 +202,36 @@ def _checked(settings: dict[str, Any]) -> Config:
     except (ValueError, OSError) as error:
         raise click.UsageError(f"--limits: {error}") from None
     logs.set_up(config.log_level)
+    if open_ones:
+        what = (
+            "tokens cross the network in plain text, and whoever hears one can use it"
+            if config.has_credentials
+            else "EVERYONE who can reach this server can use it, and all that others keep on it"
+        )
+        log.warning("--insecure: %s", what, extra={"listeners": open_ones})
     return config
 
 
-def _check_address(option: str, address: str, config: Config) -> None:
-    """Refuse what is no address, and one that is reachable from outside, unless that is safe or wanted."""
+def _is_open(option: str, address: str, config: Config) -> bool:
+    """Whether an address is reachable from outside by who should not, which is wanted then. Raises: UsageError."""
     try:
         parsed = parse(address, listening=True)
     except ValueError as error:
         raise click.UsageError(f"{option} {error}") from None
-    if not (config.tls_cert or config.insecure or parsed.is_local):
+    lacking = []
+    if not config.tls_cert:
+        lacking.append(("there is no TLS", "give --tls-cert and --tls-key"))
+    if not config.has_credentials:
+        lacking.append(("nobody needs credentials", "make a token (tserver token create) and give --tokens"))
+    if parsed.is_local or not lacking:
+        return False
+    if not config.insecure:
         raise click.UsageError(
-            f"{option} {address} is reachable from outside, and there is no TLS: give --tls-cert and --tls-key, "
-            "or --insecure if everyone who can reach it may use it"
+            f"{option} {address} is reachable from outside, and {' and '.join(lack for lack, _ in lacking)}: "
+            f"{', and '.join(remedy for _, remedy in lacking)}; or --insecure if everyone who can reach it may use it"
         )
+    return True
 
 
 main.add_command(group(_options, _checked))
+main.add_command(token_group())

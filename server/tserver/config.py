@@ -24,6 +24,7 @@ class Config:
     tls_cert: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    tokens: str = ""
     lease_s: float = 300.0
     limits: str = ""
     max_sessions: int = 1024
@@ -58,6 +59,11 @@ class Config:
     def is_house(self) -> bool:
         """Whether there are engines behind a front, each a process of its own, in the place of one server."""
         return self.engines > 1 or self.isolation != "shared" or "," in self.device or self.device == "cuda:all"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether callers must say who they are."""
+        return bool(self.tokens or self.tls_client_ca)
 
     @property
     def max_output_bytes(self) -> int:

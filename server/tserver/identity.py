@@ -36,6 +36,9 @@ class Identity:
     is_local: bool = False
     # The connection, where nothing else is known of the caller: without a session it shares tensors with no other one.
     connection: str = ""
+    # The credentials that it is known by, which are no secret, and when they end, in seconds since 1970; 0 is never.
+    credential: str = ""
+    expires: float = 0.0
 
     @property
     def is_anonymous(self) -> bool:

@@ -1,18 +1,37 @@
 """Who calls: from where, and with which credentials. Asked once for each RPC of every service, and each HTTP request.
 
-Without credentials that are set up, who calls from this machine is the principal "local", who may do all. Others are
-there only with --insecure: nothing is known of them, and each host is a principal of its own.
+Where credentials are set up, everyone must have some, on loopback too: a token in the header `authorization: Bearer …`,
+or the certificate of the connection. A failure does not say why. Without any that are set up, who calls from this
+machine is the principal "local", who may do all. Others are there only with --insecure: nothing is known of them, and
+each host is a principal of its own.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import Protocol
 
+from tserver.config import Config
+from tserver.credentials import certificates
+from tserver.credentials.failures import Failures
+from tserver.credentials.proven import Proven
+from tserver.credentials.tokens import Tokens
+from tserver.credentials.watched import Watched
+from tserver.errors import Exhausted, Unauthenticated
 from tserver.identity import LOCAL, Identity, Role
+
+TOKEN, CERTIFICATE = "token", "certificate"
+"""How a caller is known that has shown one."""
+
+REFUSAL = "no valid credentials"
+"""All that a caller is told that has none: not whether they were wrong, over, revoked or missing."""
+
+# How many callers are known at once; beyond that all are looked at again.
+_MAX_KNOWN = 8192
 
 # The text of a header, or bytes where its name ends in -bin.
 Headers = Mapping[str, str | bytes]
@@ -25,8 +44,11 @@ class Authenticator(Protocol):
         """Who calls from a peer, as gRPC names it, with these headers (names in lower case) and, over mutual TLS, what
         gRPC's auth context says of the certificate.
 
-        Raises: Unauthenticated.
+        Raises: Unauthenticated; Exhausted for a host that has failed too often.
         """
+
+    def holds(self, identity: Identity) -> bool:
+        """Whether the credentials are still good by which a caller was known."""
 
 
 class Unconfigured:
@@ -36,6 +58,90 @@ class Unconfigured:
         """See Authenticator."""
         del headers, certificate
         return _by_place(peer)
+
+    def holds(self, identity: Identity) -> bool:
+        """See Authenticator."""
+        del identity
+        return True
+
+
+class Configured:
+    """Credentials are set up."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises: OSError that names an option whose file cannot be used."""
+        self._tokens = Watched("--tokens", config.tokens, Tokens.of) if config.tokens else None
+        self._takes_certificates = bool(config.tls_client_ca)
+        self._failures = Failures()
+        # Who has shown what, from where: a header and a peer; and what it was found by.
+        self._known: dict[tuple[str, str], Identity] = {}
+        self._found_by: object = None
+
+    def identify(self, peer: str, headers: Headers, certificate: Mapping[str, list[bytes]]) -> Identity:
+        """See Authenticator."""
+        header = headers.get("authorization", "")
+        found_by = self._sources()
+        if found_by is not self._found_by:
+            self._known.clear()
+            self._found_by = found_by
+        if not header and self._takes_certificates and (principal := certificates.principal_of(certificate)):
+            return Identity(principal, Role.USER, CERTIFICATE, host_of(peer), is_loopback(peer))
+        key = (header if isinstance(header, str) else "", peer)
+        known = self._known.get(key)
+        now = time.time()
+        if known is not None and now < known.expires:
+            return known
+        return self._find(key, now)
+
+    def holds(self, identity: Identity) -> bool:
+        """See Authenticator."""
+        now = time.time()
+        if identity.expires and now >= identity.expires:
+            return False
+        if identity.how == TOKEN:
+            return self._tokens is not None and self._tokens.current().holds(
+                identity.credential, identity.principal, now
+            )
+        return True
+
+    def _sources(self) -> object:
+        """What is set up now: the same object until it changes."""
+        return None if self._tokens is None else self._tokens.current()
+
+    def _find(self, key: tuple[str, str], now: float) -> Identity:
+        header, peer = key
+        host = host_of(peer)
+        scheme, _, text = header.partition(" ")
+        proven = self._proven(text, now) if scheme.lower() == "bearer" else None
+        if proven is None:
+            if wait_s := self._failures.wait_s(host):
+                raise Exhausted(
+                    "too many callers of this host have shown no valid credentials", retry_after_s=f"{wait_s:.1f}"
+                )
+            self._failures.count(host)
+            raise Unauthenticated(REFUSAL)
+        identity = Identity(
+            proven.principal,
+            proven.role,
+            TOKEN,
+            host,
+            is_loopback(peer),
+            credential=proven.credential,
+            expires=proven.expires,
+        )
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = identity
+        return identity
+
+    def _proven(self, text: str, now: float) -> Proven | None:
+        return None if self._tokens is None else self._tokens.current().prove(text, now)
+
+
+@functools.lru_cache(16)
+def of(config: Config) -> Authenticator:
+    """What the settings ask for, the same for all listeners of a process. Raises: OSError."""
+    return Configured(config) if config.has_credentials else Unconfigured()
 
 
 @functools.lru_cache(1024)

@@ -32,8 +32,8 @@ _OPTIONS = (
     # It is of this house, whatever proxies the environment names.
     ("grpc.enable_http_proxy", 0),
 )
-# What belongs to one connection: the next one has its own.
-_HOP_HEADERS = HOUSE_HEADERS | {"user-agent"}
+# What belongs to one connection: the next one has its own. Who calls is told in our words, and its token to nobody.
+_HOP_HEADERS = HOUSE_HEADERS | {"user-agent", "authorization"}
 _HOP_PREFIX = "grpc-"
 
 Gone = Callable[[], ServerError | Awaitable[ServerError]]

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from tserver.front.house_service import SERVICE
 from tserver.front.http.messages import HttpRequest, HttpResponse, Route
 from tserver.front.metrics import RpcCollector
+from tserver.identity import Role
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Directory, Entry
@@ -42,7 +43,7 @@ class HouseMetrics:
 
     def routes(self) -> list[Route]:
         """Where they are."""
-        return [Route("GET", "/metrics", "Metrics", self._scrape)]
+        return [Route("GET", "/metrics", "Metrics", self._scrape, needs=Role.ADMIN)]
 
     async def _scrape(self, request: HttpRequest) -> HttpResponse:
         async with self._scraping:

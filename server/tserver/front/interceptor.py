@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from tserver.errors import ServerError
+from tserver.errors import PermissionDenied, ServerError
 from tserver.front import status
 from tserver.front.rpc import OPEN, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 log = logging.getLogger("tserver.front")
+
+# What is told to everyone: whoever balances load asks without credentials.
+_OPEN_PATHS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
@@ -78,12 +81,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 return status.http_refusal(refusal)
             counts = None if self._rpcs is None else self._rpcs.method(status.HTTP, route.name)
             if counts is None:
-                return (await self._http_outcome(route.handler, request))[0]
+                return (await self._http_outcome(route, request))[0]
             counts.started += 1
             began = time.perf_counter()
             code = "CANCELLED"
             try:
-                response, error = await self._http_outcome(route.handler, request)
+                response, error = await self._http_outcome(route, request)
                 code = "OK" if error is None else status.code_name(error)
                 if error is not None:
                     counts.by_reason[error.reason] = counts.by_reason.get(error.reason, 0) + 1
@@ -96,13 +99,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return answered
 
     async def _http_outcome(
-        self, handler: messages.Handler, request: messages.HttpRequest
+        self, route: messages.Route, request: messages.HttpRequest
     ) -> tuple[messages.HttpResponse, ServerError | None]:
         """The response, and the error that it tells of."""
         try:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            request.identity = self._authenticator.identify(request.peer, headers, {})
-            return await handler(request), None
+            if route.needs is not None:
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                request.identity = identity = self._authenticator.identify(request.peer, headers, request.certificate)
+                if identity.role < route.needs:
+                    raise PermissionDenied(
+                        f"{request.path[:200]} tells of all principals, and needs the role {route.needs.name.lower()}"
+                    )
+            return await route.handler(request), None
         except Exception as raised:
             error = status.as_ours(raised, "an HTTP request")
             return status.http_refusal(error), error
@@ -135,6 +143,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
             behaviour = _bounded(behaviour, self._accounts)
         knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
         seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
+        if path in _OPEN_PATHS:
+            seen = _unasked
         if self._rpcs is None:
             wrapped = _guarded(behaviour, codes, seen)
         else:
@@ -143,6 +153,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 seen = partial(CountedRpc, **knowing, counts=counts)
             wrapped = _counted(counts, _guarded(behaviour, codes, seen))
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+def _unasked(context: Context) -> Any:
+    """What a service is given that answers everyone."""
+    return context
 
 
 def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context], Any]) -> Behaviour:

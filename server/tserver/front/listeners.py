@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -61,13 +64,25 @@ def listen(server: grpc.aio.Server, option: str, address: str, config: Config) -
     wanted = parse(address, listening=True)
     try:
         found = certificates.of(config)
-        if found is None:
-            port = server.add_insecure_port(wanted.text)
-        else:
-            port = server.add_secure_port(wanted.text, credentials(found))
+        with _for_this_user():
+            port = _add(server, wanted.text, found)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {option} {address}: {error}; choose another address") from error
     return wanted.text if wanted.path else f"{wanted.text.rpartition(':')[0]}:{port}"
+
+
+def _add(server: grpc.aio.Server, address: str, found: Certificates | None) -> int:
+    return server.add_insecure_port(address) if found is None else server.add_secure_port(address, credentials(found))
+
+
+@contextlib.contextmanager
+def _for_this_user() -> Iterator[None]:
+    """A unix socket that is made meanwhile is for callers of the same user, who is thereby known."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def credentials(found: Certificates) -> grpc.ServerCredentials:
@@ -100,6 +115,7 @@ def listen_within(server: grpc.aio.Server, address: str) -> None:
     Raises: OSError.
     """
     try:
-        server.add_insecure_port(address)
+        with _for_this_user():
+            server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} within the house: {error}") from error

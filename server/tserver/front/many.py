@@ -18,7 +18,7 @@ from tserver.engines.directory import Directory
 from tserver.engines.fleet import Draining
 from tserver.engines.plan import Plan
 from tserver.engines.watchdog import TICK_S, Watchdog
-from tserver.front import listeners
+from tserver.front import authentication, listeners
 from tserver.front.binding import SERVICES, bind
 from tserver.front.engine_channels import EngineChannels
 from tserver.front.forwarding import Target, forwarding_handlers
@@ -79,6 +79,7 @@ class _Front:
     async def run(self) -> int:
         config, directory, fleet = self._config, self._directory, self._fleet
         loop = asyncio.get_running_loop()
+        authenticator = authentication.of(config)
         watchdog = Watchdog(self, config.hang_s, on_hang=self._fatal, beats=self._beats)
         ticking = asyncio.create_task(self._tick())
         watchdog.start()
@@ -90,7 +91,8 @@ class _Front:
         async def lead(coordinator: ModelCoordinator) -> grpc.aio.Server:
             """Have other fronts reach the models, which this one keeps for all."""
             within = grpc.aio.server(
-                options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(None, key=fleet.key)]
+                options=listeners.options(config.max_message_bytes),
+                interceptors=[Interceptor(None, key=fleet.key, authenticator=authenticator)],
             )
             servicer = HouseModels(coordinator, Choosing(coordinator), directory, placing.home)
             within.add_generic_rpc_handlers((bind(_MODELS, servicer),))
@@ -105,7 +107,7 @@ class _Front:
         placing = Placing(config, directory, fleet, plan, channels, models)
         await models.start()
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
-        interceptor = Interceptor(rpcs, key=fleet.key)
+        interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.

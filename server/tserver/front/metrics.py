@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from tserver import __version__
 from tserver.front.http.messages import HttpRequest, HttpResponse, Route
 from tserver.front.rpc_counts import RpcCounts
+from tserver.identity import Role
 from tserver.models.names import owner_in
 from tserver.models.statistics import LATENCY_BOUNDS_S, Histogram, ModelStatistics
 
@@ -61,7 +62,7 @@ class Metrics:
 
     def routes(self) -> list[Route]:
         """Where they are."""
-        return [Route("GET", "/metrics", "Metrics", self._scrape)]
+        return [Route("GET", "/metrics", "Metrics", self._scrape, needs=Role.ADMIN)]
 
     async def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from tserver.config import Config
-from tserver.front import listeners
+from tserver.front import authentication, listeners
 from tserver.front.binding import SERVICES, bind
 from tserver.front.data_endpoint import DataEndpoint, wanted_address
 from tserver.front.health import Health
@@ -88,7 +88,8 @@ class _Process:
         sessions = engine.sessions
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         house = self._house
-        interceptor = Interceptor(rpcs, key=house.key if house is not None else "", accounts=engine.accounts)
+        key = house.key if house is not None else ""
+        interceptor = Interceptor(rpcs, key=key, authenticator=authentication.of(config), accounts=engine.accounts)
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine, house)
         server.add_generic_rpc_handlers(bound)

@@ -173,6 +173,8 @@ def http_refusal(error: errors.ServerError) -> HttpResponse:
     headers = {}
     if "allow" in error.details:
         headers["Allow"] = error.details["allow"]
+    if found is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if found is HTTPStatus.TOO_MANY_REQUESTS:
         # In whole seconds.
         headers["Retry-After"] = str(math.ceil(float(error.details.get("retry_after_s", "") or 1)))

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from tserver.config import Config
+from tserver.credentials.certificates import told_by_ssl
 from tserver.errors import DeadlineExceeded, Exhausted, InvalidArgument
 from tserver.front import certificates
 from tserver.front.http.encodings import deflated, wanted
@@ -186,6 +187,7 @@ class HttpListener:
             _peer(given),
             _Body(given, self._limits).read,
             self._hold,
+            certificate=_certificate(given),
         )
         try:
             return await self._send(given, await self._answer(request))
@@ -289,3 +291,9 @@ def _peer(given: web.BaseRequest) -> str:
         return ""
     host, port = peer[:2]
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def _certificate(given: web.BaseRequest) -> dict[str, list[bytes]]:
+    """What is known of the caller's certificate, where it has shown one."""
+    tls = given.transport.get_extra_info("ssl_object") if given.transport is not None else None
+    return told_by_ssl(None if tls is None else tls.getpeercert())

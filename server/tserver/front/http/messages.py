@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from tserver.errors import InvalidArgument, NotFound, PermissionDenied, TooLarge, Unimplemented
 from tserver.front.http.encodings import Inflater
-from tserver.identity import Identity
+from tserver.identity import Identity, Role
 
 JSON = "application/json"
 _NOBODY = Identity("", how="anonymous")
@@ -45,6 +45,8 @@ class HttpRequest:
     hold: Callable[[int], None]
     # What stands in the path, by the names that its route has for it.
     names: Mapping[str, str] = field(default_factory=dict)
+    # What the connection tells of the caller's certificate, as gRPC has it.
+    certificate: Mapping[str, list[bytes]] = field(default_factory=dict)
     # Who calls; the interceptor says so.
     identity: Identity = _NOBODY
     # Of the body, out of its encoding, as far as it has come.
@@ -138,9 +140,11 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 class Route:
     """A kind of path, what serves it, and the name that its requests are counted under."""
 
-    def __init__(self, method: str, path: str, name: str, handler: Handler) -> None:
-        """In the path, {model} is whatever stands there, under that name, and what is in […] may be missing."""
-        self.method, self.name, self.handler = method, name, handler
+    def __init__(self, method: str, path: str, name: str, handler: Handler, *, needs: Role | None = Role.USER) -> None:
+        """In the path, {model} is whatever stands there, under that name, and what is in […] may be missing. `needs` is
+        the role that a caller must have; None is that nobody is asked who it is.
+        """
+        self.method, self.name, self.handler, self.needs = method, name, handler, needs
         pattern = re.escape(path).replace(r"\[", "(?:").replace(r"\]", ")?")
         self._pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern))
 

@@ -31,8 +31,8 @@ class InferenceRoutes:
         """Them, those first that another one would also fit. The names are those of the RPCs."""
         return [
             Route("GET", "/v2", "ServerMetadata", self._server_metadata),
-            Route("GET", "/v2/health/live", "ServerLive", self._live),
-            Route("GET", "/v2/health/ready", "ServerReady", self._ready),
+            Route("GET", "/v2/health/live", "ServerLive", self._live, needs=None),
+            Route("GET", "/v2/health/ready", "ServerReady", self._ready, needs=None),
             Route("GET", "/v2/models/stats", "ModelStatistics", self._statistics),
             Route("GET", _MODEL, "ModelMetadata", self._model_metadata),
             Route("GET", f"{_MODEL}/ready", "ModelReady", self._model_ready),

@@ -1,0 +1,1 @@
+"""Credentials that are set up: tokens, keys of who issues them, certificates. Knows neither gRPC nor torch."""

@@ -1,0 +1,28 @@
+"""What credentials prove, whichever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tserver.identity import Role
+
+ROLES = {role.name.lower(): role for role in Role}
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Whose they are."""
+
+    principal: str
+    role: Role
+    # Which they are, of those there are: no secret.
+    credential: str
+    # In seconds since 1970.
+    expires: float
+
+
+def role_of(name: object) -> Role:
+    """The role of that name. Raises: ValueError."""
+    if not isinstance(name, str) or name not in ROLES:
+        raise ValueError(f"a role is one of {', '.join(ROLES)}, not {str(name)[:40]!r}")
+    return ROLES[name]
