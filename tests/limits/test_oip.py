@@ -113,7 +113,7 @@ def test_no_more_messages_are_asked_for_at_once_than_there_is_memory_for() -> No
             await caller.read_begun.wait()
         late = _Caller(b"x")
         answered = asyncio.create_task(infer(None, late))
-        await asyncio.sleep(0)
+        await asyncio.wait({answered}, timeout=0.05)
         assert not late.read_begun.is_set()
         waiting[0].cancel()
         await late.read_begun.wait()
@@ -122,7 +122,7 @@ def test_no_more_messages_are_asked_for_at_once_than_there_is_memory_for() -> No
         for task in waiting:
             task.cancel()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 5.0))
 
 
 def test_who_sends_nothing_gives_up_its_turn_when_others_wait() -> None:
@@ -140,7 +140,7 @@ def test_who_sends_nothing_gives_up_its_turn_when_others_wait() -> None:
         for task in silent:
             task.cancel()
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 5.0))
 
 
 def test_all_requests_under_way_are_bounded_together() -> None:
@@ -155,7 +155,7 @@ def test_all_requests_under_way_are_bounded_together() -> None:
         assert made._held_bytes == 0
         assert await infer(None, _Caller(bytes(100))) == b"\0"
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 5.0))
 
 
 def test_streams_are_bounded_as_each_may_bring_a_message() -> None:
@@ -169,7 +169,7 @@ def test_streams_are_bounded_as_each_may_bring_a_message() -> None:
         await asyncio.gather(*streams)
         await stream(None, _Caller())
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 5.0))
 
 
 def test_a_request_without_a_message_is_refused() -> None:
@@ -178,4 +178,4 @@ def test_a_request_without_a_message_is_refused() -> None:
         with pytest.raises(InvalidArgument, match="no message"):
             await infer(None, _Caller(grpc.aio.EOF))
 
-    asyncio.run(run())
+    asyncio.run(asyncio.wait_for(run(), 5.0))

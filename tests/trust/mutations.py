@@ -34,6 +34,10 @@ _TEST_WAITING = "tests/storage/test_waiting.py"
 _TEST_KEEPING = "tests/checkpoints/test_keeping.py"
 _TEST_SNAPSHOTS = "tests/checkpoints/test_snapshots.py"
 _TEST_RESUMING = "tests/checkpoints/test_resuming.py"
+_GATE = "server/tserver/front/oip/gate.py"
+_TEST_GATE = "tests/limits/test_oip.py"
+_ACCOUNT = "server/tserver/limits/account.py"
+_TEST_LIMITS = "tests/trust/test_limits.py"
 
 MUTATIONS: list[Mutation] = [
     # --- what belongs to whom ---
@@ -403,5 +407,69 @@ MUTATIONS: list[Mutation] = [
         "if held.objects or held.operations or session.received:",
         "if False:",
         f"{_TEST_RESUMING}::test_a_session_in_use_is_not_filled",
+    ),
+    # --- limits ---
+    Mutation(
+        "calls of a full server",
+        "server/tserver/engine/apply.py",
+        "if store.room.is_full and takes_memory(operation):",
+        "if False:",
+        "tests/limits/test_memory.py::test_calls_of_other_sessions_that_take_memory_are_refused_too",
+    ),
+    Mutation(
+        "what a message may be out of its compression",
+        "server/tserver/front/oip/listener.py",
+        "listeners.options(max_message_bytes(config), _PART_OF_FILES)",
+        "listeners.options((1 << 31) - 1, _PART_OF_FILES)",
+        "tests/limits/test_oip.py::test_a_flood_of_compressed_messages_does_not_end_the_server[larger]",
+    ),
+    Mutation(
+        "messages that are taken at once",
+        _GATE,
+        "            await self._free.acquire()\n",
+        "            await asyncio.sleep(0)\n",
+        f"{_TEST_GATE}::test_no_more_messages_are_asked_for_at_once_than_there_is_memory_for",
+    ),
+    Mutation(
+        "requests under way together",
+        _GATE,
+        "if self._held_bytes and self._held_bytes + size > self._total_bytes:",
+        "if size < 0:",
+        f"{_TEST_GATE}::test_all_requests_under_way_are_bounded_together",
+    ),
+    Mutation(
+        "streams that may each bring a message",
+        _GATE,
+        "if self._streams >= self.turns:",
+        "if self._streams < 0:",
+        f"{_TEST_GATE}::test_streams_are_bounded_as_each_may_bring_a_message",
+    ),
+    Mutation(
+        "sessions of a principal",
+        _ACCOUNT,
+        "if limit and used >= limit:",
+        "if limit < 0:",
+        f"{_TEST_LIMITS}::test_one_principal_does_not_take_all_sessions",
+    ),
+    Mutation(
+        "streams of a principal",
+        _ACCOUNT,
+        "if limit and self.streams >= limit:",
+        "if limit < 0:",
+        f"{_TEST_LIMITS}::test_one_principal_does_not_open_streams_without_end",
+    ),
+    Mutation(
+        "rates over a lane",
+        "server/tserver/session/batch_lane.py",
+        " and not session.must_wait(self.look_again)",
+        "",
+        f"{_TEST_LIMITS}::test_who_sends_over_a_lane_is_made_to_wait_too",
+    ),
+    Mutation(
+        "time of the engine",
+        "server/tserver/engine/engine.py",
+        "(resumes_at := account.resumes_at())",
+        "(resumes_at := 0.0)",
+        f"{_TEST_LIMITS}::test_who_has_used_its_time_of_the_engine_waits_and_others_go_on",
     ),
 ]

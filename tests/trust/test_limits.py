@@ -41,12 +41,17 @@ def limit(file: Path, server: ServerProcess, text: str) -> None:
 
 
 def test_one_principal_does_not_take_all_sessions(file: Path, limited: ServerProcess) -> None:
-    with RawSession(limited.address), RawSession(limited.address):
+    with RawSession(limited.address) as one, RawSession(limited.address):
         limit(file, limited, "[default]\nsessions = 2")
         with refused(Code.RESOURCE_EXHAUSTED, reason="LIMIT", naming="you use 2, and may use 2") as told:
             RawSession(limited.address)
         assert (told.metadata["name"], told.metadata["limit"], told.metadata["used"]) == ("sessions", "2", "2")
         assert told.retry_after_s is not None
+        info = one.ask("GetServerInfo")
+        own = {each.name: (each.limit, each.used) for each in info.own_limits}
+        assert own["sessions"] == (2, 2)
+        assert own["calls_per_s"][0] == 0
+        assert 0 < info.used_memory_bytes < info.max_memory_bytes
         limit(file, limited, "")
         with RawSession(limited.address):
             pass

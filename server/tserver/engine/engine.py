@@ -70,6 +70,9 @@ class Usage:
     # By the device.
     tensor_bytes: dict[str, int]
     devices: list[ts.DeviceInfo]
+    # Of the host, all that this process has, and may have.
+    memory_bytes: int = 0
+    max_memory_bytes: int = 0
 
 
 class Engine:
@@ -217,7 +220,9 @@ class Engine:
         if time.monotonic() >= self._count_again_at:
             yield from self._count()
         held = self._held
-        return Usage(self._storages, dict(held), device_status(held["cpu"]))
+        return Usage(
+            self._storages, dict(held), device_status(held["cpu"]), self.room.used_bytes, self.room.limit_bytes
+        )
 
     def _count(self) -> Generator[None, None, None]:
         held = Counter[str]()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.config import Config
+
+if TYPE_CHECKING:
+    from tserver.engines.port import Engine
 
 
 def limits_of(config: Config) -> ts.Limits:
@@ -18,3 +24,9 @@ def limits_of(config: Config) -> ts.Limits:
         max_chunk_bytes=config.max_chunk_bytes,
         max_batches_in_flight=config.max_batches_in_flight,
     )
+
+
+def own_limits(engine: Engine, principal: str) -> Iterator[ts.LimitInfo]:
+    """What a principal may use, and what it uses."""
+    for name, limit, used in engine.accounts.of(principal).told(engine.sessions.count_of(principal)):
+        yield ts.LimitInfo(name=name, limit=limit, used=used)

@@ -23,7 +23,7 @@ from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import DataEndpoint
 from tserver.front.forward_stream import ForwardLanes
-from tserver.front.limits import limits_of
+from tserver.front.limits import limits_of, own_limits
 from tserver.front.rpc import Rpc
 from tserver.front.sending import Destination, Sender
 from tserver.front.transfers import check_alive, open_transfer, permit
@@ -353,6 +353,9 @@ class TensorServicer:
             sessions=len(self._sessions),
             operations_digest=self._engine.operations_digest,
             uptime_s=time.monotonic() - self._started_at,
+            own_limits=own_limits(self._engine, rpc.principal),
+            used_memory_bytes=usage.memory_bytes,
+            max_memory_bytes=usage.max_memory_bytes,
         )
 
     def _session(self, request: Any, rpc: Rpc) -> Session:

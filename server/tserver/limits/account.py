@@ -41,6 +41,10 @@ class Bucket:
         if rate:
             self._paid_at = max(self._paid_at, self._clock() - _BURST_S) + amount / rate
 
+    def used(self, rate: float) -> float:
+        """Of what may come in a second."""
+        return max(0.0, self._paid_at + _BURST_S - self._clock()) * rate
+
     def wait_s(self, rate: float) -> float:
         """How long to wait until the debt is paid."""
         return max(0.0, self._paid_at - self._clock()) if rate else 0.0
@@ -66,6 +70,16 @@ class Account:
         # Looked at for each batch, and for each slice of the engine's time: mostly nothing is to be counted.
         self.is_paced = bool(limits.calls_per_s or limits.bytes_per_s)
         self.is_timed = bool(limits.compute_s_per_min)
+
+    def told(self, sessions: int) -> Iterator[tuple[str, float, float]]:
+        """Each limit by its name, and what is used of it; so many sessions are open."""
+        limits, now = self.limits, self._clock()
+        is_now = now < self._minute + _MINUTE_S
+        yield "sessions", limits.sessions, sessions
+        yield "streams", limits.streams, self.streams
+        yield "calls_per_s", limits.calls_per_s, self._calls.used(limits.calls_per_s)
+        yield "bytes_per_s", limits.bytes_per_s, self._bytes.used(limits.bytes_per_s)
+        yield "compute_s_per_min", limits.compute_s_per_min, self.compute_s if is_now else 0.0
 
     # --- sessions and streams ---
 

@@ -254,11 +254,15 @@ class Sessions:
     def _make(self, identity: Identity) -> Session:
         self._check_room()
         account = self._accounts.of(identity.principal)
-        account.check_sessions(sum(each.principal == identity.principal for each in self._by_secret.values()))
+        account.check_sessions(self.count_of(identity.principal))
         queue = self._engine.open_queue(identity.principal, identity.namespace)
         session = Session(self._new_secret(), identity.principal, queue, config=self._config)
         self._by_secret[session.secret] = session
         return session
+
+    def count_of(self, principal: str) -> int:
+        """How many sessions a principal has."""
+        return sum(each.principal == principal for each in self._by_secret.values())
 
     def _new_secret(self) -> bytes:
         return bytes.fromhex(self.boot_id) + secrets.token_bytes(RANDOM_BYTES)
