@@ -457,7 +457,7 @@ def test_connections_take_no_threads(usual: Served) -> None:
         assert threading.active_count() == before
 
 
-FILES = {1024: 512, 1 << 20: 4096, resource.RLIM_INFINITY: 4096, 1: 1}
+FILES = {1024: 102, 1 << 20: 4096, resource.RLIM_INFINITY: 4096, 1: 1}
 
 
 @pytest.mark.parametrize("files", FILES)

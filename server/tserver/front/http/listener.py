@@ -31,6 +31,7 @@ log = logging.getLogger("tserver.front")
 
 _PIECE_BYTES = 1 << 20
 _PART_OF_FILES = 0.1
+_MAX_CONNECTIONS = 4096
 # Smaller ones hardly become smaller.
 _MIN_COMPRESSED_BYTES = 1 << 10
 _MAX_COMPRESSED_INLINE_BYTES = 64 << 10
@@ -137,7 +138,7 @@ class HttpListener:
         limits = self._limits
         self._server = _Server(
             self._handle,
-            limits.connections or most_connections(_PART_OF_FILES),
+            limits.connections or min(_MAX_CONNECTIONS, most_connections(_PART_OF_FILES)),
             keepalive_timeout=limits.idle_s,
             lingering_time=min(5.0, limits.stall_s),
             auto_decompress=False,
