@@ -92,6 +92,9 @@ from tclient._exceptions import (
     VersionMismatch as VersionMismatch,
 )
 from tclient._functions import (
+    borrow as borrow,
+)
+from tclient._functions import (
     forget as forget,
 )
 from tclient._functions import (

@@ -29,6 +29,7 @@ from tclient._exceptions import SessionLost as SessionLost
 from tclient._exceptions import SessionTakenOver as SessionTakenOver
 from tclient._exceptions import TensorError as TensorError
 from tclient._exceptions import VersionMismatch as VersionMismatch
+from tclient._functions import borrow as borrow
 from tclient._functions import forget as forget
 from tclient._functions import from_dlpack as from_dlpack
 from tclient._functions import from_numpy as from_numpy

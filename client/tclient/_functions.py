@@ -57,8 +57,25 @@ OF_TENSORS["tensors"] = functools.partial(_named, "tensors")
 OF_TENSORS["name"] = functools.partial(_named, "name")
 
 
-def share(tensors: Any, *, with_session: Session) -> Any:
+def borrow(grant: Any) -> Any:
+    """What another principal shares with this one: a tensor, or a dict of them. Waits.
+
+    `grant` is the `text()` of what `share(x, with_="…")` gave there. No element is copied: what its owner writes shows
+    here, and with write=True what is written here shows there. Once it is revoked, the next call on it, or on a view of
+    it, raises RuntimeError; what was computed from it stays. Raises: ValueError where it is not there for this
+    principal.
+    """
+    from tclient import _granting  # here, as few programs share
+
+    return _granting.borrowed(grant)
+
+
+def share(tensors: Any, *, with_session: Session | None = None, with_: str | None = None, write: bool = False) -> Any:
     """The same memory in another session, to be read: a tensor, or lists, tuples and dicts of them. Waits.
+
+    `with_` names another principal instead: a tensor, or a dict of them, may be taken by its sessions of this engine
+    with `borrow(grant.text())`, and by nobody else, until `grant.revoke()`. With write=True it may write the elements,
+    too.
 
     No element is copied. What the owner writes later shows there; what would write to it there is refused
     (RuntimeError), also through views, with out=, by an optimiser or in a backward. Both sessions must be of one engine
@@ -68,6 +85,16 @@ def share(tensors: Any, *, with_session: Session) -> Any:
 
     Raises: ValueError for sessions of two engines or principals, and for sparse tensors.
     """
+    if (with_session is None) == (with_ is None):
+        raise TypeError("share(): give one of with_session, a session, and with_, the name of a principal")
+    if with_session is None:
+        from tclient import _granting  # here, as few programs share
+
+        return _granting.granted(tensors, with_, write)
+    if write:
+        raise TypeError(
+            "share(): write is for a principal; a session of one's own moves what it writes to, with move()"
+        )
     from tclient import _moving  # here, as few programs have two sessions
 
     return _moving.shared(tensors, with_session)

@@ -70,6 +70,9 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.drop_uploads": {"returns": "none"},
     "tc.lend": {"returns": "wait"},
     "tc.borrow": {"returns": "wait"},
+    "tc.grant": {"returns": "wait"},
+    "tc.granted": {"returns": "tensor"},
+    "tc.revoke": {"returns": "wait"},
     # Names of tensors, which a session keeps.
     "tc.name": {"returns": "none"},
     "tc.name_of": {"returns": "wait"},

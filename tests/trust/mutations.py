@@ -23,6 +23,7 @@ _TEST_OWNERS = "tests/trust/test_owners.py"
 _TEST_OWNERSHIP = "tests/trust/test_ownership.py"
 _SESSIONS = "server/tserver/session/registry.py"
 _TEST_ATTACH = "tests/trust/test_attach.py"
+_TEST_SHARING = "tests/trust/test_sharing.py"
 _TEST_REGIONS = "tests/trust/test_regions.py"
 _FILES = "server/tserver/storage/files.py"
 _PATHS = "server/tserver/storage/paths.py"
@@ -471,5 +472,41 @@ MUTATIONS: list[Mutation] = [
         "(resumes_at := account.resumes_at())",
         "(resumes_at := 0.0)",
         f"{_TEST_LIMITS}::test_who_has_used_its_time_of_the_engine_waits_and_others_go_on",
+    ),
+    # --- what one principal shares with another ---
+    Mutation(
+        "a grant is for who is named",
+        "server/tserver/engine/moving.py",
+        " or loan.to != store.principal:",
+        ":",
+        f"{_TEST_SHARING}::test_nobody_else_has_it_also_with_the_secret",
+    ),
+    Mutation(
+        "its owner alone revokes it",
+        "server/tserver/engine/moving.py",
+        "if loan.terms is None or loan.lender() is not store:",
+        "if loan.terms is None:",
+        f"{_TEST_SHARING}::test_nobody_else_has_it_also_with_the_secret",
+    ),
+    Mutation(
+        "who has it does not hand it on",
+        "server/tserver/engine/moving.py",
+        "if lending.terms_of(store, tensor) or (how and lending.is_borrowed(store, tensor)):",
+        "if not tensors:",
+        f"{_TEST_SHARING}::test_who_has_it_does_not_hand_it_on",
+    ),
+    Mutation(
+        "it is written to where that was allowed",
+        "server/tserver/engine/lending.py",
+        "or not may_write(store, tensor)",
+        "or False",
+        f"{_TEST_SHARING}::test_it_is_written_to_where_that_was_allowed_and_only_there",
+    ),
+    Mutation(
+        "no kernel sees what is revoked",
+        "server/tserver/engine/lending.py",
+        "        self.check([list(args), named])\n",
+        "",
+        f"{_TEST_SHARING}::test_it_is_gone_once_it_is_revoked",
     ),
 ]

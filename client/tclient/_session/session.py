@@ -90,6 +90,8 @@ class Session:
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
+        # Kept for as long as it is open.
+        self.held: list[Any] = []
         # Whether tensors may have names, and from where on ids are made here.
         self.has_names = taken is not None
         self._first_id = 0 if taken is None else taken.next_id

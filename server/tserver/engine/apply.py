@@ -76,13 +76,18 @@ def _looked_at(store: ObjectStore, operation: Operation, args: list[Any], kwargs
     is_backward = operation.name in BACKWARD
     with contextlib.ExitStack() as stack:
         read_only = store.read_only
-        if read_only is not None and read_only.concerns(operation.name, args, kwargs, is_backward=is_backward):
-            stack.enter_context(read_only)
+        if read_only is not None:
+            read_only.check([args, kwargs])
+            if read_only.concerns(operation.name, args, kwargs, is_backward=is_backward):
+                stack.enter_context(read_only)
         if store.has_sparse and sparse.concerns(operation.name, args, kwargs, is_backward=is_backward):
             stack.enter_context(sparse.GUARD)
             # A sparse kernel may take more memory for its result than it writes.
             return on_zeros(_called, (store, operation, args, kwargs), {})
-        return _called(store, operation, args, kwargs)
+        result = _called(store, operation, args, kwargs)
+        if read_only is not None:
+            read_only.check([result])
+        return result
 
 
 def _called(store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""Memory that one session lends to others of its principal, to be read: whose it is, and that no other writes to it.
+"""Memory that one session lends to others, to be read: whose it is, and that no other writes to it.
+
+To those of its principal it lends for as long as they like; to another principal on terms, which may be to write, too,
+and until they are revoked.
 
 Whose it is stays written on the storage, so that it holds for every view. A borrower's calls go through `ReadOnly`,
 which sees each kernel before it is run, also those of a function that is made of others and those of a backward pass.
@@ -19,6 +22,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tserver.engine.extents import tensors_in
 
 _LENDER = "tserver_lender"
+_TERMS = "tserver_terms"
+REVOKED = "the tensor was shared by another principal, which has taken it back"
+# To hand elements on is not to change whose they are, or how much memory there is.
+_NO_WRITES = ("resize", "set_", "_resize")
+
+
+class Terms:
+    """On which another principal was given memory."""
+
+    __slots__ = ("is_revoked", "writes")
+
+    def __init__(self, *, writes: bool) -> None:
+        self.writes, self.is_revoked = writes, False
+
+
+def grant(store: object, tensor: Tensor, terms: Terms) -> None:
+    """Note on which terms a session has memory of another principal's."""
+    found: dict[str, Any] = tensor.untyped_storage().__dict__
+    given = found.setdefault(_TERMS, weakref.WeakKeyDictionary())
+    given.setdefault(store, []).append(terms)
+
+
+def terms_of(store: object, tensor: Tensor) -> Sequence[Terms]:
+    """On which terms a session has the memory; none where it is of its own principal."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return ()
+    given: Mapping[object, Sequence[Terms]] | None = tensor.untyped_storage().__dict__.get(_TERMS)
+    return () if given is None else given.get(store, ())
+
+
+def is_revoked(store: object, tensor: Tensor) -> bool:
+    """Whether the session had the memory on terms that do not hold any more."""
+    terms = terms_of(store, tensor)
+    return bool(terms) and all(each.is_revoked for each in terms)
+
+
+def may_write(store: object, tensor: Tensor) -> bool:
+    """Whether the session may write to what is another's."""
+    return any(each.writes and not each.is_revoked for each in terms_of(store, tensor))
 
 
 def lend(store: object, tensor: Tensor) -> Tensor:
@@ -61,6 +103,15 @@ class ReadOnly(TorchDispatchMode):
     def __init__(self, store: object) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store = weakref.ref(store)
+        # Whether some of it was taken back.
+        self.has_revoked = False
+
+    def check(self, value: Any) -> None:
+        """Refuse what was taken back, among arguments or in a result. Raises: RuntimeError."""
+        if self.has_revoked:
+            store = self._store()
+            if any(is_revoked(store, tensor) for tensor in tensors_in(value)):
+                raise RuntimeError(REVOKED)
 
     def concerns(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_backward: bool) -> bool:
         """Whether a call may bring such memory to a kernel."""
@@ -75,8 +126,11 @@ class ReadOnly(TorchDispatchMode):
         """Raises: RuntimeError."""
         named = dict(kwargs or {})
         store = self._store()
+        self.check([list(args), named])
         for tensor in _written(func, args, named):
-            if is_borrowed(store, tensor):
+            if is_borrowed(store, tensor) and (
+                func.overloadpacket.__name__.startswith(_NO_WRITES) or not may_write(store, tensor)
+            ):
                 raise RuntimeError(
                     f"{func.overloadpacket.__name__}: the tensor is shared by another session, and can only be read "
                     "here; write to a copy, as clone() makes it"

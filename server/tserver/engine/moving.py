@@ -28,7 +28,8 @@ T = TypeVar("T")
 # A shorter name could be guessed.
 _NAME_CHARACTERS = 32
 
-NAMES = ("tc.lay_out", "tc.hand_over", "tc.take_over", "tc.drop_uploads", "tc.lend", "tc.borrow")
+GRANTING = ("tc.grant", "tc.granted", "tc.revoke")
+NAMES = ("tc.lay_out", "tc.hand_over", "tc.take_over", "tc.drop_uploads", "tc.lend", "tc.borrow", *GRANTING)
 """The operations. A program cannot run them: they look at other sessions."""
 
 
@@ -101,12 +102,20 @@ class Parcel:
 
 
 class Loan:
-    """Tensors that one session shares with others, which read them where they are."""
+    """Tensors that one session shares with others, which read them where they are.
 
-    __slots__ = ("__weakref__", "_marks", "lender", "tensors")
+    With those of its principal; or with those of one other, and then on terms.
+    """
+
+    __slots__ = ("__weakref__", "_marks", "borrowers", "lender", "tensors", "terms", "to")
     held_as = "loan"
 
-    def __init__(self, lender: ObjectStore, tensors: list[Tensor]) -> None:
+    def __init__(
+        self, lender: ObjectStore, tensors: list[Tensor], to: str = "", terms: lending.Terms | None = None
+    ) -> None:
+        self.to, self.terms = to, terms
+        # Those who have it on these terms.
+        self.borrowers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
         self.lender = weakref.ref(lender)
         self.tensors = [lending.lend(lender, tensor) for tensor in tensors]
         self._marks = [streams.mark(tensor) for tensor in tensors]
@@ -135,6 +144,9 @@ class Parcels:
         yield "tc.take_over", self._take_over
         yield "tc.lend", self._lend
         yield "tc.borrow", self._borrow
+        yield "tc.grant", self._grant
+        yield "tc.granted", self._granted
+        yield "tc.revoke", self._revoke
 
     def _hand_over(self, store: ObjectStore, name: Any, tensors: list[Tensor]) -> Parcel:
         """Tensors under a new name. Raises: InvalidArgument, torch.OutOfMemoryError, NotImplementedError."""
@@ -157,20 +169,69 @@ class Parcels:
 
     def _lend(self, store: ObjectStore, name: Any, tensors: list[Tensor]) -> Loan:
         """Tensors to be shared, under a new name. Raises: InvalidArgument, NotImplementedError."""
+        return self._lent(store, name, tensors)
+
+    def _lent(self, store: ObjectStore, name: Any, tensors: list[Tensor], *how: Any) -> Loan:
         self._check_new(name)
         for tensor in _checked(tensors):
             if tensor.is_inference():
                 raise InvalidArgument(
                     "a tensor of inference mode is not shared, as nobody sees its changes; clone() it"
                 )
+            if lending.terms_of(store, tensor) or (how and lending.is_borrowed(store, tensor)):
+                raise InvalidArgument("the tensor is shared by another session, which alone may share it; clone() it")
         with torch.inference_mode(False), torch.no_grad():
-            loan = Loan(store, tensors)
+            loan = Loan(store, tensors, *how)
         self._waiting[name] = loan
         return loan
+
+    def _grant(self, store: ObjectStore, name: Any, tensors: list[Tensor], to: Any, writes: Any = False) -> Loan:
+        """The same for one other principal alone, until it is revoked. Raises: InvalidArgument, NotImplementedError."""
+        if not isinstance(to, str) or not to:
+            raise InvalidArgument("a grant names the principal that may take it")
+        loan = self._lent(store, name, tensors, to, lending.Terms(writes=writes is True))
+        if writes is True:
+            # What reads the elements where they are is not told of what others write.
+            store.before_call(writes=True)
+        return loan
+
+    def _granted(self, store: ObjectStore, name: Any, index: Any) -> Tensor:
+        """One tensor of such a loan. Raises: InvalidArgument."""
+        loan = self._found(name, Loan)
+        lender, terms = loan.lender(), loan.terms
+        if terms is None or terms.is_revoked or lender is None or loan.to != store.principal:
+            raise _not_there()
+        if not isinstance(index, int) or not 0 <= index < len(loan.tensors):
+            raise InvalidArgument(f"the grant is of {len(loan.tensors)} tensors")
+        if lender is not store:
+            # Before it is looked at: it may have been taken back once.
+            lending.grant(store, loan.tensors[index], terms)
+            loan.borrowers.add(store)
+            store.meet_borrowed()
+        with torch.inference_mode(False), torch.no_grad():
+            borrowed = loan.borrow()[index]
+        if lender is not store and streams.runs_apart(borrowed):
+            lender.meet_borrower(store)
+            if terms.writes:
+                store.meet_borrower(lender)
+        return borrowed
+
+    def _revoke(self, store: ObjectStore, name: Any) -> None:
+        """End such a loan, and take it from those who have it. Raises: InvalidArgument."""
+        loan = self._found(name, Loan)
+        if loan.terms is None or loan.lender() is not store:
+            raise _not_there()
+        loan.terms.is_revoked = True
+        for borrower in loan.borrowers:
+            borrower.take_back()
+        loan.tensors = []
+        del self._waiting[name]
 
     def _borrow(self, store: ObjectStore, name: Any) -> list[Tensor]:
         """What is lent under a name. Raises: InvalidArgument."""
         loan = self._found(name, Loan)
+        if loan.terms is not None:
+            raise _not_there()
         lender = loan.lender()
         if lender is None or lender.principal != store.principal:
             raise InvalidArgument("memory is shared between the sessions of one principal; move it to others")
@@ -189,8 +250,12 @@ class Parcels:
     def _found(self, name: Any, kind: type[T]) -> T:
         found = self._waiting.get(name) if isinstance(name, str) else None
         if not isinstance(found, kind):
-            raise InvalidArgument("nothing waits under this name: it was never handed over, or its session has ended")
+            raise _not_there()
         return found
+
+
+def _not_there() -> InvalidArgument:
+    return InvalidArgument("nothing waits under this name: it was never handed over, or its session has ended")
 
 
 def lay_out(store: ObjectStore, tensors: list[Tensor]) -> tuple[list[list[Any]], list[Staged]]:

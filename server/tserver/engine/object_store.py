@@ -20,7 +20,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.callers_code import CallersCode
 from tserver.engine.host_memory import HostMemory
 from tserver.engine.ledger import Ledger, Totals
-from tserver.engine.lending import ReadOnly, is_counted_elsewhere
+from tserver.engine.lending import REVOKED, ReadOnly, is_counted_elsewhere, is_revoked
 from tserver.engine.modes import Mode, ProcessState
 from tserver.engine.operations import Operation, Operations
 from tserver.engine.passes import PassThreads
@@ -313,6 +313,21 @@ class ObjectStore:
         """Another session shares memory with this one: from now on calls are looked at for what they write to."""
         self.read_only = self.read_only or ReadOnly(self)
         self.watched = True
+
+    def take_back(self) -> None:
+        """Another principal has taken back what it had shared: no memory of that is held from now on."""
+        self.meet_borrowed()
+        assert self.read_only is not None
+        self.read_only.has_revoked = True
+        self.version += 1
+        error = pb.Error(type="RuntimeError", message=REVOKED, reason="REVOKED")
+        for call_id, found in list(self.objects.items()):
+            if isinstance(found, torch.Tensor) and is_revoked(self, found):
+                self.objects[call_id] = Failed(error)
+            elif isinstance(found, Parts):
+                for path, item in list(found.by_path.items()):
+                    if isinstance(item, torch.Tensor) and is_revoked(self, item):
+                        del found.by_path[path]
 
     def meet_borrower(self, borrower: ObjectStore) -> None:
         """Another one reads memory of this one, at the same time: from now on what is written waits for that."""
