@@ -16,14 +16,22 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 
-from tclient._exceptions import InvalidAddress, NotAuthenticated, ServerBusy, TensorError
+from tclient._exceptions import ConnectFailed, InvalidAddress, NotAuthenticated, ServerBusy, TensorError
 from tclient._transport.duplex import Duplex, open_duplex
 from tclient._transport.forks import GATE
 from tclient._transport.limits import can_be_late, check, may_end
+from tclient._transport.looking import Finding, look
 from tclient._transport.obstacles import refuse_green_threads, refuse_torn_state
 from tclient._transport.patience import Patience
 from tclient._transport.stats import Stats
-from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, retry_after_s, translate
+from tclient._transport.statuses import (
+    is_broken,
+    is_late,
+    is_unauthenticated,
+    is_unknown_method,
+    retry_after_s,
+    translate,
+)
 from tclient._transport.trust import Metadata, Trust
 from tclient._transport.ways import Way, Ways
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -34,6 +42,7 @@ log = logging.getLogger("tclient")
 TENSOR_SERVICE = "/tensorcompute.v1.TensorService/"
 MODEL_SERVICE = "/tensorcompute.v1.ModelService/"
 STORAGE_SERVICE = "/tensorcompute.v1.StorageService/"
+_OIP_LIVE = "/inference.GRPCInferenceService/ServerLive"
 PROTOCOL = 2
 # What gRPC takes where a server names no limit.
 _MESSAGE_BYTES = 4 << 20
@@ -71,6 +80,8 @@ _HOME_S = 1.0
 
 # For a small answer. The line may be full of bulk bytes that go first: half a minute of a slow one lies in buffers.
 ANSWER_S = 60.0
+# How long it is looked at an address what is there.
+_LOOK_S = 2.0
 # How long a connection that broke while the session was opened is waited for again: where nobody listens, that is told
 # soon; where it took a while to break, the server is far.
 _REOPEN_S = 0.5
@@ -151,6 +162,33 @@ class Channel:
             reason, failure = failure.reason, NotAuthenticated(text)
             failure.reason = reason
         return failure
+
+    def _explained(self, failure: TensorError, within_s: float) -> TensorError:
+        """The same failure to open a session, in words that say what is at the address, where that can be seen."""
+        found: Finding | None = None
+        if failure.reason == "UNIMPLEMENTED":
+            found = self._another_service()
+        elif isinstance(failure, ConnectFailed) and failure.reason == "UNAVAILABLE":
+            found = look(self._ways.home.address, self.trust, min(_LOOK_S, within_s))
+        if found is None:
+            return failure
+        told = ConnectFailed(found.text)
+        told.reason = found.reason
+        return told
+
+    def _another_service(self) -> Finding:
+        """What speaks gRPC, but knows no sessions."""
+        empty = rpc.CloseSessionRequest()
+        try:
+            self.unary(_OIP_LIVE, empty, rpc.CloseSessionResponse, timeout_s=_LOOK_S)
+            is_oip = True
+        except grpc.RpcError as error:
+            is_oip = not is_unknown_method(error)
+        if is_oip:
+            what = "the Open Inference Protocol, which --oip-listen is for: connect to the address of --listen"
+            return Finding("OPEN_INFERENCE_PROTOCOL", f"at {self.address} is {what}")
+        what = "a server of gRPC, but no tensor server: connect to the address where one listens"
+        return Finding("ANOTHER_SERVER", f"at {self.address} is {what}")
 
     def check_alive(self) -> None:
         """Raises: SessionLost and its kin; TimeoutError."""
@@ -438,7 +476,8 @@ class Channel:
                     broken = error
                     latest = min(latest, now + max(_REOPEN_S, _REOPEN_TIMES * (now - began)))
                 elif not is_broken(error) or now > latest:
-                    raise self.translate(broken if broken is not None and is_late(error) else error) from None
+                    failed = broken if broken is not None and is_late(error) else error
+                    raise self._explained(self.translate(failed), timeout_s) from None
             time.sleep(_REOPEN_PAUSE_S)
 
     def attach_session(self, secret: bytes, client: str, timeout_s: float | None) -> rpc.AttachSessionResponse:
@@ -454,9 +493,12 @@ class Channel:
         )
         path = TENSOR_SERVICE + "AttachSession"
         # However often it is asked, it is done once.
-        taken: rpc.AttachSessionResponse = self.again(
-            lambda: self.unary(path, request, rpc.AttachSessionResponse, timeout_s=timeout_s), _REATTACH_S
-        )
+        try:
+            taken: rpc.AttachSessionResponse = self.again(
+                lambda: self.unary(path, request, rpc.AttachSessionResponse, timeout_s=timeout_s), _REATTACH_S
+            )
+        except TensorError as failure:
+            raise self._explained(failure, _LOOK_S) from None
         return taken
 
     def cancel_session(self, secret: bytes, through: int = 0) -> None:

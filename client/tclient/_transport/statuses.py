@@ -84,6 +84,11 @@ def is_unauthenticated(error: grpc.RpcError) -> bool:
     return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED) and _NO_SESSION not in (error.details() or "")
 
 
+def is_unknown_method(error: grpc.RpcError) -> bool:
+    """Whether nobody there knows the RPC."""
+    return bool(error.code() is grpc.StatusCode.UNIMPLEMENTED)
+
+
 def is_late(error: grpc.RpcError) -> bool:
     """Whether no answer came within the time that the RPC had."""
     return bool(error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)

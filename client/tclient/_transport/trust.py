@@ -186,9 +186,9 @@ class Trust:
             ) from None
         return grpc.ssl_channel_credentials(authority, key, cert)
 
-    def context(self) -> ssl.SSLContext:
-        """For a connection that is not gRPC's. Raises: OSError."""
-        return _context(self._authority, self._cert, self._key)
+    def context(self, *, checks_name: bool = True) -> ssl.SSLContext:
+        """For a connection that is not gRPC's. Raises: OSError, ValueError."""
+        return _context(self._authority, self._cert, self._key, checks_name)
 
 
 class BadToken(ValueError):
@@ -218,10 +218,11 @@ def _read(option: str, path: str) -> bytes:
 
 
 @functools.cache
-def _context(authority: str, cert: str, key: str) -> ssl.SSLContext:
+def _context(authority: str, cert: str, key: str, checks_name: bool) -> ssl.SSLContext:
     """Those whom the session trusts: the authority in that file; without one, those that the system trusts."""
     context = ssl.create_default_context(cafile=authority or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = checks_name
     if cert:
         context.load_cert_chain(cert, key, password=lambda: "")
     return context
