@@ -22,6 +22,8 @@ from tests.support.values import Kept
 Code = grpc.StatusCode
 # Takes some tens of milliseconds, as one call.
 SIZE = 700
+# More than are run before they are cancelled.
+STEPS = 20_000
 
 
 @pytest.fixture(params=ROADS)
@@ -57,7 +59,7 @@ def test_what_runs_and_what_waits_ends_and_the_session_goes_on(session: Session)
     def work() -> None:
         with session.use():
             y = x
-            for step in range(2000):
+            for step in range(STEPS):
                 y = y @ x
                 counted.add_(1)
                 if step == 200:
@@ -86,7 +88,7 @@ def test_what_runs_and_what_waits_ends_and_the_session_goes_on(session: Session)
             break
         except CallCancelled:
             pass
-    assert 0 < counted.item() < 2000
+    assert 0 < counted.item() < STEPS
     counted.zero_()
     assert (counted + 1).item() == 1.0
     assert tc.eye(2).tolist() == [[1.0, 0.0], [0.0, 1.0]]

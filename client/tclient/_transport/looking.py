@@ -165,6 +165,8 @@ class _Look:
         address = self._address
         if not address.path:
             return socket.create_connection((address.host.strip("[]"), address.port), timeout=self._left_s())
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("this system has no Unix sockets")
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.settimeout(self._left_s())
