@@ -208,7 +208,8 @@ def test_a_batch_is_stopped_behind_its_backward_and_goes_on_in_another_process(e
     assert not others
     assert seqs == [1, 2]
     assert begun is not None
-    assert begun["index"] == 3
+    # Behind the backward, as soon as it was looked: a call may have run meanwhile.
+    assert 3 <= begun["index"] < len(batch.calls)
     assert first.replies == []
     saved = first.queue.save(tmp_path).result(20)
     second.queue.load(tmp_path, saved.files, json.loads(json.dumps(begun))).result(20)
