@@ -100,7 +100,7 @@ class _Look:
             return Finding(
                 "WRONG_NAME",
                 f"{whose} is that of {self._names()}, and not of {self._host}: connect by a name that it has, or have "
-                f"one issued for this name (tserver certs --name {self._host})",
+                "one issued for this name",
             )
         return Finding(
             "UNKNOWN_AUTHORITY",
