@@ -199,8 +199,8 @@ def _checked(settings: dict[str, Any]) -> Config:
         raise click.UsageError(f"--send-to: {error}") from None
     try:
         LimitsFile.of(config)
-    except (ValueError, OSError) as error:
-        raise click.UsageError(f"--limits: {error}") from None
+    except OSError as error:
+        raise click.UsageError(str(error)) from None
     logs.set_up(config.log_level)
     if open_ones:
         what = (

@@ -23,7 +23,7 @@ from tserver.cli import main
 from tserver.credentials import names, tokens
 from tserver.credentials.failures import BURST, Failures
 from tserver.credentials.tokens import Tokens
-from tserver.credentials.watched import Watched
+from tserver.front.authentication import watched_tokens
 
 Code = grpc.StatusCode
 REFUSED = (Code.UNAUTHENTICATED, "no valid credentials")
@@ -142,12 +142,11 @@ BROKEN = {
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
 def test_a_file_that_is_broken_keeps_what_was_read_before(
-    tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tserver.credentials.watched.LOOK_S", 0.0)
     file = tmp_path / "tokens.json"
     text = token_of(file, "ada")
-    watched = Watched("--tokens", str(file), Tokens.of)
+    watched = watched_tokens(str(file))
     file.write_bytes(data)
     for _ in range(3):
         assert watched.current().prove(text, time.time()) is not None
@@ -156,7 +155,7 @@ def test_a_file_that_is_broken_keeps_what_was_read_before(
     assert watched.current().prove(text, time.time()) is None
     file.write_bytes(data)
     with pytest.raises(OSError, match=r"--tokens .* cannot be"):
-        Watched("--tokens", str(file), Tokens.of)
+        watched_tokens(str(file))
 
 
 # --- failures ---

@@ -13,6 +13,7 @@ import ipaddress
 import time
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from tserver.config import Config
@@ -20,9 +21,9 @@ from tserver.credentials import certificates
 from tserver.credentials.failures import Failures
 from tserver.credentials.proven import Proven
 from tserver.credentials.tokens import Tokens
-from tserver.credentials.watched import Watched
 from tserver.errors import Exhausted, Unauthenticated
 from tserver.identity import LOCAL, Identity, Role
+from tserver.watched import Watched
 
 TOKEN, CERTIFICATE = "token", "certificate"
 """How a caller is known that has shown one."""
@@ -70,7 +71,7 @@ class Configured:
 
     def __init__(self, config: Config) -> None:
         """Raises: OSError that names an option whose file cannot be used."""
-        self._tokens = Watched("--tokens", config.tokens, Tokens.of) if config.tokens else None
+        self._tokens = watched_tokens(config.tokens) if config.tokens else None
         self._takes_certificates = bool(config.tls_client_ca)
         self._failures = Failures()
         # Who has shown what, from where: a header and a peer; and what it was found by.
@@ -99,14 +100,14 @@ class Configured:
         if identity.expires and now >= identity.expires:
             return False
         if identity.how == TOKEN:
-            return self._tokens is not None and self._tokens.current().holds(
+            return self._tokens is not None and self._tokens.lately().holds(
                 identity.credential, identity.principal, now
             )
         return True
 
     def _sources(self) -> object:
         """What is set up now: the same object until it changes."""
-        return None if self._tokens is None else self._tokens.current()
+        return None if self._tokens is None else self._tokens.lately()
 
     def _find(self, key: tuple[str, str], now: float) -> Identity:
         header, peer = key
@@ -135,7 +136,17 @@ class Configured:
         return identity
 
     def _proven(self, text: str, now: float) -> Proven | None:
-        return None if self._tokens is None else self._tokens.current().prove(text, now)
+        return None if self._tokens is None else self._tokens.lately().prove(text, now)
+
+
+def watched_tokens(path: str) -> Watched[Tokens]:
+    """Those in a file. Raises: OSError that names the option."""
+    return Watched(
+        f"--tokens {path}",
+        [path],
+        lambda: Tokens.of(Path(path).read_bytes()),
+        "a file of credentials has changed and cannot be used; what was read before stays in use",
+    )
 
 
 @functools.lru_cache(16)

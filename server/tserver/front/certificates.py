@@ -6,20 +6,15 @@ or do not go together, change nothing. Knows ssl; does not know gRPC.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import logging
-import os
 import ssl
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tserver.config import Config
-
-log = logging.getLogger("tserver.front")
+from tserver.watched import Watched
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
@@ -40,27 +35,19 @@ class Material:
     asking: ssl.SSLContext
 
 
-class Certificates:
+class Certificates(Watched[Material]):
     """The files of one server."""
 
     def __init__(self, cert: str, key: str, client_ca: str = "") -> None:
         """Raises: OSError that names the options, where they cannot be used."""
         self._cert, self._key, self._client_ca = cert, key, client_ca
-        self._lock = threading.Lock()
-        self._seen = self._state()
-        try:
-            self._material = self._read()
-        except (OSError, ValueError) as error:
-            raise OSError(f"{self._options()} cannot be used: {_words(error)}") from error
-
-    def current(self) -> Material:
-        """What counts for a connection that begins now. From any thread."""
-        if self._state() != self._seen:
-            with self._lock:
-                state = self._state()
-                if state != self._seen:
-                    self._renew(state)
-        return self._material
+        also = f" and --tls-client-ca {client_ca}" if client_ca else ""
+        super().__init__(
+            f"--tls-cert {cert}, --tls-key {key}{also}",
+            [cert, key, *([client_ca] if client_ca else [])],
+            self._material,
+            "the certificate files have changed and cannot be used; what was read before stays in use",
+        )
 
     def http(self) -> ssl.SSLContext:
         """A context for asyncio to listen with, in which each connection gets what counts when it begins."""
@@ -68,25 +55,14 @@ class Certificates:
         renewed.certificates = self
         return renewed
 
-    def _renew(self, state: tuple[object, ...]) -> None:
+    def _material(self) -> Material:
+        """What is in the files. Raises: OSError, ValueError."""
         try:
-            material = self._read()
-        except (OSError, ValueError) as error:
-            # Told once for each state of the files, not for each connection.
-            self._seen = state
-            log.warning(
-                "the certificate files have changed and cannot be used; what was read before stays in use",
-                extra={"files": self._options(), "cause": _words(error)},
-            )
-            return
-        if self._state() != state:
-            return  # they are being written: the next connection looks again
-        self._seen = state
-        self._material = material
-        log.info("the certificate files were read again", extra={"sha256": material.sha256.hex()})
+            return self._loaded()
+        except ssl.SSLError as error:
+            raise ValueError(_words(error)) from error
 
-    def _read(self) -> Material:
-        """Raises: OSError, ValueError."""
+    def _loaded(self) -> Material:
         contexts = []
         for client_ca in ("", self._client_ca):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -100,20 +76,6 @@ class Certificates:
         chain = Path(self._cert).read_bytes()
         authority = Path(self._client_ca).read_bytes() if self._client_ca else b""
         return Material(Path(self._key).read_bytes(), chain, authority, _sha256_of_first(chain), *contexts)
-
-    def _state(self) -> tuple[object, ...]:
-        """What differs whenever a file was written or replaced, without reading it."""
-        found: list[object] = []
-        for path in (self._cert, self._key, self._client_ca):
-            status = None
-            with contextlib.suppress(OSError):
-                status = os.stat(path) if path else None
-            found.append(status and (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size))
-        return tuple(found)
-
-    def _options(self) -> str:
-        also = f" and --tls-client-ca {self._client_ca}" if self._client_ca else ""
-        return f"--tls-cert {self._cert}, --tls-key {self._key}{also}"
 
 
 class _Renewed(ssl.SSLContext):
@@ -146,11 +108,7 @@ def _sha256_of_first(chain: bytes) -> bytes:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLError):
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key is not that of the certificate"
-        return f"a file is not what it should be in PEM ({error.reason or error})"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+def _words(error: ssl.SSLError) -> str:
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    return f"a file is not what it should be in PEM ({error.reason or error})"

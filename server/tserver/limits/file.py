@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tserver.config import Config
+from tserver.watched import Watched
 
 # Of all sessions, the part that one principal may have where nothing else is said.
 _SHARE = 4
-log = logging.getLogger("tserver.limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Limits:
     # Sessions at once, and streams of gRPC.
     sessions: int = 0
     streams: int = 0
-    # Of its batches and uploads, on average.
+    # Of its batches, on average.
     calls_per_s: float = 0.0
     bytes_per_s: float = 0.0
     # Of the engine's time.
@@ -62,46 +61,30 @@ class LimitsFile:
     """A file, read again when it changes; one that cannot be read or understood leaves what was last."""
 
     def __init__(self, path: Path | None, default: Limits = Limits()) -> None:
-        """Raises: ValueError, OSError where the file is not right from the beginning."""
-        self._path, self._default = path, default
+        """Raises: OSError where the file is not right from the beginning."""
         self.table = Table(default, {})
-        self._seen: object = None
+        self._watched: Watched[Table] | None = None
         if path is not None:
-            self._seen = self._state(path)
-            self.table = parse(path.read_text(), default)
+            self._watched = Watched(
+                f"--limits {path}",
+                [path],
+                lambda: parse(path.read_text(), default),
+                "the limits are left as they were",
+            )
+            self.table = self._watched.current()
 
     @classmethod
     def of(cls, config: Config) -> LimitsFile:
-        """That of a server. Where callers are known, none of them takes all sessions.
-
-        Raises: ValueError, OSError.
-        """
-        known = bool(config.tls_client_ca) or any(getattr(config, name, "") for name in ("tokens", "jwt_jwks"))
-        sessions = max(1, config.max_sessions // _SHARE) if known else 0
+        """That of a server. Where callers are known, none of them takes all sessions. Raises: OSError."""
+        sessions = max(1, config.max_sessions // _SHARE) if config.has_credentials else 0
         return cls(Path(config.limits) if config.limits else None, Limits(sessions=sessions))
 
     def look(self) -> bool:
         """Read it again if it has changed; whether other limits hold now."""
-        path = self._path
-        if path is None:
-            return False
-        try:
-            seen = self._state(path)
-            if seen == self._seen:
-                return False
-            self._seen = seen
-            table = parse(path.read_text(), self._default)
-        except (OSError, ValueError) as error:
-            log.warning("the limits are left as they were", extra={"file": str(path), "cause": str(error)})
-            return False
+        table = self.table if self._watched is None else self._watched.current()
         changed = table != self.table
         self.table = table
         return changed
-
-    @staticmethod
-    def _state(path: Path) -> object:
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _table(where: str, value: Any) -> Mapping[str, Any]:
