@@ -24,7 +24,7 @@ BEHIND = {
     "models": {"engine", "storage"},
     "storage": set[str](),
     "engine": set[str](),
-    "credentials": set[str](),
+    "credentials": {"storage"},
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
 BESIDE = {"", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus", "watched"}

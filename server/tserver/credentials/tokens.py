@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
-import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +20,7 @@ from typing import Any
 
 from tserver.credentials import names
 from tserver.credentials.proven import Proven, role_of
+from tserver.storage import files
 
 NAME = "tokens.json"
 """Of the file, in a data directory."""
@@ -135,34 +133,11 @@ def moment(text: str, now: float) -> int:
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[list[Token]]:
     """The tokens of a file, to be changed; written when that went well. One at a time, of all processes."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    path.parent.mkdir(mode=files.PRIVATE_FOLDER, parents=True, exist_ok=True)
+    with files.locked(path.with_name(f".{path.name}.lock")):
         tokens = listed(path) if path.exists() else []
         yield tokens
-        _write(path, Tokens(tokens).to_bytes())
-    finally:
-        os.close(lock)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file as a whole; only its owner may read it."""
-    file, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(file, "wb") as written:
-            written.write(data)
-            written.flush()
-            os.fsync(written.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        files.replace(path, Tokens(tokens).to_bytes())
 
 
 def _token(line: Any) -> Token:

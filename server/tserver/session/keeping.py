@@ -75,11 +75,7 @@ class KeptSessions:
     def finish(self, folder: Path, secret: bytes, head: Head) -> None:
         """What a session holds is in the folder: keep it. When this returns it is on disk. Raises: OSError."""
         for name in head.files:
-            descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            files.sync(folder / name)
         files.write(folder / _HEAD, [files.seal(_written(secret, head))])
         files.sync(folder)
         final = self._root / _digest(secret)

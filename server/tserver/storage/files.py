@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -93,9 +94,24 @@ def read(path: Path, most_bytes: int) -> bytes:
     return data
 
 
-def sync(folder: Path) -> None:
-    """Bring the names in a folder to disk. Raises: OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def replace(path: Path, data: bytes) -> None:
+    """Write a small file in the place of one that may be there: it is the old one or the new one, at any moment.
+
+    Raises: OSError.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write(beside, [data])
+        os.replace(beside, path)
+    except BaseException:
+        sweep(beside)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring the names in a folder to disk, or what is in a file. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
