@@ -28,7 +28,7 @@ class Identity:
 
     principal: str
     role: Role = Role.USER
-    # How it is known: "local", "token", "certificate", "jwt"; "anonymous" where it is not.
+    # How it is known: "local", "token", "certificate", "house"; "anonymous" where it is not.
     how: str = LOCAL
     # Where it calls from, as gRPC names peers, without the port; one host has one name on loopback.
     host: str = ""
@@ -36,14 +36,8 @@ class Identity:
     is_local: bool = False
     # The connection, where nothing else is known of the caller: without a session it shares tensors with no other one.
     connection: str = ""
-    # The credentials that it is known by, which are no secret, and when they end, in seconds since 1970; 0 is never.
-    credential: str = ""
+    # When the credentials end that it is known by, in seconds since 1970; 0 is never.
     expires: float = 0.0
-
-    @property
-    def is_anonymous(self) -> bool:
-        """Whether nothing is known of the caller but where it calls from."""
-        return self.how == "anonymous"
 
     @property
     def without_session(self) -> str:

@@ -51,10 +51,6 @@ class Believing:
         rank = Role[role[0].upper()] if role else Role.USER
         return Identity(name, rank, "token", host_of(peer), is_loopback(peer))
 
-    def holds(self, identity: Identity) -> bool:
-        """See Authenticator."""
-        return True
-
 
 class Server:
     """One that is served in memory, with the Open Inference Protocol over both its wires."""

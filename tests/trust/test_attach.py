@@ -37,10 +37,6 @@ class Said:
         """See Authenticator."""
         return self.identity
 
-    def holds(self, identity: Identity) -> bool:
-        """See Authenticator."""
-        return True
-
     @contextlib.contextmanager
     def by(self, identity: Identity) -> Iterator[None]:
         """Within it somebody else calls."""

@@ -15,8 +15,6 @@ class Proven:
 
     principal: str
     role: Role
-    # Which they are, of those there are: no secret.
-    credential: str
     # In seconds since 1970.
     expires: float
 

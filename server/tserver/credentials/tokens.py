@@ -56,8 +56,7 @@ class Tokens:
         """Raises: ValueError."""
         self.all = tokens
         self._by_hash = {token.sha256: token for token in tokens}
-        self._by_id = {token.id: token for token in tokens}
-        if len(self._by_hash) != len(tokens) or len(self._by_id) != len(tokens):
+        if len(self._by_hash) != len(tokens) or len({token.id for token in tokens}) != len(tokens):
             raise ValueError("two tokens have the same id or the same hash")
 
     def prove(self, text: str, now: float) -> Proven | None:
@@ -65,12 +64,7 @@ class Tokens:
         token = self._by_hash.get(_hash(text))
         if token is None or not token.is_good(now):
             return None
-        return Proven(token.principal, role_of(token.role), token.id, token.expires)
-
-    def holds(self, credential: str, principal: str, now: float) -> bool:
-        """Whether the token with that id is still good, for that principal."""
-        token = self._by_id.get(credential)
-        return token is not None and token.principal == principal and token.is_good(now)
+        return Proven(token.principal, role_of(token.role), token.expires)
 
     def to_bytes(self) -> bytes:
         """The file."""

@@ -48,9 +48,6 @@ class Authenticator(Protocol):
         Raises: Unauthenticated; Exhausted for a host that has failed too often.
         """
 
-    def holds(self, identity: Identity) -> bool:
-        """Whether the credentials are still good by which a caller was known."""
-
 
 class Unconfigured:
     """No credentials are set up."""
@@ -59,11 +56,6 @@ class Unconfigured:
         """See Authenticator."""
         del headers, certificate
         return _by_place(peer)
-
-    def holds(self, identity: Identity) -> bool:
-        """See Authenticator."""
-        del identity
-        return True
 
 
 class Configured:
@@ -94,17 +86,6 @@ class Configured:
             return known
         return self._find(key, now)
 
-    def holds(self, identity: Identity) -> bool:
-        """See Authenticator."""
-        now = time.time()
-        if identity.expires and now >= identity.expires:
-            return False
-        if identity.how == TOKEN:
-            return self._tokens is not None and self._tokens.lately().holds(
-                identity.credential, identity.principal, now
-            )
-        return True
-
     def _sources(self) -> object:
         """What is set up now: the same object until it changes."""
         return None if self._tokens is None else self._tokens.lately()
@@ -127,7 +108,6 @@ class Configured:
             TOKEN,
             host,
             is_loopback(peer),
-            credential=proven.credential,
             expires=proven.expires,
         )
         if len(self._known) >= _MAX_KNOWN:

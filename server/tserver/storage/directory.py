@@ -8,7 +8,7 @@ from pathlib import Path
 from tserver.errors import InvalidArgument
 from tserver.storage import files
 
-MODELS, NAMES, CHECKPOINTS = "models", "names", "checkpoints"
+MODELS, NAMES = "models", "names"
 _LOCK = "lock"
 
 
@@ -42,7 +42,7 @@ class DataDirectory:
         # The directory itself may be a link that somebody has set up; what is in it may not.
         files.tighten_one(path, is_link=True)
         files.tighten_one(path / _LOCK)
-        for room in (MODELS, NAMES, CHECKPOINTS):
+        for room in (MODELS, NAMES):
             files.make_folder(path / room)
             files.tighten(path / room)
         files.sync(path)

@@ -27,7 +27,7 @@ from typing import Any
 from tensorcompute.wire.safetensors import load_json
 from tserver.errors import AlreadyExists, NotFound, StorageFailed
 from tserver.storage import files, paths
-from tserver.storage.directory import CHECKPOINTS, NAMES
+from tserver.storage.directory import NAMES
 from tserver.storage.quota import Use, check_disk
 
 log = logging.getLogger("tserver.storage")
@@ -129,14 +129,13 @@ class Reading:
 
 
 class Store:
-    """What is kept in one room of a data directory: names, or checkpoints."""
+    """What is kept under names in a data directory."""
 
-    def __init__(self, directory: Path, room: str = NAMES, *, check: CheckDisk = check_disk) -> None:
+    def __init__(self, directory: Path, *, check: CheckDisk = check_disk) -> None:
         """The directory is held by this server or by its house (DataDirectory). What a process that has ended left
         behind is removed. `check` refuses what is too much. Raises: OSError.
         """
-        self._directory = directory
-        self._root = directory / room
+        self._root = directory / NAMES
         self._check = check
         directory.mkdir(mode=files.PRIVATE_FOLDER, parents=True, exist_ok=True)
         files.make_folder(self._root)
@@ -234,8 +233,8 @@ class Store:
                 files.sweep(folder)
 
     def used(self, principal: str) -> Use:
-        """What a principal has on disk, in all rooms."""
-        return sum((_use_of(home) for home in self._in_all_rooms(principal)), Use())
+        """What a principal has on disk."""
+        return _use_of(self._root / paths.folder_of_principal(principal))
 
     # --- changing names, with the lock held ---
 
@@ -419,10 +418,6 @@ class Store:
 
     def _homes(self) -> Iterator[Path]:
         return _folders(self._root)
-
-    def _in_all_rooms(self, principal: str) -> Iterator[Path]:
-        for room in (NAMES, CHECKPOINTS):
-            yield self._directory / room / paths.folder_of_principal(principal)
 
 
 def _begin(home: Path) -> tuple[Path, int]:
