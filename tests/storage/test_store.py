@@ -301,6 +301,24 @@ def test_many_at_once_leave_one_of_theirs(store: Store, directory: Path) -> None
     assert len(left_in(directory)) == 8
 
 
+def test_what_its_writer_removes_while_a_process_begins_is_no_failure(
+    store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, "old", b"data")
+    left = next((directory / "names").iterdir()) / ".new-0123456789abcdef"
+    left.mkdir()
+    take = files.take_lock
+
+    def take_late(path: Path, *, waits: bool) -> int | None:
+        if path.parent == left:
+            files.sweep(left)
+        return take(path, waits=waits)
+
+    monkeypatch.setattr(files, "take_lock", take_late)
+    assert kept(Store(directory), "old") == b"data"
+    assert not left.exists()
+
+
 # ---- limits and modes -----------------------------------------------------------------------------------------------
 
 

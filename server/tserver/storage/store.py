@@ -317,7 +317,10 @@ class Store:
     def _sweep(self, home: Path) -> None:
         """Remove what processes have left behind that have ended."""
         for left in home.glob(_TEMPORARY + "*"):
-            mark = files.take_lock(left / _LOCK, waits=False)
+            try:
+                mark = files.take_lock(left / _LOCK, waits=False)
+            except FileNotFoundError:
+                continue  # who wrote there has just removed it
             if mark is not None:
                 files.sweep(left)
                 os.close(mark)
@@ -451,7 +454,7 @@ def _size_of(folder: Path) -> int:
     """The bytes of the files in a folder, but for its manifest."""
     if not files.is_folder(folder):
         return 0
-    with os.scandir(folder) as entries, contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         return sum(entry.stat(follow_symlinks=False).st_size for entry in entries if entry.name != MANIFEST)
     return 0
 
