@@ -182,26 +182,16 @@ class Batches(Stream[Batch]):
         except IndexError:
             return 0
 
-    def owed_bytes(self) -> int:
-        """The size of all batches that are under way."""
-        try:
-            return self._owed_bytes()
-        except RuntimeError:  # one more was added just now
-            return 0
-
     def question(self, owed: int) -> rpc.GetSessionProgressRequest:
         """See vigil.Owing."""
         return rpc.GetSessionProgressRequest(session=self._secret)
 
-    def is_under_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> bool:
+    def on_its_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int | None:
         """See vigil.Owing."""
-        if progress.received_seq < owed:
-            return progress.has_unread
-        return progress.answered_seq < owed
-
-    def answer_bytes(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int:
-        """See vigil.Owing."""
-        return progress.kept_bytes if progress.answered_seq >= owed else 0
+        if progress.answered_seq >= owed:
+            return progress.kept_bytes
+        is_there = progress.received_seq >= owed or progress.has_unread
+        return None if is_there else self.owed_bytes()
 
     def _look(self, lane: Lane) -> None:
         """Take in what has come, if nobody else does; another thread may wait for it by then."""

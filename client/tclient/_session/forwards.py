@@ -34,8 +34,6 @@ _MESSAGE_BYTES = 1 << 20
 _TEND_S = 0.005
 # What is around a request in a message, at most.
 _CALL_BYTES = 8
-
-
 # How often something is sent beside a request that waits over gRPC.
 _POKE_S = 0.6
 
@@ -135,26 +133,17 @@ class Forwards:
             self._poke()
         return 0
 
-    def owed_bytes(self) -> int:
-        """See vigil.Owing."""
-        return 0 if self._stream is None else self._stream.owed_bytes()
-
     def question(self, owed: int) -> tensors.GetSessionProgressRequest:
         """See vigil.Owing."""
         return tensors.GetSessionProgressRequest(session=self._secret, forward_id=owed)
 
-    def is_under_way(self, owed: int, progress: tensors.GetSessionProgressResponse) -> bool:
-        """See vigil.Owing."""
-        return progress.has_forward
+    def on_its_way(self, owed: int, progress: tensors.GetSessionProgressResponse) -> int | None:
+        """See vigil.Owing. What the server has answered it does not keep."""
+        return None if progress.has_forward or self._stream is None else self._stream.owed_bytes()
 
-    def answer_bytes(self, owed: int, progress: tensors.GetSessionProgressResponse) -> int:
-        """See vigil.Owing. It does not keep what it has answered."""
-        return 0
-
-    def renew_now(self) -> None:
-        """Go on over another connection."""
-        if self._stream is not None and not self._stream.is_over:
-            self._stream.renew_now()
+    def leave(self) -> list[Callable[[], None]]:
+        """See Stream; nothing where there is none."""
+        return [] if self._stream is None or self._stream.is_over else [self._stream.leave()]
 
     def after_fork(self) -> None:
         """In a child process: the connection is the parent's."""
@@ -235,12 +224,6 @@ class _ForwardStream(Stream[None]):
     def has_lane(self) -> bool:
         """Whether requests go over a lane."""
         return self._sender.lane is not None
-
-    def owed_bytes(self) -> int:
-        """The size of the requests."""
-        with contextlib.suppress(RuntimeError):
-            return self._owed_bytes()
-        return 0
 
     def _next(self, sender: Sender[None]) -> tuple[bytes, bool] | None:
         """See Stream."""

@@ -408,8 +408,10 @@ class Session:
 
     def _renew(self) -> None:
         """Go on over other connections: those that there are lead nowhere."""
-        self._batches.renew_now()
-        self.forwards.renew_now()
+        ends = [self._batches.leave(), *self.forwards.leave()]
+        self.channel.renew()
+        for end in ends:
+            end()
         self.transfers.endpoint.interrupt()
 
     def die(self, failure: TensorError) -> None:

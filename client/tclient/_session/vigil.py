@@ -50,17 +50,11 @@ class Owing(Protocol):
     def first_owed(self) -> int:
         """The number of what is answered next; 0 if nothing is under way, or not over a connection of its own."""
 
-    def owed_bytes(self) -> int:
-        """The size of what is under way."""
-
     def question(self, owed: int) -> rpc.GetSessionProgressRequest:
         """Ask for what is owed."""
 
-    def is_under_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> bool:
-        """Whether the server has it, and has not answered it."""
-
-    def answer_bytes(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int:
-        """How much the server has sent as an answer, at most; 0 if it has not."""
+    def on_its_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int | None:
+        """How many bytes of it may be on their way, or of the answer; None where the server has it, and no answer."""
 
 
 class Vigil:
@@ -122,11 +116,11 @@ class Vigil:
             log.debug("%s was not asked how far it is: %s", self._channel.address, error)
         else:
             took_s = time.monotonic() - began
-            if self._owing.is_under_way(owed, progress):
+            size = self._owing.on_its_way(owed, progress)
+            if size is None:
                 # What is asked next is asked in a while.
                 self._since = time.monotonic()
             else:
-                size = self._owing.answer_bytes(owed, progress) or self._owing.owed_bytes()
                 self._give_up(owed, max(2 * took_s, size / _SLOWEST_BYTES_PER_S))
         finally:
             self._questions -= 1

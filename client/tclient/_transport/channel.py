@@ -29,7 +29,6 @@ from tclient._transport.statuses import (
     is_late,
     is_unauthenticated,
     is_unknown_method,
-    retry_after_s,
     translate,
 )
 from tclient._transport.trust import Metadata, Trust
@@ -372,12 +371,10 @@ class Channel:
         finally:
             way.close()
 
-    def renew(self, way: Way) -> None:
+    def renew(self) -> None:
         """Give the connections up: what is under way on them fails, and what follows takes new ones."""
         self._renewals += 1
-        way.rest()
-        if self._ways.current is not way:
-            self._ways.current.rest()
+        self._ways.rest()
 
     @contextlib.contextmanager
     def moving_bulk(self) -> Iterator[None]:
@@ -411,7 +408,6 @@ class Channel:
         deadline: float | None = None
         pause_s = 0.05
         patience = Patience(within_s)
-        busy: grpc.RpcError | None = None
         ways = self._ways
         while True:
             began = time.monotonic()
@@ -427,12 +423,8 @@ class Channel:
                 # gRPC raises the very object of the RPC: by its traceback it would refer to itself, and keep what is
                 # in the frames of all callers, tensors too, for a long time.
                 error.__traceback__ = None
-                if (told_s := retry_after_s(error)) is not None:
-                    busy = error
-                    if patience.wait(told_s):
-                        continue
-                if busy is not None and (told_s is not None or is_late(error)):
-                    raise patience.spent(self.translate(busy)) from None
+                if patience.heed(error, self.translate):
+                    continue
                 if deadline is None:
                     deadline = now + max(within_s, 3 * (now - began))
                 if is_broken(error) or is_late(error):
@@ -450,7 +442,6 @@ class Channel:
         latest = began + timeout_s
         broken: grpc.RpcError | None = None
         patience = Patience(timeout_s)
-        busy: grpc.RpcError | None = None
         while True:
             try:
                 # One that was opened, but not heard of, ends with its lease. When a connection broke, gRPC lets none
@@ -465,13 +456,9 @@ class Channel:
                 return opened
             except grpc.RpcError as error:
                 now = time.monotonic()
-                if (told_s := retry_after_s(error)) is not None:
-                    error.__traceback__ = None  # see `again`
-                    busy = error
-                    if patience.wait(told_s):
-                        continue
-                if busy is not None and (told_s is not None or is_late(error)):
-                    raise patience.spent(self.translate(busy)) from None
+                error.__traceback__ = None  # see `again`
+                if patience.heed(error, self.translate):
+                    continue
                 if broken is None and is_broken(error):
                     broken = error
                     latest = min(latest, now + max(_REOPEN_S, _REOPEN_TIMES * (now - began)))

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
+
+import grpc
 
 from tclient._exceptions import TensorError
 from tclient._transport.limits import check
+from tclient._transport.statuses import is_late, retry_after_s
 
 # Where nobody has said how long a call may take.
 MOST_S = 60.0
@@ -27,6 +31,8 @@ class Patience:
         self._began = time.monotonic()
         self._until = self._began + (MOST_S if within_s is None else within_s)
         self._attempts = 0
+        # The last refusal that named a time.
+        self._busy: grpc.RpcError | None = None
 
     def wait(self, told_s: float) -> bool:
         """Wait as long as the server said, and a little more by chance, so that not all come back at once; False where
@@ -43,6 +49,19 @@ class Patience:
             check()
             time.sleep(min(left_s, _LOOK_S))
         return True
+
+    def heed(self, error: grpc.RpcError, translate: Callable[[grpc.RpcError], TensorError]) -> bool:
+        """An attempt has failed. True where the server had refused it before it was run, and the time that it named has
+        passed: it is to be made again. Raises: the last such refusal, where the time is up.
+        """
+        told_s = retry_after_s(error)
+        if told_s is not None:
+            self._busy = error
+            if self.wait(told_s):
+                return True
+        if self._busy is not None and (told_s is not None or is_late(error)):
+            raise self.spent(translate(self._busy)) from None
+        return False
 
     def spent(self, failure: TensorError) -> TensorError:
         """The refusal, with what was tried."""

@@ -102,16 +102,20 @@ class Stream(ABC, Generic[M]):
         self._sender.rpc.cancel()
         self._discard_next()
 
-    def renew_now(self) -> None:
-        """Go on over another connection: this one leads nowhere. From any thread of ours."""
+    def leave(self) -> Callable[[], None]:
+        """The connection leads nowhere. What ends it is returned, for once the channel has given its own up, too: the
+        stream goes on over another one. From any thread of ours.
+        """
         sender = self._sender
         with self._lock:
-            if self._stopped:
-                return
             # The end of a lane is noticed as it is.
-            self._goes_over = sender.lane is None
-        self._channel.renew(self._way)
-        sender.rpc.cancel()
+            self._goes_over = sender.lane is None and not self._stopped
+        return sender.rpc.cancel
+
+    def owed_bytes(self) -> int:
+        """How much is under way."""
+        with self._lock:
+            return self._owed_bytes()
 
     def stop(self) -> None:
         """Ends the stream, and waits a moment for its reader."""

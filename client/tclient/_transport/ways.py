@@ -129,8 +129,14 @@ class Ways:
         """An attempt went well."""
         self._failures = 0
 
+    def rest(self) -> None:
+        """End all connections. The next RPC opens another."""
+        for way in (self.home, self.endpoint):
+            if way is not None:
+                way.rest()
+
     def close(self) -> None:
-        """End all connections."""
+        """As `rest`, for good."""
         for way in (self.home, self.endpoint):
             if way is not None:
                 way.close()
