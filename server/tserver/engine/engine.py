@@ -321,7 +321,6 @@ class Engine:
                 store.state.load()
                 self._current = store
             self._running = runnable
-            began = time.monotonic()
             try:
                 more = runnable.run_slice(executor, ready.others_wait)
             except DeviceFailure as error:
@@ -332,12 +331,12 @@ class Engine:
                 self._on_fatal("the engine failed; its log says why")
                 return
             executor.leave_mode()
-            ready.charge()
+            took_s = ready.charge()
             self._running = None
             self.slices += 1
             room.look()
             if account is not None and account.is_timed:
-                account.compute(time.monotonic() - began)
+                account.compute(took_s)
             if more:
                 ready.put(runnable)
 

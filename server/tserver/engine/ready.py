@@ -129,11 +129,14 @@ class ReadyQueue:
         self._own_look_at = self._began + SLICE_S
         return found
 
-    def charge(self) -> None:
-        """The turn of who runs is over."""
-        if self._running is not None:
-            self._running.charge(time.perf_counter() - self._began)
-            self._running = None
+    def charge(self) -> float:
+        """The turn of who runs is over; the seconds that it took."""
+        if self._running is None:
+            return 0.0
+        took_s = time.perf_counter() - self._began
+        self._running.charge(took_s)
+        self._running = None
+        return took_s
 
     def _take(self) -> Runnable | None:
         arrived, turns = self._arrived, self.turns

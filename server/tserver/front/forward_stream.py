@@ -94,20 +94,12 @@ def _at_once(function: Callable[[], None]) -> None:
 class ForwardLanes(Takes):
     """What a ticket for such a lane stands for."""
 
-    def __init__(
-        self,
-        session: Session,
-        identity: Identity,
-        models: ModelManager,
-        config: Config,
-        elsewhere: Elsewhere | None,
-    ) -> None:
-        self._session, self._identity = session, identity
-        self._models, self._config, self._elsewhere = models, config, elsewhere
+    def __init__(self, session: Session, open_lane: Callable[[socket.socket], ForwardLane]) -> None:
+        self._session, self._open_lane = session, open_lane
 
     def take(self, connection: socket.socket) -> None:
         """See Takes."""
-        lane = ForwardLane(self._session, self._identity, self._models, self._config, self._elsewhere, connection)
+        lane = self._open_lane(connection)
         self._session.add_lane(lane)
         lane.start()
 

@@ -11,6 +11,7 @@ import logging
 import time
 import zlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,7 +23,7 @@ from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import InvalidArgument, ServerError
 from tserver.front.binding import parse
 from tserver.front.data_endpoint import DataEndpoint
-from tserver.front.forward_stream import ForwardLanes
+from tserver.front.forward_stream import ForwardLane, ForwardLanes
 from tserver.front.limits import limits_of, own_limits
 from tserver.front.rpc import Rpc
 from tserver.front.sending import Destination, Sender
@@ -321,8 +322,8 @@ class TensorServicer:
         find = self._sessions.find if kind in _LANES else self._sessions.resolve
         session = find(context.session, rpc.identity)
         if kind == "forwards":
-            lanes = ForwardLanes(session, rpc.identity, self._engine.models, self._config, self._elsewhere)
-            return permit(endpoint, lanes)
+            known = (session, rpc.identity, self._engine.models, self._config, self._elsewhere)
+            return permit(endpoint, ForwardLanes(session, partial(ForwardLane, *known)))
         return await open_transfer(endpoint, session, request, self._config.listen, self._house_key)
 
     async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:
