@@ -102,6 +102,8 @@ def test_what_a_server_left_in_the_middle_is_swept_away_later(kept: KeptSessions
 
 TAMPERED: dict[str, Any] = {
     "without its digest": lambda said: json.dumps({**said, "received": 8}).encode(),
+    # Nothing but the digest tells of it.
+    "with more time": lambda said: json.dumps({**said, "expires_unix_s": said["expires_unix_s"] + 1e6}).encode(),
     "no JSON": lambda said: b"{",
     "a list": lambda said: b"[]",
     "of another version": lambda said: files.seal({**said, "format_version": 2}),
