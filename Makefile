@@ -141,6 +141,11 @@ soak: $(INSTALLED) ## Send N requests to a server and watch its memory; LEAK=1 i
 fuzz: $(INSTALLED) ## Draw CALLS calls for MINUTES, and tell which end, stall or deceive the engine
 	$(PY) -m tests.fuzz --calls $(CALLS) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(FUZZ_ARGS)
 
+.PHONY: docs
+docs: $(INSTALLED) ## Build the site of the documentation into out/site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo 'out/site/index.html'
+
 ##@ Ship it
 
 .PHONY: wheel

@@ -59,9 +59,12 @@ print(urllib.request.urlopen(address, body, timeout=20).read().decode(), end="")
 
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", "docker/*.md", "deploy/*.md", "client/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "docker/*.md", "deploy/*.md", "client/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
+
+# Pages that go on where the one before them ended.
+TUTORIAL = ["index", "tensors", "networks", "training", "serving", "keeping"]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -110,13 +113,14 @@ def test_the_ten_lines_of_python_are_ten_and_run(server: Any) -> None:
 
 
 @pytest.fixture
-def fresh() -> Iterator[tuple[str, str, str]]:
+def fresh(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
     """A server of its own, for it makes models by name: the address, and those for the Open Inference Protocol."""
-    with serving("--oip-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0") as server:
+    folder = tmp_path / "data"
+    with serving("--data-dir", str(folder), "--oip-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0") as server:
         yield server.address, listener(server, "oip"), listener(server, "http")
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python")])
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if blocks(name, "python") and "tutorial" not in name])
 def test_the_programs_of_a_document_run_one_after_the_other_from_a_clean_interpreter(
     document: str, fresh: tuple[str, str, str], tmp_path: Path
 ) -> None:
@@ -125,7 +129,21 @@ def test_the_programs_of_a_document_run_one_after_the_other_from_a_clean_interpr
     program = program.replace("127.0.0.1:8001", oip).replace("127.0.0.1:8000", http)
     printed = output_of([sys.executable, "-"], program, folder=tmp_path, TCLIENT_ADDRESS=address)
     for said in re.findall(r"print\(.*\)  # ((?:[\d(\[]|torch\.).*)", program):
-        assert said.partition(":")[0] in printed
+        assert re.split("[:\uff1a]", said)[0] in printed
+
+
+@pytest.mark.parametrize("folder", ["docs/tutorial", "docs/zh/tutorial"])
+def test_a_tutorial_runs_in_the_order_of_its_pages(folder: str, fresh: tuple[str, str, str], tmp_path: Path) -> None:
+    pages = [f"{folder}/{name}.md" for name in TUTORIAL]
+    assert set(pages) == {name for name in DOCUMENTS if name.startswith(f"{folder}/")}
+    program = "\n".join(part for page in pages for part in blocks(page, "python")).replace(ADDRESS, fresh[0])
+    file = tmp_path / "tutorial.py"
+    file.write_text(program, encoding="utf-8")  # compile() reads the source of what it records
+    printed = output_of([sys.executable, str(file)], folder=tmp_path)
+    for shown in blocks(pages[0], "text"):
+        assert shown in printed
+    assert "100% right" in printed
+    assert printed.endswith("torch.Size([512, 2])\n")
 
 
 def test_what_curl_asks_is_answered_as_it_says(fresh: tuple[str, str, str], tmp_path: Path) -> None:
@@ -271,8 +289,14 @@ def test_the_page_of_the_package_stands_alone_and_says_what_the_readme_says() ->
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    linked = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", README))
-    assert linked == {name for name in DOCUMENTS if name.startswith("docs/")}
+    reached, left = {"README.md"}, ["README.md"]
+    while left:
+        page = left.pop()
+        targets = {((ROOT / page).parent / path).resolve() for path, _ in links(page) if path.endswith(".md")}
+        new = {target.relative_to(ROOT).as_posix() for target in targets} - reached
+        reached |= new
+        left += sorted(new)
+    assert set(DOCUMENTS) - reached == {"client/README.md"}
 
 
 def test_the_table_of_examples_is_complete() -> None:
