@@ -30,7 +30,8 @@ BEHIND = {
 BESIDE = {"", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus", "watched"}
 WAYS_IN = {
     "__main__": {"cli"},
-    "cli": {"supervisor", "cluster", "credentials"},
+    "cli": {"supervisor", "cluster", "credentials", "commands"},
+    "commands": set[str](),
     "cluster": {"supervisor", "child", "engines"},
     "supervisor": {"engines"},
     "child": {"front", "engines"},

@@ -67,6 +67,7 @@ def test_the_settings_are_options_that_the_server_takes(container: Manifest) -> 
     command.callback = taken.update
     result = click.testing.CliRunner().invoke(command, container["args"][1:], env=settings)
     assert result.exit_code == 0, result.output
+    assert taken.pop("print_config") is False
     assert Config(**taken).is_house
     data = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "data")
     assert taken["data_dir"].startswith(data + "/")

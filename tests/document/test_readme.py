@@ -20,6 +20,7 @@ import pytest
 from tensorcompute.v1 import model_service_pb2, storage_service_pb2, tensor_service_pb2
 from tests.support.listeners import listener
 from tests.support.serving import ROOT, server_environment, serving
+from tserver.cli import serve
 from tserver.config import Config
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -253,7 +254,7 @@ def test_every_program_and_option_of_this_project_that_is_named_exists(document:
     code = code_of(document)
     for module in re.findall(r"python -m ((?:tests|operations|tserver)[\w.]*)", code):
         assert importlib.util.find_spec(module), module
-    options = {field.name.replace("_", "-") for field in fields(Config)} | {"version"}
+    options = {name.removeprefix("--") for option in serve.params for name in option.opts} | {"version"}
     for line in re.findall(r"\btserver serve ([^\n`#]*)", code):
         assert set(re.findall(r"--([\w-]+)", line)) <= options, line
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,21 @@ import click
 
 from tserver.credentials import names, tokens
 from tserver.credentials.proven import ROLES
+from tserver.credentials.tokens import NAME
 
 
-def group() -> click.Group:
-    """The commands."""
+def group(from_file: Callable[[Any], Any]) -> click.Group:
+    """The commands. `from_file` gives a command the option that names a file of the server's settings."""
+
+    def of_a_file(function: Any) -> Any:
+        return from_file(_file(function))
 
     @click.group()
     def token() -> None:
         """Tokens by which callers say who they are. A running server takes note of a change within a second."""
 
     @token.command()
-    @_file
+    @of_a_file
     @click.option("--principal", required=True, help="Whose it is: a name, without '/'.")
     @click.option("--role", type=click.Choice(list(ROLES)), default="user", show_default=True, help="What it may do.")
     @click.option("--expires", default="30d", show_default=True, help="30d, 12h, or a date such as 2027-01-31.")
@@ -43,7 +47,7 @@ def group() -> click.Group:
             click.echo(f"{file} is new: a server takes it from its next start on, and then asks everyone", err=True)
 
     @token.command("list")
-    @_file
+    @of_a_file
     def list_(file: Path) -> None:
         """Print the tokens that there are, without what opens anything."""
         with _told(file):
@@ -54,7 +58,7 @@ def group() -> click.Group:
             click.echo(f"{each.id}  {each.role:9}  {state:7}  {_when(each.expires)}  {each.principal}")
 
     @token.command()
-    @_file
+    @of_a_file
     @click.argument("token_id", metavar="ID")
     def revoke(file: Path, token_id: str) -> None:
         """Have the token ID open nothing any more."""
@@ -71,15 +75,13 @@ def group() -> click.Group:
 def _file(function: Any) -> Any:
     """The options that say which file it is, as `tserver serve` has them."""
 
-    @click.option("--tokens", "path", default="", envvar="TSERVER_TOKENS", help="The file of tokens.")
-    @click.option(
-        "--data-dir", default="", envvar="TSERVER_DATA_DIR", help=f"Without --tokens it is {tokens.NAME} in there."
-    )
+    @click.option("--tokens", default="", envvar="TSERVER_TOKENS", help="The file of tokens.")
+    @click.option("--data-dir", default="", envvar="TSERVER_DATA_DIR", help=f"Without --tokens it is {NAME} in there.")
     @functools.wraps(function)
-    def found(path: str, data_dir: str, **others: Any) -> Any:
-        if not path and not data_dir:
+    def found(tokens: str, data_dir: str, **others: Any) -> Any:
+        if not tokens and not data_dir:
             raise click.UsageError("say which file of tokens: --tokens FILE, or --data-dir as the server has it")
-        return function(file=Path(path) if path else Path(data_dir) / tokens.NAME, **others)
+        return function(file=Path(tokens) if tokens else Path(data_dir) / NAME, **others)
 
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Table:
 def parse(text: str, default: Limits = Limits()) -> Table:
     """What the text of a file says. Raises: ValueError that names what is wrong."""
     told = tomllib.loads(text)
-    _check_names("the file", told, ("default", "principal"))
+    check_names("the file", told, ("default", "principal"))
     common = _limits("[default]", _table("[default]", told.get("default", {})), default)
     principals = {
         name: _limits(f'[principal."{name}"]', _table(f'[principal."{name}"]', values), common)
@@ -94,7 +94,7 @@ def _table(where: str, value: Any) -> Mapping[str, Any]:
 
 
 def _limits(where: str, values: Mapping[str, Any], default: Limits) -> Limits:
-    _check_names(where, values, _NAMES)
+    check_names(where, values, _NAMES)
     for name, value in values.items():
         is_number = isinstance(value, int) or (isinstance(value, float) and _NAMES[name] == "float")
         if isinstance(value, bool) or not is_number or not 0 <= value < 1 << 62:
@@ -102,8 +102,9 @@ def _limits(where: str, values: Mapping[str, Any], default: Limits) -> Limits:
     return replace(default, **values)
 
 
-def _check_names(where: str, values: Mapping[str, Any], known: Any) -> None:
-    for name in values:
+def check_names(where: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse what is not known, and name what is nearest to it. Raises: ValueError."""
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.4)
             hint = f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
