@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.batch_run import BatchRun
 from tserver.engine.engine import Engine
 from tserver.engine.executor import Executor
+from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
+from tserver.engine.programs import Program
 
 
 def test_a_long_batch_stops_at_the_deadline_and_goes_on_where_it_stopped(engine: Engine) -> None:
@@ -48,6 +51,47 @@ def test_a_result_that_is_let_go_within_a_batch_is_gone_before_the_next_call(eng
     assert alive == [1, 1]
     assert sum(reference() is not None for reference in made) == 0
     assert not pb.BatchReply.FromString(under_way.encoded_reply()).results
+
+
+def _program(engine: Engine, count: int) -> tuple[ObjectStore, BatchRun, list[int]]:
+    """A batch with a run of a program of so many calls, each of which writes its number down; and a call behind it."""
+    store = engine.open_queue().store
+    ran: list[int] = []
+    store.operations += [
+        Operation("count", lambda: ran.append(len(ran)), has_effect=True),
+        replace(store.operation("tc.run"), has_effect=True),
+    ]
+    message = pb.Program(calls=[pb.Call() for _ in range(count)])
+    message.result.none.SetInParent()
+    store.objects[1] = Program(store, message)
+    calls = [pb.Call(operation=1, args=[pb.Value(result=1)]), pb.Call()]
+    return store, BatchRun(pb.Batch(seq=1, calls=calls)), ran
+
+
+def test_a_program_stops_at_the_deadline_between_two_of_its_calls(engine: Engine) -> None:
+    store, under_way, ran = _program(engine, 5)
+    executor = Executor()
+    turns = 0
+    while not executor.run(store, under_way, deadline=0.0):
+        turns += 1
+        assert len(ran) == turns
+    assert ran == [0, 1, 2, 3, 4, 5]
+    assert not pb.BatchReply.FromString(under_way.encoded_reply()).results
+
+
+def test_a_program_that_is_cancelled_ends_at_its_next_call(engine: Engine) -> None:
+    store, under_way, ran = _program(engine, 5)
+    executor = Executor()
+    assert not executor.run(store, under_way, deadline=0.0)
+    assert not executor.run(store, under_way, deadline=0.0)
+    under_way.refusal = pb.Error(type="CallCancelled", reason="CANCELLED")
+    assert executor.run(store, under_way, float("inf"))
+    assert ran == [0, 1]
+    told = pb.BatchReply.FromString(under_way.encoded_reply()).results
+    assert [(each.call_index, each.error.reason, each.lost_effect) for each in told] == [
+        (0, "CANCELLED", True),
+        (1, "CANCELLED", True),
+    ]
 
 
 def test_a_short_batch_overtakes_a_long_one_of_another_session(engine: Engine) -> None:

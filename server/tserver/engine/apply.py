@@ -14,6 +14,7 @@ from tserver.engine.new_memory import BACKWARD, on_zeros
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operands import call_on_one_device
 from tserver.engine.operations import Operation
+from tserver.engine.pieces import Pieces, is_in_pieces, whole
 
 _TELLING = frozenset(
     ("tc.read", "tc.numpy", "tc.describe", "tc.storages", "Tensor.item", "Tensor.tolist", "Tensor.__repr__")
@@ -59,6 +60,22 @@ def _apply(store: ObjectStore, operation: Operation, args: list[Any], kwargs: di
         result = _looked_at(store, operation, args, kwargs)
     else:
         result = _called(store, operation, args, kwargs)
+        if is_in_pieces(result):
+            return _in_pieces(store, operation, args, kwargs, result, writes=writes)
+    return _looked_after(store, operation, args, kwargs, result, writes=writes)
+
+
+def _in_pieces(
+    store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any], pieces: Pieces, *, writes: bool
+) -> Pieces:
+    return _looked_after(store, operation, args, kwargs, (yield from pieces), writes=writes)
+
+
+def _looked_after(
+    store: ObjectStore, operation: Operation, args: list[Any], kwargs: dict[str, Any], result: Any, *, writes: bool
+) -> Any:
+    """The result, once it is looked at whether it may be kept."""
+    out = kwargs.get("out")
     if out is not None:
         check_sizes_of(out)
     if result is NotImplemented:
@@ -83,8 +100,8 @@ def _looked_at(store: ObjectStore, operation: Operation, args: list[Any], kwargs
         if store.has_sparse and sparse.concerns(operation.name, args, kwargs, is_backward=is_backward):
             stack.enter_context(sparse.GUARD)
             # A sparse kernel may take more memory for its result than it writes.
-            return on_zeros(_called, (store, operation, args, kwargs), {})
-        result = _called(store, operation, args, kwargs)
+            return whole(on_zeros(_called, (store, operation, args, kwargs), {}))
+        result = whole(_called(store, operation, args, kwargs))
         if read_only is not None:
             read_only.check([result])
         return result

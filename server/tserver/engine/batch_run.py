@@ -10,6 +10,7 @@ from typing import Any
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import packed, replies
 from tserver.engine.operations import Operation
+from tserver.engine.pieces import Unfinished
 from tserver.engine.reads import Deferred
 
 
@@ -30,6 +31,7 @@ class BatchRun(packed.RunFields):
         "same",
         "seq",
         "told",
+        "unfinished",
         "words",
     )
 
@@ -50,6 +52,8 @@ class BatchRun(packed.RunFields):
         self.index = 0
         # Why the calls that are left are not run; None while they are.
         self.refusal: pb.Error | None = None
+        # The call that was left in the middle, if there is one; `index` is that of the next.
+        self.unfinished: Unfinished | None = None
         # The operation of the call that is run, or was run last.
         self.number = -1
         self.made: dict[int, int] = {}
@@ -62,8 +66,10 @@ class BatchRun(packed.RunFields):
         self.deferred: list[tuple[int, int, Operation, Deferred]] = []
 
     def stopped(self) -> dict[str, Any] | None:
-        """How far it has come, for another process to go on from there; None where it waits for elements to arrive."""
-        if self.deferred or self.operations is not None:
+        """How far it has come, for another process to go on from there; None where it waits for elements to arrive, or
+        is in the middle of a call.
+        """
+        if self.deferred or self.unfinished is not None or self.operations is not None:
             return None
         return {
             "seq": self.seq,

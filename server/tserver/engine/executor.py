@@ -36,6 +36,7 @@ from tserver.engine.memory import is_out_of_memory
 from tserver.engine.modes import Mode
 from tserver.engine.object_store import FIRST_SERVER_ID, Failed, ObjectStore, Parts
 from tserver.engine.operations import Operation, UnknownOperation, refusing
+from tserver.engine.pieces import Unfinished, is_in_pieces
 from tserver.engine.reads import Deferred
 from tserver.engine.values import Elements, Packed, decode, describe, encode
 from tserver.errors import AlreadyExists, CallFailed, Exhausted, InvalidArgument, ServerError, TooLarge, UnknownId
@@ -72,6 +73,8 @@ class Executor:
 
     def __init__(self) -> None:
         self._mode: Mode | None = None
+        # Until when the slice lasts.
+        self._deadline = 0.0
         # The run whose call is being executed, for warnings that torch gives meanwhile.
         self.current: BatchRun | None = None
         # By which it is seen that work goes on: jobs, and parts of such.
@@ -88,7 +91,10 @@ class Executor:
             operations = [refusing(operation, run.refusal) for operation in operations]
         clock = time.perf_counter
         self.current = run
+        self._deadline = deadline
         try:
+            if run.unfinished is not None and not self._go_on(store, run):
+                return False
             if run.words is not None:
                 if not self._run_packed(store, run, operations, run.words, deadline):
                     return False
@@ -98,6 +104,9 @@ class Executor:
                     run.index += 1
                     if clock() > deadline and run.index < run.count:
                         return False
+            if run.unfinished is not None:
+                # The last one: the time was up before it ended.
+                return False
         finally:
             self.current = None
         for call_id in run.frees:
@@ -168,6 +177,7 @@ class Executor:
                 if clock() > deadline and at < end:
                     run.at = at
                     return False
+            run.at = at
             if next(run.remaining, None) is not None or not run.is_whole:
                 raise StopIteration
         except (IndexError, StopIteration):
@@ -264,8 +274,55 @@ class Executor:
                         break
                 if len(objects) > store.peak_results:  # noqa: PLR1730 - a call less for each call
                     store.peak_results = len(objects)
+        elif is_in_pieces(result):
+            run.unfinished = Unfinished(
+                result, run.index, number, call_id, context, operation, args, kwargs, words, call
+            )
+            self._go_on(store, run)
         elif result is not None or call_id:
             self._tell_value(store, run, call_id, operation, result)
+
+    def _go_on(self, store: ObjectStore, run: BatchRun) -> bool:
+        """Go on with the call that is left in the middle, until it or the slice ends; whether it has ended."""
+        unfinished = run.unfinished
+        assert unfinished is not None
+        call_id, operation, pieces = unfinished.call_id, unfinished.operation, unfinished.pieces
+        entries: Any = () if unfinished.call is None else unfinished.call.kwargs
+        clock, deadline = time.perf_counter, self._deadline
+        behind, run.index = run.index, unfinished.index
+        run.number = unfinished.number
+        run.unfinished = None
+        try:
+            if run.refusal is not None:
+                pieces.close()
+                raise CallFailed(run.refusal)
+            if unfinished.context or self._mode is not None:
+                self._set_mode(store, unfinished.context)
+            while True:
+                next(pieces)
+                if clock() > deadline:
+                    run.unfinished = unfinished
+                    return False
+        except StopIteration as end:
+            result = end.value
+            if isinstance(result, Tensor) and call_id:
+                store.objects[call_id] = result
+                run.made[call_id] = run.index
+                if any(argument is result for argument in unfinished.args):
+                    position = _position(unfinished.args, result)
+                    run.same[call_id] = _id_of(unfinished.words, unfinished.call, position)
+                store.peak_results = max(store.peak_results, len(store.objects))
+            elif not isinstance(result, Tensor) and (result is not None or call_id):
+                self._tell_value(store, run, call_id, operation, result)
+        except CallFailed as skipped:
+            self._tell_error(store, run, call_id, operation, entries, unfinished.kwargs, skipped.error)
+        except Exception as error:
+            mend(unfinished.args, unfinished.kwargs)
+            told = _error(run, call_id, operation, error)
+            self._tell_error(store, run, call_id, operation, entries, unfinished.kwargs, told)
+        finally:
+            run.index = behind
+        return True
 
     def enter(self, store: ObjectStore, context: int) -> bool:
         """For a call of this context; False if it is not defined."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tserver.engine import graph_capture
 from tserver.engine.failures import is_device_lost
+from tserver.engine.pieces import whole
 from tserver.engine.streams import StreamPair
 
 log = logging.getLogger("tserver.engine")
@@ -32,6 +33,7 @@ _MOST_FORMS = 4
 _MOST_GRAPHS = 64
 _MOST_COPIED_BYTES = 1 << 20
 
+# Gives the result, or what gives it in pieces.
 Run = Callable[[Sequence[Any]], Any]
 
 _NAMES = """
@@ -122,7 +124,7 @@ class ProgramGraphs:
         self._forms: dict[Any, _Form] = {}
 
     def run(self, run: Run, inputs: Sequence[Any], pair: StreamPair) -> Any:
-        """The result for these inputs; `run` makes it call by call, and does where some are not on the pair's GPU.
+        """The result for these inputs; `run` makes it call by call, and is what is given where that is to be done.
 
         The pair's work stream is the current one.
         """
@@ -152,7 +154,7 @@ class ProgramGraphs:
 
             def captured(*given: Tensor) -> Any:
                 found = iter(given)
-                return run([next(found) if isinstance(value, Tensor) else value for value in inputs])
+                return whole(run([next(found) if isinstance(value, Tensor) else value for value in inputs]))
 
             made = graph_capture.capture(captured, read, pair, warm_up_runs=1)
         except Exception as error:
@@ -189,7 +191,7 @@ class ProgramGraphs:
 def _eager(form: _Form, run: Run, inputs: Sequence[Any]) -> Any:
     form.runs += 1
     timing = _Timing()
-    result = run(inputs)
+    result = whole(run(inputs))
     timing.end()
     form.eager.append(timing)
     if not _is_self_contained(result, inputs):

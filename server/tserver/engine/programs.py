@@ -21,6 +21,7 @@ from tserver.engine.moving import NAMES as BETWEEN_SESSIONS
 from tserver.engine.names import OPERATIONS as NAMES
 from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
+from tserver.engine.pieces import Pieces, whole
 from tserver.engine.program_graphs import ProgramGraphs, is_capturable
 from tserver.engine.values import bytes_of, decode
 from tserver.errors import InvalidArgument
@@ -188,7 +189,10 @@ class Program:
         return names, self._contexts[:most]
 
     def run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
-        """The result for these inputs. Raises: InvalidArgument, and whatever a call raises."""
+        """The result for these inputs, or what gives it in pieces: a call at a time.
+
+        Raises: InvalidArgument, and whatever a call raises.
+        """
         if len(inputs) != self._inputs:
             raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
         pair = store.state.pair
@@ -200,10 +204,10 @@ class Program:
             first = next((value.device for value in inputs if isinstance(value, torch.Tensor)), store.state.device)
             pair = store.state.pair_on(first) or pair
             with pair.within():
-                return graphs.run(lambda given: self._run(store, given), inputs, pair)
+                return whole(graphs.run(lambda given: self._run(store, given), inputs, pair))
         return graphs.run(lambda given: self._run(store, given), inputs, pair)
 
-    def _run(self, store: ObjectStore, inputs: Sequence[Any]) -> Any:
+    def _run(self, store: ObjectStore, inputs: Sequence[Any]) -> Pieces:
         slots: Slots = [_EMPTY] * self._size
         slots[1 : 1 + len(inputs)] = inputs
         for step in self._steps:
@@ -224,7 +228,8 @@ class Program:
                 raise
             if step.fills:
                 slots[step.fills] = result
-        RUNNING.step = None
+            RUNNING.step = result = None
+            yield
         return self._result(slots)
 
     def _call(self, store: ObjectStore, step: _Step, operation: Operation, slots: Slots) -> Any:

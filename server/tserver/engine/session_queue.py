@@ -349,7 +349,8 @@ class _BatchJob(_Job):
         if run.refusal is not self._refusal:
             run.refusal = refusal = self._refusal
             if refusal is not None and not refusal.batch_seq:
-                refusal.batch_seq, refusal.call_index = run.seq, run.index
+                refusal.batch_seq = run.seq
+                refusal.call_index = run.index if run.unfinished is None else run.unfinished.index
         if self._queue.rest is not None:
             # One call, after which it is looked.
             deadline = 0.0

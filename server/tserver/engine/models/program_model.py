@@ -26,6 +26,7 @@ from tserver.engine.models.files import PROGRAM_KEY, check_dtype, save_tensors
 from tserver.engine.models.model import Content, Model, NewStore
 from tserver.engine.models.spec import Sizes, TensorSpec, bind, read_specs, shown
 from tserver.engine.object_store import ObjectStore
+from tserver.engine.pieces import whole
 from tserver.engine.programs import Program
 from tserver.engine.values import dtype_of
 from tserver.errors import InvalidArgument, ServerError
@@ -109,7 +110,7 @@ class ProgramModel(Model):
         sizes = bind(self.inputs, [tensor.dtype for tensor in inputs], [tensor.shape for tensor in inputs])
         try:
             with _surroundings(self._default_dtype):
-                result = self._run.run(self._store, [*inputs, *self._weights, *self._numbers(sizes)])
+                result = whole(self._run.run(self._store, [*inputs, *self._weights, *self._numbers(sizes)]))
         except ServerError:
             raise
         except (
