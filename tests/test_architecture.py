@@ -62,7 +62,7 @@ CORE = {
     "_codec": {"_native"},
     "_native": set[str](),
 }
-BESIDE_CORE = {"_exceptions", "_caller"}
+BESIDE_CORE = {"_exceptions", "_caller", "_notebook"}
 # What begins an RPC on a channel of gRPC.
 RPC_KINDS = {"unary_unary", "unary_stream", "stream_unary", "stream_stream", "segregated_call"}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from tclient import _issue, _left_out
+from tclient import _issue, _left_out, _notebook
 from tclient._caller import HERE
 from tclient._codec import device as _device
 from tclient._codec import dtypes as _dtypes
@@ -420,6 +420,9 @@ class Tensor(Memory, _Base):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         text: str = dispatch(TABLE["Tensor.__repr__"], (self,), None)
         return text
+
+    def _repr_html_(self) -> str:
+        return _notebook.of_tensor(self)
 
     def __format__(self, spec: str) -> str:
         if type(self) is not Tensor:

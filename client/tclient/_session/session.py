@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from tclient import _notebook
 from tclient._exceptions import NotConnectedError, ServerFailed, SessionLost, SessionTakenOver, TensorError, fresh
 from tclient._session import names as kept_names
 from tclient._session.batches import Batches
@@ -472,6 +473,9 @@ class Session:
         state = "closed" if self.closed else "lost" if self.dead is not None else "open"
         moved = f" at {self.endpoint}" if self.endpoint != self.address else ""
         return f"<tclient.Session with {self.address}{moved}, {state}>"
+
+    def _repr_html_(self) -> str:
+        return _notebook.of_session(self)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -17,9 +18,11 @@ Wish = bool | Callable[[int, int], object]
 def bar(
     name: str, total: int, *, done: int = 0, after_s: float = _BAR_AFTER_S, is_wanted: bool = True, stays: bool = False
 ) -> Any:
-    """A bar of `total` bytes on a terminal, from a second on; it stays there when all is done, or goes."""
+    """A bar of `total` bytes on a terminal or in a notebook, from a second on; it stays when all is done, or goes."""
     # Not needed before something takes long, and not free to import.
-    from tqdm import tqdm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a notebook without widgets gets a bar of text, and no advice
+        from tqdm.auto import tqdm
 
     return tqdm(
         total=total,

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from tclient import _notebook
 from tclient._codec.dtypes import BY_CODE, DTYPES, dtype
 from tclient._codec.operations import Operation
 from tclient._codec.values import array_of
@@ -267,6 +268,11 @@ class ServedModel:
         """Whether all callers of the server see it."""
         return self._summary.public
 
+    @property
+    def state(self) -> str:
+        """Whether it answers, as it was when the server last said: "ready", "unloading" or "unloaded"."""
+        return _STATES.get(self._summary.state, "unknown")
+
     def parameter_count(self) -> int:
         """How many weights and biases it has."""
         return self._summary.parameters
@@ -277,6 +283,9 @@ class ServedModel:
         except TensorError:
             return f"{self._line('gone')}\n{self._summary.text}"
         return f"{self._line()}\n{self._summary.text}"
+
+    def _repr_html_(self) -> str:
+        return _notebook.of_model(self)
 
     def _line(self, state: str = "") -> str:
         """What it is, in one line."""
@@ -290,7 +299,7 @@ class ServedModel:
         replicas = f"{len(serving)} replica{'s' * (len(serving) != 1)}, " if summary.replicas else ""
         owned = f"{'public, ' * summary.public}of {summary.owner}, " if summary.owner else ""
         return (
-            f"{self.name} version {summary.version}, {owned}{state or _STATES.get(summary.state, 'unknown')}, "
+            f"{self.name} version {summary.version}, {owned}{state or self.state}, "
             f"{summary.parameters:,} parameters, {replicas}{batching}: {takes} -> {gives}"
         )
 
@@ -333,3 +342,6 @@ class Models(list[ServedModel]):
 
     def __repr__(self) -> str:
         return "\n".join(model._line() for model in self) or "no models"
+
+    def _repr_html_(self) -> str:
+        return _notebook.of_models(self)

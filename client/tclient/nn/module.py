@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
+from tclient import _notebook
 from tclient.nn import _hooks, _state
 from tclient.nn._changes import Watched, changed
 from tclient.nn._conversions import Conversions
@@ -535,6 +536,9 @@ class Module(Conversions):
 
     def __repr__(self) -> str:
         return module_text(self)
+
+    def _repr_html_(self) -> str:
+        return _notebook.of_module(self)
 
 
 _NEVER = (
