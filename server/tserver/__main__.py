@@ -1,5 +1,6 @@
 """`python -m tserver` and the command `tserver`."""
 
+import signal
 import sys
 
 from tserver.extras import told
@@ -7,11 +8,15 @@ from tserver.extras import told
 
 def main() -> None:
     """Run the command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C ends a command without a word. One that has something to end takes the signal itself.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from tserver.cli import main as command
+
+        command()
     except ModuleNotFoundError as error:
         sys.exit(told(error))
-    command()
 
 
 if __name__ == "__main__":

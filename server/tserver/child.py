@@ -32,10 +32,10 @@ def main() -> int:
     control = settings.pop("control", None)
     config = Config(**settings)
     if role == "front":
-        logs.set_up(config.log_level)
+        logs.set_up(config.log_level, config.log_format)
         return serve_front(config, control=control, **run)
     config = show_own_gpus(config, os.environ)
-    logs.set_up(config.log_level)
+    logs.set_up(config.log_level, config.log_format)
     return serve_engine(config, **run)
 
 

@@ -44,6 +44,7 @@ def serve(context: click.Context, /, print_config: bool, **given: Any) -> None:
         raise click.UsageError(str(error)) from None
     if print_config:
         return
+    log.info("starting", extra={"version": __version__, "listen": config.listen, "device": config.device})
     try:
         sys.exit(supervise(config))
     except (PortTaken, ValueError) as error:
@@ -108,7 +109,7 @@ def _checked(given: dict[str, Any]) -> Config:
         LimitsFile.of(config)
     except OSError as error:
         raise click.UsageError(str(error)) from None
-    logs.set_up(config.log_level)
+    logs.set_up(config.log_level, config.log_format)
     if open_ones:
         what = (
             "tokens cross the network in plain text, and whoever hears one can use it"

@@ -54,6 +54,7 @@ class Config:
     http_listen: str = ""
     metrics_listen: str = ""
     log_level: str = "info"
+    log_format: str = "auto"
 
     @property
     def is_house(self) -> bool:

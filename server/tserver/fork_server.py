@@ -49,7 +49,7 @@ _prctl = ctypes.CDLL(None).prctl
 def main() -> int:
     """Import, and fork on demand, until the socket ends; the exit code."""
     settings = json.loads(sys.argv[1])
-    logs.set_up(settings["log_level"])
+    logs.set_up(settings["log_level"], settings["log_format"])
     child.name_process("tserver-forks")
     beats: int = settings["beats"]
     os.set_blocking(beats, False)
@@ -131,7 +131,7 @@ def _engine(supervisor: int, between: int, request: dict[str, Any], beats: int, 
         os.environ[_SHOWN_GPUS] = _shown(request["gpus"], os.environ.get(_SHOWN_GPUS))
     forked()
     config = Config(**request["config"])
-    logs.set_up(config.log_level, engine=house.engine)
+    logs.set_up(config.log_level, config.log_format, engine=house.engine)
 
     def report(boot_id: str, address: str) -> None:
         message = {"boot_id": boot_id, "endpoint": address, "internal": house.internal}

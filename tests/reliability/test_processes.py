@@ -261,4 +261,4 @@ def test_a_front_that_crashes_again_and_again_ends_the_house() -> None:
 
 
 def test_a_front_that_never_comes_up_ends_the_house_with_its_code() -> None:
-    assert start("--model-dir", "never").wait(30.0) == 3
+    assert start("--advertise", "never").wait(30.0) == 3

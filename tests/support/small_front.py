@@ -35,8 +35,8 @@ def main() -> int:
     cause_file, previous_end = settings.pop("cause_file"), settings.pop("previous_end")
     beats, control = settings.pop("beats"), settings.pop("control")
     config = Config(**settings)
-    logs.set_up(config.log_level)
-    if config.model_dir == "never":
+    logs.set_up(config.log_level, config.log_format)
+    if config.advertise == "never":
         return 3
     return asyncio.run(_Front(config, control, {"cause_file": cause_file, "previous_end": previous_end}).run(beats))
 

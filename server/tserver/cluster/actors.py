@@ -260,7 +260,7 @@ def _here() -> tuple[str, str]:
 
 def _begin(message: dict[str, Any]) -> Spec:
     spec = Spec.of(message)
-    logs.set_up(spec.config.log_level)
+    logs.set_up(spec.config.log_level, spec.config.log_format)
     if spec.version != __version__:
         raise RuntimeError(
             f"this host has tserver {__version__}, and the cluster was started with {spec.version}; install the same "

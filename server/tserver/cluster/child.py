@@ -24,7 +24,7 @@ def main() -> int:
     settings = json.loads(sys.stdin.readline())
     die_with(settings.pop("parent"))
     role, config = settings.pop("role"), Config(**settings.pop("config"))
-    logs.set_up(config.log_level)
+    logs.set_up(config.log_level, config.log_format)
     if role == "front":
         return serve_front(config, **settings)
     report = settings.pop("report")

@@ -17,6 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tserver import logs
 from tserver.config import Config
 from tserver.limits.file import check_names
 
@@ -85,11 +86,13 @@ _HELP = {
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
     "http_listen": "HOST:PORT for HTTP: the Open Inference Protocol under /v2, and /metrics; empty is none.",
     "metrics_listen": "HOST:PORT for /metrics alone, for Prometheus to scrape; empty is none.",
-    "log_level": "debug, info, warning or error.",
+    "log_level": "What is logged on stderr, and what is worse.",
+    "log_format": "How: text for people, JSON, or auto: text on a terminal, and JSON elsewhere.",
 }
 
 
 _CHOICES = {
+    "log_format": logs.FORMATS,
     "log_level": ["debug", "info", "warning", "error"],
     "isolation": ["shared", "principal", "session"],
 }

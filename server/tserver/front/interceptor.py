@@ -112,7 +112,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     )
             return await route.handler(request), None
         except Exception as raised:
-            error = status.as_ours(raised, "an HTTP request")
+            error = status.as_ours(raised, "an HTTP request", request.peer)
             return status.http_refusal(error), error
 
     def _as_it_is(self, context: Context) -> Any:

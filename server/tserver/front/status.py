@@ -181,7 +181,7 @@ def http_refusal(error: errors.ServerError) -> HttpResponse:
     return HttpResponse.of({"error": error.message[:2000]}, found.value, **headers)
 
 
-def as_ours(error: Exception, what: str) -> errors.ServerError:
+def as_ours(error: Exception, what: str, peer: str = "") -> errors.ServerError:
     """An error of ours; another one is a defect, and logged."""
     if isinstance(error, errors.ServerError):
         return error
@@ -190,7 +190,7 @@ def as_ours(error: Exception, what: str) -> errors.ServerError:
         return errors.Exhausted(
             "the memory of the server is full; free tensors, or retry later", reason="OUT_OF_MEMORY"
         )
-    log.error("%s failed in a way it should not", what, exc_info=error)
+    log.error("%s failed in a way it should not", what, exc_info=error, extra={"peer": peer})
     return errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
 
 
@@ -206,7 +206,7 @@ async def abort(
     if isinstance(error, grpc.aio.InternalError):
         # A message could not be sent: the caller left while it waited to be. There is nobody to tell, and no defect.
         raise asyncio.CancelledError from error
-    error = as_ours(error, "an RPC")
+    error = as_ours(error, "an RPC", str(context.peer()))
     # gRPC keeps the end of an RPC in a circle with it, and that keeps this error until the collector comes. What the
     # frames have that it went through is not to wait for that: an upload's memory may be most there is.
     error.__traceback__ = error.__context__ = error.__cause__ = None

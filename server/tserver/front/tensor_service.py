@@ -63,7 +63,7 @@ class TensorServicer:
         if request.device:
             self._engine.check_device(request.device)
         session, protocol = self._sessions.open(rpc.identity, request.min_protocol, request.max_protocol)
-        log.info("session opened", extra={"client": request.client[:100], "sessions": len(self._sessions)})
+        self._log("session opened", session, request.client, rpc)
         return self._opened(session, protocol, rpc)
 
     async def AttachSession(self, request: ts.AttachSessionRequest, rpc: Rpc) -> ts.AttachSessionResponse:
@@ -71,13 +71,17 @@ class TensorServicer:
         taken, protocol = await self._sessions.attach(
             request.session, rpc.identity, request.attempt, request.min_protocol, request.max_protocol
         )
-        log.info("session taken over", extra={"client": request.client[:100]})
+        self._log("session taken over", taken.session, request.client, rpc)
         return ts.AttachSessionResponse(
             opened=self._opened(taken.session, protocol, rpc),
             received_seq=taken.received,
             next_id=taken.next_id,
             errors=taken.errors,
         )
+
+    def _log(self, what: str, session: Session, client: str, rpc: Rpc) -> None:
+        who = {"session": session.id, "principal": session.principal, "peer": rpc.identity.host}
+        log.info(what, extra={**who, "client": client[:100], "sessions": len(self._sessions)})
 
     def _opened(self, session: Session, protocol: int, rpc: Rpc) -> ts.OpenSessionResponse:
         data = self.data_endpoint

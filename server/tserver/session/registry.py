@@ -151,6 +151,7 @@ class Sessions:
         if self._shared.get(session.shared_by) is session:
             del self._shared[session.shared_by]
         session.end(cause)
+        log.info("session ended", extra={"session": session.id, "principal": session.principal, "cause": cause})
         for each in session.former:
             self._by_former.pop(each, None)
             self._ended[each] = session.principal, cause
@@ -174,12 +175,12 @@ class Sessions:
 
         def done(cause: str) -> None:
             if cause:
-                log.error("a session could not be brought back", extra={"cause": cause})
+                log.error("a session could not be brought back", extra={"session": session.id, "cause": cause})
                 post(loop, self.close, session, cause)
             post(loop, loop.run_in_executor, None, kept.drop, folder)
 
         session.go_on(head, folder, done)
-        log.info("session goes on after a restart", extra={"sessions": len(self._by_secret)})
+        log.info("session goes on after a restart", extra={"session": session.id, "sessions": len(self._by_secret)})
         return session
 
     async def expire(self) -> None:
@@ -236,9 +237,9 @@ class Sessions:
                         kept.drop(folder)
                         raise
             except TimeoutError:
-                log.warning("there was no time to keep a session")
+                log.warning("there was no time to keep a session", extra={"session": session.id})
             except Exception:
-                log.exception("a session could not be kept")
+                log.exception("a session could not be kept", extra={"session": session.id})
         log.info("sessions are kept for the next process", extra={"kept": number, "of": len(sessions)})
 
     def _check_room(self) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from tserver.errors import SessionLost
 
 BOOT_BYTES = 8
 RANDOM_BYTES = 16
 SECRET_BYTES = BOOT_BYTES + RANDOM_BYTES
+
+
+# Of its hash, what is told of a session where its secret must not be.
+_ID_LETTERS = 12
+
+
+def id_of(secret: bytes) -> str:
+    """What a session is called in logs and lists, by which nobody can use it."""
+    return hashlib.sha256(secret).hexdigest()[:_ID_LETTERS]
 
 
 def boot_of(secret: bytes) -> str:

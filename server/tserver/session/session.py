@@ -27,6 +27,7 @@ from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost,
 from tserver.session.attachment import Attachment, StreamAttachment, post
 from tserver.session.batch_lane import BatchLane
 from tserver.session.keeping import Head
+from tserver.session.secret import id_of
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -98,6 +99,8 @@ class Session:
     ) -> None:
         """`before` is who had the session until now: its numbers go on here."""
         self.secret = secret
+        # What it is called where others may read it; the same whoever holds it.
+        self.id: str = id_of(secret) if before is None else before.id
         self.principal = principal
         # Whose callers without a session have this one; empty where it was opened.
         self.shared_by = ""
@@ -273,7 +276,7 @@ class Session:
         saved = await _done(self.queue.save(folder))
         left_s = self.lease_s if self._attachment is not None else self._expires_at - time.monotonic()
         if saved.left_out:
-            log.warning("not all of a session is kept", extra={"left_out": saved.left_out[:20]})
+            log.warning("not all of a session is kept", extra={"session": self.id, "left_out": saved.left_out[:20]})
         with self._lock:
             return Head(
                 principal=self.principal,

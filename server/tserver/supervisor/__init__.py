@@ -2,7 +2,7 @@
 
 One server:
 
-    supervisor (this process)  --- holds nothing, forwards SIGTERM and SIGINT
+    supervisor (this process)  --- holds nothing, is told SIGTERM and SIGINT, forwards
         └── server             --- gRPC, sessions, torch; ends when the supervisor does
 
 A house of engines:

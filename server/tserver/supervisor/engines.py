@@ -64,7 +64,7 @@ class Engines:
         self._config = config
         self._watch = watch
         self._new_process = new_process
-        self._forks = ForkServer(watch, new_process, config.log_level, self._forks_ended, on_failure)
+        self._forks = ForkServer(watch, new_process, config, self._forks_ended, on_failure)
         self._key = new_key()
         self._engines: dict[str, _Engine] = {}
         self._remembered: deque[Ended] = deque(maxlen=_REMEMBERED)

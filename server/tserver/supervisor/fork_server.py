@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from tserver.config import Config
 from tserver.supervisor.process import HEALTHY_AFTER_S, Process, log
 from tserver.supervisor.watch import Packets, Watch
 
@@ -25,14 +26,14 @@ class ForkServer:
         self,
         watch: Watch,
         new_process: Callable[[str], Process],
-        log_level: str,
+        config: Config,
         on_end: Callable[[], None],
         on_failure: Callable[[int], None],
     ) -> None:
         """`on_end` is called when it has ended after it was told to stop; `on_failure` with its exit code where it
         never came up.
         """
-        self._watch, self._new_process, self._log_level = watch, new_process, log_level
+        self._watch, self._new_process, self._config = watch, new_process, config
         self._on_end, self._on_failure = on_end, on_failure
         self._process: Process | None = None
         self._socket: Packets | None = None
@@ -48,7 +49,8 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = Packets(self._watch, ours, self._ready)
         with theirs:
-            argument = {"asked": theirs.fileno(), "beats": process.beats_to, "log_level": self._log_level}
+            logs = {"log_level": self._config.log_level, "log_format": self._config.log_format}
+            argument = {"asked": theirs.fileno(), "beats": process.beats_to, **logs}
             child = process.begin("tserver.fork_server", json.dumps(argument), pass_fds=[theirs.fileno()])
 
         def ended(code: int) -> None:

@@ -65,6 +65,8 @@ class _Supervisor:
         self._quick_ends = 0
         self._announced = False
         self._stopping = False
+        # The first signal that it was told to stop by.
+        self._told = 0
         # The exit code, once nothing is started any more.
         self._result: int | None = None
 
@@ -75,7 +77,8 @@ class _Supervisor:
         while self._result is None or self._main is not None or not (self._engines is None or self._engines.is_over):
             for number in self._watch.turn():
                 self._forward(number)
-        return self._result
+        # As one that a signal has ended, where a signal came before a server had begun to take it.
+        return 128 + self._told if self._told and self._result == 128 + signal.SIGTERM else self._result
 
     def _begin(self, cause: str) -> None:
         main = self._main = self._new_process(self._name)
@@ -123,12 +126,16 @@ class _Supervisor:
                 self._begin(cause)
 
     def _forward(self, number: int) -> None:
-        """It is to stop; a front tells the engines."""
+        """It is to stop; a front tells the engines.
+
+        Children are told by SIGTERM, whatever it was here: a Python that has only begun takes SIGINT for an error.
+        """
+        self._told = self._told or number
         self._stop_in_time()
         if self._engines is not None:
             self._engines.close()
         if self._main is not None:
-            self._main.tell_to_stop(number)
+            self._main.tell_to_stop()
 
     def _finish(self, result: int) -> None:
         """All is to end, with this exit code."""
@@ -136,7 +143,7 @@ class _Supervisor:
             self._result = result
         self._stop_in_time()
         if self._main is not None:
-            self._main.tell_to_stop(signal.SIGTERM)
+            self._main.tell_to_stop()
         if self._engines is not None:
             self._engines.stop()
 

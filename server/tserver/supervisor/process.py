@@ -99,11 +99,11 @@ class Process:
             os.close(self._beats)
             self._beats = -1
 
-    def tell_to_stop(self, number: int = signal.SIGTERM) -> None:
+    def tell_to_stop(self) -> None:
         """Have it end by itself."""
         self.is_stopping = True
         if self.pid:
-            os.kill(self.pid, number)
+            os.kill(self.pid, signal.SIGTERM)
 
     def end(self, cause: str) -> None:
         """End it at once."""
