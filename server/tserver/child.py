@@ -104,7 +104,7 @@ def _told_in_words(function: Callable[[], int], also: Callable[[str], None] = la
     except ModuleNotFoundError as error:
         # What only some listeners need is imported with them.
         text = told(error)
-    except (ServerError, OSError, RuntimeError) as error:
+    except (ServerError, ImportError, OSError, RuntimeError) as error:
         text = f"tserver: {error}"
     print(text, file=sys.stderr)
     also(text)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tensorcompute.wire.address import channel_options, parse
-from tserver import __version__, logs
+from tserver import __version__, extras, logs
 from tserver.cluster.commands import group
 from tserver.commands import places, settings
 from tserver.config import Config
@@ -44,6 +44,8 @@ def serve(context: click.Context, /, print_config: bool, **given: Any) -> None:
         raise click.UsageError(str(error)) from None
     if print_config:
         return
+    if absent := extras.missing(config):
+        sys.exit(f"tserver: {absent}")
     log.info("starting", extra={"version": __version__, "listen": config.listen, "device": config.device})
     try:
         sys.exit(supervise(config))

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tserver.config import Config
+
 _OURS = frozenset({"tserver", "tclient", "tensorcompute"})
+# What every server imports, and what one does that listens for HTTP.
+_ALWAYS = ("grpc", "google.protobuf", "numpy", "torch", "safetensors")
+_FOR_HTTP = ("aiohttp", "prometheus_client")
 
 
 def told(error: ModuleNotFoundError) -> str:
@@ -10,4 +19,24 @@ def told(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
     if not name or name in _OURS:
         raise error
-    return f"tserver: {name} is not installed; the server needs: pip install 'tclient[server]'"
+    return "tserver: " + _remedy([name])
+
+
+def missing(config: Config) -> str:
+    """The same of all that a server with these settings needs, before any of it is imported; empty if it is there."""
+    names = [*_ALWAYS, *(_FOR_HTTP if config.http_listen or config.metrics_listen else ())]
+    absent = [name for name in names if not is_there(name)]
+    return _remedy(absent) if absent else ""
+
+
+def is_there(name: str) -> bool:
+    """Whether a module can be found. Imports at most the packages that it is in."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _remedy(names: list[str]) -> str:
+    are = "is" if len(names) == 1 else "are"
+    return f"{', '.join(names)} {are} not installed; the server needs: pip install 'tclient[server]'"
