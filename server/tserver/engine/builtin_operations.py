@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch._tensor_str as tensor_str
 
 from tserver.engine import functions, gpu_operations, initial, names, networks, optimizers, reads, sampling, sparse
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
@@ -23,6 +22,7 @@ from tserver.engine.object_store import ObjectStore
 from tserver.engine.operations import Operation
 from tserver.engine.programs import keep_program, run_program
 from tserver.engine.storages import storages
+from tserver.engine.texts import shown, shown_at_once
 
 
 def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: bool = False) -> Iterator[Operation]:
@@ -62,7 +62,9 @@ def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: b
     yield Operation("Tensor.new_tensor", sent_anew(new_tensor) if has_gpu else new_tensor, takes_packed=True)
     yield Operation("set_printoptions", _set_printoptions)
     for name in ("__repr__", "__str__", "__format__"):
-        yield Operation(f"Tensor.{name}", _shown(getattr(torch.Tensor, name)))
+        function = getattr(torch.Tensor, name)
+        name = f"Tensor.{name}"
+        yield Operation(name, shown(function), needs_store=True, at_once=Operation(name, shown_at_once(function)))
     if not single_owner:
         # Freed memory of others would show through.
         for name in ("empty", "empty_like", "empty_strided", "empty_permuted"):
@@ -85,28 +87,6 @@ def _set_printoptions(*args: Any, **kwargs: Any) -> None:
 
 
 _MOST_PRINTED = {"precision": 100, "edgeitems": 1000}
-# Elements that one text may show: torch formats them one by one.
-_MAX_SHOWN = 100_000
-
-
-def _shown(function: Callable[..., str]) -> Callable[..., str]:
-    """A text of a tensor, unless the session's print options would show more elements than can be formatted in time."""
-
-    def show(*args: Any, **kwargs: Any) -> str:
-        tensor = args[0] if args else None
-        count = _elements(tensor) if isinstance(tensor, torch.Tensor) else 0
-        if _MAX_SHOWN < count <= tensor_str.PRINT_OPTS.threshold:
-            raise RuntimeError(
-                f"a text of {count} elements is not made (at most {_MAX_SHOWN}); "
-                "lower the threshold of set_printoptions, or use numpy()"
-            )
-        return function(*args, **kwargs)
-
-    return show
-
-
-def _elements(tensor: torch.Tensor) -> int:
-    return max((part.numel() for part in sparse.memory_of(tensor)), default=0)
 
 
 def _zeroed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

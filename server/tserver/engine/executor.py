@@ -27,7 +27,7 @@ from tensorcompute.wire.packed import (
     OPERATION_SHIFT,
     PART,
 )
-from tserver.engine import packed, replies
+from tserver.engine import packed, replies, sequences
 from tserver.engine.apply import apply_operation, unsupported
 from tserver.engine.batch_run import BatchRun
 from tserver.engine.extents import mend
@@ -364,6 +364,11 @@ class Executor:
                 return
         elif result.__class__ is Deferred:
             self._tell_later(store, run, call_id, operation, result)
+            return
+        elif (result.__class__ is tuple or result.__class__ is list) and len(result) > sequences.PIECE:
+            pieces = sequences.told(store, call_id, operation.name, result)
+            run.unfinished = Unfinished(pieces, run.index, run.number, 0, 0, operation, [], {}, None, None)
+            self._go_on(store, run)
             return
         told = run.reply.results.add(call_index=run.index)
         try:

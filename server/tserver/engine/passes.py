@@ -47,8 +47,9 @@ def _form(tensor: torch.Tensor) -> Any:
 class Surroundings:
     """The modes that are in force on this thread, to be put in force on another."""
 
-    def __init__(self, enter_streams: Callable[[], None]) -> None:
-        self._enter_streams = enter_streams
+    def __init__(self, enter_streams: Callable[[], None], *, is_guarded: bool) -> None:
+        """`is_guarded`: kernels that do not know sparse tensors are refused them."""
+        self._enter_streams, self._is_guarded = enter_streams, is_guarded
         self._gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
         self._grad = torch.is_grad_enabled()
         self._inference = torch.is_inference_mode_enabled()
@@ -63,8 +64,8 @@ class Surroundings:
         if self._gpu is not None:
             torch.cuda.set_device(self._gpu)
         stack.enter_context(set_multithreading_enabled(False))
-        # What the caller's code answers may be sparse, whatever was before.
-        stack.enter_context(GUARD)
+        if self._is_guarded:
+            stack.enter_context(GUARD)
         if self._inference:
             stack.enter_context(torch.inference_mode())
         stack.enter_context(torch.set_grad_enabled(self._grad))
@@ -208,12 +209,15 @@ class PassThreads:
         self._idle: list[_Worker] = []
         self._passes: weakref.WeakSet[Pass] = weakref.WeakSet()
 
-    def begin(self, function: Callable[[], Any], enter_streams: Callable[[], None]) -> tuple[Pass, Told]:
+    def begin(
+        self, function: Callable[[], Any], enter_streams: Callable[[], None], *, is_guarded: bool = True
+    ) -> tuple[Pass, Told]:
         """Begin a pass: it, and what it tells first. `enter_streams` has a thread's work run where the session's does.
+        What a caller's code answers may be sparse, whatever was before: against that it is guarded.
 
         Raises what it raises until then.
         """
-        begun = Pass(function, Surroundings(enter_streams))
+        begun = Pass(function, Surroundings(enter_streams, is_guarded=is_guarded))
         worker = self._idle.pop() if self._idle else _Worker(self._prepare, self._idle)
         self._passes.add(begun)
         worker.take(begun)

@@ -19,7 +19,7 @@ from tserver.engine.shares import Share, Turns
 
 # While there is always somebody who is ready, sockets are looked at so often, and who runs is asked to look whether
 # somebody is to go before it.
-LOOK_S = 0.001
+LOOK_S = 0.0005
 # How long a slice lasts while others wait that have used as much.
 SLICE_S = 0.005
 
