@@ -27,7 +27,7 @@ BEHIND = {
     "credentials": {"storage"},
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
-BESIDE = {"", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus", "watched"}
+BESIDE = {"", "audit", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus", "watched"}
 WAYS_IN = {
     "__main__": {"cli"},
     "cli": {"supervisor", "cluster", "credentials", "commands"},

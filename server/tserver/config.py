@@ -27,6 +27,7 @@ class Config:
     tokens: str = ""
     lease_s: float = 300.0
     limits: str = ""
+    audit_log: str = ""
     max_sessions: int = 1024
     max_session_bytes: int = 0
     max_memory_bytes: int = 0

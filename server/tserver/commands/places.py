@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tserver import audit
 from tserver.config import Config
 
 _FILES = ("tls_cert", "tls_key", "tls_client_ca", "tokens")
@@ -18,6 +19,7 @@ def check(config: Config) -> None:
         _look(config, name, _readable)
     _look(config, "model_dir", lambda path: os.scandir(path).close())
     _look(config, "data_dir", _writable)
+    _look(config, "audit_log", lambda path: os.close(audit.opened(path)))
 
 
 def _look(config: Config, name: str, see: Callable[[Path], None]) -> None:

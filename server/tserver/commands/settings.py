@@ -51,6 +51,7 @@ _HELP = {
     "the data directory, where there is one.",
     "lease_s": "Seconds that a session outlives its last connection.",
     "limits": "TOML file that says what each principal may use; it is read again when it changes.",
+    "audit_log": "File that gets a line for each request: who asked for what, and how it ended; empty is none.",
     "max_sessions": "Sessions at once.",
     "max_session_bytes": "Memory that the tensors of one session may take, on each GPU where an engine holds several; "
     "0 is unlimited.",

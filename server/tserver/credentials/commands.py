@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import click
 
+from tserver import audit
 from tserver.credentials import names, tokens
 from tserver.credentials.proven import ROLES
 from tserver.credentials.tokens import NAME
+from tserver.identity import Identity, Role
 
 
 def group(from_file: Callable[[Any], Any]) -> click.Group:
@@ -31,7 +34,8 @@ def group(from_file: Callable[[Any], Any]) -> click.Group:
     @click.option("--principal", required=True, help="Whose it is: a name, without '/'.")
     @click.option("--role", type=click.Choice(list(ROLES)), default="user", show_default=True, help="What it may do.")
     @click.option("--expires", default="30d", show_default=True, help="30d, 12h, or a date such as 2027-01-31.")
-    def create(file: Path, principal: str, role: str, expires: str) -> None:
+    @_audited
+    def create(file: Path, principal: str, role: str, expires: str, audit_log: str) -> None:
         """Make a token, and print it: this once, since only a hash of it is kept."""
         is_first = not file.exists()
         try:
@@ -41,6 +45,7 @@ def group(from_file: Callable[[Any], Any]) -> click.Group:
             raise click.UsageError(str(error)) from None
         with _told(file):
             made, text = tokens.create(file, principal, role, until)
+        _note(audit_log, "token create", made)
         click.echo(text)
         click.echo(f"token {made.id} of {made.principal} ({made.role}) until {_when(made.expires)}", err=True)
         if is_first:
@@ -60,13 +65,15 @@ def group(from_file: Callable[[Any], Any]) -> click.Group:
     @token.command()
     @of_a_file
     @click.argument("token_id", metavar="ID")
-    def revoke(file: Path, token_id: str) -> None:
+    @_audited
+    def revoke(file: Path, token_id: str, audit_log: str) -> None:
         """Have the token ID open nothing any more."""
         with _told(file):
             try:
                 made = tokens.revoke(file, token_id)
             except KeyError:
                 raise click.ClickException(f"no token in {file} has the id {token_id!r}") from None
+        _note(audit_log, "token revoke", made)
         click.echo(f"token {made.id} of {made.principal} is revoked")
 
     return token
@@ -84,6 +91,24 @@ def _file(function: Any) -> Any:
         return function(file=Path(tokens) if tokens else Path(data_dir) / NAME, **others)
 
     return found
+
+
+_audited = click.option(
+    "--audit-log", default="", envvar="TSERVER_AUDIT_LOG", help="The file that the server's audit log is in."
+)
+
+
+def _note(path: str, what: str, token: tokens.Token) -> None:
+    """Tell the audit log what was done to a token, by the user who was at the command line."""
+    if not path:
+        return
+    try:
+        log = audit.Audit(path)
+    except OSError as error:
+        raise click.ClickException(f"it is done, but {error}") from None
+    user = Identity(getpass.getuser(), Role.ADMIN, "command line", "loopback")
+    log.add(what, user, "", token=token.id, of=token.principal, role_of=token.role, outcome="OK")
+    log.close()
 
 
 @contextlib.contextmanager

@@ -19,10 +19,13 @@ import grpc
 
 from tserver.errors import PermissionDenied, ServerError
 from tserver.front import status
+from tserver.front.auditing import Behaviour, audited
+from tserver.front.authentication import host_of
 from tserver.front.rpc import OPEN, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
 
 if TYPE_CHECKING:
+    from tserver.audit import Audit
     from tserver.front.authentication import Authenticator
     from tserver.front.http import messages
     from tserver.limits.account import Accounts
@@ -35,8 +38,6 @@ log = logging.getLogger("tserver.front")
 # What is told to everyone: whoever balances load asks without credentials.
 _OPEN_PATHS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
-
 
 class Interceptor(grpc.aio.ServerInterceptor):
     """What all servers of one process share."""
@@ -48,8 +49,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         key: str = "",
         authenticator: Authenticator = OPEN,
         accounts: Accounts | None = None,
+        audit: Audit | None = None,
     ) -> None:
         """With `rpcs`, what is asked is counted there. `key` is that of the house, in one of its processes."""
+        self._audit = audit
         self._authenticator = authenticator
         self._accounts = accounts
         self._rpcs = rpcs
@@ -79,22 +82,34 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 route = routes.find(request)
             except ServerError as refusal:
                 return status.http_refusal(refusal)
-            counts = None if self._rpcs is None else self._rpcs.method(status.HTTP, route.name)
-            if counts is None:
-                return (await self._http_outcome(route, request))[0]
+            counts = MethodCounts() if self._rpcs is None else self._rpcs.method(status.HTTP, route.name)
             counts.started += 1
             began = time.perf_counter()
-            code = "CANCELLED"
+            code, reason, size_bytes = "CANCELLED", "", 0
             try:
                 response, error = await self._http_outcome(route, request)
                 code = "OK" if error is None else status.code_name(error)
                 if error is not None:
-                    counts.by_reason[error.reason] = counts.by_reason.get(error.reason, 0) + 1
-                counts.bytes_out += response.size_bytes
+                    reason = error.reason
+                    counts.by_reason[reason] = counts.by_reason.get(reason, 0) + 1
+                size_bytes = response.size_bytes
+                counts.bytes_out += size_bytes
                 return response
             finally:
                 counts.bytes_in += request.body_bytes
-                counts.finish(code, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                counts.finish(code, seconds)
+                if self._audit is not None and route.needs is not None:
+                    self._audit.add(
+                        f"{request.method} {request.path}",
+                        request.identity if request.identity.principal else None,
+                        host_of(request.peer),
+                        outcome=code,
+                        reason=reason,
+                        bytes_in=request.body_bytes,
+                        bytes_out=size_bytes,
+                        seconds=round(seconds, 6),
+                    )
 
         return answered
 
@@ -143,29 +158,36 @@ class Interceptor(grpc.aio.ServerInterceptor):
             behaviour = _bounded(behaviour, self._accounts)
         knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
         seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
+        counts = None if self._rpcs is None else self._rpcs.method(service, method)
+        if counts is not None and is_ours and (handler.request_streaming or handler.response_streaming):
+            seen = partial(CountedRpc, **knowing, counts=counts)
         if path in _OPEN_PATHS:
-            seen = _unasked
-        if self._rpcs is None:
-            wrapped = _guarded(behaviour, codes, seen)
+            asked = behaviour
+        elif self._audit is None:
+            asked = _asked(behaviour, seen)
         else:
-            counts = self._rpcs.method(service, method)
-            if is_ours and (handler.request_streaming or handler.response_streaming):
-                seen = partial(CountedRpc, **knowing, counts=counts)
-            wrapped = _counted(counts, _guarded(behaviour, codes, seen))
+            asked = audited(self._audit, path, behaviour, seen, self._authenticator, codes)
+        wrapped = _guarded(asked, codes)
+        if counts is not None:
+            wrapped = _counted(counts, wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
-def _unasked(context: Context) -> Any:
-    """What a service is given that answers everyone."""
-    return context
+def _asked(behaviour: Behaviour, seen: Callable[[Context], Any]) -> Behaviour:
+    """The behaviour, given what it is to see of the context."""
+
+    def asked(argument: Any, context: Context) -> Awaitable[Any]:
+        return behaviour(argument, seen(context))
+
+    return asked
 
 
-def _guarded(behaviour: Behaviour, codes: status.Codes, seen: Callable[[Context], Any]) -> Behaviour:
-    """The behaviour, given what it is to see of the context; its errors become statuses."""
+def _guarded(asked: Behaviour, codes: status.Codes) -> Behaviour:
+    """A behaviour whose errors become statuses."""
 
     async def guarded(argument: Any, context: Context) -> Any:
         try:
-            return await behaviour(argument, seen(context))
+            return await asked(argument, context)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except grpc.aio.AioRpcError as told:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tserver import audit
 from tserver.engines.directory import Directory
 from tserver.engines.fleet import Draining
 from tserver.engines.plan import Plan
@@ -107,7 +108,7 @@ class _Front:
         placing = Placing(config, directory, fleet, plan, channels, models)
         await models.start()
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
-        interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator)
+        interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator, audit=audit.of(config.audit_log))
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels)
         # What comes first is asked first.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tserver import audit
 from tserver.config import Config
 from tserver.front import authentication, listeners
 from tserver.front.binding import SERVICES, bind
@@ -89,7 +90,13 @@ class _Process:
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         house = self._house
         key = house.key if house is not None else ""
-        interceptor = Interceptor(rpcs, key=key, authenticator=authentication.of(config), accounts=engine.accounts)
+        interceptor = Interceptor(
+            rpcs,
+            key=key,
+            authenticator=authentication.of(config),
+            accounts=engine.accounts,
+            audit=audit.of(config.audit_log),
+        )
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine, house)
         server.add_generic_rpc_handlers(bound)

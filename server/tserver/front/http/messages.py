@@ -144,7 +144,7 @@ class Route:
         """In the path, {model} is whatever stands there, under that name, and what is in […] may be missing. `needs` is
         the role that a caller must have; None is that nobody is asked who it is.
         """
-        self.method, self.name, self.handler, self.needs = method, name, handler, needs
+        self.method, self.path, self.name, self.handler, self.needs = method, path, name, handler, needs
         pattern = re.escape(path).replace(r"\[", "(?:").replace(r"\]", ")?")
         self._pattern = re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern))
 
