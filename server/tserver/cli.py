@@ -15,7 +15,7 @@ from tserver import __version__, extras, logs
 from tserver.cluster.commands import group
 from tserver.commands import places, settings
 from tserver.config import Config
-from tserver.credentials import tokens
+from tserver.credentials import issuing, tokens
 from tserver.credentials.commands import group as token_group
 from tserver.limits.file import LimitsFile
 from tserver.supervisor import PortTaken, supervise
@@ -145,3 +145,4 @@ def _is_open(option: str, address: str, config: Config) -> bool:
 
 main.add_command(group(settings.options, _checked))
 main.add_command(token_group(settings.from_file))
+main.add_command(issuing.command())
