@@ -9,7 +9,6 @@ import click.testing
 import pytest
 
 import tclient
-from tests.support.callers import token_of
 from tests.support.serving import serving
 from tserver.cli import main
 
@@ -29,16 +28,15 @@ def test_a_server_and_a_client_use_what_it_makes(tmp_path: Path) -> None:
         f"{name}.{kind}" for name in ("ca", "server", "ada") for kind in ("pem", "key")
     }
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
-    token_of(tmp_path / "tokens.json", "bob")
     tls = ("--tls-cert", str(out / "server.pem"), "--tls-key", str(out / "server.key"))
     with serving(*tls, "--tls-client-ca", str(out / "ca.pem")) as server:
-        shown = {"tls_cert": str(out / "ada.pem"), "tls_key": str(out / "ada.key")}
-        with tclient.connect(server.address, tls=str(out / "ca.pem"), **shown):
+        trusted, cert, key = (str(out / name) for name in ("ca.pem", "ada.pem", "ada.key"))
+        with tclient.connect(server.address, tls=trusted, tls_cert=cert, tls_key=key):
             assert tclient.ones(2).sum().item() == 2
             served = tclient.models.create("of-ada", tclient.nn.MLP([2, 1]))
             assert served.owner == "ada"
         with pytest.raises(tclient.ConnectFailed):
-            tclient.connect(server.address, tls=str(out / "ca.pem"), timeout_s=5)
+            tclient.connect(server.address, tls=trusted, timeout_s=5)
 
 
 def test_an_authority_signs_again_and_is_never_written_over(tmp_path: Path) -> None:

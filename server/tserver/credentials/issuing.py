@@ -59,19 +59,14 @@ def command() -> click.Command:
             raise click.UsageError(str(error)) from None
         try:
             out.mkdir(mode=files.PRIVATE_FOLDER, parents=True, exist_ok=True)
-            wanted = list(clients) or [_SERVER]
-            there = [path for each in wanted for path in _pair(out, each) if path.exists()]
+            there = [path for each in clients or (_SERVER,) for path in _pair(out, each) if path.exists()]
             if there and not force:
-                raise click.ClickException(
-                    f"{there[0]} is there already; give --force to write over it, or another --out"
-                )
+                raise click.ClickException(f"{there[0]} is there; give --force to write over it, or another --out")
             authority = _authority(out)
-            for each in wanted:
-                identities = () if clients else tuple(dict.fromkeys((*hosts, *_HERE)))
-                signed = authority.issue_cert(*identities, common_name=each if clients else None, not_after=until)
-                _write(
-                    out, each, b"".join(part.bytes() for part in signed.cert_chain_pems), signed.private_key_pem.bytes()
-                )
+            for each in clients:
+                _write(out, each, authority.issue_cert(common_name=each, not_after=until))
+            if not clients:
+                _write(out, _SERVER, authority.issue_cert(*dict.fromkeys((*hosts, *_HERE)), not_after=until))
         except OSError as error:
             raise click.ClickException(f"{error.filename or out}: {error.strerror}") from None
         click.echo(_told(out, hosts, clients))
@@ -90,7 +85,8 @@ def _authority(folder: Path) -> trustme.CA:
         except ValueError as error:
             raise click.ClickException(f"{cert} and {key} are no authority that can sign: {error}") from None
     made = trustme.CA(organization_name="tserver certs, for development")
-    _write(folder, _AUTHORITY, made.cert_pem.bytes(), made.private_key_pem.bytes())
+    files.replace(key, made.private_key_pem.bytes())
+    files.replace(cert, made.cert_pem.bytes())
     return made
 
 
@@ -98,9 +94,10 @@ def _pair(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.pem", folder / f"{name}.key"
 
 
-def _write(folder: Path, name: str, cert: bytes, key: bytes) -> None:
-    for path, data in zip(_pair(folder, name), (cert, key), strict=True):
-        files.replace(path, data)
+def _write(folder: Path, name: str, signed: trustme.LeafCert) -> None:
+    cert, key = _pair(folder, name)
+    files.replace(key, signed.private_key_pem.bytes())
+    files.replace(cert, b"".join(part.bytes() for part in signed.cert_chain_pems))
 
 
 def _checked_client(name: str) -> None:
