@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import tclient
+from tclient._session import current
 from tests.support.serving import ServerProcess, server_environment
 
 
@@ -27,7 +28,23 @@ def _no_address_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_connection_the_error_says_what_to_do() -> None:
     with pytest.raises(tclient.NotConnectedError, match=r"tclient\.connect.*TCLIENT_ADDRESS.*tserver serve"):
         tclient.ones(2)
-    with pytest.raises(tclient.NotConnectedError, match="give an address"):
+
+
+def test_without_an_address_the_usual_one_of_this_machine_is_tried_and_named(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(current, "_DEFAULT_ADDRESS", server.address)
+    with tclient.connect() as session:
+        assert session.address == server.address
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setattr(current, "_DEFAULT_ADDRESS", address)
+        told = f"no address was given and TCLIENT_ADDRESS is not set, so {address} was tried: .*tserver serve"
+        with pytest.raises(tclient.ConnectFailed, match=told):
+            tclient.connect()
+    monkeypatch.setenv("TCLIENT_ADDRESS", address)
+    with pytest.raises(tclient.ConnectFailed, match=r"^no tensor server answers"):
         tclient.connect()
 
 

@@ -8,6 +8,8 @@ import math
 import os
 import re
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +26,7 @@ from tests.support.http import Caller
 from tests.support.listeners import listener
 from tests.support.raw import Raw, RawSession
 from tests.support.refusals import refused, status_of
-from tests.support.serving import ROOT, ServerProcess, serving, wait_until
+from tests.support.serving import ROOT, ServerProcess, server_environment, serving, wait_until
 
 Code = grpc.StatusCode
 MODELS = "tensorcompute.v1.ModelService"
@@ -228,6 +230,24 @@ def test_bytes_of_streams_are_counted_both_ways(measured: ServerProcess, raw: Ra
     labels = {"service": TENSORS, "method": "Download"}
     assert 200_000 <= after.value("tensorcompute_rpc_sent_bytes_total", **labels) < 201_000
     assert after.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
+
+
+@pytest.mark.parametrize("how", ["closed", "left", "killed"])
+def test_a_stream_whose_client_has_gone_is_counted_as_one_that_ended_well(how: str) -> None:
+    with serving("--metrics-listen", "127.0.0.1:0") as server:
+        end = {"closed": "session.close()", "left": "", "killed": "os._exit(9)"}[how]
+        program = (
+            "import os, tclient\n"
+            f"session = tclient.connect({server.address!r}, lane=False)\n"
+            "assert tclient.ones(3).sum().item() == 3\n"
+            f"{end}\n"
+        )
+        ran = subprocess.run([sys.executable, "-c", program], env=server_environment(), timeout=60, check=False)
+        assert ran.returncode == (9 if how == "killed" else 0)
+        labels = {"service": TENSORS, "method": "ExecuteStream"}
+        told = scrape_with(server, "tensorcompute_rpcs_total", code="OK", **labels)
+        assert told.value("tensorcompute_rpcs_total", code="OK", **labels) == 1
+        assert {s.labels["code"] for s in told.samples if s.name == "tensorcompute_rpcs_total"} == {"OK"}
 
 
 def test_health_checks_are_counted_as_other_rpcs_are(measured: ServerProcess, raw: Raw) -> None:

@@ -9,7 +9,7 @@ import threading
 import traceback
 from typing import Any
 
-from tclient._exceptions import NotConnectedError, TensorError
+from tclient._exceptions import ConnectFailed, NotConnectedError, TensorError
 from tclient._session import names as kept_names
 from tclient._session.credentials import SessionCredentials, given_credentials
 from tclient._session.session import SESSIONS, Session, connected, forget_current, make_current
@@ -22,6 +22,8 @@ _lock = threading.RLock()
 # In a forked child the channels of the parent are kept for ever: ending them there would block or disturb the parent.
 _kept: list[Any] = []
 synchronous_default = False
+# Where a server listens that was told nothing else.
+_DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 
 def current() -> Session:
@@ -53,37 +55,43 @@ def connect(
     lane: bool | None = None,
     device: object = None,
 ) -> Session:
-    """Open a session with the server at `address` ("host:port"; TCLIENT_ADDRESS if None) and make it the current one.
+    """Open a session with the server at `address` ("host:port") and make it the current one.
 
+    Without an address it is TCLIENT_ADDRESS, and without that 127.0.0.1:50051, where a server of this machine listens.
     With synchronous=True every call waits, and raises its error at its own line. For a server with TLS, tls=True trusts
     the authorities that the machine knows, and a path those of a PEM file; None takes TCLIENT_TLS (1, or a path).
     tls_cert and tls_key are PEM files of a certificate of the client's own, where the server wants one; None takes
     TCLIENT_TLS_CERT and TCLIENT_TLS_KEY. token says who calls: text, bytes, or a function that gives it and is asked
-    for each RPC; None takes TCLIENT_TOKEN, or the file TCLIENT_TOKEN_FILE, which is read again when it changes. It
-    goes over TLS, or to this machine, and is refused elsewhere. With
-    shared_memory=True, large arrays go through memory of this machine, if the server is on it and allows that; None
-    takes TCLIENT_SHARED_MEMORY (1). timeout_s is for connecting as a whole; read_timeout_s for each wait for an answer
-    later, and for each transfer that does not get on: ReadTimeout is raised then, and the session goes on. None waits
-    for as long as it takes. Calls travel over a socket of their own beside gRPC, where that can be reached; lane=False
-    keeps them on gRPC, None takes TCLIENT_LANE (0 keeps them there). Where a server has several engines, device is the
-    one of the server's devices that the session is to live on, such as "cuda:3"; None is wherever there is room.
+    for each RPC; None takes TCLIENT_TOKEN, or the file TCLIENT_TOKEN_FILE, which is read again when it changes. It goes
+    over TLS, or to this machine, and is refused elsewhere. With shared_memory=True, large arrays go through memory of
+    this machine, if the server is on it and allows that; None takes TCLIENT_SHARED_MEMORY (1). timeout_s is for
+    connecting as a whole; read_timeout_s for each wait for an answer later, and for each transfer that does not get on:
+    ReadTimeout is raised then, and the session goes on. None waits for as long as it takes. Calls travel over a socket
+    of their own beside gRPC, where that can be reached; lane=False keeps them on gRPC, None takes TCLIENT_LANE (0 keeps
+    them there). Where a server has several engines, device is the one of the server's devices that the session is to
+    live on, such as "cuda:3"; None is wherever there is room.
     Raises: ConnectFailed if nothing answers there that can be trusted; NotAuthenticated; InvalidAddress;
     VersionMismatch; ServerBusy; RequestRefused if the server has no such device.
     """
     token = hidden(token)
     address = address or os.environ.get("TCLIENT_ADDRESS")
-    if not address:
-        raise NotConnectedError('connect: give an address, as in tclient.connect("host:port"), or set TCLIENT_ADDRESS')
-    session = Session.open(
-        address,
-        synchronous=synchronous_default if synchronous is None else synchronous,
-        timeout_s=timeout_s,
-        trust=Trust.given(tls, tls_cert, tls_key, token),
-        shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
-        read_timeout_s=read_timeout_s,
-        lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
-        device="" if device is None else str(device),
-    )
+    try:
+        session = Session.open(
+            address or _DEFAULT_ADDRESS,
+            synchronous=synchronous_default if synchronous is None else synchronous,
+            timeout_s=timeout_s,
+            trust=Trust.given(tls, tls_cert, tls_key, token),
+            shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
+            read_timeout_s=read_timeout_s,
+            lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
+            device="" if device is None else str(device),
+        )
+    except ConnectFailed as error:
+        if not address:
+            error.args = (
+                f"no address was given and TCLIENT_ADDRESS is not set, so {_DEFAULT_ADDRESS} was tried: {error}",
+            )
+        raise
     with _lock:
         session.previous = connected()
         make_current(session)

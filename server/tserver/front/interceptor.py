@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tserver.front")
 
 # What is told to everyone: whoever balances load asks without credentials.
-_OPEN_PATHS = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+_WATCH = "/grpc.health.v1.Health/Watch"
+_OPEN_PATHS = frozenset({"/grpc.health.v1.Health/Check", _WATCH})
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
@@ -169,7 +170,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
             asked = audited(self._audit, path, behaviour, seen, self._authenticator, codes)
         wrapped = _guarded(asked, codes)
         if counts is not None:
-            wrapped = _counted(counts, wrapped)
+            # What goes on until its caller leaves has ended well then.
+            is_endless = (handler.request_streaming and handler.response_streaming) or path == _WATCH
+            wrapped = _counted(counts, wrapped, "OK" if is_endless else "CANCELLED")
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
 
@@ -221,7 +224,9 @@ def _writing(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Behaviour:
     return writing
 
 
-def _counted(counts: MethodCounts, behaviour: Behaviour) -> Behaviour:
+def _counted(counts: MethodCounts, behaviour: Behaviour, left: str) -> Behaviour:
+    """A behaviour that is counted; `left` is how one has ended whose caller has left."""
+
     # A servicer takes its requests from this iterator, or from the Rpc: each message is counted once.
     async def messages(iterator: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for message in iterator:
@@ -242,7 +247,7 @@ def _counted(counts: MethodCounts, behaviour: Behaviour) -> Behaviour:
                 counts.bytes_out += size_of(response)
             return response
         except asyncio.CancelledError:
-            code = "CANCELLED"
+            code = left
             raise
         except Exception:
             code, reason = status.failure(context)
