@@ -87,7 +87,7 @@ class Model:
         shapes, outputs = zip(*self.made, strict=True)
         return SimpleNamespace(output_shapes=shapes, outputs=outputs)
 
-    async def _run(self, served: Any, order: Any) -> None:
+    async def _run(self, served: Any, order: Any, principal: str) -> None:
         pass
 
 

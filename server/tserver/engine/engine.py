@@ -45,6 +45,7 @@ from tserver.engine.reads import deferring
 from tserver.engine.ready import ReadyQueue, Runnable
 from tserver.engine.room import Room
 from tserver.engine.session_queue import SessionQueue
+from tserver.engine.shares import Share
 from tserver.engine.streams import StreamPair
 from tserver.engine.uncompiled import stand_in
 from tserver.errors import NotFound
@@ -159,11 +160,17 @@ class Engine:
     def open_queue(self, principal: str = "", namespace: str = "") -> SessionQueue:
         """A new queue with an empty store, of a session of that principal, whose own models are named within that."""
         store = self._open_store(self._config.max_session_bytes, self._beside)
-        opened = SessionQueue(self, store, self.device, self.ready.turns.share(principal))
+        opened = SessionQueue(self, store, self.device, self.share_of(principal))
         opened.store.principal, opened.store.namespace = principal, namespace
-        opened.store.account = self.accounts.of(principal) if principal else None
+        opened.store.account = opened.share.account
         self._queues.add(opened)
         return opened
+
+    def share_of(self, principal: str) -> Share:
+        """A new share of a principal's in the engine's time. From any thread."""
+        share = self.ready.turns.share(principal)
+        share.account = self.accounts.of(principal) if principal else None
+        return share
 
     def open_store(self) -> ObjectStore:
         """An empty store without a quota, of no session: its new tensors go to the engine's own device."""

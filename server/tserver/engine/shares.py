@@ -13,6 +13,8 @@ import itertools
 import weakref
 from typing import Generic, Protocol, TypeVar
 
+from tserver.limits.account import Account
+
 # How far ahead of the others one comes back that has rested: work so short goes first.
 CREDIT_S = 0.010
 
@@ -36,10 +38,12 @@ class Principal:
 class Share:
     """What one has used: a session, or a model."""
 
-    __slots__ = ("principal", "total_s", "used_s")
+    __slots__ = ("account", "principal", "total_s", "used_s")
 
     def __init__(self, principal: Principal) -> None:
         self.principal = principal
+        # What bounds its principal's time, if anything does.
+        self.account: Account | None = None
         self.total_s = self.used_s = 0.0
 
     def charge(self, took_s: float) -> None:

@@ -85,10 +85,10 @@ class ModelCalls:
                 served.check_outputs(wanted, self._max_output_bytes)
         else:
             served, wanted, shape = await self._read(session, request)
-        wanted.as_tensor = options.keep
+        wanted.as_tensor, wanted.share = options.keep, session.queue.share
         if wanted.outputs is None:
             wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, deadline
-            await self._models.run(served, wanted)
+            await self._models.run(served, wanted, session.principal)
         assert wanted.outputs is not None
         shape = [*shape[:-1], served.out_features]
         outputs = wanted.outputs[0]

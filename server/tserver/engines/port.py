@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tserver.engine.engine import Usage
     from tserver.engine.gpu import GpuStatus
     from tserver.engine.object_store import Staged
+    from tserver.engine.shares import Share
     from tserver.engine.uploads import Upload
     from tserver.engines.model_calls import ModelCalls
     from tserver.engines.storage_calls import StorageCalls
@@ -45,6 +46,7 @@ __all__ = [
     "ServedModel",
     "Session",
     "Sessions",
+    "Share",
     "Spec",
     "Staged",
     "StorageCalls",
@@ -156,8 +158,8 @@ class Models(Protocol):
     def request_by_name(self, served: Any, given: Mapping[str, Given]) -> Any:
         """A Request by value, checked. Raises: ModelNotReady, InvalidArgument."""
 
-    async def run(self, served: Any, request: Any) -> None:
-        """Run a request. Raises: what became of it."""
+    async def run(self, served: Any, request: Any, principal: str) -> None:
+        """Run a request of a principal's. Raises: what became of it."""
 
     async def counted(self, served: Any) -> ms.MlpStatistics:
         """How often and how fast a version was run."""

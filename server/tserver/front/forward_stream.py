@@ -39,7 +39,8 @@ class ForwardStream:
         find: Callable[[str, int], ServedModel] = registry.find_here if relay is None else registry.find
         if not rpc.acts_here:
             find = Owners(registry.has).finder(find, rpc.identity)
-        self._forwards = Forwards(models, config, self._tell, find=find, relay=relay)
+        share = models.share_of(rpc.identity.principal)
+        self._forwards = Forwards(models, config, self._tell, find=find, share=share, relay=relay)
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._is_closed = False
@@ -119,7 +120,7 @@ class ForwardLane(Lane):
         super().__init__(connection, session.queue.ready, session.queue.share, config.max_message_bytes)
         relay = None if elsewhere is None else partial(elsewhere.relay, models.by_engine, identity)
         find = Owners(models.registry.has).finder(models.registry.find, identity)
-        self._forwards = Forwards(models, config, self._tell, find=find, relay=relay, on_engine=True)
+        self._forwards = Forwards(models, config, self._tell, find=find, share=self.share, relay=relay, on_engine=True)
         self._session = session
         self._is_told = False
 

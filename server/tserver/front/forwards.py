@@ -17,7 +17,7 @@ from tserver.models.requests import Given, check_size
 
 if TYPE_CHECKING:
     from tserver.config import Config
-    from tserver.engines.port import ModelManager, ServedModel
+    from tserver.engines.port import ModelManager, ServedModel, Share
     from tserver.models.requests import Request
 
 # Requests of one caller that may be under way, and the bytes of their outputs and of answers that it has not taken
@@ -50,17 +50,20 @@ class Forwards:
         changed: Callable[[], None],
         *,
         find: Callable[[str, int], ServedModel],
+        share: Share,
         relay: Callable[[], Passing] | None = None,
         on_engine: bool = False,
     ) -> None:
-        """`changed` is called when there is an answer. `find` finds models; `relay` gives what takes requests for those
-        that are not here to where they are. With `on_engine` all of it is on the engine's thread.
+        """`changed` is called when there is an answer. `find` finds models, and `share` is charged with their time;
+        `relay` gives what takes requests for those that are not here to where they are. With `on_engine` all of it is
+        on the engine's thread.
         """
         self._models = models
         self._config = config
         self._tell_changed = changed
         self._on_engine = on_engine
         self._find = find
+        self._share = share
         self._new_relay = relay
         self._relay: Passing | None = None
         # Requests that are run elsewhere.
@@ -142,7 +145,7 @@ class Forwards:
                 request.deadline = time.monotonic() + call.deadline_us / 1e6
             room = _ANSWER_BYTES + served.check_outputs(request, self._config.max_output_bytes)
             request.on_done = lambda request: self._end(number, served, shape, request, room)
-            request.on_engine = self._on_engine
+            request.on_engine, request.share = self._on_engine, self._share
             self._models.put(served, request)
         except ServerError as error:
             answer = ms.MlpForwardAnswer(id=number, failure=failure_of(error))

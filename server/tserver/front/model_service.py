@@ -100,7 +100,7 @@ class ModelServicer:
         wanted = self._models.request_by_name(served, given)
         served.check_outputs(wanted, self._config.max_output_bytes)
         wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, rpc.deadline
-        await self._models.run(served, wanted)
+        await self._models.run(served, wanted, rpc.identity.principal)
         response = ms.ModelForwardResponse(version=served.version)
         for tensor in outputs_by_name(served, wanted, self._config.max_output_bytes):
             response.outputs.add(name=tensor.name, output=ms.ForwardOutput(data=tensor.data))
@@ -212,7 +212,7 @@ class ModelServicer:
         wanted = self._models.request(served, data.dtype, shape, elements)
         served.check_outputs(wanted, self._config.max_output_bytes)
         wanted.priority, wanted.timeout_us, wanted.deadline = request.priority, request.timeout_us, rpc.deadline
-        await self._models.run(served, wanted)
+        await self._models.run(served, wanted, rpc.identity.principal)
         shape[-1] = served.out_features
         assert wanted.outputs is not None
         return served.response(shape, wanted.outputs[0])

@@ -137,6 +137,12 @@ class Account:
         self._roll()
         return self._minute + _MINUTE_S if self.compute_s >= self.limits.compute_s_per_min > 0 else 0.0
 
+    def check_compute(self) -> None:
+        """For who is not made to wait; from any thread. Raises: Exhausted."""
+        limit, wait_s = self.limits.compute_s_per_min, self._minute + _MINUTE_S - self._clock()
+        if wait_s > 0 and self.compute_s >= limit > 0:
+            raise refusal("compute_s_per_min", limit, self.compute_s, retry_after_s=wait_s)
+
     def _roll(self) -> None:
         now = self._clock()
         if now >= self._minute + _MINUTE_S:

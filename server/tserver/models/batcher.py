@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -44,6 +45,8 @@ class DynamicBatcher:
         self._is_scheduled = False
         self._under_way = 0
         self._drained: list[Callable[[], None]] = []
+        # Batches that ran apart, and for how long: they are charged where turns are taken.
+        self._ended: deque[tuple[list[Request], float]] = deque()
 
     # --- from any thread ---
 
@@ -82,6 +85,8 @@ class DynamicBatcher:
         """Run one batch; whether there is more to do."""
         with self._lock:
             self._is_scheduled = False
+        while self._ended:
+            _charge(*self._ended.popleft())
         if self._under_way >= _MAX_UNDER_WAY:
             # The end of one of them brings the next slice.
             return False
@@ -142,6 +147,7 @@ class DynamicBatcher:
             self._deliver(batch)
             return
         if times is not None:
+            _charge(batch, (times.finished - times.began) / 1e9)
             self._count(batch, began_s, times)
             self._deliver(batch)
 
@@ -150,6 +156,7 @@ class DynamicBatcher:
         if isinstance(end, ServerError):
             self._fail(batch, end)
         else:
+            self._ended.append((batch, (end.inferred - end.gathered) / 1e9))
             self._count(batch, began_s, end)
         self._deliver(batch)
         with self._lock:
@@ -201,3 +208,15 @@ class DynamicBatcher:
         assert request.error is not None
         self._statistics.fail.add(int((time.monotonic() - request.arrived) * 1e9))
         self._statistics.failed(request.error.reason)
+
+
+def _charge(batch: list[Request], took_s: float) -> None:
+    """Share out by rows what a batch took among those who asked for it."""
+    each_s = took_s / sum(request.rows for request in batch)
+    for request in batch:
+        share = request.share
+        if share is not None:
+            share.charge(each_s * request.rows)
+            account = share.account
+            if account is not None and account.is_timed:
+                account.compute(each_s * request.rows)

@@ -21,6 +21,7 @@ from tserver.engine.memory import is_out_of_memory, telling_of_memory
 from tserver.engine.models.forwards import check_names, rows_and_form
 from tserver.engine.models.model import Content, Model
 from tserver.engine.models.spec import bind
+from tserver.engine.shares import Share
 from tserver.engine.values import dtype_of
 from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, ServerError
 from tserver.models import names, store
@@ -92,8 +93,17 @@ class ModelManager:
             form=form,
         )
 
-    async def run(self, served: ServedModel, request: Request) -> None:
-        """Queue a request and wait until it was run. Raises: what became of it."""
+    def share_of(self, principal: str) -> Share:
+        """Who is charged with forward passes that a principal asks for, in no session."""
+        return self._engine.share_of(principal)
+
+    async def run(self, served: ServedModel, request: Request, principal: str) -> None:
+        """Queue a request and wait until it was run; who asks for it outside of a session is named here, and charged.
+
+        Raises: what became of it.
+        """
+        if request.share is None:
+            request.share = self._engine.share_of(principal)
         future: asyncio.Future[None] = self._loop.create_future()
         request.on_done = lambda _: None if future.done() else future.set_result(None)
         self.put(served, request)
@@ -111,6 +121,8 @@ class ModelManager:
         On the event loop, or the engine's thread for a request whose answer is taken there.
         """
         try:
+            if (share := request.share) is not None and (account := share.account) is not None and account.is_timed:
+                account.check_compute()
             served.batcher.queue.put(request)
         except ServerError as error:
             served.statistics.rejected += 1

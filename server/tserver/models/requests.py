@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tensorcompute.v1 import tensor_pb2 as pb
+from tserver.engine.shares import Share
 from tserver.errors import DeadlineExceeded, QueueFull, ServerError, TooLarge
 from tserver.models.batching import BatchingConfig, QueuePolicy
 
@@ -45,6 +46,7 @@ class Request:
         "priority",
         "rows",
         "shapes",
+        "share",
         "size_bytes",
         "timeout_at",
         "timeout_us",
@@ -79,6 +81,8 @@ class Request:
         self.on_done = on_done
         # Whether that is done on the engine's thread.
         self.on_engine = False
+        # Who is charged with the engine's time that its rows take; None where that is nobody.
+        self.share: Share | None = None
         self.level = 0
         self.is_delayed = False
         self.arrived = 0.0

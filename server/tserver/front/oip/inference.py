@@ -126,7 +126,7 @@ class Inferences:
             }
             order = self._models.request_by_name(served, given)
             order.priority, order.timeout_us, order.deadline = priority, timeout_us, caller.deadline
-            await self._models.run(served, order)
+            await self._models.run(served, order, caller.identity.principal)
             assert order.outputs is not None
             outputs = [
                 await _output(target, tuple(order.output_shapes[target.index]), order.outputs[target.index], request)

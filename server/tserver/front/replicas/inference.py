@@ -45,11 +45,12 @@ class HouseInference:
         rows = next((each.shape[0] for each in given.values() if each.shape), 1) if served.is_batched else 1
         return Order(rows, given)
 
-    async def run(self, served: Record, request: Order) -> None:
+    async def run(self, served: Record, request: Order, principal: str) -> None:
         """Have a replica run a request. Raises: what became of it."""
         told = {
             "name": served.name,
             "version": served.version,
+            "principal": principal,
             "priority": request.priority,
             "timeout_us": request.timeout_us,
             "inputs": [

@@ -100,7 +100,7 @@ class ReplicaService:
         request = self._models.request_by_name(served, given)
         request.priority, request.timeout_us = told["priority"], told["timeout_us"]
         request.deadline = rpc.deadline
-        await self._models.run(served, request)
+        await self._models.run(served, request, told["principal"])
         assert request.outputs is not None
         shapes = [list(shape) for shape in request.output_shapes]
         sizes = [len(output) for output in request.outputs]

@@ -145,7 +145,7 @@ class ReplicaStream:
         upstream = self._upstreams.get(replica.boot_id)
         if upstream is None:
             links = self._coordinator.links
-            upstream = Upstream(links.channel(entry), links.metadata(), self._answers, self._ended)
+            upstream = Upstream(links.channel(entry), links.metadata(self._rpc.identity), self._answers, self._ended)
             self._upstreams[replica.boot_id] = upstream
             self._boots[upstream] = replica.boot_id
         upstream.put(pending.call)
