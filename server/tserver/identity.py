@@ -7,8 +7,14 @@ import json
 from dataclasses import asdict, dataclass, replace
 from urllib.parse import quote
 
+REFUSAL = "no valid credentials"
+"""All that a caller is told that has none: not whether they were wrong, over, revoked or missing."""
+
 LOCAL = "local"
 """The principal of who calls from this machine, where no credentials are set up."""
+
+LOOPBACK = "loopback"
+"""The host of who calls from this machine, however it was reached."""
 
 
 class Role(enum.IntEnum):
@@ -28,9 +34,9 @@ class Identity:
 
     principal: str
     role: Role = Role.USER
-    # How it is known: "local", "token", "certificate", "house"; "anonymous" where it is not.
+    # How it is known: "local", "token", "jwt", "certificate", "house"; "anonymous" where it is not.
     how: str = LOCAL
-    # Where it calls from, as gRPC names peers, without the port; one host has one name on loopback.
+    # Where it calls from: ipv4:ADDRESS, ipv6:[ADDRESS], or LOOPBACK.
     host: str = ""
     # Whether that is this machine.
     is_local: bool = False
@@ -38,6 +44,8 @@ class Identity:
     connection: str = ""
     # When the credentials end that it is known by, in seconds since 1970; 0 is never.
     expires: float = 0.0
+    # Which they are, where they may be revoked: no secret.
+    credential: str = ""
 
     @property
     def without_session(self) -> str:

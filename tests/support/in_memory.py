@@ -438,7 +438,7 @@ def serving_in_memory(
         interceptor = Interceptor(authenticator=authenticator)
         served = (*served, *also(engine, interceptor))
         engine.start()
-        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
+        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config), interceptor.opened)
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
         started.set_result((loop, over, InMemoryServer(loop, served, interceptor)))

@@ -39,6 +39,9 @@ _GATE = "server/tserver/front/oip/gate.py"
 _TEST_GATE = "tests/limits/test_oip.py"
 _ACCOUNT = "server/tserver/limits/account.py"
 _TEST_LIMITS = "tests/trust/test_limits.py"
+_OPENED = "server/tserver/front/opened.py"
+_TEST_REVOKED = "tests/trust/test_revoked.py"
+_TEST_RENEWED = "tests/trust/test_renewed.py"
 
 MUTATIONS: list[Mutation] = [
     # --- what belongs to whom ---
@@ -472,6 +475,56 @@ MUTATIONS: list[Mutation] = [
         "(resumes_at := account.resumes_at())",
         "(resumes_at := 0.0)",
         f"{_TEST_LIMITS}::test_who_has_used_its_time_of_the_engine_waits_and_others_go_on",
+    ),
+    # --- what is open when credentials end ---
+    Mutation(
+        "revoked: all that is open is ended",
+        _OPENED,
+        "(time.time() < identity.expires and self._holds(identity))",
+        "time.time() < identity.expires",
+        f"{_TEST_REVOKED}::test_what_is_open_ends_within_a_second_of_the_revocation[guarded]",
+    ),
+    Mutation(
+        "revoked: the engines of a house know it, too",
+        "server/tserver/credentials/tokens.py",
+        "is not None and not token.revoked else None",
+        "is not None else None",
+        f"{_TEST_REVOKED}::test_what_is_open_ends_within_a_second_of_the_revocation[house]",
+    ),
+    Mutation(
+        "over: all that is open is ended",
+        _OPENED,
+        "(time.time() < identity.expires and self._holds(identity))",
+        "self._holds(identity)",
+        f"{_TEST_REVOKED}::test_what_is_open_ends_with_the_time_of_a_token",
+    ),
+    Mutation(
+        "revoked: RPCs under way",
+        "server/tserver/front/interceptor.py",
+        "if not identity.expires:\n            return await behaviour",
+        "if identity:\n            return await behaviour",
+        f"{_TEST_REVOKED}::test_a_download_ends_whose_reader_is_slow",
+    ),
+    Mutation(
+        "revoked: connections of the data endpoint",
+        "server/tserver/front/data_endpoint.py",
+        "and self._opened.add(connection.socket, identity)",
+        "and identity",
+        f"{_TEST_REVOKED}::test_what_is_open_ends_within_a_second_of_the_revocation[guarded]",
+    ),
+    Mutation(
+        "revoked: a ticket that was given before",
+        _OPENED,
+        "        return self._still(identity)\n",
+        "        return True\n",
+        f"{_TEST_REVOKED}::test_a_ticket_is_no_good_once_its_caller_is_not_known_any_more",
+    ),
+    Mutation(
+        "revoked: a client without another token is told",
+        "client/tclient/_transport/stream.py",
+        " or now < self._renewed_at + _STOOD_S:",
+        ":",
+        f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
     ),
     # --- what one principal shares with another ---
     Mutation(

@@ -24,7 +24,7 @@ from tserver.config import Config
 from tserver.engine.engine import Engine
 from tserver.engines.in_process import InProcessEngine
 from tserver.errors import Unauthenticated
-from tserver.front.authentication import Headers, host_of, is_loopback
+from tserver.front.authentication import Headers, Unconfigured, host_of, is_loopback
 from tserver.front.binding import bind
 from tserver.front.http.messages import HttpRequest, Routes
 from tserver.front.interceptor import Interceptor
@@ -39,7 +39,7 @@ OIP_METHODS = {method.name: method for method in SERVICE.methods}
 TIMEOUT_S = 20.0
 
 
-class Believing:
+class Believing(Unconfigured):
     """Believes what the header says: "Bearer NAME" or "Bearer NAME ROLE"."""
 
     def identify(self, peer: str, headers: Headers, certificate: Mapping[str, list[bytes]]) -> Identity:

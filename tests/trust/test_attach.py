@@ -16,7 +16,7 @@ from tests.support.refusals import refused
 from tests.support.values import Kept
 from tserver.config import Config
 from tserver.engine.engine import Engine
-from tserver.front.authentication import Headers
+from tserver.front.authentication import Headers, Unconfigured
 from tserver.identity import Identity, Role
 
 Code = grpc.StatusCode
@@ -27,7 +27,7 @@ OTHERS = [
 ]
 
 
-class Said:
+class Said(Unconfigured):
     """Believes what the test says of who calls."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from typing import Protocol
 import grpc
 
 from tclient._transport.channel import TENSOR_SERVICE, Channel
-from tclient._transport.statuses import is_broken, is_late, says_of_session
+from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, says_of_session
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 log = logging.getLogger("tclient")
@@ -109,7 +109,7 @@ class Vigil:
             if says_of_session(error):
                 # The stream is to hear it, too.
                 self._give_up(owed, 0.0)
-            elif not is_broken(error) and not is_late(error):
+            elif not (is_broken(error) or is_late(error) or is_unauthenticated(error)):
                 log.debug("%s does not say how far it is: %s", self._channel.address, error.details())
                 self._is_of_use = False
         except Exception as error:

@@ -394,13 +394,13 @@ class Channel:
         found: Messages = responses
         return found
 
-    def duplex(self, path: str, first: bytes, way: Way, *, answers_each: bool) -> Duplex:
+    def duplex(self, path: str, first: bytes, way: Way, metadata: Metadata, *, answers_each: bool) -> Duplex:
         """Bytes both ways, begun with the first message. `answers_each` says that each later one is answered by one."""
-        return open_duplex(way.channel, path, first, self.metadata, answers_each=answers_each)
+        return open_duplex(way.channel, path, first, metadata, answers_each=answers_each)
 
     def again(self, attempt: Callable[[], T], within_s: float) -> T:
         """The result of an idempotent attempt, repeated while the connection is broken, and what was refused before it
-        was run when the server says. Raises a ServerError.
+        was run when the server says; once more with another token, where there is one by then. Raises a ServerError.
 
         Attempts begin within so many seconds after the first one failed, or three times as long as that one took: what
         a slow line has carried for a while, it may try to carry again.
@@ -409,6 +409,7 @@ class Channel:
         pause_s = 0.05
         patience = Patience(within_s)
         ways = self._ways
+        shown, is_renewed = self.metadata, False
         while True:
             began = time.monotonic()
             turn, renewals = ways.turn, self._renewals
@@ -424,6 +425,9 @@ class Channel:
                 # in the frames of all callers, tensors too, for a long time.
                 error.__traceback__ = None
                 if patience.heed(error, self.translate):
+                    continue
+                if is_unauthenticated(error) and not is_renewed and self.metadata != shown:
+                    is_renewed = True
                     continue
                 if deadline is None:
                     deadline = now + max(within_s, 3 * (now - began))

@@ -24,7 +24,8 @@ from tclient._transport.channel import Channel
 from tclient._transport.duplex import Duplex
 from tclient._transport.lane import Lane
 from tclient._transport.lanes import Lanes
-from tclient._transport.statuses import is_exhausted, message_limit
+from tclient._transport.statuses import is_exhausted, is_unauthenticated, message_limit
+from tclient._transport.trust import Metadata
 
 log = logging.getLogger("tclient")
 
@@ -32,6 +33,8 @@ log = logging.getLogger("tclient")
 _LIGHT_BYTES = 64 << 10
 _QUIET_S = 1.0
 _LOOK_S = 0.005
+# What ends sooner than that was not let in, or led nowhere.
+_STOOD_S = 5.0
 
 M = TypeVar("M")
 
@@ -80,6 +83,10 @@ class Stream(ABC, Generic[M]):
         self._is_looking = False
         # The way of the RPC, and the turn that it is an attempt of.
         self._way, self._turn = channel.way, channel.turn
+        # With what, and since when it is open; and when another token was shown in the place of one that was no good.
+        self._shown: Metadata = ()
+        self._opened_at = 0.0
+        self._renewed_at = -_STOOD_S
         self._name = name
         # Held while it is decided what goes next, by the threads that send or have something sent.
         self._lock = threading.Lock()
@@ -258,11 +265,17 @@ class Stream(ABC, Generic[M]):
                 if limit is not None:
                     self._channel.bound_messages(limit)
                     self._narrow(limit, failure, had_progress=pause_s == 0.0 and broken_since is None)
+                elif is_unauthenticated(error) and self._has_another_token():
+                    broken_since, pause_s = None, 0.0
+                    self._renew()
+                    continue
                 elif not self._may_go_on(error, failure):
                     raise failure from None
             if self._is_stopped():
                 return
             now = time.monotonic()
+            if self._was_at_rest():
+                broken_since, pause_s = None, 0.0
             is_first = broken_since is None and pause_s == 0.0
             if self._sender.lane is None and not was_refused:
                 self._channel.broke(self._turn, cause, worked=is_first)
@@ -285,14 +298,32 @@ class Stream(ABC, Generic[M]):
     def _is_stopped(self) -> bool:
         return self._stopped
 
+    def _has_another_token(self) -> bool:
+        """Whether there is another token by now than the one that was shown, and it was not refused as well."""
+        now = time.monotonic()
+        if self._channel.metadata == self._shown or now < self._renewed_at + _STOOD_S:
+            return False
+        self._renewed_at = now
+        return True
+
+    def _was_at_rest(self) -> bool:
+        """Whether what has ended is a lane that nothing was owed over, after a while: that speaks against nothing."""
+        with self._lock:
+            is_lane = self._sender.lane is not None
+            return is_lane and time.monotonic() > self._opened_at + _STOOD_S and not self._owed_bytes()
+
     def _open(self, before: Lane | None = None) -> Duplex:
         """A lane, but for one that is to follow one on which nothing came."""
         lane = self._take_next()
+        self._opened_at = time.monotonic()
         if lane is None and self._lanes is not None and (before is None or self._lanes.tries.judge(before)):
             lane = self._lanes.open()
         if lane is None:
             self._way, self._turn = self._channel.way, self._channel.turn
-            return self._channel.duplex(self._path, self._opening, self._way, answers_each=self._answers_each)
+            self._shown = self._channel.metadata
+            return self._channel.duplex(
+                self._path, self._opening, self._way, self._shown, answers_each=self._answers_each
+            )
         lane.begin()
         return lane
 
@@ -310,7 +341,7 @@ class Stream(ABC, Generic[M]):
     def _renew(self) -> None:
         """A new sender takes over, with all that was not answered."""
         old = self._sender
-        opened = self._open(old.lane)
+        opened = self._open(None if self._was_at_rest() else old.lane)
         with self._lock:
             if isinstance(opened, Lane):
                 self._send_again(opened)

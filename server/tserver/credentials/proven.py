@@ -17,6 +17,8 @@ class Proven:
     role: Role
     # In seconds since 1970.
     expires: float
+    # Which it is of those that may be revoked; no secret.
+    credential: str
 
 
 def role_of(name: object) -> Role:

@@ -56,15 +56,19 @@ class Tokens:
         """Raises: ValueError."""
         self.all = tokens
         self._by_hash = {token.sha256: token for token in tokens}
-        if len(self._by_hash) != len(tokens) or len({token.id for token in tokens}) != len(tokens):
+        self._by_id = {token.id: token for token in tokens}
+        if len(self._by_hash) != len(tokens) or len(self._by_id) != len(tokens):
             raise ValueError("two tokens have the same id or the same hash")
 
     def prove(self, text: str, now: float) -> Proven | None:
         """Whose token that is; None if it is no good."""
         token = self._by_hash.get(_hash(text))
-        if token is None or not token.is_good(now):
-            return None
-        return Proven(token.principal, role_of(token.role), token.expires)
+        return _proven(token) if token is not None and token.is_good(now) else None
+
+    def still_proves(self, token_id: str) -> Proven | None:
+        """Whose the token is with that id; None where it is no good any more, but for its time."""
+        token = self._by_id.get(token_id)
+        return _proven(token) if token is not None and not token.revoked else None
 
     def to_bytes(self) -> bytes:
         """The file."""
@@ -132,6 +136,10 @@ def _changing(path: Path) -> Iterator[list[Token]]:
         tokens = listed(path) if path.exists() else []
         yield tokens
         files.replace(path, Tokens(tokens).to_bytes())
+
+
+def _proven(token: Token) -> Proven:
+    return Proven(token.principal, role_of(token.role), token.expires, token.id)
 
 
 def _token(line: Any) -> Token:

@@ -22,14 +22,11 @@ from tserver.credentials.failures import Failures
 from tserver.credentials.proven import Proven
 from tserver.credentials.tokens import Tokens
 from tserver.errors import Exhausted, Unauthenticated
-from tserver.identity import LOCAL, Identity, Role
+from tserver.identity import LOCAL, LOOPBACK, REFUSAL, Identity, Role
 from tserver.watched import Watched
 
 TOKEN, CERTIFICATE = "token", "certificate"
 """How a caller is known that has shown one."""
-
-REFUSAL = "no valid credentials"
-"""All that a caller is told that has none: not whether they were wrong, over, revoked or missing."""
 
 # How many callers are known at once; beyond that all are looked at again.
 _MAX_KNOWN = 8192
@@ -48,6 +45,9 @@ class Authenticator(Protocol):
         Raises: Unauthenticated; Exhausted for a host that has failed too often.
         """
 
+    def holds(self, identity: Identity) -> bool:
+        """Whether what showed who a caller is would show that now, but for the time when it ends."""
+
 
 class Unconfigured:
     """No credentials are set up."""
@@ -57,28 +57,35 @@ class Unconfigured:
         del headers, certificate
         return _by_place(peer)
 
+    def holds(self, identity: Identity) -> bool:
+        """See Authenticator."""
+        return True
+
 
 class Configured:
     """Credentials are set up."""
 
     def __init__(self, config: Config) -> None:
         """Raises: OSError that names an option whose file cannot be used."""
-        self._tokens = watched_tokens(config.tokens) if config.tokens else None
+        # By how a caller is known that one of them proves.
+        self._sources: dict[str, Watched[Tokens]] = {}
+        if config.tokens:
+            self._sources[TOKEN] = watched_tokens(config.tokens)
         self._takes_certificates = bool(config.tls_client_ca)
         self._failures = Failures()
         # Who has shown what, from where: a header and a peer; and what it was found by.
         self._known: dict[tuple[str, str], Identity] = {}
-        self._found_by: object = None
+        self._found_by: list[Tokens] = []
 
     def identify(self, peer: str, headers: Headers, certificate: Mapping[str, list[bytes]]) -> Identity:
         """See Authenticator."""
         header = headers.get("authorization", "")
-        found_by = self._sources()
-        if found_by is not self._found_by:
+        found_by = [source.lately() for source in self._sources.values()]
+        if found_by != self._found_by:
             self._known.clear()
             self._found_by = found_by
         if not header and self._takes_certificates and (principal := certificates.principal_of(certificate)):
-            return Identity(principal, Role.USER, CERTIFICATE, host_of(peer), is_loopback(peer))
+            return self._by_certificate(principal, certificates.ends(certificate), peer)
         key = (header if isinstance(header, str) else "", peer)
         known = self._known.get(key)
         now = time.time()
@@ -86,37 +93,53 @@ class Configured:
             return known
         return self._find(key, now)
 
-    def _sources(self) -> object:
-        """What is set up now: the same object until it changes."""
-        return None if self._tokens is None else self._tokens.lately()
+    def holds(self, identity: Identity) -> bool:
+        """See Authenticator."""
+        source = self._sources.get(identity.how)
+        if source is None:
+            return True
+        proven = source.lately().still_proves(identity.credential)
+        return proven is not None and (proven.principal, proven.role) == (identity.principal, identity.role)
+
+    def _by_certificate(self, principal: str, ends: float, peer: str) -> Identity:
+        if ends and ends <= time.time():
+            raise Unauthenticated(REFUSAL)
+        return Identity(principal, Role.USER, CERTIFICATE, host_of(peer), is_loopback(peer), expires=ends)
 
     def _find(self, key: tuple[str, str], now: float) -> Identity:
         header, peer = key
         host = host_of(peer)
         scheme, _, text = header.partition(" ")
-        proven = self._proven(text, now) if scheme.lower() == "bearer" else None
-        if proven is None:
+        found = self._proven(text, now) if scheme.lower() == "bearer" else None
+        if found is None:
             if wait_s := self._failures.wait_s(host):
                 raise Exhausted(
                     "too many callers of this host have shown no valid credentials", retry_after_s=f"{wait_s:.1f}"
                 )
             self._failures.count(host)
             raise Unauthenticated(REFUSAL)
+        how, proven = found
         identity = Identity(
             proven.principal,
             proven.role,
-            TOKEN,
+            how,
             host,
             is_loopback(peer),
             expires=proven.expires,
+            credential=proven.credential,
         )
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known[key] = identity
         return identity
 
-    def _proven(self, text: str, now: float) -> Proven | None:
-        return None if self._tokens is None else self._tokens.lately().prove(text, now)
+    def _proven(self, text: str, now: float) -> tuple[str, Proven] | None:
+        """How that is known, and whose it is."""
+        for how, source in self._sources.items():
+            # One that was made just now is good at once.
+            if proven := source.lately().prove(text, now) or source.current().prove(text, now):
+                return how, proven
+        return None
 
 
 def watched_tokens(path: str) -> Watched[Tokens]:
@@ -144,21 +167,29 @@ def _by_place(peer: str) -> Identity:
 
 
 def host_of(peer: str) -> str:
-    """The host of a peer, as gRPC names it; this machine is "loopback", however it was reached."""
+    """The host of a peer, as gRPC names it."""
     if is_loopback(peer):
-        return "loopback"
-    return peer.rsplit(":", 1)[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+        return LOOPBACK
+    address = _address_of(peer)
+    if address is None:
+        return peer
+    return f"ipv4:{address}" if address.version == 4 else f"ipv6:[{address}]"
 
 
 def is_loopback(peer: str) -> bool:
     """Whether a peer, as gRPC names it, is on this machine."""
-    kind, _, rest = peer.partition(":")
-    if kind == "unix":
+    if peer.startswith("unix:"):
         return True
-    host = urllib.parse.unquote(rest.rpartition(":")[0]).strip("[]").partition("%")[0]
+    address = _address_of(peer)
+    return address is not None and address.is_loopback
+
+
+def _address_of(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """One address has one form here, by whichever kind of socket it came."""
+    host = urllib.parse.unquote(peer.partition(":")[2].rpartition(":")[0]).strip("[]").partition("%")[0]
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+    return mapped or address

@@ -28,6 +28,7 @@ from tensorcompute.wire.address import parse
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
 from tserver.front import certificates
+from tserver.front.authentication import host_of
 from tserver.front.connections import (
     Connection,
     Pace,
@@ -36,6 +37,8 @@ from tserver.front.connections import (
     TcpConnection,
     TlsConnection,
 )
+from tserver.front.opened import Opened
+from tserver.identity import LOOPBACK, Identity
 
 log = logging.getLogger("tserver.data")
 
@@ -101,10 +104,11 @@ def wanted_address(config: Config) -> str:
 class DataEndpoint:
     """The listeners and their tickets."""
 
-    def __init__(self, config: Config, address: str) -> None:
+    def __init__(self, config: Config, address: str, opened: Opened) -> None:
         self._loop = asyncio.get_running_loop()
-        # The key of each ticket, and what it stands for.
-        self._tickets: dict[bytes, tuple[bytes, Admitted]] = {}
+        self._opened = opened
+        # The key of each ticket, what it stands for, and whose it is.
+        self._tickets: dict[bytes, tuple[bytes, Admitted, Identity]] = {}
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self._open: set[socket.socket] = set()
         # Connections between two transfers, those that have rested longest first, and such as are slow.
@@ -148,15 +152,15 @@ class DataEndpoint:
         host = self.address.rpartition(":")[0]
         return "" if host.strip("[]") in ("", "0.0.0.0", "::") else self.address
 
-    def admit(self, admitted: Admitted) -> tuple[bytes, bytes]:
-        """A ticket and its key; on the event loop. Raises: Exhausted."""
+    def admit(self, admitted: Admitted, identity: Identity) -> tuple[bytes, bytes]:
+        """A ticket for who asks, and its key; on the event loop. Raises: Exhausted."""
         if len(self._tickets) >= _MAX_TICKETS:
             raise Exhausted(
                 f"{len(self._tickets)} tickets of the data endpoint are not used, which is the limit; use gRPC"
             )
         key = secrets.token_bytes(said.KEY_BYTES)
         ticket = said.ticket_of(key)
-        self._tickets[ticket] = key, admitted
+        self._tickets[ticket] = key, admitted, identity
         self._loop.call_later(TICKET_S, self._expire, ticket)
         return ticket, key
 
@@ -175,8 +179,8 @@ class DataEndpoint:
         threading.Thread(target=self._accept, args=(listener, connect), name="data", daemon=True).start()
 
     def _expire(self, ticket: bytes) -> None:
-        _, admitted = self._tickets.pop(ticket, (b"", None))
-        _let_go(admitted)
+        if (found := self._tickets.pop(ticket, None)) is not None:
+            _let_go(found[1])
 
     # --- threads of their own ---
 
@@ -256,13 +260,18 @@ class DataEndpoint:
             return None
         opening = connection.read(said.TICKET_BYTES + said.NONCE_BYTES, _OPENING_S) or b""
         ticket, theirs = opening[: said.TICKET_BYTES], opening[said.TICKET_BYTES :]
-        key, admitted = self._tickets.pop(ticket, (b"", None))
-        if admitted is None:
+        found = self._tickets.pop(ticket, None)
+        if found is None:
             return None
+        key, admitted, identity = found
         try:
             nonces = theirs + secrets.token_bytes(said.NONCE_BYTES)
             connection.write(said.OPENING + nonces[said.NONCE_BYTES :] + said.proof(key, "server", nonces))
-            if said.proves(connection.read(said.PROOF_BYTES, said.STALL_S) or b"", key, "client", nonces):
+            if (
+                said.proves(connection.read(said.PROOF_BYTES, said.STALL_S) or b"", key, "client", nonces)
+                and _comes_from(connection.socket, admitted, identity)
+                and self._opened.add(connection.socket, identity)
+            ):
                 return admitted
         except OSError:
             pass
@@ -292,7 +301,18 @@ class DataEndpoint:
                 return
 
 
-def _let_go(admitted: Admitted | None) -> None:
+def _comes_from(connection: socket.socket, admitted: Admitted, identity: Identity) -> bool:
+    """Whether who comes is on the host that the ticket was given to; or another server, where that is meant."""
+    if isinstance(admitted, Transfer) and admitted.is_from_server:
+        return True
+    if connection.family == socket.AF_UNIX:
+        return identity.host == LOOPBACK
+    host, port = connection.getpeername()[:2]
+    kind = "ipv6" if connection.family == socket.AF_INET6 else "ipv4"
+    return identity.host == host_of(f"{kind}:[{host}]:{port}")
+
+
+def _let_go(admitted: Admitted) -> None:
     if isinstance(admitted, Transfer) and admitted.cancel is not None:
         admitted.cancel()
 

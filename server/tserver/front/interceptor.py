@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,6 +22,7 @@ from tserver.errors import PermissionDenied, ServerError
 from tserver.front import status
 from tserver.front.auditing import Behaviour, audited
 from tserver.front.authentication import host_of
+from tserver.front.opened import Opened
 from tserver.front.rpc import OPEN, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tserver.audit import Audit
     from tserver.front.authentication import Authenticator
     from tserver.front.http import messages
+    from tserver.identity import Identity
     from tserver.limits.account import Accounts
 
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -55,6 +58,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         """With `rpcs`, what is asked is counted there. `key` is that of the house, in one of its processes."""
         self._audit = audit
         self._authenticator = authenticator
+        # What is open in the name of callers; whoever makes this has it watched.
+        self.opened = Opened(authenticator.holds)
         self._accounts = accounts
         self._rpcs = rpcs
         self._key = key
@@ -126,7 +131,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     raise PermissionDenied(
                         f"{request.path[:200]} tells of all principals, and needs the role {route.needs.name.lower()}"
                     )
-            return await route.handler(request), None
+            async with self.opened.kept(request.identity):
+                return await route.handler(request), None
         except Exception as raised:
             error = status.as_ours(raised, "an HTTP request", request.peer)
             return status.http_refusal(error), error
@@ -157,6 +163,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
             behaviour = _writing(behaviour)
         if is_ours and self._accounts is not None and (handler.request_streaming or handler.response_streaming):
             behaviour = _bounded(behaviour, self._accounts)
+        if path not in _OPEN_PATHS:
+            of = attrgetter("identity") if is_ours else partial(identified, authenticator=self._authenticator)
+            behaviour = _while_known(behaviour, self.opened, of)
         knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
         seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
         counts = None if self._rpcs is None else self._rpcs.method(service, method)
@@ -199,6 +208,19 @@ def _guarded(asked: Behaviour, codes: status.Codes) -> Behaviour:
             await status.abort(context, error, codes)
 
     return guarded
+
+
+def _while_known(behaviour: Behaviour, opened: Opened, identity_of: Callable[[Any], Identity]) -> Behaviour:
+    """A behaviour that goes on while what its caller has shown is good."""
+
+    async def while_known(argument: Any, given: Any) -> Any:
+        identity = identity_of(given)
+        if not identity.expires:
+            return await behaviour(argument, given)
+        async with opened.kept(identity):
+            return await behaviour(argument, given)
+
+    return while_known
 
 
 def _bounded(behaviour: Behaviour, accounts: Accounts) -> Behaviour:

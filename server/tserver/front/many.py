@@ -126,7 +126,7 @@ class _Front:
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)
         oip = OipListener(config, service, interceptor) if config.oip_listen and service is not None else None
-        watching = asyncio.create_task(placing.watch())
+        watching = asyncio.gather(placing.watch(), interceptor.opened.watch())
         stopped = asyncio.create_task(until_told_to_stop())
         if not await self._begin(plan, models, stopped):
             return 1

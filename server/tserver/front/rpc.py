@@ -9,13 +9,14 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from tserver.errors import DeadlineExceeded
-from tserver.front.authentication import Authenticator, Unconfigured
-from tserver.identity import Identity, Role
+from tserver.front.authentication import Authenticator, Unconfigured, host_of
+from tserver.identity import LOOPBACK, Identity, Role
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -48,7 +49,7 @@ class Rpc:
         self._context = context
         self._house = house = _house_headers(context, key) if key else None
         # Who calls.
-        self.identity = identified(context, authenticator) if house is None else _told(house)
+        self.identity = identified(context, authenticator) if house is None else _told(house, context)
         # The next request of a stream, or grpc.aio.EOF; and how a response of a stream is sent. gRPC's own methods:
         # each message passes here, and nothing is to stand in between.
         self.read: Callable[[], Awaitable[Any]] = context.read
@@ -123,10 +124,16 @@ def identified(context: Context, authenticator: Authenticator) -> Identity:
     return authenticator.identify(str(context.peer()), dict(found), certificate)
 
 
-def _told(house: dict[str, bytes]) -> Identity:
+def _told(house: dict[str, bytes], context: Context) -> Identity:
     """Whom another process of the house speaks for."""
     said = house.get(HOUSE_IDENTITY)
-    return OF_HOUSE if said is None else Identity.from_bytes(said)
+    if said is None:
+        return OF_HOUSE
+    identity = Identity.from_bytes(said)
+    if identity.host == LOOPBACK and not identity.is_local:
+        # It is on the machine of that process, which is another one.
+        return replace(identity, host=host_of(str(context.peer())))
+    return identity
 
 
 def _house_headers(context: Context, key: str) -> dict[str, bytes] | None:

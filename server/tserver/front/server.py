@@ -106,7 +106,7 @@ class _Process:
             server.add_generic_rpc_handlers((HouseService(engine, rpcs).handler(),))
             listeners.listen_within(server, house.internal)
         engine.start()
-        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config))
+        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config), interceptor.opened)
         service = Service(config, engine.models)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
@@ -135,6 +135,7 @@ class _Process:
             },
         )
         expiring = asyncio.create_task(sessions.expire())
+        watching = asyncio.create_task(interceptor.opened.watch())
         await stopped
         stop_by = loop.time() + config.drain_s
         engine.stop_watching()
@@ -146,6 +147,7 @@ class _Process:
         await sessions.drain(config.drain_s)
         await engine.storage_calls.idle(stop_by - loop.time())
         expiring.cancel()
+        watching.cancel()
         also = [*([] if oip is None else [oip.stop(grace_s=1.0)]), *(each.stop(grace_s=1.0) for each in https)]
         await asyncio.gather(server.stop(grace=1.0), *also)
         data.stop()

@@ -327,8 +327,10 @@ class TensorServicer:
         session = find(context.session, rpc.identity)
         if kind == "forwards":
             known = (session, rpc.identity, self._engine.models, self._config, self._elsewhere)
-            return permit(endpoint, ForwardLanes(session, partial(ForwardLane, *known)))
-        return await open_transfer(endpoint, session, request, self._config.listen, self._house_key)
+            return permit(endpoint, ForwardLanes(session, partial(ForwardLane, *known)), rpc.identity)
+        return await open_transfer(
+            endpoint, session, rpc.identity, request, listen=self._config.listen, house_key=self._house_key
+        )
 
     async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:
         """See the proto."""

@@ -18,13 +18,20 @@ from tserver.session.calls import require
 
 if TYPE_CHECKING:
     from tserver.engines.port import Session, Staged, Upload
+    from tserver.identity import Identity
 
 
 async def open_transfer(
-    endpoint: DataEndpoint, session: Session, request: ts.OpenTransferRequest, listen: str, house_key: str
+    endpoint: DataEndpoint,
+    session: Session,
+    identity: Identity,
+    request: ts.OpenTransferRequest,
+    *,
+    listen: str,
+    house_key: str,
 ) -> ts.OpenTransferResponse:
-    """A ticket for what the request asks for. `listen` is where the callers of this server come; the key is that of the
-    house that it stands in, if it does.
+    """A ticket for what a caller's request asks for. `listen` is where the callers of this server come; the key is that
+    of the house that it stands in, if it does.
 
     Raises: what Upload and Download raise, and Exhausted.
     """
@@ -52,7 +59,7 @@ async def open_transfer(
         ref = require(request.download, "tensor")
         admitted = _out_of(session, await session.stage(ref), answer)
     try:
-        answer.ticket, answer.key = endpoint.admit(admitted)
+        answer.ticket, answer.key = endpoint.admit(admitted, identity)
         if answer.data_endpoint and house_key:
             answer.house_proof = house_proof(house_key, answer.key, answer.data_endpoint)
     except Exhausted:
@@ -62,9 +69,9 @@ async def open_transfer(
     return answer
 
 
-def permit(endpoint: DataEndpoint, admitted: Admitted) -> ts.OpenTransferResponse:
+def permit(endpoint: DataEndpoint, admitted: Admitted, identity: Identity) -> ts.OpenTransferResponse:
     """A ticket for something that moves nothing yet. Raises: Exhausted."""
-    ticket, key = endpoint.admit(admitted)
+    ticket, key = endpoint.admit(admitted, identity)
     return ts.OpenTransferResponse(ticket=ticket, key=key, expires_s=TICKET_S)
 
 

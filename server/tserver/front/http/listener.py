@@ -297,4 +297,4 @@ def _peer(given: web.BaseRequest) -> str:
 def _certificate(given: web.BaseRequest) -> dict[str, list[bytes]]:
     """What is known of the caller's certificate, where it has shown one."""
     tls = given.transport.get_extra_info("ssl_object") if given.transport is not None else None
-    return told_by_ssl(None if tls is None else tls.getpeercert())
+    return {} if tls is None else told_by_ssl(tls.getpeercert(), tls.getpeercert(binary_form=True))
