@@ -42,6 +42,8 @@ _TEST_LIMITS = "tests/trust/test_limits.py"
 _OPENED = "server/tserver/front/opened.py"
 _TEST_REVOKED = "tests/trust/test_revoked.py"
 _TEST_RENEWED = "tests/trust/test_renewed.py"
+_DATA_ENDPOINT = "server/tserver/front/data_endpoint.py"
+_TEST_TICKETS = "tests/trust/test_tickets.py"
 
 MUTATIONS: list[Mutation] = [
     # --- what belongs to whom ---
@@ -507,7 +509,7 @@ MUTATIONS: list[Mutation] = [
     ),
     Mutation(
         "revoked: connections of the data endpoint",
-        "server/tserver/front/data_endpoint.py",
+        _DATA_ENDPOINT,
         "and self._opened.add(connection.socket, identity)",
         "and identity",
         f"{_TEST_REVOKED}::test_what_is_open_ends_within_a_second_of_the_revocation[guarded]",
@@ -525,6 +527,28 @@ MUTATIONS: list[Mutation] = [
         " or now < self._renewed_at + _STOOD_S:",
         ":",
         f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
+    ),
+    # --- tickets ---
+    Mutation(
+        "a ticket is good once",
+        _DATA_ENDPOINT,
+        "found = self._tickets.pop(ticket, None)\n        if found",
+        "found = self._tickets.get(ticket)\n        if found",
+        f"{_TEST_TICKETS}::test_a_ticket_that_was_used_is_no_good_again",
+    ),
+    Mutation(
+        "a ticket is good from the host that it was given to: over TCP",
+        _DATA_ENDPOINT,
+        'return identity.host == host_of(f"{kind}:[{host}]:{port}")',
+        "return True",
+        f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[TCP]",
+    ),
+    Mutation(
+        "a ticket is good from the host that it was given to: on this machine",
+        _DATA_ENDPOINT,
+        "return identity.host == LOOPBACK",
+        "return True",
+        f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[this machine's socket]",
     ),
     # --- what one principal shares with another ---
     Mutation(

@@ -15,6 +15,7 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tests.bulk.test_data_endpoint import connected, ended, prove
+from tests.bulk.test_lanes import framed
 from tests.support.callers import TENSORS, Caller, bearing
 from tests.support.raw import Raw, RawSession, path_of
 from tests.support.serving import wait_until
@@ -191,4 +192,6 @@ def test_a_ticket_is_no_good_once_its_caller_is_not_known_any_more(guarded: Guar
             wait_until(lambda: caller.told(f"{TENSORS}/GetServerInfo", b"", token) == REFUSED, SOON_S, "the revocation")
         with connected(int(session.opened.data_endpoint[1:])) as connection:
             prove(connection, answer)
-            assert ended(connection)
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(framed(session.batch(session.call(1, "zeros", 2))))
+            assert ended(connection), "without an answer"
