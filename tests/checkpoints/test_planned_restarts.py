@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tclient as tc
-from tests.support.serving import ServerProcess, server_environment, serving
-from tserver.session.keeping import SESSIONS
-
-PROGRAM = Path(__file__).parent / "programs" / "training.py"
-_END_S = 60.0
-
-
-class Place:
-    """An address and a data directory, and the server that is there at the time."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
-        self._options = ("--data-dir", str(folder), "--checkpoint-on-drain", *options)
-        self.server = self._begin("127.0.0.1:0")
-        self.address = self.server.address
-
-    def _begin(self, listen: str) -> ServerProcess:
-        return ServerProcess(*self._options, listen=listen).__enter__()
-
-    def stop(self) -> None:
-        """Tell it to stop, and wait for that."""
-        assert self.server.terminate() == 0, self.server.log()
-
-    def start(self) -> None:
-        """Start the next one."""
-        self.server = self._begin(self.address)
-
-    def restart(self) -> None:
-        """Both."""
-        self.stop()
-        self.start()
-
-    def kept(self) -> list[Path]:
-        """What is on disk of sessions."""
-        return list((self.folder / SESSIONS).iterdir())
+from tests.checkpoints.place import END_S, Place, trained
+from tests.support.serving import serving, wait_until
 
 
 @pytest.fixture
@@ -55,23 +21,12 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.server.__exit__(None, None, None)
 
 
-def trained(address: str, kind: str, steps: int, reads: str) -> subprocess.Popen[str]:
-    """The training loop, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(PROGRAM), address, kind, str(steps), reads],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=server_environment(),
-    )
-
-
 @pytest.mark.parametrize(
     ("kind", "steps", "reads"), [("SGD", 120, "behind"), ("Adam", 120, "before"), ("Adam", 600, "seldom")]
 )
 def test_a_loss_curve_is_the_same_bit_by_bit(place: Place, kind: str, steps: int, reads: str) -> None:
     with serving() as other:
-        expected, _ = trained(other.address, kind, steps, reads).communicate(timeout=_END_S)
+        expected, _ = trained(other.address, kind, steps, reads).communicate(timeout=END_S)
     running = trained(place.address, kind, steps, reads)
     lines = []
     assert running.stdout is not None
@@ -79,7 +34,7 @@ def test_a_loss_curve_is_the_same_bit_by_bit(place: Place, kind: str, steps: int
         lines.append(line)
         if line.split()[0] in (("37", "81") if steps == 120 else ("149", "399")):
             place.restart()
-    _, errors = running.communicate(timeout=_END_S)
+    _, errors = running.communicate(timeout=END_S)
     assert "".join(lines) == expected, errors
     assert expected.count("\n") > 8
     assert place.kept() == []
@@ -115,6 +70,26 @@ def test_a_session_whose_files_were_tampered_with_is_lost_and_the_server_goes_on
     with tc.connect(place.address):
         assert tc.ones(2).sum().item() == 2.0
     assert place.kept() == []
+
+
+def test_bulk_bytes_and_lanes_go_to_where_they_are_after_a_restart(place: Place) -> None:
+    with tc.connect(place.address) as session:
+        data = np.arange(1 << 20, dtype=np.float32)
+        x = tc.tensor(data)
+        endpoint = session.transfers.endpoint
+        assert endpoint.resting, "no connection to the data endpoint"
+        before = endpoint.address, endpoint.lane_socket
+        place.restart()
+        assert np.array_equal((x + 1).numpy(), data + 1)
+        assert [each.where for each in endpoint.resting] == [endpoint.address]
+
+        def has_lane() -> bool:
+            x.sum().item()
+            return session._batches._sender.lane is not None
+
+        wait_until(has_lane, 10.0, "a lane")
+        assert endpoint.address != before[0]
+        assert endpoint.lane_socket != before[1]
 
 
 def test_what_needs_its_graph_says_after_a_restart_that_it_is_gone(place: Place) -> None:

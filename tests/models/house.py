@@ -37,6 +37,7 @@ from tserver.front.replicas.choosing import Choosing
 from tserver.front.replicas.coordinator import ModelCoordinator
 from tserver.front.replicas.links import Links
 from tserver.front.replicas.servicer import HouseModels
+from tserver.front.rpc import Rpc
 
 T = TypeVar("T")
 TIMEOUT_S = 40.0
@@ -143,7 +144,7 @@ class Front:
             options=listeners.options(config.max_message_bytes), interceptors=[Interceptor(key=key)]
         )
         choosing = Choosing(self.coordinator)
-        servicer = HouseModels(self.coordinator, choosing, self.directory, self._home)
+        servicer = HouseModels(self.coordinator, choosing, self.directory, self._home, self._of_session)
         server.add_generic_rpc_handlers((bind(_SERVICE, servicer),))
         self.address = listeners.listen(server, "--listen", "127.0.0.1:0", config)
         listeners.listen_within(server, internal)
@@ -162,6 +163,9 @@ class Front:
             options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
             channel = self._channels[entry.info.boot_id] = grpc.aio.insecure_channel(entry.info.internal, options)
         return channel
+
+    async def _of_session(self, secret: bytes, rpc: Rpc) -> Entry:
+        return self.directory.of_secret(secret)
 
     async def _home(self, principal: str) -> Entry:
         return self.directory.engines[placement.home(self.directory.engines, principal)]

@@ -45,7 +45,32 @@ _TEST_RENEWED = "tests/trust/test_renewed.py"
 _DATA_ENDPOINT = "server/tserver/front/data_endpoint.py"
 _TEST_TICKETS = "tests/trust/test_tickets.py"
 
+_ROUTER = "server/tserver/front/router.py"
+_KEPT_SESSIONS = "tests/trust/test_kept_sessions.py::test_a_session_that_a_house_has_kept"
+
 MUTATIONS: list[Mutation] = [
+    # --- what a house has kept of sessions ---
+    Mutation(
+        "a front remembers a session that was brought back for its principal alone",
+        _ROUTER,
+        "whose = hashlib.sha256(secret).digest(), rpc.principal",
+        'whose = hashlib.sha256(secret).digest(), ""',
+        f"{_KEPT_SESSIONS}_is_brought_back_for_its_principal_alone",
+    ),
+    Mutation(
+        "an engine has a session for its principal alone",
+        _SESSIONS,
+        "return session is not None and _is_of(session, identity)",
+        "return session is not None",
+        f"{_KEPT_SESSIONS}_is_brought_back_for_its_principal_alone",
+    ),
+    Mutation(
+        "an engine of a house goes on with no session that its front has not brought there",
+        _SESSIONS,
+        "if self._kept is not None and self._is_of_house:",
+        "if False:",
+        f"{_KEPT_SESSIONS}_is_brought_back_for_its_principal_alone",
+    ),
     # --- what belongs to whom ---
     Mutation(
         "names of a principal's own",

@@ -48,20 +48,36 @@ class DataEndpoint:
     def __init__(self, channel: Channel, opened: rpc.OpenSessionResponse, *, shared_memory: bool) -> None:
         self._channel = channel
         self._ticket = rpc.OpenTransferRequest(connection=rpc.SessionContext(session=opened.session))
-        # Where it is; empty where nothing was named, or nothing answered.
-        self.address: str = opened.data_endpoint
-        # The same through memory of this machine, where both sides want that.
-        self.shared_memory: str = opened.shared_memory if shared_memory and _CAN_SHARE else ""
-        # Where lanes are opened: where bytes are, whatever came of that, or a Unix socket of this machine.
-        self.lane_address: str = opened.data_endpoint
-        self.lane_socket: str = opened.lane_socket if _CAN_SHARE else ""
+        self._shares_memory = shared_memory and _CAN_SHARE
+        self._named: tuple[str, str, str] | None = None
+        self._go_to(opened.data_endpoint, opened.shared_memory, opened.lane_socket)
         self._tries = Tries("lane", f"calls to {channel.address} stay on gRPC: no lane can be opened")
         # Connections that rest between two transfers, and those that move bytes just now.
         self.resting: list[Connection] = []
         self._in_use: set[Connection] = set()
+        self._closed = False
+
+    def _go_to(self, data_endpoint: str, shared_memory: str, lane_socket: str) -> None:
+        """The server names these places. What came of them so far stands as long as they are the same."""
+        named = data_endpoint, shared_memory, lane_socket
+        if named == self._named:
+            return
+        self._named = named
+        # Where it is; empty where nothing was named, or nothing answered.
+        self.address = data_endpoint
+        # The same through memory of this machine, where both sides want that.
+        self.shared_memory = shared_memory if self._shares_memory else ""
+        # Where lanes are opened: where bytes are, whatever came of that, or a Unix socket of this machine.
+        self.lane_address = data_endpoint
+        self.lane_socket = lane_socket if _CAN_SHARE else ""
         # When a new connection may be tried again, after one that broke while it opened.
         self.rests_until = 0.0
-        self._closed = False
+
+    def _follow(self, answer: rpc.OpenTransferResponse) -> None:
+        """A ticket says where it is good, which is elsewhere after a restart. Who says nothing has not moved."""
+        self._channel.follow_to(answer.endpoint)
+        if answer.data_endpoint or answer.shared_memory or answer.socket:
+            self._go_to(answer.data_endpoint, answer.shared_memory, answer.socket)
 
     def upload(self, header: rpc.UploadHeader, view: memoryview, wish: Wish) -> bool:
         """Send an upload; whether it is there. False: use gRPC."""
@@ -109,7 +125,9 @@ class DataEndpoint:
 
     def _lane(self, ticket: rpc.OpenTransferRequest, has_tasks: Callable[[], bool]) -> Lane | None:
         refusal: OSError | None = None
-        for where in filter(None, (self.lane_socket, self.lane_address)):
+        for is_local in (True, False):
+            if not (self.lane_socket if is_local else self.lane_address):
+                continue
             asked = time.monotonic()
             connection = None
             try:
@@ -117,10 +135,13 @@ class DataEndpoint:
                     TENSOR_SERVICE + "OpenTransfer", ticket, rpc.OpenTransferResponse, timeout_s=_LANE_S, again_s=0.0
                 )
                 within_s = _PATIENCE_S + 2 * (time.monotonic() - asked)
-                if where == self.lane_socket:
-                    connection = connect_locally(where, within_s, shares_memory=False)
+                self._follow(answer)
+                if not is_local:
+                    connection = self._connect(self.lane_address, within_s)
+                elif self.lane_socket:
+                    connection = connect_locally(self.lane_socket, within_s, shares_memory=False)
                 else:
-                    connection = self._connect(where, within_s)
+                    continue
                 return Lane(connection.socket, connection.challenge(answer.ticket, answer.key, within_s), has_tasks)
             except RequestRefused as error:
                 # A server that knows no lanes.
@@ -134,9 +155,9 @@ class DataEndpoint:
                 refusal = error
                 if connection is not None:
                     connection.close()
-                if where == self.lane_socket and isinstance(error, ConnectionRefusedError | NotProved):
-                    # The server is on another machine, if it has an address there.
-                    self.lane_socket = "" if self.lane_address else where
+                if is_local and self.lane_address and isinstance(error, ConnectionRefusedError | NotProved):
+                    # The server is on another machine.
+                    self.lane_socket = ""
         self._tries.refused(refusal)
         return None
 
@@ -226,6 +247,7 @@ class DataEndpoint:
             except ServerError as error:
                 log.debug("no ticket for the data endpoint: %s", error)
                 return None
+            self._follow(answer)
             # On a road that other bulk bytes fill, a round trip takes as long as that took.
             connection = self._proved(answer, _PATIENCE_S + 2 * (time.monotonic() - asked))
             if connection is not None:

@@ -221,14 +221,25 @@ class Channel:
 
     def follow(self, opened: rpc.OpenSessionResponse) -> None:
         """Go where the server says that the session lives, if that can be reached."""
-        ways = self._ways
-        endpoint = beside(opened.endpoint, ways.home.address) if opened.endpoint else None
-        if endpoint is not None and endpoint.text != self.address and self.trust.may_go_to(endpoint):
-            self._ticket = rpc.OpenTransferRequest(lane=rpc.SessionContext(session=opened.session))
-            ways.add_endpoint(Way(endpoint, self._connect))
-            if self._reach_endpoint(waits=False):
-                # Many clients are no burden to a home that they do not need.
-                ways.home.rest()
+        self._ticket = rpc.OpenTransferRequest(lane=rpc.SessionContext(session=opened.session))
+        self._add_endpoint(opened.endpoint)
+        if self._ways.endpoint is not None and self._reach_endpoint(waits=False):
+            # Many clients are no burden to a home that they do not need.
+            self._ways.home.rest()
+
+    def follow_to(self, named: str) -> None:
+        """The server says that the session lives there, which after a restart is elsewhere; empty says nothing. RPCs go
+        there when that was tried, soon.
+        """
+        if self._add_endpoint(named):
+            self._return_when_due()
+
+    def _add_endpoint(self, named: str) -> bool:
+        address = beside(named, self._ways.home.address) if named else None
+        if address is None or address.text in (self.address, self.engine_address) or not self.trust.may_go_to(address):
+            return False
+        self._ways.add_endpoint(Way(address, self._connect))
+        return True
 
     def may_better(self, way: Way) -> bool:
         """Whether what goes this way may go a better one: to the endpoint, which can be reached again, or is due to be
@@ -261,6 +272,8 @@ class Channel:
 
     def _reach_endpoint(self, *, waits: bool) -> bool:
         """Have RPCs go to the endpoint from now on, if the session is found there."""
+        if waits:
+            self._ask_where()
         endpoint = self._ways.endpoint
         assert endpoint is not None
         # A ticket is what is given at once, whatever the engine has to do.
@@ -279,6 +292,18 @@ class Channel:
                 return False
         self._ways.follow()
         return True
+
+    def _ask_where(self) -> None:
+        """Have home say where the session lives, which may be another endpoint by now."""
+        path, options = TENSOR_SERVICE + "OpenTransfer", {"timeout": _HOME_S, "metadata": self.metadata}
+        method = self._method(self._ways.home, path, self._ticket, rpc.OpenTransferResponse)
+        try:
+            answer = GATE.begin(lambda: method.future(self._ticket, **options), may_cancel=True).result()
+            self._add_endpoint(answer.endpoint)
+        except grpc.FutureCancelledError:
+            pass
+        except grpc.RpcError as error:
+            error.__traceback__ = None  # see `again`
 
     def broke(self, turn: int, cause: object, *, worked: bool = False) -> None:
         """An attempt that began in that turn has failed as a broken connection does; `worked` says that it did so far.

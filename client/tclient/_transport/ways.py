@@ -77,11 +77,16 @@ class Ways:
         self._tries: Tries
 
     def add_endpoint(self, endpoint: Way) -> None:
-        """There is another way. It is not taken before `follow`."""
-        self.endpoint = endpoint
+        """There is another way, in the place of one that there was. It is not taken before `follow`."""
+        with self._lock:
+            before, self.endpoint = self.endpoint, endpoint
+            if before is not None and self.current is before:
+                self._take(self.home)
         self._tries = Tries(
             "endpoint", f"the session stays at {self.home.address}: {endpoint.address} cannot be reached"
         )
+        if before is not None:
+            before.close()
 
     @property
     def is_aside(self) -> bool:

@@ -542,7 +542,7 @@ class ReceiveHeader(_message.Message):
     def __init__(self, context: _Optional[_Union[SessionContext, _Mapping]] = ..., uploads: _Optional[_Iterable[_Union[UploadHeader, _Mapping]]] = ...) -> None: ...
 
 class OpenTransferResponse(_message.Message):
-    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key", "data_endpoint", "socket", "certificate_sha256", "house_proof")
+    __slots__ = ("ticket", "size_bytes", "expires_s", "dtype", "shape", "key", "data_endpoint", "socket", "certificate_sha256", "house_proof", "endpoint", "shared_memory")
     TICKET_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
@@ -553,6 +553,8 @@ class OpenTransferResponse(_message.Message):
     SOCKET_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_SHA256_FIELD_NUMBER: _ClassVar[int]
     HOUSE_PROOF_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_FIELD_NUMBER: _ClassVar[int]
     ticket: bytes
     size_bytes: int
     expires_s: float
@@ -563,7 +565,9 @@ class OpenTransferResponse(_message.Message):
     socket: str
     certificate_sha256: bytes
     house_proof: bytes
-    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., house_proof: _Optional[bytes] = ...) -> None: ...
+    endpoint: str
+    shared_memory: str
+    def __init__(self, ticket: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., expires_s: _Optional[float] = ..., dtype: _Optional[_Union[_tensor_pb2.DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., key: _Optional[bytes] = ..., data_endpoint: _Optional[str] = ..., socket: _Optional[str] = ..., certificate_sha256: _Optional[bytes] = ..., house_proof: _Optional[bytes] = ..., endpoint: _Optional[str] = ..., shared_memory: _Optional[str] = ...) -> None: ...
 
 class SendTensorsRequest(_message.Message):
     __slots__ = ("context", "tensors", "key", "size_bytes", "data_endpoint", "socket", "certificate_sha256", "house_proof")

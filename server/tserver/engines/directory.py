@@ -11,7 +11,7 @@ from typing import Any
 
 from tserver.engines.fleet import Draining, Ended, Event, Serving, Told
 from tserver.engines.placement import Load
-from tserver.errors import SessionLost, Unauthenticated
+from tserver.errors import SessionLost, Unauthenticated, Unreachable
 from tserver.session.secret import SECRET_BYTES, boot_of, of_an_earlier_run
 
 # How many ended runs are remembered, so that their sessions can be told why.
@@ -33,8 +33,10 @@ class Entry:
 class Directory:
     """All engines of a house."""
 
-    def __init__(self, previous_end: str = "") -> None:
-        """`previous_end` is why the run of the whole house before this one ended."""
+    def __init__(self, previous_end: str = "", *, keeps_sessions: bool = False) -> None:
+        """`previous_end` is why the run of the whole house before this one ended; `keeps_sessions` says that an engine
+        which is told to stop writes down what it has.
+        """
         # Those that serve, by id.
         self.engines: dict[str, Entry] = {}
         # Why those that are to come again do not serve now.
@@ -42,6 +44,7 @@ class Directory:
         self._by_boot: dict[str, Entry] = {}
         self._ended: dict[str, str] = {}
         self._previous_end = previous_end
+        self._keeps_sessions = keeps_sessions
         self._changed = asyncio.Event()
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -87,6 +90,12 @@ class Directory:
         if cause is not None:
             return SessionLost(f"the session ended with its engine: {cause}; open a new one", cause=cause)
         return of_an_earlier_run(self._previous_end)
+
+    def gone(self, boot_id: str) -> SessionLost | Unreachable:
+        """What the sessions of a run are told that was over just now."""
+        if self._keeps_sessions:
+            return Unreachable("the engine has ended; ask again for what it has kept of the session")
+        return self.lost(boot_id)
 
     def _note_serving(self, event: Serving) -> None:
         before = self.engines.get(event.engine)

@@ -50,14 +50,20 @@ class InProcessEngine:
         self.operations_digest = engine.operations.digest
         self.counts: Counts = engine.executor
         self.accounts = engine.accounts
-        kept = KeptSessions(Path(config.data_dir)) if config.data_dir and config.checkpoint_on_drain else None
-        self.sessions = Sessions(config, engine, previous_end=previous_end, accounts=engine.accounts, kept=kept)
+        data_dir = config.data_dir or house_dir
+        data = Path(data_dir) if data_dir else None
+        self.sessions = Sessions(
+            config,
+            engine,
+            previous_end=previous_end,
+            accounts=engine.accounts,
+            kept=KeptSessions(data) if data is not None and config.checkpoint_on_drain else None,
+            is_of_house=bool(house_dir),
+        )
         registry = Registry(engine)
         self.owners = Owners(registry.has)
         engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)
         stored = Store(Path(config.data_dir)) if config.data_dir else None
-        data_dir = config.data_dir or house_dir
-        data = Path(data_dir) if data_dir else None
         self.storage_calls = StorageCalls(
             storage.Store(data) if data is not None else None, KeptSessions(data) if data is not None else None
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from tserver.engines.fleet import Ended, Event
 from tserver.errors import Unreachable
 from tserver.front.forwarding import Target
+from tserver.front.rpc import OF_HOUSE
+from tserver.identity import Identity
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Directory, Entry
@@ -42,9 +44,11 @@ class EngineChannels:
             )
         return target
 
-    async def ask(self, entry: Entry, path: str, request: bytes, *, timeout_s: float) -> bytes:
-        """Ask an engine something in the front's own name. Raises: grpc.aio.AioRpcError."""
-        return await self.target(entry).ask(path, request, timeout_s=timeout_s)
+    async def ask(
+        self, entry: Entry, path: str, request: bytes, *, timeout_s: float, identity: Identity = OF_HOUSE
+    ) -> bytes:
+        """Ask an engine something in the front's own name, or in that of a caller. Raises: grpc.aio.AioRpcError."""
+        return await self.target(entry).ask(path, request, timeout_s=timeout_s, identity=identity)
 
     async def close(self) -> None:
         """Close all."""
@@ -59,7 +63,7 @@ class EngineChannels:
                     await self._directory.changed()
         except TimeoutError:
             return Unreachable("the engine does not answer; try again")
-        return self._directory.lost(boot_id)
+        return self._directory.gone(boot_id)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Ended) and (target := self._targets.pop(event.boot_id, None)) is not None:

@@ -17,7 +17,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from tserver.errors import ServerError, Unreachable
 from tserver.front import status
-from tserver.front.rpc import HOUSE_ENGINE, HOUSE_HEADERS, Rpc, house_metadata
+from tserver.front.rpc import HOUSE_ENGINE, HOUSE_HEADERS, OF_HOUSE, Rpc, house_metadata
+from tserver.identity import Identity
 
 _OPTIONS = (
     # What is too large is refused by the listener before this, and by the engine behind it.
@@ -68,9 +69,9 @@ class Target:
         self._is_closed = True
         await self._channel.close()
 
-    async def ask(self, path: str, request: bytes, *, timeout_s: float) -> bytes:
-        """One request in this process's own name, and its response. Raises: AioRpcError."""
-        headers = house_metadata(self._key)
+    async def ask(self, path: str, request: bytes, *, timeout_s: float, identity: Identity = OF_HOUSE) -> bytes:
+        """One request in this process's own name, or in that of a caller, and its response. Raises: AioRpcError."""
+        headers = house_metadata(self._key, identity)
         answer: bytes = await self._channel.unary_unary(path)(request, timeout=timeout_s, metadata=headers)
         return answer
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.errors import Unauthenticated
+from tserver.errors import SessionLost, Unauthenticated
 from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tserver.front.rpc_counts import RpcCounts
 
 SERVICE = "tensorcompute.house"
+# The answer to what is asked of a session; empty is no.
+YES = b"yes"
 # How long the engine is waited for, which may be in a long kernel; after that what was known before is told.
 _USAGE_TIMEOUT_S = 0.2
 
@@ -41,12 +43,18 @@ class HouseService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is to be given."""
-        methods = {"Load": self._load, "Own": self._own, "Metrics": self._scrape}
+        methods = {
+            "Load": self._load,
+            "Own": self._own,
+            "Metrics": self._scrape,
+            "HasSession": self._has,
+            "BringBack": self._bring_back,
+        }
         return grpc.method_handlers_generic_handler(
             SERVICE, {name: grpc.unary_unary_rpc_method_handler(_within(method)) for name, method in methods.items()}
         )
 
-    async def _load(self, request: bytes) -> bytes:
+    async def _load(self, request: bytes, rpc: Rpc) -> bytes:
         devices = [
             {"name": d.name, "description": d.description, "total": d.total_bytes, "free": d.free_bytes}
             | {"allocated": d.allocated_bytes}
@@ -68,11 +76,21 @@ class HouseService:
         }
         return json.dumps(told).encode()
 
-    async def _own(self, request: bytes) -> bytes:
+    async def _own(self, request: bytes, rpc: Rpc) -> bytes:
         self._owner = request.decode()
         return b""
 
-    async def _scrape(self, request: bytes) -> bytes:
+    async def _has(self, request: bytes, rpc: Rpc) -> bytes:
+        return YES if self._engine.sessions.has(request, rpc.identity) else b""
+
+    async def _bring_back(self, request: bytes, rpc: Rpc) -> bytes:
+        try:
+            self._engine.sessions.bring_back(request, rpc.identity)
+        except SessionLost:
+            return b""
+        return YES
+
+    async def _scrape(self, request: bytes, rpc: Rpc) -> bytes:
         if self._rpcs is None:
             return b""
         if self._metrics is None:
@@ -92,10 +110,10 @@ class HouseService:
         return self._devices or self._engine.devices()
 
 
-def _within(method: Callable[[bytes], Awaitable[bytes]]) -> Callable[[bytes, Rpc], Awaitable[bytes]]:
+def _within(method: Callable[[bytes, Rpc], Awaitable[bytes]]) -> Callable[[bytes, Rpc], Awaitable[bytes]]:
     async def answered(request: bytes, rpc: Rpc) -> bytes:
         if not rpc.is_of_house:
             raise Unauthenticated("this is for the processes of the house alone")
-        return await method(request)
+        return await method(request, rpc)
 
     return answered

@@ -12,7 +12,7 @@ from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.engines.placement import fits
-from tserver.errors import Exhausted, SessionLost
+from tserver.errors import Exhausted, SessionLost, Unreachable
 from tserver.front.limits import limits_of
 from tserver.front.rpc import Rpc
 
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
     from tserver.front.placing import Placing
+    from tserver.front.router import Router
 
 log = logging.getLogger("tserver.front")
 
 _OPEN = "/tensorcompute.v1.TensorService/OpenSession"
 _ATTACH = "/tensorcompute.v1.TensorService/AttachSession"
+_TRANSFER = "/tensorcompute.v1.TensorService/OpenTransfer"
 _CLOSE = "/tensorcompute.v1.TensorService/CloseSession"
 # How many engines are tried, where they end just when a session is to be opened.
 _TRIES = 3
@@ -36,16 +38,23 @@ _SUCCESSOR_S = 10.0
 class HouseTensors:
     """The RPCs of TensorService that are the front's own."""
 
-    OWN = ("OpenSession", "AttachSession", "CloseSession", "GetServerInfo")
+    OWN = ("OpenSession", "AttachSession", "CloseSession", "OpenTransfer", "GetServerInfo")
 
     def __init__(
-        self, config: Config, directory: Directory, plan: Plan, placing: Placing, channels: EngineChannels
+        self,
+        config: Config,
+        directory: Directory,
+        plan: Plan,
+        placing: Placing,
+        channels: EngineChannels,
+        router: Router,
     ) -> None:
         self._config = config
         self._directory = directory
         self._plan = plan
         self._placing = placing
         self._channels = channels
+        self._router = router
         self._started_at = time.monotonic()
 
     async def OpenSession(self, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse:
@@ -76,7 +85,9 @@ class HouseTensors:
         """The engine's answer, with what clients are told of it; None if the engine is gone."""
         try:
             data = await self._channels.target(entry).unary_unary(_OPEN, request.SerializeToString(), rpc)
-        except SessionLost:
+        except (SessionLost, Unreachable):
+            if self._directory.of_boot(entry.info.boot_id) is not None:
+                raise
             return None
         answer = ts.OpenSessionResponse.FromString(data)
         self._tell_endpoint(entry, answer)
@@ -84,21 +95,31 @@ class HouseTensors:
 
     async def AttachSession(self, request: ts.AttachSessionRequest, rpc: Rpc) -> ts.AttachSessionResponse:
         """See the proto."""
-        entry = self._directory.of_secret(request.session)
+        entry = await self._router.of_session(request.session, rpc)
         data = await self._channels.target(entry).unary_unary(_ATTACH, request.SerializeToString(), rpc)
         answer = ts.AttachSessionResponse.FromString(data)
         self._tell_endpoint(entry, answer.opened)
         return answer
 
-    def _tell_endpoint(self, entry: Entry, answer: ts.OpenSessionResponse) -> None:
+    def _tell_endpoint(self, entry: Entry, answer: ts.OpenSessionResponse | ts.OpenTransferResponse) -> None:
         answer.endpoint = self._plan.endpoint(entry.info.endpoint)
         if not answer.endpoint:
             answer.data_endpoint = ""
 
+    async def OpenTransfer(self, request: ts.OpenTransferRequest, rpc: Rpc) -> ts.OpenTransferResponse:
+        """See the proto."""
+        data = request.SerializeToString()
+        entry = await self._router.entry(_TRANSFER, data, rpc)
+        data = await self._channels.target(entry).unary_unary(_TRANSFER, data, rpc)
+        answer = ts.OpenTransferResponse.FromString(data)
+        if request.WhichOneof("transfer") != "receive":
+            self._tell_endpoint(entry, answer)
+        return answer
+
     async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> bytes:
         """See the proto. A session whose engine has ended is closed."""
         try:
-            target = self._channels.target(self._directory.of_secret(request.session))
+            target = self._channels.target(await self._router.of_session(request.session, rpc))
             return await target.unary_unary(_CLOSE, request.SerializeToString(), rpc)
         except SessionLost:
             return b""

@@ -22,7 +22,7 @@ from tserver.engines.watchdog import TICK_S, Watchdog
 from tserver.front import authentication, listeners
 from tserver.front.binding import SERVICES, bind
 from tserver.front.engine_channels import EngineChannels
-from tserver.front.forwarding import Target, forwarding_handlers
+from tserver.front.forwarding import forwarding_handlers
 from tserver.front.health import Health
 from tserver.front.house_tensors import HouseTensors
 from tserver.front.interceptor import Interceptor
@@ -36,7 +36,7 @@ from tserver.front.replicas.coordinator import ModelCoordinator
 from tserver.front.replicas.inference import HouseInference
 from tserver.front.replicas.links import Links
 from tserver.front.replicas.servicer import HouseModels
-from tserver.front.routing import ROUTINGS
+from tserver.front.router import Router
 from tserver.front.rpc_counts import RpcCounts
 from tserver.front.running import end_at_once, loop_factory, quiet_collector, take_files, until_told_to_stop
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from tserver.engines.directory import Entry
     from tserver.engines.fleet import Event, Fleet
     from tserver.front.http.listener import HttpListener
-    from tserver.front.rpc import Rpc
 
 log = logging.getLogger("tserver")
 
@@ -73,7 +72,7 @@ class _Front:
         self._fleet = fleet
         self._cause_file = cause_file
         self._beats = beats
-        self._directory = Directory(previous_end)
+        self._directory = Directory(previous_end, keeps_sessions=config.checkpoint_on_drain)
         self._leaving: set[asyncio.Task[None]] = set()
         self._ticks = 0
 
@@ -95,7 +94,8 @@ class _Front:
                 options=listeners.options(config.max_message_bytes),
                 interceptors=[Interceptor(None, key=fleet.key, authenticator=authenticator)],
             )
-            servicer = HouseModels(coordinator, Choosing(coordinator), directory, placing.home)
+            choosing = Choosing(coordinator)
+            servicer = HouseModels(coordinator, choosing, directory, placing.home, router.of_session)
             within.add_generic_rpc_handlers((bind(_MODELS, servicer),))
             listeners.listen_within(within, fleet.internal)
             await within.start()
@@ -106,20 +106,21 @@ class _Front:
 
         models = ClusterModels(fleet, coordinator, lead) if plan.is_of_cluster else coordinator()
         placing = Placing(config, directory, fleet, plan, channels, models)
+        router = Router(config, directory, placing, channels)
         await models.start()
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator, audit=audit.of(config.audit_log))
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
-        own = HouseTensors(config, directory, plan, placing, channels)
+        own = HouseTensors(config, directory, plan, placing, channels, router)
         # What comes first is asked first.
-        forwarded = forwarding_handlers((_TENSORS, _STORAGE), Router(directory, placing, channels).choose)
+        forwarded = forwarding_handlers((_TENSORS, _STORAGE), router.choose)
         service: Service | None = None
         if isinstance(models, ClusterModels):
             bound = forwarding_handlers((_MODELS,), models.choose)
             directory.listen(partial(self._note, models))
         else:
             choosing = Choosing(models)
-            bound = (bind(_MODELS, HouseModels(models, choosing, directory, placing.home)),)
+            bound = (bind(_MODELS, HouseModels(models, choosing, directory, placing.home, router.of_session)),)
             service = Service(config, HouseInference(models, choosing))
         server.add_generic_rpc_handlers((bind(_TENSORS, own, only=HouseTensors.OWN), *forwarded, *bound))
         health = Health(server, [service.full_name for service in SERVICES])
@@ -257,21 +258,3 @@ class _Front:
 async def _all_welcomed(models: ModelCoordinator | ClusterModels, entries: list[Entry]) -> None:
     for entry in entries:
         await models.welcomed(entry)
-
-
-class Router:
-    """Which engine an RPC goes to."""
-
-    def __init__(self, directory: Directory, placing: Placing, channels: EngineChannels) -> None:
-        self._directory = directory
-        self._placing = placing
-        self._channels = channels
-
-    async def choose(self, path: str, first: bytes, rpc: Rpc) -> Target:
-        """That of the session which the first message names, else the one of callers without a session.
-
-        Raises: SessionLost, Unauthenticated, Exhausted.
-        """
-        secret = ROUTINGS[path].secret(first)
-        entry = self._directory.of_secret(secret) if secret else await self._placing.home(rpc.principal)
-        return self._channels.target(entry)

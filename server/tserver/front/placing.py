@@ -69,7 +69,7 @@ class Placing:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._failures: dict[str, str] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self.is_stopping = False
         directory.listen(self._note)
 
     @property
@@ -79,7 +79,7 @@ class Placing:
 
     def stop(self) -> None:
         """Start no more engines, and leave none half started."""
-        self._is_stopping = True
+        self.is_stopping = True
         for engine in self._starting:
             self._fleet.end(engine, "the server is stopping")
 
@@ -161,7 +161,7 @@ class Placing:
         return entry
 
     def _start(self, device: str) -> str:
-        if self._is_stopping:
+        if self.is_stopping:
             raise Exhausted("the server is stopping; retry later", retry_after_s="1")
         most, known = self._plan.most, len(self._directory.engines) + len(self._starting)
         if most and known >= most and not self._end_one_idle():
@@ -194,7 +194,7 @@ class Placing:
             ) from None
 
     def _keep_spares(self) -> None:
-        if not self._is_isolated or self._is_stopping:
+        if not self._is_isolated or self.is_stopping:
             return
         there = [*self._directory.engines, *self._starting]
         free = sum(1 for engine in there if engine not in self._owners)

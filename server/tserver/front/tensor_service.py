@@ -84,8 +84,7 @@ class TensorServicer:
         log.info(what, extra={**who, "client": client[:100], "sessions": len(self._sessions)})
 
     def _opened(self, session: Session, protocol: int, rpc: Rpc) -> ts.OpenSessionResponse:
-        data = self.data_endpoint
-        is_local = rpc.is_local
+        data_endpoint, shared_memory, lane_socket = self._places(rpc)
         return ts.OpenSessionResponse(
             session=session.secret,
             lease_s=session.lease_s,
@@ -94,13 +93,21 @@ class TensorServicer:
             server_version=__version__,
             torch_version=self._engine.torch_version,
             limits=limits_of(self._config),
-            data_endpoint=data.named(self._config.listen) if data is not None else "",
-            shared_memory=data.local if data is not None and is_local and self._config.shared_memory else "",
-            lane_socket=data.local if data is not None and is_local else "",
+            data_endpoint=data_endpoint,
+            shared_memory=shared_memory,
+            lane_socket=lane_socket,
             default_device=self._engine.device,
             operations_digest=self._engine.operations_digest,
             devices=self._engine.devices(),
         )
+
+    def _places(self, rpc: Rpc) -> tuple[str, str, str]:
+        """Where a caller's bulk bytes may go: the data endpoint, shared memory, and the socket of lanes."""
+        data = self.data_endpoint
+        if data is None:
+            return "", "", ""
+        local = data.local if rpc.is_local else ""
+        return data.named(self._config.listen), local if self._config.shared_memory else "", local
 
     async def CloseSession(self, request: ts.CloseSessionRequest, rpc: Rpc) -> ts.CloseSessionResponse:
         """See the proto."""
@@ -327,10 +334,14 @@ class TensorServicer:
         session = find(context.session, rpc.identity)
         if kind == "forwards":
             known = (session, rpc.identity, self._engine.models, self._config, self._elsewhere)
-            return permit(endpoint, ForwardLanes(session, partial(ForwardLane, *known)), rpc.identity)
-        return await open_transfer(
-            endpoint, session, rpc.identity, request, listen=self._config.listen, house_key=self._house_key
-        )
+            answer = permit(endpoint, ForwardLanes(session, partial(ForwardLane, *known)), rpc.identity)
+        else:
+            answer = await open_transfer(
+                endpoint, session, rpc.identity, request, listen=self._config.listen, house_key=self._house_key
+            )
+        if kind != "receive":
+            answer.data_endpoint, answer.shared_memory, answer.socket = self._places(rpc)
+        return answer
 
     async def SendTensors(self, request: ts.SendTensorsRequest, rpc: Rpc) -> None:
         """See the proto."""

@@ -55,6 +55,8 @@ class Head:
     begun: dict[str, Any] | None
     # The bytes and the digest of each file.
     files: dict[str, tuple[int, str]]
+    # What its tensors were on, as placement names it: the CPU, or any GPU. Empty is anything.
+    device: str = ""
 
 
 class KeptSessions:
@@ -154,6 +156,7 @@ def _written(secret: bytes, head: Head) -> dict[str, Any]:
         "acked": head.acked,
         "kept": [[seq, base64.b64encode(reply).decode()] for seq, reply in head.kept.items()],
         "begun": head.begun,
+        "device": head.device,
         "files": {name: {"bytes": size, "sha256": digest} for name, (size, digest) in head.files.items()},
     }
 
@@ -182,4 +185,5 @@ def _read(data: bytes, secret: bytes) -> Head:
         kept=kept,
         begun=said["begun"] if isinstance(said["begun"], dict) and said["begun"]["seq"] == received + 1 else None,
         files={str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in said["files"].items()},
+        device=str(said.get("device", "")),
     )

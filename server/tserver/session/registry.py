@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
-from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, VersionMismatch
+from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
 from tserver.identity import Identity
 from tserver.session.attachment import post
 from tserver.session.keeping import KeptSessions
@@ -44,9 +44,18 @@ class Sessions:
     """The sessions of one run of the server."""
 
     def __init__(
-        self, config: Config, engine: Engine, *, previous_end: str, accounts: Accounts, kept: KeptSessions | None = None
+        self,
+        config: Config,
+        engine: Engine,
+        *,
+        previous_end: str,
+        accounts: Accounts,
+        kept: KeptSessions | None = None,
+        is_of_house: bool = False,
     ) -> None:
-        """`kept` is where those are that an earlier process has kept, and where they go when this one ends."""
+        """`kept` is where those are that an earlier process has kept, and where they go when this one ends. In a house
+        its front says which engine goes on with one.
+        """
         self.boot_id = secrets.token_hex(BOOT_BYTES)
         self._config = config
         self._engine = engine
@@ -59,6 +68,7 @@ class Sessions:
         self._ended: dict[bytes, tuple[str, str]] = {}
         self._stopping = False
         self._kept = kept
+        self._is_of_house = is_of_house
         # Whose limits hold for whose sessions.
         self._accounts = accounts
 
@@ -122,8 +132,24 @@ class Sessions:
         if principal and principal == identity.principal:
             raise SessionLost(f"the session ended: {cause}; open a new one", cause=cause)
         if len(secret) == SECRET_BYTES and boot_of(secret) != self.boot_id:
+            if self._kept is not None and self._is_of_house:
+                # Another engine may have it by now, which had not this place before.
+                raise Unreachable("the session is not here; its house knows where it is: ask at its address")
             return self._go_on(secret, identity)
         raise Unauthenticated("no session has this secret; open a session")
+
+    def has(self, secret: bytes, identity: Identity) -> bool:
+        """Whether the session of a caller is here."""
+        session = self._by_secret.get(secret) or self._by_former.get(secret)
+        return session is not None and _is_of(session, identity)
+
+    def bring_back(self, secret: bytes, identity: Identity) -> None:
+        """Go on with a session that an engine of the house has kept, if it is not here yet.
+
+        Raises: SessionLost where nothing is kept of it, or another one is quicker; Stopping, Exhausted.
+        """
+        if not self.has(secret, identity):
+            self._go_on(secret, identity)
 
     def find_to_close(self, secret: bytes, identity: Identity) -> Session | None:
         """As `find`, but None for a session that has ended: closing it again is no error."""
@@ -222,7 +248,7 @@ class Sessions:
         await asyncio.wait([rested for _, _, rested in resting], timeout=patience_s)
         for _, rest, _ in resting:
             rest.now()
-        number = 0
+        number, device = 0, str(self._engine.device).partition(":")[0]
         for session, _, rested in resting:
             try:
                 async with asyncio.timeout(max(0.0, until - time.monotonic())):
@@ -230,7 +256,7 @@ class Sessions:
                     await session.idle(until - time.monotonic())
                     folder = await asyncio.to_thread(kept.begin)
                     try:
-                        head = await session.save(folder)
+                        head = await session.save(folder, device)
                         await asyncio.to_thread(kept.finish, folder, session.secret, head)
                         number += 1
                     except BaseException:

@@ -271,8 +271,10 @@ class Session:
         self.queue.come_to_rest(rest)
         return rest, rested
 
-    async def save(self, folder: Path) -> Head:
-        """Write what a session holds that has come to rest into a folder; what else there is to know of it."""
+    async def save(self, folder: Path, device: str) -> Head:
+        """Write what a session holds that has come to rest into a folder; what else there is to know of it. `device` is
+        what kind it is on.
+        """
         saved = await _done(self.queue.save(folder))
         left_s = self.lease_s if self._attachment is not None else self._expires_at - time.monotonic()
         if saved.left_out:
@@ -287,6 +289,7 @@ class Session:
                 kept=dict(self._kept),
                 begun=self._next_begun,
                 files=saved.files,
+                device=device,
             )
 
     def go_on(self, head: Head, folder: Path, done: Callable[[str], None]) -> None:

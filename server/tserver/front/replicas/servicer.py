@@ -39,8 +39,9 @@ class HouseModels:
         choosing: Choosing,
         directory: Directory,
         home: Callable[[str], Awaitable[Entry]],
+        of_session: Callable[[bytes, Rpc], Awaitable[Entry]],
     ) -> None:
-        """`home` finds the engine of callers without a session, by the principal."""
+        """`home` finds the engine of callers without a session, by the principal; `of_session` that of a session."""
         self._coordinator = coordinator
         self._records = coordinator.records
         self._owners = Owners(self._records.has)
@@ -48,6 +49,7 @@ class HouseModels:
         self._choosing = choosing
         self._directory = directory
         self._home = home
+        self._of_session = of_session
 
     async def _settled(self, rpc: Rpc) -> None:
         """Wait until it is known what there is. Where engines are made for who comes, one is made."""
@@ -246,14 +248,14 @@ class HouseModels:
     async def _entry(self, session: bytes, rpc: Rpc) -> Entry:
         """The engine of a session, or of who has none. Raises: SessionLost, Unauthenticated, Exhausted."""
         if session:
-            return self._directory.of_secret(session)
+            return await self._of_session(session, rpc)
         asked_by = self._directory.engines.get(rpc.engine)
         return asked_by if asked_by is not None else await self._home(rpc.principal)
 
     async def _gone(self, session: bytes, entry: Entry, error: Unreachable) -> Unreachable | SessionLost:
         """What is told of an engine that does not answer: of a session, what has become of it."""
         if session and await self._coordinator.has_ended(entry):
-            return self._directory.lost(entry.info.boot_id)
+            return self._directory.gone(entry.info.boot_id)
         return error
 
 
