@@ -53,7 +53,13 @@ from tclient._exceptions import (
     InvalidAddress as InvalidAddress,
 )
 from tclient._exceptions import (
+    LimitReached as LimitReached,
+)
+from tclient._exceptions import (
     LinAlgError as LinAlgError,
+)
+from tclient._exceptions import (
+    MemoryLimitReached as MemoryLimitReached,
 )
 from tclient._exceptions import (
     NotAuthenticated as NotAuthenticated,
@@ -87,6 +93,9 @@ from tclient._exceptions import (
 )
 from tclient._exceptions import (
     TensorError as TensorError,
+)
+from tclient._exceptions import (
+    UseLimitReached as UseLimitReached,
 )
 from tclient._exceptions import (
     VersionMismatch as VersionMismatch,

@@ -16,7 +16,9 @@ from tclient._exceptions import AcceleratorError as AcceleratorError
 from tclient._exceptions import CallCancelled as CallCancelled
 from tclient._exceptions import ConnectFailed as ConnectFailed
 from tclient._exceptions import InvalidAddress as InvalidAddress
+from tclient._exceptions import LimitReached as LimitReached
 from tclient._exceptions import LinAlgError as LinAlgError
+from tclient._exceptions import MemoryLimitReached as MemoryLimitReached
 from tclient._exceptions import NotAuthenticated as NotAuthenticated
 from tclient._exceptions import NotConnectedError as NotConnectedError
 from tclient._exceptions import OutOfMemoryError as OutOfMemoryError
@@ -28,6 +30,7 @@ from tclient._exceptions import ServerFailed as ServerFailed
 from tclient._exceptions import SessionLost as SessionLost
 from tclient._exceptions import SessionTakenOver as SessionTakenOver
 from tclient._exceptions import TensorError as TensorError
+from tclient._exceptions import UseLimitReached as UseLimitReached
 from tclient._exceptions import VersionMismatch as VersionMismatch
 from tclient._functions import borrow as borrow
 from tclient._functions import forget as forget

@@ -17,6 +17,9 @@
     ├── TensorArithmeticError        + ArithmeticError
     │   ├── TensorZeroDivisionError      + ZeroDivisionError
     │   └── TensorOverflowError          + OverflowError
+    ├── LimitReached                 what the server's file of limits gives this principal is used up
+    │   ├── MemoryLimitReached           + OutOfMemoryError: memory or tensors of all its sessions
+    │   └── UseLimitReached              + ServerBusy: anything else
     ├── NotConnectedError            + RuntimeError: no session is open
     ├── ReadTimeout                  + TimeoutError: no answer within connect(read_timeout_s=)
     └── ServerError                  + ConnectionError: the server or the way to it
@@ -34,6 +37,8 @@ Knows no sockets and no tensors.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class TensorError(Exception):
@@ -112,6 +117,21 @@ class TensorOverflowError(TensorArithmeticError, OverflowError):
     """What torch raises as OverflowError."""
 
 
+class LimitReached(TensorError):
+    """This principal uses as much as it may of something. `tclient.server_info().limits` tells of all its limits."""
+
+    # What the file of limits calls it: "device_bytes", "sessions"; and how much may be used, was used, and was asked
+    # for beyond that.
+    name: str = ""
+    limit: float = 0
+    used: float = 0
+    asked: float = 0
+
+
+class MemoryLimitReached(LimitReached, OutOfMemoryError):
+    """All sessions of this principal together would hold more memory, or tensors, than they may."""
+
+
 class NotConnectedError(TensorError, RuntimeError):
     """No session is open. The text says how to open one."""
 
@@ -150,6 +170,10 @@ class VersionMismatch(ServerError):
 
 class ServerBusy(ServerError):
     """The server refuses for now: there are too many sessions, or too much waits. Try again later."""
+
+
+class UseLimitReached(LimitReached, ServerBusy):
+    """This principal has as many sessions, streams, models or bytes on disk as it may, or sends too much too fast."""
 
 
 class RequestRefused(ServerError):
@@ -202,6 +226,9 @@ BY_STATUS: dict[str, type[ServerError]] = {
     "UNAUTHENTICATED": SessionLost,
 }
 
+# The reason of a LimitReached.
+LIMIT = "LIMIT"
+
 # ErrorInfo.reason of the contract -> class.
 BY_REASON: dict[str, type[TensorError]] = {
     "DISK": ServerFailed,
@@ -216,11 +243,40 @@ BY_REASON: dict[str, type[TensorError]] = {
 }
 
 
+# What a LimitReached has of the details of an ErrorInfo.
+_NUMBERS = ("limit", "used", "asked")
+_OF_MEMORY = ("device_bytes", "tensors")
+
+
+def limit_error(message: str, details: Mapping[str, str]) -> LimitReached:
+    """The exception for the reason LIMIT."""
+    name = details.get("name", "")
+    error = MemoryLimitReached(message) if name in _OF_MEMORY else UseLimitReached(message)
+    error.name, error.reason = name, LIMIT
+    error.limit, error.used, error.asked = (_number(details.get(each, "")) for each in _NUMBERS)
+    return error
+
+
+def _number(text: str) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return 0
+
+
 def make_error(
-    kind: str, message: str, *, operation: str = "", reason: str = "", site: tuple[str, int] | None = None
+    kind: str,
+    message: str,
+    *,
+    operation: str = "",
+    reason: str = "",
+    site: tuple[str, int] | None = None,
+    details: Mapping[str, str] | None = None,
 ) -> TensorError:
     """The exception for an Error of the contract, with the caller's line as a note (PEP 678)."""
-    error = BY_TYPE.get(kind, TensorRuntimeError)(message)
+    error: TensorError = (
+        limit_error(message, details) if reason == LIMIT and details else BY_TYPE.get(kind, TensorRuntimeError)(message)
+    )
     return attribute(error, operation=operation, reason=reason, site=site)
 
 
@@ -240,4 +296,6 @@ def fresh(error: TensorError) -> TensorError:
     """A copy of an error: one exception object raised in many places would collect their tracebacks and notes."""
     copy = type(error)(*error.args)
     copy.reason = error.reason
+    if isinstance(error, LimitReached) and isinstance(copy, LimitReached):
+        copy.name, copy.limit, copy.used, copy.asked = error.name, error.limit, error.used, error.asked
     return copy

@@ -45,6 +45,18 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class LimitInfo:
+    """One of the limits of the principal that asks, and what it uses of that."""
+
+    # As the file of limits calls it: "sessions", "device_bytes", "calls_per_s".
+    name: str
+    # 0 is as much as it likes.
+    limit: float
+    # Now, or of a rate in the last second or minute.
+    used: float
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """The server: versions, devices (the default one first), and how busy it is."""
 
@@ -59,6 +71,8 @@ class ServerInfo:
     max_message_bytes: int
     # Where there are several.
     engines: tuple[EngineInfo, ...] = ()
+    # Those of the caller.
+    limits: tuple[LimitInfo, ...] = ()
 
 
 def server_info() -> ServerInfo:
@@ -115,4 +129,5 @@ def _ask(session: Session, call: Callable[..., Any]) -> ServerInfo:
             EngineInfo(each.id, each.device, each.boot_id, each.sessions, each.state, each.node, each.reason)
             for each in told.engines
         ),
+        limits=tuple(LimitInfo(each.name, each.limit, each.used) for each in told.own_limits),
     )

@@ -184,5 +184,7 @@ class CallFailed(ServerError):
     reason = "OPERATION_FAILED"
 
     def __init__(self, error: pb.Error) -> None:
-        super().__init__(error.message, reason=error.reason, type=error.type, operation=error.operation)
+        super().__init__(
+            error.message, reason=error.reason, type=error.type, operation=error.operation, **error.details
+        )
         self.error = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ def engine() -> Any:
 
     def store(principal: str) -> Any:
         made = object.__new__(ObjectStore)
-        made.principal, made.read_only = principal, None
+        made.principal, made.read_only, made.readers = principal, None, weakref.WeakSet()
         return made
 
     return SimpleNamespace(store=store, lend=operations["tc.lend"], borrow=operations["tc.borrow"])

@@ -42,11 +42,16 @@ _TEST_LIMITS = "tests/trust/test_limits.py"
 _OPENED = "server/tserver/front/opened.py"
 _TEST_REVOKED = "tests/trust/test_revoked.py"
 _TEST_RENEWED = "tests/trust/test_renewed.py"
+<<<<<<< HEAD
 _DATA_ENDPOINT = "server/tserver/front/data_endpoint.py"
 _TEST_TICKETS = "tests/trust/test_tickets.py"
 
 _ROUTER = "server/tserver/front/router.py"
 _KEPT_SESSIONS = "tests/trust/test_kept_sessions.py::test_a_session_that_a_house_has_kept"
+=======
+_OBJECTS = "server/tserver/engine/object_store.py"
+_TEST_QUOTAS = "tests/trust/test_quotas.py"
+>>>>>>> 27866d0 (Bound what a principal holds in memory, registers and keeps on disk, over all its sessions)
 
 MUTATIONS: list[Mutation] = [
     # --- what a house has kept of sessions ---
@@ -477,9 +482,9 @@ MUTATIONS: list[Mutation] = [
     ),
     Mutation(
         "sessions of a principal",
-        _ACCOUNT,
-        "if limit and used >= limit:",
-        "if limit < 0:",
+        _SESSIONS,
+        'account.check("sessions", ',
+        'account.check("models", ',
         f"{_TEST_LIMITS}::test_one_principal_does_not_take_all_sessions",
     ),
     Mutation(
@@ -553,6 +558,7 @@ MUTATIONS: list[Mutation] = [
         ":",
         f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
     ),
+<<<<<<< HEAD
     # --- tickets ---
     Mutation(
         "a ticket is good once",
@@ -574,6 +580,56 @@ MUTATIONS: list[Mutation] = [
         "return identity.host == LOOPBACK",
         "return True",
         f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[this machine's socket]",
+=======
+    Mutation(
+        "memory of all sessions of a principal",
+        _OBJECTS,
+        "                self.account.check_memory(grown)\n",
+        "                pass\n",
+        f"{_TEST_QUOTAS}::test_all_sessions_of_a_principal_hold_no_more_than_it_may",
+    ),
+    Mutation(
+        "tensors of a principal",
+        _ACCOUNT,
+        'return "tensors" if',
+        'return "" if',
+        f"{_TEST_QUOTAS}::test_a_principal_has_no_more_tensors_than_it_may",
+    ),
+    Mutation(
+        "uploads of a principal",
+        _OBJECTS,
+        "                self.account.check_memory(more_bytes=size)\n",
+        "                pass\n",
+        f"{_TEST_QUOTAS}::test_an_upload_counts_from_its_beginning",
+    ),
+    Mutation(
+        "what a session leaves to others counts for them",
+        _OBJECTS,
+        "            reader.recount()\n",
+        "            pass\n",
+        f"{_TEST_QUOTAS}::test_what_a_principal_lets_go_it_gets_back[shared]",
+    ),
+    Mutation(
+        "models of a principal",
+        "server/tserver/models/registry.py",
+        "            room(sum(is_of(each, owner) for each in self.index()))\n",
+        "",
+        f"{_TEST_QUOTAS}::test_a_principal_registers_no_more_models_than_it_may",
+    ),
+    Mutation(
+        "names of a principal on disk",
+        "server/tserver/engines/disk_use.py",
+        '.check("disk_bytes", used.size_bytes + own, asked.size_bytes)',
+        "",
+        f"{_TEST_QUOTAS}::test_a_principal_keeps_no_more_on_disk_than_it_may",
+    ),
+    Mutation(
+        "models of a principal on disk",
+        "server/tserver/models/disk.py",
+        "            self.check(private, len(data))\n",
+        "            pass\n",
+        f"{_TEST_QUOTAS}::test_a_principal_keeps_no_more_on_disk_than_it_may",
+>>>>>>> 27866d0 (Bound what a principal holds in memory, registers and keeps on disk, over all its sessions)
     ),
     # --- what one principal shares with another ---
     Mutation(

@@ -127,3 +127,26 @@ def test_who_has_used_its_time_of_the_engine_waits_and_others_go_on(file: Path, 
         assert Code.DEADLINE_EXCEEDED in (status_of(lambda: _work(session, large)) for _ in range(100))
         assert raw.ask("GetServerInfo").sessions
         limit(file, limited, "")
+
+
+def test_limits_of_memory_come_and_go_while_sessions_hold_something(file: Path, limited: ServerProcess) -> None:
+    with tclient.connect(limited.address):
+        x = tclient.ones(100_000)
+        tclient.synchronize()
+        # Sessions of the tests before end in their time.
+        wait_until(lambda: _own("device_bytes") == (0, 400_000), 10.0, "no other session")
+        limit(file, limited, "[default]\ndevice_bytes = 1_000_000\ntensors = 3")
+        y = x + 1
+        tclient.synchronize()
+        assert (_own("device_bytes"), _own("tensors")) == ((1_000_000, 800_000), (3, 2))
+        with pytest.raises(tclient.MemoryLimitReached, match="device_bytes"):
+            (x + 1).sum().item()
+        limit(file, limited, "")
+        assert (x + y).sum().item() == 300_000
+        del x, y
+        wait_until(lambda: (_own("device_bytes"), _own("tensors")) == ((0, 0), (0, 0)), 10.0, "that nothing is held")
+
+
+def _own(name: str) -> tuple[float, float]:
+    """A limit, and what is used of it."""
+    return next((each.limit, each.used) for each in tclient.server_info().limits if each.name == name)

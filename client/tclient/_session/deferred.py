@@ -124,7 +124,13 @@ class DeferredErrors:
                 f"torch {self._opened.torch_version}) does not have the operation `{operation}` that this client has; "
                 "upgrade the older side"
             )
-        return make_error(error.type, message, operation=operation, reason=error.reason, site=call.site())
+        return make_error(
+            *(error.type, message),
+            operation=operation,
+            reason=error.reason,
+            site=call.site(),
+            details=error.details,
+        )
 
     def _relay_warnings(self) -> None:
         """Gives torch's warnings as Python warnings of the caller's line, in the thread that waits."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tclient._exceptions import BY_REASON, BY_STATUS, ConnectFailed, ServerFailed, TensorError
+from tclient._exceptions import BY_REASON, BY_STATUS, LIMIT, ConnectFailed, ServerFailed, TensorError, limit_error
 from tensorcompute.wire.address import parse, proxy_before
 
 # After these the session may still be there: open the stream again, and send again what was not answered.
@@ -130,6 +130,8 @@ def translate(error: grpc.RpcError, address: str) -> TensorError:
     reason, details = _error_info(error)
     if message_limit(error) is not None:
         reason = "MESSAGE_TOO_LARGE"
+    if reason == LIMIT:
+        return limit_error(error.details() or status, details)
     kind = BY_REASON.get(reason) or BY_STATUS.get(status, ServerFailed)
     text = error.details() or status
     if kind is ConnectFailed:

@@ -358,7 +358,14 @@ class Context(_message.Message):
     def __init__(self, no_grad: _Optional[bool] = ..., inference: _Optional[bool] = ..., autocast: _Optional[_Iterable[_Union[Autocast, _Mapping]]] = ..., cuda_device: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("type", "message", "operation", "call_id", "batch_seq", "call_index", "reason")
+    __slots__ = ("type", "message", "operation", "call_id", "batch_seq", "call_index", "reason", "details")
+    class DetailsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     OPERATION_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +373,7 @@ class Error(_message.Message):
     BATCH_SEQ_FIELD_NUMBER: _ClassVar[int]
     CALL_INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
     type: str
     message: str
     operation: str
@@ -373,7 +381,8 @@ class Error(_message.Message):
     batch_seq: int
     call_index: int
     reason: str
-    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., call_id: _Optional[int] = ..., batch_seq: _Optional[int] = ..., call_index: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    details: _containers.ScalarMap[str, str]
+    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., operation: _Optional[str] = ..., call_id: _Optional[int] = ..., batch_seq: _Optional[int] = ..., call_index: _Optional[int] = ..., reason: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("category", "message", "call_index")

@@ -82,7 +82,7 @@ def _looked_after(
         raise unsupported(operation.name, args)
     if operation.stretches and not store.has_giants and cost.is_giant(result):
         store.meet_giant()
-    if store.max_bytes:
+    if store.counts:
         elsewhere = writes and (result is None or operation.name.startswith(_WHOLE))
         store.charge(operation.name, result, elsewhere=elsewhere)
     return result

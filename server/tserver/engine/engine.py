@@ -20,7 +20,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -74,6 +74,8 @@ class Usage:
     # Of the host, all that this process has, and may have.
     memory_bytes: int = 0
     max_memory_bytes: int = 0
+    # The bytes and the tensors that the sessions of each principal hold.
+    by_principal: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Engine:
@@ -124,6 +126,7 @@ class Engine:
         self._queues: weakref.WeakSet[SessionQueue] = weakref.WeakSet()
         # What was counted last, and when it is to be counted again.
         self._storages, self._held = 0, Counter[str]()
+        self._by_principal: dict[str, tuple[int, int]] = {}
         self._count_again_at = 0.0
         self._prepare()
         self._own_queue = self.open_queue()
@@ -162,7 +165,8 @@ class Engine:
         store = self._open_store(self._config.max_session_bytes, self._beside)
         opened = SessionQueue(self, store, self.device, self.share_of(principal))
         opened.store.principal, opened.store.namespace = principal, namespace
-        opened.store.account = opened.share.account
+        if (account := opened.share.account) is not None:
+            opened.store.open_account(account)
         self._queues.add(opened)
         return opened
 
@@ -227,12 +231,20 @@ class Engine:
         if time.monotonic() >= self._count_again_at:
             yield from self._count()
         held = self._held
+        # Where it is bounded, it is known exactly at any time.
+        bounded = {each.principal: each.held() for each in self.accounts.all() if each.counts_memory}
         return Usage(
-            self._storages, dict(held), device_status(held["cpu"]), self.room.used_bytes, self.room.limit_bytes
+            self._storages,
+            dict(held),
+            device_status(held["cpu"]),
+            self.room.used_bytes,
+            self.room.limit_bytes,
+            self._by_principal | bounded,
         )
 
     def _count(self) -> Generator[None, None, None]:
         held = Counter[str]()
+        by_principal: dict[str, tuple[int, int]] = {}
         storages = counted = 0
         took_s = 0.0
         for each in list(self._queues):
@@ -249,9 +261,13 @@ class Engine:
                 counted += 1
                 yield
             storages += totals.storages
+            if principal := each.store.principal:
+                size, tensors = by_principal.get(principal, (0, 0))
+                size += totals.held_bytes + each.store.uploads.held_bytes
+                by_principal[principal] = size, tensors + totals.tensors
             for device, size in totals.tensor_bytes.items():
                 held[str(device)] += size
-        self._storages, self._held = storages, held
+        self._storages, self._held, self._by_principal = storages, held, by_principal
         if counted > _MANY_PIECES:
             self._count_again_at = time.monotonic() + took_s * _REST
 
@@ -269,6 +285,15 @@ class Engine:
         torch.set_warn_always(True)
         warnings.simplefilter("always")
         warnings.showwarning = self._relay_warning
+
+    def limits_changed(self) -> None:
+        """Principals may use more or less than before. From any thread."""
+
+        def change() -> None:
+            for each in list(self._queues):
+                each.store.limits_changed()
+
+        self.run(change)
 
     def _full(self, full: bool) -> None:
         """From now on the calls of all sessions are looked at, or no more."""

@@ -493,8 +493,10 @@ def _id_of(words: Sequence[int] | None, call: pb.Call | None, position: int) -> 
 
 
 def _error(run: BatchRun, call_id: int, operation: Operation | None, error: Exception) -> pb.Error:
+    details: dict[str, str] = {}
     if isinstance(error, ServerError):
         kind, message, reason = _server_error_type(error), error.message, error.reason
+        details = error.details if reason == "LIMIT" else {}
     else:
         kind, message, reason = type(error).__name__.lstrip("_"), str(error), "OPERATION_FAILED"
         if isinstance(error, KeyError) and error.args:
@@ -518,6 +520,7 @@ def _error(run: BatchRun, call_id: int, operation: Operation | None, error: Exce
         batch_seq=run.seq,
         call_index=run.index,
         reason=reason,
+        details=details,
     )
 
 

@@ -99,6 +99,14 @@ class Ledger:
             # As long as anything refers to the storage, this is the same Python object each time.
             self.add(storage, storage.nbytes(), part.device)
 
+    def forget(self, memory: Any) -> None:
+        """It counts no more, though it is there."""
+        counted = self._counted.get(id(memory))
+        if counted is not None and counted() is memory:
+            del self._counted[counted.key]
+            self._totals[counted.device] -= counted.size
+            counted.size = 0
+
     def add(self, memory: Any, size: int, device: torch.device | None = None) -> None:
         """Count something that takes so many bytes."""
         key = id(memory)

@@ -93,8 +93,9 @@ def is_borrowed(store: object, tensor: Tensor) -> bool:
 
 def is_counted_elsewhere(store: object, tensor: Tensor) -> bool:
     """Whether the memory counts for its lender, who is there."""
-    lender = _lender_of(tensor)
-    return lender is not None and lender() not in (None, store)
+    found = _lender_of(tensor)
+    lender = None if found is None else found()
+    return lender is not None and lender is not store and not lender.is_over
 
 
 class ReadOnly(TorchDispatchMode):

@@ -76,10 +76,11 @@ class _Part:
 class Parcel:
     """Tensors of one session, for another one."""
 
-    __slots__ = ("__weakref__", "_parts")
+    __slots__ = ("__weakref__", "_giver", "_parts")
     held_as = "parcel"
 
-    def __init__(self, parts: list[_Part]) -> None:
+    def __init__(self, giver: ObjectStore, parts: list[_Part]) -> None:
+        self._giver = weakref.ref(giver)
         self._parts: list[_Part] | None = parts
 
     def held_tensors(self) -> Sequence[Tensor]:
@@ -97,6 +98,9 @@ class Parcel:
         if self._parts is None:
             raise InvalidArgument("what was handed over has been taken already")
         taken = [part.on(device) for part in self._parts]
+        giver = self._giver()
+        if giver is not None:
+            giver.give_away(part.tensor for part in self._parts if part.version is None)
         self._parts = None
         return taken
 
@@ -152,7 +156,7 @@ class Parcels:
         """Tensors under a new name. Raises: InvalidArgument, torch.OutOfMemoryError, NotImplementedError."""
         self._check_new(name)
         with torch.inference_mode(False), torch.no_grad():
-            parcel = Parcel([_Part(tensor) for tensor in _checked(tensors)])
+            parcel = Parcel(store, [_Part(tensor) for tensor in _checked(tensors)])
         self._waiting[name] = parcel
         store.lend(parcel)
         return parcel
@@ -207,6 +211,7 @@ class Parcels:
             # Before it is looked at: it may have been taken back once.
             lending.grant(store, loan.tensors[index], terms)
             loan.borrowers.add(store)
+            lender.readers.add(store)
             store.meet_borrowed()
         with torch.inference_mode(False), torch.no_grad():
             borrowed = loan.borrow()[index]
@@ -239,6 +244,7 @@ class Parcels:
             borrowed = loan.borrow()
         if lender is not store:
             store.meet_borrowed()
+            lender.readers.add(store)
             if any(streams.runs_apart(tensor) for tensor in borrowed):
                 lender.meet_borrower(store)
         return borrowed

@@ -185,6 +185,13 @@ class ObjectStore:
         # Whether each call must be looked at before it is run: for the quota, for what is lent, for devices, for
         # giants or for sparse tensors.
         self.watched = bool(max_bytes or room.is_full)
+        # Whether what results take is counted.
+        self.counts = bool(max_bytes)
+        # Each tensor counts as one.
+        self._tensors = Ledger()
+        # Those who read memory of this one; and whether it has ended, so that what is left of it is theirs.
+        self.readers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
+        self.is_over = False
         # Whether there may be a sparse tensor, which few kernels may see (sparse.py).
         self.has_sparse = False
         # Refuses to write to what other sessions share with this one; None where nothing is (lending.py).
@@ -337,9 +344,15 @@ class ObjectStore:
     def begin_upload(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, counted against the quota from now on. Raises: Exhausted."""
         self.uploads.give_way(upload_id)
-        if self.max_bytes:
+        if self.counts:
             self._check_quota(what, size)
-        return self.uploads.begin(what, upload_id, dtype, shape, size)
+            self._tell()
+            if self.account is not None:
+                self.account.check_memory(more_bytes=size)
+        upload = self.uploads.begin(what, upload_id, dtype, shape, size)
+        if self.counts:
+            self._tell()
+        return upload
 
     def take_upload(self, upload_id: int) -> Upload:
         """A complete upload, which is used up. Raises: UnknownId."""
@@ -361,15 +374,13 @@ class ObjectStore:
         """Count what an earlier process has made."""
         self.version += 1
         self.peak_results = max(self.peak_results, len(self.objects))
-        if self.max_bytes:
-            self._count(found)
+        self._count_now(found)
 
     def keep(self, call_id: int, result: Any) -> None:
         """Hold something that no call of a batch has made."""
         self.objects[call_id] = result
         self.version += 1
-        if self.max_bytes:
-            self._count(result)
+        self._count_now(result)
 
     def tensors(self, after: tuple[int, ...]) -> Iterator[tuple[pb.Ref, torch.Tensor]]:
         """The tensors held whose names (id, and path) come after a name, in the order of their names."""
@@ -394,16 +405,73 @@ class ObjectStore:
         through everything: at once where there is little, and else as often as the calls are worth.
         """
         ledger = self._ledger
-        before = ledger.totals().copy()
+        before, held = ledger.totals().copy(), self.held()
         self._count(result)
         self._unseen_calls += 1
         if elsewhere and self._unseen_calls * _LOOKS_PER_CALL >= len(self.objects):
             self._unseen_calls = 0
-            for found in self.objects.values():
-                self._count(found)
+            self._count_anew()
         for device, size in ledger.totals().items():
             if size > before[device]:
                 self._check_quota(what, 0, device)
+        if self.account is not None and self.account.counts_memory:
+            now = self._tell()
+            grown = max(0, now[0] - held[0]), max(0, now[1] - held[1])
+            if grown != (0, 0):
+                self.account.check_memory(grown)
+
+    def open_account(self, account: Account) -> None:
+        """What will be held counts for a principal. From any thread, before there is anything."""
+        self.account = account
+        self.counts = self.counts or account.counts_memory
+        self.watched = self.watched or self.counts
+
+    def limits_changed(self) -> None:
+        """See whether what results take is to be counted."""
+        account = self.account
+        counts = bool(self.max_bytes or (account is not None and account.counts_memory and not self.is_over))
+        if counts and not self.counts:
+            self.watched = True
+            self._count_anew()
+        elif account is not None and not counts:
+            account.leave(self)
+        self.counts = counts
+        if counts:
+            self._tell()
+
+    def held(self) -> tuple[int, int]:
+        """The bytes and the tensors that are held, where they are counted."""
+        return sum(self._ledger.totals().values()) + self.uploads.held_bytes, self._tensors.totals()[None]
+
+    def recount(self) -> None:
+        """More of what is there may count here than before."""
+        if self.counts:
+            self._count_anew()
+            self._tell()
+
+    def give_away(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Tensors with memory of their own have become another session's."""
+        for tensor in tensors if self.counts else ():
+            self._ledger.forget(tensor.untyped_storage())
+            self._tensors.forget(tensor)
+        self._tell()
+
+    def _tell(self) -> tuple[int, int]:
+        """Note with the principal what is held."""
+        held = self.held()
+        if self.counts and self.account is not None:
+            self.account.note(self, held)
+        return held
+
+    def _count_now(self, found: Any) -> None:
+        if self.counts:
+            self._count(found)
+            self._tell()
+
+    def _count_anew(self) -> None:
+        """Count all that is there."""
+        for found in self.objects.values():
+            self._count(found)
 
     def _count(self, found: Any) -> None:
         if isinstance(found, Staged):
@@ -413,6 +481,7 @@ class ObjectStore:
                 self._count(item)
         else:
             for tensor in _behind(found):
+                self._tensors.add(tensor, 1)
                 if not is_counted_elsewhere(self, tensor):
                     self._ledger.add_tensor(tensor)
 
@@ -429,7 +498,7 @@ class ObjectStore:
             self._lent.clear()
         if not self._lent:
             self.watched = bool(
-                self.max_bytes
+                self.counts
                 or self.has_meta
                 or self.has_giants
                 or self.has_sparse
@@ -440,6 +509,8 @@ class ObjectStore:
 
     def _check_quota(self, what: str, size: int, device: torch.device | None = None) -> None:
         """Each GPU beside the default one has a quota of its own; all other memory has one together."""
+        if not self.max_bytes:
+            return
         held = self._ledger.totals()[device] + size
         if device is None:
             held += self.uploads.held_bytes
@@ -488,6 +559,7 @@ class ObjectStore:
     def clear(self) -> Generator[None, None, None]:
         """Let everything go, in pieces."""
         self.version += 1
+        self.is_over = True
         while self.objects:
             for _ in range(min(_PIECE, len(self.objects))):
                 self.objects.popitem()
@@ -499,3 +571,10 @@ class ObjectStore:
         self.operations.clear()
         self.modes.clear()
         self.contexts.clear()
+        if self.account is not None:
+            self.account.leave(self)
+        self.counts = False
+        for reader in list(self.readers):
+            # What is still there of this one's memory counts for them.
+            reader.recount()
+            yield

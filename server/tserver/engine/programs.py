@@ -196,7 +196,7 @@ class Program:
         if len(inputs) != self._inputs:
             raise InvalidArgument(f"the program takes {self._inputs} inputs, but {len(inputs)} are given")
         pair = store.state.pair
-        if self._graphs is None or pair is None or store.max_bytes or store.has_sparse:
+        if self._graphs is None or pair is None or store.counts or store.has_sparse:
             return self._run(store, inputs)
         graphs = self._graphs
         if store.state.others:

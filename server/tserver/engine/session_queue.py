@@ -184,7 +184,7 @@ class SessionQueue:
             store.uploads.name(upload)
             return upload
 
-        if self.store.max_bytes:
+        if self.store.counts:
             return self.run(begin)
         begun: Future[Upload] = Future()
         try:

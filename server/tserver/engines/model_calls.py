@@ -8,6 +8,7 @@ the engine. Knows sessions, models and the engine in this process.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tensorcompute.v1 import model_service_pb2 as ms
@@ -165,7 +166,9 @@ class ModelCalls:
 
         def create(store: ObjectStore, *given: Any) -> None:
             model = source.model(store, given, self._new_store, self._device)
-            served = self._registry.add(request.name, request.version, model, batching, claim)
+            account = store.account
+            room = (lambda used: None) if account is None else partial(account.check, "models")
+            served = self._registry.add(request.name, request.version, model, batching, claim, room)
             served.replicas = request.replicas
             made.append(served)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tserver.engine.object_store import Staged
     from tserver.engine.shares import Share
     from tserver.engine.uploads import Upload
+    from tserver.engines.disk_use import DiskUse
     from tserver.engines.model_calls import ModelCalls
     from tserver.engines.storage_calls import StorageCalls
     from tserver.limits.account import Accounts
@@ -187,8 +188,9 @@ class Engine(Protocol):
     # What comes from other engines, and goes to them.
     replicas: Replicas
     counts: Counts
-    # What principals may use, and what they use of it.
+    # What principals may use, and what they use of it; None where there is no data directory.
     accounts: Accounts
+    disk_use: DiskUse | None
 
     def start(self) -> None:
         """Begin to take work."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.config import Config
+from tserver.models.owners import is_of, owner_of
 
 if TYPE_CHECKING:
-    from tserver.engines.port import Engine
+    from tserver.engines.port import Engine, Usage
+    from tserver.identity import Identity
+    from tserver.limits.account import Account
 
 
 def limits_of(config: Config) -> ts.Limits:
@@ -26,7 +30,21 @@ def limits_of(config: Config) -> ts.Limits:
     )
 
 
-def own_limits(engine: Engine, principal: str) -> Iterator[ts.LimitInfo]:
+async def own_limits(engine: Engine, identity: Identity, usage: Usage) -> list[ts.LimitInfo]:
     """What a principal may use, and what it uses."""
-    for name, limit, used in engine.accounts.of(principal).told(engine.sessions.count_of(principal)):
-        yield ts.LimitInfo(name=name, limit=limit, used=used)
+    principal, owner = identity.principal, owner_of(identity)
+    size, tensors = usage.by_principal.get(principal, (0, 0))
+    disk_use = engine.disk_use
+    used = {
+        "sessions": engine.sessions.count_of(principal),
+        "models": sum(is_of(each, owner) for each in engine.models.registry.index()),
+        "device_bytes": size,
+        "tensors": tensors,
+        "disk_bytes": 0 if disk_use is None else await asyncio.to_thread(disk_use.used, principal),
+    }
+    return infos(engine.accounts.of(principal), used)
+
+
+def infos(account: Account, used: Mapping[str, float]) -> list[ts.LimitInfo]:
+    """The limits of an account, and what is used of each; of some others know."""
+    return [ts.LimitInfo(name=name, limit=limit, used=use) for name, limit, use in account.told(used)]

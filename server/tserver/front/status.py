@@ -64,6 +64,7 @@ _CALL_REASONS: dict[str, grpc.StatusCode] = {
     "OUT_OF_MEMORY": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "RESOURCE_EXHAUSTED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TOO_LARGE_FOR_A_MESSAGE": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INVALID_ARGUMENT": grpc.StatusCode.INVALID_ARGUMENT,
     "CANCELLED": grpc.StatusCode.CANCELLED,

@@ -371,7 +371,7 @@ class TensorServicer:
             sessions=len(self._sessions),
             operations_digest=self._engine.operations_digest,
             uptime_s=time.monotonic() - self._started_at,
-            own_limits=own_limits(self._engine, rpc.principal),
+            own_limits=await own_limits(self._engine, rpc.identity, usage),
             used_memory_bytes=usage.memory_bytes,
             max_memory_bytes=usage.max_memory_bytes,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from tserver.errors import Exhausted
 from tserver.limits.file import Limits, LimitsFile
@@ -15,17 +16,44 @@ _MINUTE_S = 60.0
 _BURST_S = 1.0
 
 
+_NOTHING = (0, 0)
+# Those of the limits whose use is not known here.
+OF_OTHERS = ("sessions", "models", "device_bytes", "tensors", "disk_bytes")
+# What is done about a limit that does not pass with time.
+_REMEDIES = {
+    "device_bytes": "free tensors, or close sessions",
+    "tensors": "free tensors, or close sessions",
+    "disk_bytes": "forget names, or delete models, first",
+    "models": "delete models first",
+}
+
+
 def refusal(what: str, limit: float, used: float, asked: float = 1, retry_after_s: float = 1.0) -> Exhausted:
-    """What is told of a limit that is reached."""
+    """What is told of a limit that is reached. Who may have to wait is told for how long, and nobody else."""
+    remedy = _REMEDIES.get(what)
+    passing = {} if remedy else {"retry_after_s": f"{retry_after_s:g}"}
+    wanted = f", {_number(asked)} more asked for" if remedy else ""
     return Exhausted(
-        f"{what}: you use {used:g}, and may use {limit:g}; use less, or retry later",
+        f"{what}: you use {_number(used)}{wanted}, and may use {_number(limit)}; "
+        f"{remedy or 'use less, or retry later'}",
         reason="LIMIT",
         name=what,
-        limit=f"{limit:g}",
-        used=f"{used:g}",
-        asked=f"{asked:g}",
-        retry_after_s=f"{retry_after_s:g}",
+        limit=_number(limit),
+        used=_number(used),
+        asked=_number(asked),
+        **passing,
     )
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+class Holder(Protocol):
+    """A session, as far as its memory goes."""
+
+    def held(self) -> tuple[int, int]:
+        """The bytes that it holds now, and the tensors."""
 
 
 class Bucket:
@@ -59,6 +87,12 @@ class Account:
         self._lock = threading.Lock()
         self._calls, self._bytes = Bucket(clock), Bucket(clock)
         self.streams = 0
+        # On the engine's thread: of each session whose memory is counted, what it was last seen to hold, and the sums.
+        # They are never too low: what is let go of is noticed when it is looked for.
+        self._held: dict[Holder, tuple[int, int]] = {}
+        self._held_bytes = self._held_tensors = 0
+        # What it holds in other engines of the house, as its front has told last.
+        self.elsewhere = _NOTHING
         # On the engine's thread: the time that was used in the minute that began then.
         self.compute_s = 0.0
         self._minute = clock()
@@ -70,24 +104,20 @@ class Account:
         # Looked at for each batch, and for each slice of the engine's time: mostly nothing is to be counted.
         self.is_paced = bool(limits.calls_per_s or limits.bytes_per_s)
         self.is_timed = bool(limits.compute_s_per_min)
+        self.counts_memory = bool(limits.device_bytes or limits.tensors)
 
-    def told(self, sessions: int) -> Iterator[tuple[str, float, float]]:
-        """Each limit by its name, and what is used of it; so many sessions are open."""
+    def told(self, used: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
+        """Each limit by its name, and what is used of it; of some others know."""
         limits, now = self.limits, self._clock()
         is_now = now < self._minute + _MINUTE_S
-        yield "sessions", limits.sessions, sessions
+        for name in OF_OTHERS:
+            yield name, getattr(limits, name), used.get(name, 0)
         yield "streams", limits.streams, self.streams
         yield "calls_per_s", limits.calls_per_s, self._calls.used(limits.calls_per_s)
         yield "bytes_per_s", limits.bytes_per_s, self._bytes.used(limits.bytes_per_s)
         yield "compute_s_per_min", limits.compute_s_per_min, self.compute_s if is_now else 0.0
 
-    # --- sessions and streams ---
-
-    def check_sessions(self, used: int) -> None:
-        """May there be one session more? Raises: Exhausted."""
-        limit = self.limits.sessions
-        if limit and used >= limit:
-            raise refusal("sessions", limit, used)
+    # --- streams ---
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[None]:
@@ -102,6 +132,52 @@ class Account:
         finally:
             with self._lock:
                 self.streams -= 1
+
+    # --- memory; on the engine's thread ---
+
+    def note(self, holder: Holder, held: tuple[int, int]) -> None:
+        """What a session holds now."""
+        size, tensors = self._held.get(holder, _NOTHING)
+        self._held[holder] = held
+        self._held_bytes += held[0] - size
+        self._held_tensors += held[1] - tensors
+
+    def leave(self, holder: Holder) -> None:
+        """A session holds nothing any more."""
+        size, tensors = self._held.pop(holder, _NOTHING)
+        self._held_bytes -= size
+        self._held_tensors -= tensors
+
+    def held(self) -> tuple[int, int]:
+        """The bytes and the tensors that all its sessions hold whose memory is counted."""
+        for holder in list(self._held):
+            self.note(holder, holder.held())
+        return self._held_bytes, self._held_tensors
+
+    def check_memory(self, grown: tuple[int, int] = _NOTHING, more_bytes: int = 0) -> None:
+        """Is there room for what was noted, of which so much is new, and for more bytes? Raises: Exhausted."""
+        if self._beyond(more_bytes):
+            self.held()
+            if name := self._beyond(more_bytes):
+                which = name == "tensors"
+                used = (self._held_bytes, self._held_tensors)[which] + self.elsewhere[which] - grown[which]
+                asked = grown[which] + (0 if which else more_bytes)
+                raise refusal(name, getattr(self.limits, name), used, asked)
+
+    def _beyond(self, more_bytes: int) -> str:
+        """The name of the limit that all together is beyond; empty if none."""
+        limits, (size, tensors) = self.limits, self.elsewhere
+        if limits.device_bytes and self._held_bytes + size + more_bytes > limits.device_bytes:
+            return "device_bytes"
+        return "tensors" if limits.tensors and self._held_tensors + tensors > limits.tensors else ""
+
+    # --- what others count ---
+
+    def check(self, name: str, used: int, asked: int = 1) -> None:
+        """May there be so much more of it? Raises: Exhausted."""
+        limit = getattr(self.limits, name)
+        if limit and asked > 0 and used + asked > limit:
+            raise refusal(name, limit, used, asked)
 
     # --- rates ---
 
@@ -165,9 +241,16 @@ class Accounts:
                 found = self._by_principal[principal] = Account(principal, self._file.table.of(principal))
             return found
 
-    def look(self) -> None:
-        """Have the limits hold that the file has now."""
-        if self._file.look():
-            with self._lock:
-                for account in self._by_principal.values():
-                    account.change(self._file.table.of(account.principal))
+    def all(self) -> list[Account]:
+        """Those of all who were here."""
+        with self._lock:
+            return list(self._by_principal.values())
+
+    def look(self) -> bool:
+        """Have the limits hold that the file has now; whether they are others."""
+        if not self._file.look():
+            return False
+        with self._lock:
+            for account in self._by_principal.values():
+                account.change(self._file.table.of(account.principal))
+        return True

@@ -14,6 +14,8 @@ from tserver.watched import Watched
 
 # Of all sessions, the part that one principal may have where nothing else is said.
 _SHARE = 4
+# What one may have on disk then.
+_DISK_BYTES = 256 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,13 @@ class Limits:
     # Sessions at once, and streams of gRPC.
     sessions: int = 0
     streams: int = 0
+    # What all its sessions hold together: memory on devices and on the host, uploads under way included, and tensors.
+    device_bytes: int = 0
+    tensors: int = 0
+    # What is kept under names, as checkpoints, and of models of its own.
+    disk_bytes: int = 0
+    # Versions of models, public or not, that are its.
+    models: int = 0
     # Of its batches, on average.
     calls_per_s: float = 0.0
     bytes_per_s: float = 0.0
@@ -77,7 +86,8 @@ class LimitsFile:
     def of(cls, config: Config) -> LimitsFile:
         """That of a server. Where callers are known, none of them takes all sessions. Raises: OSError."""
         sessions = max(1, config.max_sessions // _SHARE) if config.has_credentials else 0
-        return cls(Path(config.limits) if config.limits else None, Limits(sessions=sessions))
+        default = Limits(sessions=sessions, disk_bytes=_DISK_BYTES)
+        return cls(Path(config.limits) if config.limits else None, default)
 
     def look(self) -> bool:
         """Read it again if it has changed; whether other limits hold now."""

@@ -18,10 +18,11 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from google.protobuf import json_format
 
@@ -29,7 +30,7 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.wire.safetensors import load_json
 from tserver.errors import AlreadyExists, InvalidArgument, ModelNotReady, ServerError
 from tserver.models.batching import BatchingConfig
-from tserver.models.names import bare
+from tserver.models.names import bare, owner_in
 from tserver.storage import files
 from tserver.storage.directory import MODELS, DataDirectory
 
@@ -59,6 +60,18 @@ class Kept:
     owner: str
 
 
+def own_bytes(directory: Path, principal: str) -> int:
+    """The bytes of the models in a data directory that are a principal's alone."""
+    # As names in the registry begin, see Identity.namespace.
+    home = directory / MODELS / (_OF_OWNER + quote(principal, safe=""))
+    total = 0
+    for folder, _, names in os.walk(home):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
 class Disk:
     """The models in one directory, which belongs to one server at a time."""
 
@@ -66,6 +79,8 @@ class Disk:
         """Take hold of the directory. Raises: OSError, InvalidArgument if another server has it."""
         self._held = DataDirectory(directory)
         self._root = directory / MODELS
+        # Refuses so many bytes more of a principal's own.
+        self.check: Callable[[str, int], None] = lambda principal, size_bytes: None
         for left in (*self._root.glob("*/.*"), *self._root.glob(f"{_OF_OWNER}*/*/.*")):
             # A server that ended in the middle of it left this behind.
             if left.name.startswith((_TEMPORARY, _TRASH)):
@@ -98,8 +113,10 @@ class Disk:
         """Write a model: what is described of it, and its weights. When this returns it is on disk; when it does not,
         there is nothing.
 
-        Raises: OSError, AlreadyExists where there is something else in its place.
+        Raises: OSError, Exhausted, AlreadyExists where there is something else in its place.
         """
+        if private := owner_in(name):
+            self.check(private, len(data))
         manifest = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

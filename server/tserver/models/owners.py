@@ -117,6 +117,16 @@ def check_may_change(every: Iterable[Owned], identity: Identity) -> None:
             )
 
 
+def is_of(each: Owned, owner: str) -> bool:
+    """Whether that is whose a model is, be it public or not; empty is nobody."""
+    return (names.owner_in(each.name) or each.owner) == owner
+
+
+def owner_of(identity: Identity) -> str:
+    """Whose a new model becomes that a caller makes; empty is nobody."""
+    return "" if identity.how in _WITHOUT_CREDENTIALS else identity.principal
+
+
 def claim_of(identity: Identity) -> Claim:
     """Says whose a model becomes that a caller makes: all versions of a name have one owner."""
 
@@ -124,7 +134,7 @@ def claim_of(identity: Identity) -> Claim:
         check_may_change(versions.values(), identity)
         for each in versions.values():
             return each.owner
-        return "" if identity.how in _WITHOUT_CREDENTIALS else identity.principal
+        return owner_of(identity)
 
     return owner
 

@@ -22,7 +22,7 @@ from tserver.models import names
 from tserver.models.batcher import DynamicBatcher
 from tserver.models.batching import BatchingConfig
 from tserver.models.names import STATES, State
-from tserver.models.owners import Claim
+from tserver.models.owners import Claim, is_of
 from tserver.models.requests import Request, check_size, notify
 from tserver.models.shapes import output_shapes
 from tserver.models.statistics import ModelStatistics
@@ -249,11 +249,18 @@ class Registry:
         return claim(self._versions.get(name, {}))
 
     def add(
-        self, name: str, version: int, model: Model, batching: BatchingConfig, claim: Claim | None = None
+        self,
+        name: str,
+        version: int,
+        model: Model,
+        batching: BatchingConfig,
+        claim: Claim | None = None,
+        room: Callable[[int], None] = lambda used: None,
     ) -> ServedModel:
-        """Let a model serve. Raises: as `check_free` and `claim`."""
+        """Let a model serve. `room` is told how many its owner has. Raises: as `check_free`, `claim` and `room`."""
         with self._lock:
             owner = "" if claim is None else self.check_claim(name, claim)
+            room(sum(is_of(each, owner) for each in self.index()))
             version = self.check_free(name, version)
             served = ServedModel(name, version, model, batching, self._scheduler, self._deliver, owner)
             self._versions = {**self._versions, name: {**self._versions.get(name, {}), version: served}}

@@ -221,7 +221,8 @@ class Sessions:
             for session in [session for session in self._by_secret.values() if session.expired(now)]:
                 self.close(session, f"its lease of {session.lease_s:g} s ran out with no client attached")
             self._engine.memory.trim()
-            self._accounts.look()
+            if self._accounts.look():
+                self._engine.limits_changed()
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new sessions, and wait until no batch is under way, or all sessions are kept for the next process."""
@@ -281,7 +282,7 @@ class Sessions:
     def _make(self, identity: Identity) -> Session:
         self._check_room()
         account = self._accounts.of(identity.principal)
-        account.check_sessions(self.count_of(identity.principal))
+        account.check("sessions", self.count_of(identity.principal))
         queue = self._engine.open_queue(identity.principal, identity.namespace)
         session = Session(self._new_secret(), identity.principal, queue, config=self._config)
         self._by_secret[session.secret] = session

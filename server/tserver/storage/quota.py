@@ -1,4 +1,4 @@
-"""How much a principal may have on disk."""
+"""What a principal has under names, and how many of those it may have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from tserver.errors import Exhausted
 
-MAX_BYTES = 256 << 30
 MAX_NAMES = 10_000
 
 
@@ -16,23 +15,16 @@ class Use(NamedTuple):
     size_bytes: int = 0
     names: int = 0
 
-    def __add__(self, other: object) -> Use:
-        """Both together."""
-        assert isinstance(other, Use)
-        return Use(self.size_bytes + other.size_bytes, self.names + other.names)
 
-
-def check_disk(principal: str, used: Use, asked: Use) -> None:
-    """Refuse what would be too much beside what there is. Raises: Exhausted."""
-    for limit, most, has, wants in (
-        ("disk_bytes", MAX_BYTES, used.size_bytes, asked.size_bytes),
-        ("names", MAX_NAMES, used.names, asked.names),
-    ):
-        if wants and has + wants > most:
-            raise Exhausted(
-                f"{limit}: {has} are kept, {wants} more are asked for, and {most} are the limit; forget names first",
-                reason="LIMIT",
-                limit=limit,
-                used=str(has),
-                asked=str(wants),
-            )
+def check_names(principal: str, used: Use, asked: Use) -> None:
+    """Refuse a name that would be one too many beside those there are. Raises: Exhausted."""
+    if asked.names and used.names + asked.names > MAX_NAMES:
+        raise Exhausted(
+            f"names: {used.names} are kept, {asked.names} more are asked for, and {MAX_NAMES} are the limit; forget "
+            "names first",
+            reason="LIMIT",
+            name="names",
+            limit=str(MAX_NAMES),
+            used=str(used.names),
+            asked=str(asked.names),
+        )

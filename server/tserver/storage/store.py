@@ -28,7 +28,7 @@ from tensorcompute.wire.safetensors import load_json
 from tserver.errors import AlreadyExists, NotFound, StorageFailed
 from tserver.storage import files, paths
 from tserver.storage.directory import NAMES
-from tserver.storage.quota import Use, check_disk
+from tserver.storage.quota import Use, check_names
 
 log = logging.getLogger("tserver.storage")
 
@@ -131,7 +131,7 @@ class Reading:
 class Store:
     """What is kept under names in a data directory."""
 
-    def __init__(self, directory: Path, *, check: CheckDisk = check_disk) -> None:
+    def __init__(self, directory: Path, *, check: CheckDisk = check_names) -> None:
         """The directory is held by this server or by its house (DataDirectory). What a process that has ended left
         behind is removed. `check` refuses what is too much. Raises: OSError.
         """
@@ -234,7 +234,7 @@ class Store:
 
     def used(self, principal: str) -> Use:
         """What a principal has on disk."""
-        return _use_of(self._root / paths.folder_of_principal(principal))
+        return _use_in(self._root / paths.folder_of_principal(principal))
 
     # --- changing names, with the lock held ---
 
@@ -442,7 +442,12 @@ def _folders(parent: Path) -> Iterator[Path]:
     return iter(sorted(path for path in found if not path.name.startswith(".")))
 
 
-def _use_of(home: Path) -> Use:
+def use_of(directory: Path, principal: str) -> Use:
+    """What a principal has under names in a data directory."""
+    return _use_in(directory / NAMES / paths.folder_of_principal(principal))
+
+
+def _use_in(home: Path) -> Use:
     """What is in the folder of a principal."""
     if not files.is_folder(home):
         return Use()

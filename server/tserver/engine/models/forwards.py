@@ -187,7 +187,7 @@ def rows_of(model: LayeredModel, tensor: torch.Tensor) -> tuple[torch.Tensor, An
 def keep(store: ObjectStore, output: torch.Tensor, shape: Sequence[int], max_data_bytes: int) -> ms.ForwardOutput:
     """Leave an output in the session, and return its elements, too, unless they may have no bytes."""
     tensor = streams.adopt(output).reshape(*shape)
-    if store.max_bytes:
+    if store.counts:
         store.charge("MlpForward", tensor, elsewhere=False)
     call_id = store.new_server_id()
     store.keep(call_id, tensor)
