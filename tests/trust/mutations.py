@@ -35,6 +35,8 @@ _TEST_WAITING = "tests/storage/test_waiting.py"
 _TEST_KEEPING = "tests/checkpoints/test_keeping.py"
 _TEST_SNAPSHOTS = "tests/checkpoints/test_snapshots.py"
 _TEST_RESUMING = "tests/checkpoints/test_resuming.py"
+_OBJECTS = "server/tserver/engine/object_store.py"
+_TEST_QUOTAS = "tests/trust/test_quotas.py"
 _GATE = "server/tserver/front/oip/gate.py"
 _TEST_GATE = "tests/limits/test_oip.py"
 _ACCOUNT = "server/tserver/limits/account.py"
@@ -42,16 +44,11 @@ _TEST_LIMITS = "tests/trust/test_limits.py"
 _OPENED = "server/tserver/front/opened.py"
 _TEST_REVOKED = "tests/trust/test_revoked.py"
 _TEST_RENEWED = "tests/trust/test_renewed.py"
-<<<<<<< HEAD
 _DATA_ENDPOINT = "server/tserver/front/data_endpoint.py"
 _TEST_TICKETS = "tests/trust/test_tickets.py"
 
 _ROUTER = "server/tserver/front/router.py"
 _KEPT_SESSIONS = "tests/trust/test_kept_sessions.py::test_a_session_that_a_house_has_kept"
-=======
-_OBJECTS = "server/tserver/engine/object_store.py"
-_TEST_QUOTAS = "tests/trust/test_quotas.py"
->>>>>>> 27866d0 (Bound what a principal holds in memory, registers and keeps on disk, over all its sessions)
 
 MUTATIONS: list[Mutation] = [
     # --- what a house has kept of sessions ---
@@ -558,7 +555,6 @@ MUTATIONS: list[Mutation] = [
         ":",
         f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
     ),
-<<<<<<< HEAD
     # --- tickets ---
     Mutation(
         "a ticket is good once",
@@ -580,7 +576,7 @@ MUTATIONS: list[Mutation] = [
         "return identity.host == LOOPBACK",
         "return True",
         f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[this machine's socket]",
-=======
+    ),
     Mutation(
         "memory of all sessions of a principal",
         _OBJECTS,
@@ -629,7 +625,6 @@ MUTATIONS: list[Mutation] = [
         "            self.check(private, len(data))\n",
         "            pass\n",
         f"{_TEST_QUOTAS}::test_a_principal_keeps_no_more_on_disk_than_it_may",
->>>>>>> 27866d0 (Bound what a principal holds in memory, registers and keeps on disk, over all its sessions)
     ),
     # --- what one principal shares with another ---
     Mutation(

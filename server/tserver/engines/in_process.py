@@ -65,14 +65,9 @@ class InProcessEngine:
         self.owners = Owners(registry.has)
         engine.find_model = lambda namespace, name, version: registry.find(self.owners.within(namespace, name), version)
         stored = Store(Path(config.data_dir)) if config.data_dir else None
-<<<<<<< HEAD
-=======
-        data_dir = config.data_dir or house_dir
-        data = Path(data_dir) if data_dir else None
         self.disk_use = None if data is None else DiskUse(data, engine.accounts)
         if self.disk_use is not None and stored is not None:
             stored.check = self.disk_use.check_model
->>>>>>> 27866d0 (Bound what a principal holds in memory, registers and keeps on disk, over all its sessions)
         self.storage_calls = StorageCalls(
             None if data is None or self.disk_use is None else storage.Store(data, check=self.disk_use.check_names),
             KeptSessions(data) if data is not None else None,
