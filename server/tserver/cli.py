@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from tensorcompute.wire.address import channel_options, parse
+from tensorcompute.wire.address import parse
 from tserver import __version__, extras, logs
 from tserver.cluster.commands import group
-from tserver.commands import places, settings
+from tserver.commands import doctor, models, places, remote, settings
 from tserver.config import Config
 from tserver.credentials import issuing, tokens
 from tserver.credentials.commands import group as token_group
@@ -56,34 +56,16 @@ def serve(context: click.Context, /, print_config: bool, **given: Any) -> None:
 @main.command()
 @click.argument("address")
 @click.option("--service", default="", help="The service to ask for; empty is the whole server.")
-@click.option("--tls-ca", default="", help="PEM file of the authority to trust; the connection is TLS then.")
-@click.option("--tls-name", default="", help="The name in the server's certificate, where it differs from ADDRESS.")
-@click.option("--timeout-s", default=5.0, show_default=True, help="Seconds to wait for an answer.")
-def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: float) -> None:
+@remote.options
+def health(address: str, service: str, **how: Any) -> None:
     """Ask the server at ADDRESS for its health; exit code 0 when it is serving."""
-    import grpc
-
     try:
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
+        from grpc_health.v1 import health_pb2
     except ImportError as error:
         raise click.ClickException("asking for health needs a package: pip install grpcio-health-checking") from error
-    try:
-        parsed = parse(address)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    options = channel_options(parsed)
-    if tls_ca:
-        trusted = grpc.ssl_channel_credentials(Path(tls_ca).read_bytes())
-        options += (("grpc.ssl_target_name_override", tls_name),) if tls_name else ()
-        connection = grpc.secure_channel(parsed.text, trusted, options=options)
-    else:
-        connection = grpc.insecure_channel(parsed.text, options=options)
-    with connection as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise click.ClickException(f"{address}: {error.code().name}: {error.details()}") from error
+    request = health_pb2.HealthCheckRequest(service=service)
+    with remote.asking(address, **how) as ask:
+        answer = ask("/grpc.health.v1.Health/Check", request, health_pb2.HealthCheckResponse)
     name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     click.echo(name)
     if name != "SERVING":
@@ -92,6 +74,15 @@ def health(address: str, service: str, tls_ca: str, tls_name: str, timeout_s: fl
 
 def _checked(given: dict[str, Any]) -> Config:
     """The settings as a whole, refused where they do not go together. From then on it is told what happens."""
+    config, open_to = _together(given)
+    logs.set_up(config.log_level, config.log_format)
+    if open_to:
+        log.warning("--insecure: %s", open_to)
+    return config
+
+
+def _together(given: dict[str, Any]) -> tuple[Config, str]:
+    """The settings as a whole, and what --insecure opens to whom. Raises: UsageError where they do not go together."""
     settings.check_environment()
     config = Config(**given)
     if config.data_dir and not config.tokens and (found := Path(config.data_dir) / tokens.NAME).exists():
@@ -111,15 +102,14 @@ def _checked(given: dict[str, Any]) -> Config:
         LimitsFile.of(config)
     except OSError as error:
         raise click.UsageError(str(error)) from None
-    logs.set_up(config.log_level, config.log_format)
-    if open_ones:
-        what = (
-            "tokens cross the network in plain text, and whoever hears one can use it"
-            if config.has_credentials
-            else "EVERYONE who can reach this server can use it, and all that others keep on it"
-        )
-        log.warning("--insecure: %s", what, extra={"listeners": open_ones})
-    return config
+    if not open_ones:
+        return config, ""
+    what = (
+        "tokens cross the network in plain text, and whoever hears one can use it"
+        if config.has_credentials
+        else "EVERYONE who can reach this server can use it, and all that others keep on it"
+    )
+    return config, f"{what} ({', '.join(open_ones)})"
 
 
 def _is_open(option: str, address: str, config: Config) -> bool:
@@ -145,4 +135,6 @@ def _is_open(option: str, address: str, config: Config) -> bool:
 
 main.add_command(group(settings.options, _checked))
 main.add_command(token_group(settings.from_file))
+main.add_command(models.group(settings.from_file))
 main.add_command(issuing.command())
+main.add_command(doctor.command(settings.options, _together))

@@ -23,7 +23,7 @@ sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Without
 """
 _OURS = {"tserver", "tclient", "tensorcompute"}
 # What a server does without.
-_SERVES_WITHOUT = {"grpc_health", "grpc_reflection", "uvloop", "ray", "pynvml"}
+_SERVES_WITHOUT = {"grpc_health", "grpc_reflection", "uvloop", "ray", "pynvml", "trustme", "jwt", "opentelemetry"}
 _ALL_LISTENERS = [f"--{name}-listen=127.0.0.1:0" for name in ("http", "metrics", "oip")]
 
 

@@ -175,6 +175,14 @@ class Disk:
             manifest = self._manifest(folder, name, version)
             return *_read_settings(manifest), int(manifest["weights"]["bytes"])
 
+    def look(self, name: str, version: int, *, whole: bool = False) -> dict[str, Any]:
+        """What the manifest of a model says; with `whole` its weights are read too. What is damaged stays where it is.
+
+        Raises: whatever is found to be wrong.
+        """
+        folder = self._folder(name, version)
+        return self._kept(folder, name, version).manifest if whole else self._manifest(folder, name, version)
+
     def condemn(self, name: str, version: int, error: ServerError) -> ModelNotReady:
         """Set a model aside that whoever was to run it found damaged; what is to be told of that."""
         try:
