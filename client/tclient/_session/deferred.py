@@ -45,7 +45,8 @@ class DeferredErrors:
         self._opened = opened
         # Failed effects that nobody has been told of.
         self._failed_effects: OrderedDict[Root, _Found] = OrderedDict()
-        self._warnings: deque[tuple[pb.Warning, Call]] = deque()
+        # The oldest give way to those that come while nobody waits.
+        self._warnings: deque[tuple[pb.Warning, Call]] = deque(maxlen=_LIMIT)
         # Errors of pure calls that nobody has read.
         self._unread: OrderedDict[Root, _Found] = OrderedDict()
         self._sites: OrderedDict[Root, Call] = OrderedDict()
@@ -72,7 +73,7 @@ class DeferredErrors:
             for memory in (self._sites, self._unread):
                 if len(memory) > _LIMIT:
                     memory.popitem(last=False)
-        if result.lost_effect:
+        if result.lost_effect and (len(self._failed_effects) < _LIMIT or root in self._failed_effects):
             self._failed_effects[root] = (error, self._sites.get(root, call))
         self.noteworthy = True
 

@@ -62,6 +62,11 @@ class SessionQueue:
         self.begun: dict[str, Any] | None = None
 
     @property
+    def waiting(self) -> int:
+        """How many jobs wait, with the one that is under way. From any thread."""
+        return len(self._jobs)
+
+    @property
     def ready(self) -> ReadyQueue:
         """What the engine waits for."""
         return self._scheduler.ready

@@ -9,6 +9,9 @@ import torch
 from tserver.engine.host_memory import HostMemory
 from tserver.errors import AlreadyExists, Exhausted, InvalidArgument, UnknownId
 
+# Uploads of one session that are under way, or not used yet.
+MAX_UPLOADS = 65_536
+
 
 class Upload:
     """Elements that come from a client, in memory that is counted from the beginning."""
@@ -37,6 +40,8 @@ class Uploads:
 
     def begin(self, what: str, upload_id: int, dtype: torch.dtype, shape: list[int], size: int) -> Upload:
         """Memory for an upload, which counts from now on. Raises: Exhausted."""
+        if (count := len(self._incoming) + len(self._named)) >= MAX_UPLOADS:
+            raise Exhausted(f"{count} uploads wait to be used, which is the limit; use or forget some", reason="LIMIT")
         try:
             data = self._memory.take(size).data
         except (MemoryError, RuntimeError) as error:

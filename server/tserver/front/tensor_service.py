@@ -392,7 +392,7 @@ async def _receive(
     """Hand the batches of a stream to its session, no faster than it takes them."""
     try:
         if first.HasField("batch"):
-            session.receive(first.batch, attachment)
+            session.receive(first.batch, attachment, first.ByteSize())
         async for request in requests:
             if attachment.full:
                 await attachment.room()
@@ -400,7 +400,8 @@ async def _receive(
                 await asyncio.sleep(wait_s)
             if request.session:
                 raise InvalidArgument("a session is named again; it belongs in the first message of the stream")
-            session.receive(request.batch if request.HasField("batch") else require(request, "batch"), attachment)
+            batch = request.batch if request.HasField("batch") else require(request, "batch")
+            session.receive(batch, attachment, request.ByteSize())
         attachment.put(None)
     except Exception as error:
         attachment.put(error)
@@ -417,6 +418,7 @@ async def _send(attachment: StreamAttachment, rpc: Rpc) -> None:
         reply = replies.popleft()
         if isinstance(reply, bytes):
             await rpc.write(reply)
+            attachment.make_room()
         elif reply is None:
             closed = True
         else:

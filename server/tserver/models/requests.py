@@ -131,6 +131,8 @@ class Taken:
 
 # Requests of another form that are passed over to fill a batch.
 _MOST_PASSED = 1000
+# Requests of one priority that may wait where the model says nothing of that.
+MAX_WAITING = 65_536
 # What the inputs of waiting requests may take of the host's memory, for each model.
 _MAX_WAITING_BYTES = 256 << 20
 
@@ -184,6 +186,8 @@ class RequestQueue:
                     f"{len(queue)} requests wait for this model, which is the limit; retry later",
                     retry_after_s="0.1",
                 )
+            if not policy.max_queue_size and queue is not None and len(queue) >= MAX_WAITING:
+                raise QueueFull(f"{len(queue)} requests wait for this model; retry later", retry_after_s="0.1")
             size = request.size_bytes
             # One that is alone is taken whatever its size: it would never be, later.
             if self._bytes and self._bytes + size > _MAX_WAITING_BYTES:

@@ -9,12 +9,15 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+# While so much of what was sent is not answered, nothing more is read, whatever the window.
+MAX_WAITING_BYTES = 32 << 20
+
 
 class Attachment(Protocol):
     """What sends batches and is sent the replies to them. The session's lock is held in all of its methods."""
 
-    def want(self, seq: int) -> None:
-        """It has sent a batch that is not answered yet."""
+    def want(self, seq: int, size_bytes: int) -> None:
+        """It has sent a batch of that size that is not answered yet."""
 
     def answer(self, seq: int, reply: bytes) -> None:
         """A batch is answered: its reply goes out if the batch came from here. From any thread."""
@@ -35,20 +38,26 @@ class StreamAttachment:
     def __init__(self, window: int) -> None:
         # Replies; an error that ends the stream; None when the client has sent all it will send.
         self.replies: deque[bytes | Exception | None] = deque()
-        # The batches that this stream has sent and has no reply to: it gets no other's.
-        self.wanted: set[int] = set()
-        # Whether it may not send more before it has replies.
-        self.full = False
+        # The batches that this stream has sent and has no reply to, and their sizes: it gets no other's.
+        self.wanted: dict[int, int] = {}
+        self._wanted_bytes = 0
         self._window = window
         self._loop = asyncio.get_running_loop()
+        self._is_over = False
         # Who waits for a reply, and who waits for room.
         self._sender: asyncio.Future[None] | None = None
         self._receiver: asyncio.Future[None] | None = None
 
-    def want(self, seq: int) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether it may not send more before it has replies, and takes them."""
+        window = self._window
+        return len(self.wanted) >= window or self._wanted_bytes > MAX_WAITING_BYTES or len(self.replies) >= 2 * window
+
+    def want(self, seq: int, size_bytes: int) -> None:
         """See Attachment."""
-        self.wanted.add(seq)
-        self.full = len(self.wanted) >= self._window
+        self.wanted[seq] = size_bytes
+        self._wanted_bytes += size_bytes
 
     def answer(self, seq: int, reply: bytes) -> None:
         """See Attachment."""
@@ -79,25 +88,28 @@ class StreamAttachment:
 
     async def room(self) -> None:
         """Wait until the stream may send on. For one task."""
-        if self.full:
+        while self.full and not self._is_over:
             self._receiver = self._loop.create_future()
             await self._receiver
 
     def _answer(self, seq: int, reply: bytes) -> None:
-        if seq in self.wanted:
-            self.wanted.discard(seq)
-            if self.full:
-                self._make_room()
+        size_bytes = self.wanted.pop(seq, None)
+        if size_bytes is not None:
+            self._wanted_bytes -= size_bytes
             self.put(reply)
+            if self._receiver is not None:
+                self.make_room()
 
     def _end(self, error: Exception) -> None:
+        self._is_over = True
         self.put(error)
-        self._make_room()
+        self.make_room()
 
-    def _make_room(self) -> None:
-        self.full = False
-        if self._receiver is not None and not self._receiver.done():
-            self._receiver.set_result(None)
+    def make_room(self) -> None:
+        """A reply was taken, or there is one: who waits for room looks again."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None and not receiver.done():
+            receiver.set_result(None)
 
     def _post(self, function: object, *arguments: object) -> None:
         post(self._loop, function, *arguments)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.errors import InvalidArgument
+from tserver.session.attachment import MAX_WAITING_BYTES
 from tserver.session.lane import Lane
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class TakesBatches(Protocol):
     # How many batches may be under way.
     window: int
 
-    def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
+    def receive(self, batch: pb.Batch, attachment: Attachment, size_bytes: int) -> None:
         """Take a batch."""
 
     def must_wait(self, again: Callable[[], None]) -> bool:
@@ -46,18 +47,22 @@ class BatchLane(Lane):
     ) -> None:
         super().__init__(connection, ready, share, max_message_bytes)
         self._session = session
-        self._wanted: set[int] = set()
+        # The batches that have no reply yet, and their sizes.
+        self._wanted: dict[int, int] = {}
+        self._wanted_bytes = 0
 
     # --- as an attachment: the session's lock is held ---
 
-    def want(self, seq: int) -> None:
+    def want(self, seq: int, size_bytes: int) -> None:
         """See Attachment."""
-        self._wanted.add(seq)
+        self._wanted[seq] = size_bytes
+        self._wanted_bytes += size_bytes
 
     def answer(self, seq: int, reply: bytes) -> None:
         """See Attachment."""
-        if seq in self._wanted:
-            self._wanted.discard(seq)
+        size_bytes = self._wanted.pop(seq, None)
+        if size_bytes is not None:
+            self._wanted_bytes -= size_bytes
             self.send(reply)
             self.look_again()
 
@@ -76,11 +81,13 @@ class BatchLane(Lane):
         request = ts.ExecuteStreamRequest.FromString(message)
         if not request.HasField("batch") or request.session:
             raise InvalidArgument("a message of a lane is not one batch")
-        self._session.receive(request.batch, self)
+        self._session.receive(request.batch, self, len(message))
 
     def _has_room(self) -> bool:
         session = self._session
-        return len(self._wanted) < session.window and not session.must_wait(self.look_again)
+        if len(self._wanted) >= session.window or self._wanted_bytes > MAX_WAITING_BYTES:
+            return False
+        return not session.must_wait(self.look_again)
 
     def _ended(self) -> None:
         self._session.detach(self)

@@ -24,7 +24,7 @@ from tensorcompute.wire.packed import calls_in as packed_calls
 from tensorcompute.wire.varint import field
 from tserver.engine.rest import Rest
 from tserver.errors import Exhausted, InvalidArgument, SequenceGap, SessionLost, Stopping, Superseded
-from tserver.session.attachment import Attachment, StreamAttachment, post
+from tserver.session.attachment import MAX_WAITING_BYTES, Attachment, StreamAttachment, post
 from tserver.session.batch_lane import BatchLane
 from tserver.session.keeping import Head
 from tserver.session.secret import id_of
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tserver.session")
 T = TypeVar("T")
 _MEANWHILE_S = 5.0
+# Requests of one session that may wait for the engine, besides those that a stream or a lane holds back.
+MAX_WAITING = 1024
 
 
 def frame(reply: bytes) -> bytes:
@@ -118,6 +120,8 @@ class Session:
         self._cancelled = 0
         self._running: dict[int, list[asyncio.Future[bytes]]] = {}
         self._unnumbered = 0
+        # Of batches that came alone, and have no reply yet.
+        self._executing_bytes = 0
         # Set when nothing is under way any more; made by who waits for that.
         self._idle: asyncio.Event | None = None
         self._attachment: Attachment | None = None
@@ -368,8 +372,9 @@ class Session:
 
     # --- batches ---
 
-    def receive(self, batch: pb.Batch, attachment: Attachment) -> None:
-        """Take a batch from an attachment, on its thread. Its reply goes to the one that is current when it is there.
+    def receive(self, batch: pb.Batch, attachment: Attachment, size_bytes: int) -> None:
+        """Take a batch of that size from an attachment, on its thread. Its reply goes to the one that is current when
+        it is there.
 
         Raises: SequenceGap, Exhausted, InvalidArgument, Superseded, SessionLost.
         """
@@ -386,7 +391,7 @@ class Session:
             if kept is not None:
                 attachment.give(kept)
             else:
-                attachment.want(batch.seq)
+                attachment.want(batch.seq, size_bytes)
 
     # --- rates ---
 
@@ -422,15 +427,23 @@ class Session:
         if batch.seq > self._received and self.wait_s() > 0 and self._account is not None:
             # One that waited could be overtaken by the one behind it.
             self._account.check_rates()
+        size_bytes = batch.ByteSize()
+        if self._executing_bytes and self._executing_bytes + size_bytes > MAX_WAITING_BYTES:
+            raise Exhausted(
+                f"batches of {self._executing_bytes} bytes are under way, which is the limit; wait for a reply",
+                retry_after_s="0.05",
+            )
         with self._lock:
-            if len(self._running) >= self.window and batch.seq > self._received:
-                raise Exhausted(
-                    f"{len(self._running)} batches of this session are under way, which is the limit; wait for a reply",
-                    retry_after_s="0.05",
-                )
+            self._check_window(batch.seq)
             kept = self._accept(batch)
             joined = self._join(batch.seq) if kept is None else None
-        return await joined if joined is not None else kept or b""
+        if joined is None:
+            return kept or b""
+        self._executing_bytes += size_bytes
+        try:
+            return await joined
+        finally:
+            self._executing_bytes -= size_bytes
 
     def cancel(self, through: int) -> int:
         """Have no call begin any more of the batches up to that number, or up to the last one; how many there were."""
@@ -449,11 +462,12 @@ class Session:
         self.touch()
         if batch.seq:
             with self._lock:
+                self._check_window(batch.seq)
                 kept = self._accept(batch, operations)
                 joined = self._join(batch.seq) if kept is None else None
             framed = await joined if joined is not None else kept or b""
             return ts.ExecuteResponse.FromString(framed).reply
-        self._check_open()
+        self._open_queue()
         if self._is_resting:
             raise Stopping("the server is stopping; retry later")
         answer: asyncio.Future[bytes] = self._loop.create_future()
@@ -554,7 +568,16 @@ class Session:
 
     def _open_queue(self) -> SessionQueue:
         self.check_alive()
+        if (count := self.queue.waiting) >= MAX_WAITING:
+            raise Exhausted(f"{count} requests of this session wait, which is the limit", retry_after_s="0.05")
         return self.queue
+
+    def _check_window(self, seq: int) -> None:
+        if len(self._running) >= self.window and seq > self._received:
+            raise Exhausted(
+                f"{len(self._running)} batches of this session are under way, which is the limit; wait for a reply",
+                retry_after_s="0.05",
+            )
 
     def _check_open(self) -> None:
         if self._lost is not None:
