@@ -50,7 +50,16 @@ _TEST_TICKETS = "tests/trust/test_tickets.py"
 _ROUTER = "server/tserver/front/router.py"
 _KEPT_SESSIONS = "tests/trust/test_kept_sessions.py::test_a_session_that_a_house_has_kept"
 
+_TEST_APART = "tests/trust/test_models_apart.py::test_a_model_of_one_s_own_is_in_no_engine_of_another"
+
 MUTATIONS: list[Mutation] = [
+    Mutation(
+        "a principal's models are in no process of another",
+        "server/tserver/front/replicas/spreading.py",
+        "return not owner or self._owner_of is None or self._owner_of(entry.info.engine) == owner",
+        "return True",
+        f"{_TEST_APART}[principal]",
+    ),
     # --- what a house has kept of sessions ---
     Mutation(
         "a front remembers a session that was brought back for its principal alone",

@@ -21,6 +21,7 @@ from tserver.engines import placement
 from tserver.engines.fleet import Ended, Event, Serving, Told
 from tserver.errors import Exhausted, ServerError
 from tserver.front.house_service import SERVICE
+from tserver.front.replicas.coordinator import ModelCoordinator
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
     from tserver.front.replicas.cluster import ClusterModels
-    from tserver.front.replicas.coordinator import ModelCoordinator
 
 log = logging.getLogger("tserver.front")
 
@@ -37,7 +37,7 @@ _POLL_S = 1.0
 _POLL_TIMEOUT_S = 1.0
 # How long a new engine is waited for.
 _START_TIMEOUT_S = 60.0
-# Whose an engine is that has held a session of its own: nobody's after that.
+# Before the principal whose session an engine has held: nobody else has that one after it.
 _ONE_SESSION = "\0session"
 
 
@@ -71,6 +71,12 @@ class Placing:
         self._ending: set[asyncio.Task[None]] = set()
         self.is_stopping = False
         directory.listen(self._note)
+        if plan.is_isolated and isinstance(models, ModelCoordinator):
+            models.keep_apart(self.owner_of, self.home)
+
+    def owner_of(self, engine: str) -> str:
+        """The principal whose engine it is, where each has one of its own; empty is nobody's."""
+        return self._owners.get(engine, "").removeprefix(_ONE_SESSION)
 
     @property
     def sessions(self) -> int:
@@ -100,7 +106,7 @@ class Placing:
             fits = any(load.takes_sessions and placement.fits(load.device, device) for load in ready)
             entry = self._entry(placement.choose(ready if fits else self._loads(), device).engine)
         elif self._config.isolation == "session":
-            entry = await self._own(_ONE_SESSION, device)
+            entry = await self._own(_ONE_SESSION + principal, device)
         else:
             entry = await self._of_principal(principal, device)
         entry.load.placed += 1
@@ -158,6 +164,8 @@ class Placing:
         self._used[engine] = time.monotonic()
         # So that a front that comes after this one knows.
         await self._channels.ask(entry, f"/{SERVICE}/Own", owner.encode(), timeout_s=_START_TIMEOUT_S)
+        if isinstance(self._models, ModelCoordinator):
+            await self._models.owned(entry, self.owner_of(engine))
         return entry
 
     def _start(self, device: str) -> str:

@@ -73,6 +73,8 @@ class Choosing:
             # One that was asked and is gone has a successor; but a request that ends engines is not to end them all.
             if refusal is not None and not (isinstance(refusal, Unreachable) and len(tried) < 2):
                 raise refusal
+            if not record.replicas:
+                self._coordinator.call_for(record)
             try:
                 async with asyncio.timeout(until - time.monotonic()):
                     await self._coordinator.news()

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,14 +51,13 @@ class ModelCoordinator(Spreading):
         config: Config,
         directory: Directory,
         links: Links,
-        *,
-        may_have: Callable[[Entry], bool] = lambda entry: True,
     ) -> None:
-        """`may_have` says which engines may be given models that are not made there."""
-        super().__init__(config, directory, links, may_have=may_have)
+        super().__init__(config, directory, links)
         self._changes = Changes()
         # Runs of engines that have been brought what they are to have.
         self._welcomed: set[str] = set()
+        # Finds the engine of a principal, or has one begin, where principals have engines of their own.
+        self._home: Callable[[str], Awaitable[Entry]] | None = None
 
     # --- the life of a house ---
 
@@ -77,6 +76,29 @@ class ModelCoordinator(Spreading):
             await asyncio.wait(learning, timeout=_LEARN_S)
         for entry in entries:
             self._begin(self._welcome(entry))
+
+    def keep_apart(self, owner_of: Callable[[str], str], home: Callable[[str], Awaitable[Entry]]) -> None:
+        """Principals have engines of their own: whose one is says `owner_of`, and `home` has one begin. Models of their
+        own are nowhere else.
+        """
+        self._owner_of, self._home = owner_of, home
+
+    async def owned(self, entry: Entry, owner: str) -> None:
+        """An engine is a principal's from now on: bring it the models of its own."""
+        await self.welcomed(entry)
+        await asyncio.gather(*(self._again(name) for name in self.records.names() if names.owner_in(name) == owner))
+
+    def call_for(self, record: Record) -> None:
+        """Nobody has a model now: where it is in its owner's engines alone, have one begin."""
+        owner = names.owner_in(record.name)
+        if owner and self._home is not None:
+            self._begin(self._call(self._home, owner))
+
+    async def _call(self, home: Callable[[str], Awaitable[Entry]], owner: str) -> None:
+        try:
+            await home(owner)
+        except ServerError as error:
+            log.warning("no engine for the models of a principal", extra={"principal": owner, "cause": error.message})
 
     def rest(self) -> None:
         """Look after engines no more: they are about to end."""
@@ -97,11 +119,17 @@ class ModelCoordinator(Spreading):
     async def leave(self, entry: Entry) -> None:
         """An engine is about to be ended: what it alone has is brought to others."""
         self._leaving.add(entry.info.boot_id)
+        # Others that have it may be about to end, too.
         alone = {
             record.name
             for record in self.records.index()
-            if [replica.boot_id for replica in record.serving()] == [entry.info.boot_id]
+            if (serves := {replica.boot_id for replica in record.serving()}) <= self._leaving
+            and entry.info.boot_id in serves
         }
+        for record in self.records.index():
+            if record.name in alone and not record.is_persistent and not self._targets(record):
+                with contextlib.suppress(ServerError):
+                    record.parked = await self._content(record)
         await asyncio.gather(*(self._again(name) for name in alone))
 
     async def welcomed(self, entry: Entry) -> None:
@@ -344,7 +372,7 @@ class ModelCoordinator(Spreading):
                 if record is None:
                     continue
                 self._forget_ended(record)
-                if not record.replicas and not record.is_persistent:
+                if record.is_gone:
                     log.error("a model is gone with its engine", extra={"model": name, "version": number})
                     self.records.remove(record)
                     continue
@@ -358,7 +386,7 @@ class ModelCoordinator(Spreading):
         """A model cannot be brought to any engine now."""
         told = {"model": record.name, "version": record.version, "cause": error.message}
         log.error("a model is not served", extra=told)
-        if not record.replicas and not record.is_persistent:
+        if record.is_gone:
             # What was on disk is damaged: nothing is left of it.
             self.records.remove(record)
 

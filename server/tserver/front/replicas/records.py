@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorcompute.tables import dtypes
 from tensorcompute.v1 import model_service_pb2 as ms
@@ -15,6 +15,9 @@ from tserver.models.batching import BatchingConfig
 from tserver.models.names import STATES, State
 from tserver.models.owners import Claim
 from tserver.models.shapes import output_shapes
+
+if TYPE_CHECKING:
+    from tserver.front.replicas.links import Content
 
 _STATES_OF: dict[int, State] = {code: state for state, code in STATES.items()}
 
@@ -75,6 +78,8 @@ class Record:
         self.state: State = "READY"
         self.reason = ""
         self.is_persistent = False
+        # What it is made of, while no engine has it that is its owner's, and no disk.
+        self.parked: Content | None = None
         # By the engine.
         self.replicas: dict[str, Replica] = {}
         # Runs of engines that have no memory for it.
@@ -111,6 +116,11 @@ class Record:
     def output_shapes(self, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...] | None]:
         """The shapes of the outputs for inputs of these shapes; None where those do not tell."""
         return output_shapes(self.inputs, self.outputs, shapes)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of it."""
+        return not (self.replicas or self.is_persistent or self.parked is not None)
 
     def serving(self) -> Iterator[Replica]:
         """Where it serves."""

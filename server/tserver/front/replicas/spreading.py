@@ -16,7 +16,7 @@ from tserver.errors import Exhausted, InvalidArgument, ModelNotReady, NotFound, 
 from tserver.front.replicas.links import Content, Links
 from tserver.front.replicas.records import Record, Records, Replica, state_of
 from tserver.models.disk import Disk
-from tserver.models.names import bare
+from tserver.models.names import bare, owner_in
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -40,14 +40,12 @@ class Spreading:
         config: Config,
         directory: Directory,
         links: Links,
-        *,
-        may_have: Callable[[Entry], bool] = lambda entry: True,
     ) -> None:
-        """`may_have` says which engines may be given models that are not made there."""
         self.records = Records()
         self.links = links
         self._directory = directory
-        self._may_have = may_have
+        # Whose each engine is, where principals have engines of their own; empty is nobody's.
+        self._owner_of: Callable[[str], str] | None = None
         self._data_dir = config.data_dir
         self._disk: Disk | None = None
         # Runs of engines that have been asked what they have, and those that are about to be ended.
@@ -95,9 +93,9 @@ class Spreading:
     def _targets(self, record: Record) -> list[Entry]:
         """The engines that are to have a model, those first that have it."""
         known = [entry for entry in self._directory.engines.values() if entry.info.boot_id in self._learned]
-        living = [entry for entry in known if entry.info.boot_id not in self._leaving and self._may_have(entry)]
+        living = [entry for entry in known if entry.info.boot_id not in self._leaving]
         has = {replica.boot_id for replica in record.serving()}
-        living = [entry for entry in living if entry.info.boot_id in has or entry.info.boot_id not in record.refused]
+        living = [entry for entry in living if entry.info.boot_id in has or self._may_have(entry, record)]
         if not record.wanted:
             small = [entry for entry in living if entry.info.boot_id in has or _has_room(entry, record)]
             return small or living[:1]
@@ -109,6 +107,13 @@ class Spreading:
             key=lambda entry: (entry.info.boot_id not in has, -entry.load.free_bytes, counts[entry.info.engine])
         )
         return living[: record.wanted]
+
+    def _may_have(self, entry: Entry, record: Record) -> bool:
+        """Whether an engine may be given a model: one of a principal's own is in no process of another."""
+        if entry.info.boot_id in record.refused:
+            return False
+        owner = owner_in(record.name)
+        return not owner or self._owner_of is None or self._owner_of(entry.info.engine) == owner
 
     async def _spread(self, record: Record) -> None:
         """Bring a model to the engines that are to have it and do not. With the lock of its name.
@@ -145,6 +150,7 @@ class Spreading:
         if not record.is_known:
             record.know(summary)
         record.replicas[entry.info.engine] = kept_replica(record.replicas, entry, summary)
+        record.parked = None
 
     async def _prepare(self, entry: Entry, record: Record, content: Content) -> None:
         await self.links.prepare(
@@ -211,6 +217,8 @@ class Spreading:
             if entry is not None:
                 with contextlib.suppress(Unreachable, NotFound, ModelNotReady):
                     return await self.links.export(entry, record.name, record.version)
+        if record.parked is not None:
+            return record.parked
         if self._disk is None or not record.is_persistent:
             raise record.not_ready()
         with self._noting_damage(record):
