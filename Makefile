@@ -51,7 +51,10 @@ ENGINE ?= docker
 
 VENV := .venv
 PY := $(VENV)/bin/python
+# What runs a server and the demo; and all that works on the project, which is that and more.
+DEMO_INSTALLED := $(VENV)/.installed-demo
 INSTALLED := $(VENV)/.installed
+STAMPS := $(DEMO_INSTALLED) $(INSTALLED)
 NODE_INSTALLED := tests/node/node_modules/.installed
 OPERATIONS := operations.generate
 PROTOS := $(sort $(patsubst proto/%,%,$(shell find proto -name '*.proto')))
@@ -78,11 +81,11 @@ help: ## List the targets
 install: $(INSTALLED) ## Make .venv with the server, the client and all tools
 
 .PHONY: demo
-demo: $(INSTALLED) ## Start a server, tour it, classify handwritten digits on it, stop it
+demo: $(DEMO_INSTALLED) ## Start a server, tour it, classify handwritten digits on it, stop it
 	$(PY) client/examples/demo.py
 
 .PHONY: serve
-serve: $(INSTALLED) ## Run the server on LISTEN, DEVICE
+serve: $(DEMO_INSTALLED) ## Run the server on LISTEN, DEVICE
 	exec $(VENV)/bin/tserver serve --listen $(LISTEN) --device $(DEVICE)
 
 ##@ Work on it
@@ -185,16 +188,23 @@ distclean: clean ## Remove .venv too
 
 # ---- the environment ----------------------------------------------------------------------------------------------
 
-# The stamp holds the place it was made for: the scripts of a copied or moved .venv would run the tree they came from.
-ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(wildcard $(INSTALLED:%=$(CURDIR)/%)))
-.PHONY: $(INSTALLED)
+# A stamp holds the place it was made for: the scripts of a copied or moved .venv would run the tree they came from.
+ifneq ($(shell cat $(STAMPS) 2>/dev/null),$(wildcard $(STAMPS:%=$(CURDIR)/%)))
+.PHONY: $(STAMPS)
 endif
 
+$(DEMO_INSTALLED): extras := server,demo
+$(DEMO_INSTALLED): what := the server and the demo
+$(INSTALLED): extras := server,demo,load,dev
+$(INSTALLED): what := the project and its tools
+
 # With a C compiler, this compiles what can be: again whenever that has changed.
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(shell find client server -name '*.pyx')
-	@if [ -f $(INSTALLED) ] && [ "$$(cat $(INSTALLED))" != "$(CURDIR)/$(INSTALLED)" ]; then \
-	  echo "$(VENV) was made for $$(cat $(INSTALLED)); making it anew"; rm -rf $(VENV); \
-	fi
+$(STAMPS): pyproject.toml constraints.txt hatch_build.py $(shell find client server -name '*.pyx')
+	@for stamp in $(STAMPS); do \
+	  if [ -f "$$stamp" ] && [ "$$(cat "$$stamp")" != "$(CURDIR)/$$stamp" ]; then \
+	    echo "$(VENV) was made for $$(cat "$$stamp"); making it anew"; rm -rf $(VENV); \
+	  fi; \
+	done
 	@if ! $(PY) -c '' 2>/dev/null; then \
 	  command -v '$(PYTHON)' >/dev/null || { echo "make: '$(PYTHON)' is not a program here; name a Python 3.11 or newer: make install PYTHON=/path/to/python3" >&2; exit 1; }; \
 	  '$(PYTHON)' -c '$(python_is_new)' || exit 1; \
@@ -204,13 +214,19 @@ $(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(shell find client 
 	@$(PY) -c '$(python_is_new)'
 	@if [ -n '$(TORCH_INDEX)' ]; then \
 	  echo 'installing torch from $(TORCH_INDEX)'; \
-	  $(PY) -m pip install --quiet --no-deps --index-url '$(TORCH_INDEX)' "$$(grep '^torch==' constraints.txt)"; \
+	  $(PY) -m pip install --quiet --no-compile --no-deps --index-url '$(TORCH_INDEX)' "$$(grep '^torch==' constraints.txt)"; \
 	elif ! command -v nvidia-smi >/dev/null && ! $(PY) -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null; then \
 	  echo 'no NVIDIA GPU found; if pip now fetches CUDA libraries, TORCH_INDEX (see `make help`) avoids them'; \
 	fi
-	@echo 'installing the project and its tools'
-	@$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[server,demo,load,dev]'
-	@echo '$(CURDIR)/$(INSTALLED)' > $(INSTALLED)
+	@echo 'installing $(what)'
+	@$(PY) -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(extras)]'
+	@$(finish)
+	@for stamp in $(if $(findstring dev,$(extras)),$(STAMPS),$@); do echo "$(CURDIR)/$$stamp" > "$$stamp"; done
+
+# What is imported is compiled then. Tests start many processes, where nothing may be written.
+$(INSTALLED): finish = $(PY) -m compileall -qq -j 0 $(VENV)/lib || true
+# By which packages test themselves: 170 MB, most of it programs of torch's.
+$(DEMO_INSTALLED): finish = [ -f $(INSTALLED) ] || find $(VENV)/lib -path '*/site-packages/*' \( -name tests -o -path '*/torch/test' -o -path '*/torch/bin/test_*' \) -prune -exec rm -rf {} +
 
 define python_is_new
 import sys; ok = sys.version_info >= (3, 11); ok or print("make: Python 3.11 or newer is needed, this is", sys.version.split()[0], "at", sys.executable + "; name another with PYTHON=/path/to/python3 and remove .venv", file=sys.stderr); sys.exit(not ok)
