@@ -7,10 +7,10 @@ import pytest
 from tests.support.serving import ServerProcess
 
 # Each takes from a tenth of a second to as long as torch, and is imported where it is needed.
-LATER = """
-    torch._dynamo torch._inductor torch.onnx torch.utils.tensorboard sympy mpmath networkx jinja2
-    ray onnx aiohttp jwt cryptography opentelemetry matplotlib sklearn tclient
-""".split()
+LATER = (
+    *("torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard", "sympy", "mpmath", "networkx"),
+    *("jinja2", "ray", "onnx", "aiohttp", "jwt", "cryptography", "opentelemetry", "matplotlib", "sklearn", "tclient"),
+)
 
 
 @pytest.mark.parametrize("options", [(), ("--engines", "2")], ids=["alone", "house"])

@@ -11,6 +11,8 @@ import grpc
 import pytest
 
 import tclient as tc
+from tests.support.http import Caller
+from tests.support.listeners import listener
 from tests.support.raw import RawSession
 from tests.support.serving import ServerProcess, serving, states_of, wait_until
 from tests.support.values import Kept
@@ -61,13 +63,23 @@ def _answers(session: RawSession) -> bool:
     return True
 
 
+def _ready(http: str) -> int:
+    """The status of what a health check over HTTP asks."""
+    with Caller(http) as caller:
+        return caller.ask("GET", "/v2/health/ready").status
+
+
 def test_a_server_that_is_told_to_stop_within_a_kernel_stops_in_time() -> None:
-    with serving("--drain-s", str(DRAIN_S), *ALLOWED) as server, RawSession(server.address) as session:
+    options = ["--drain-s", str(DRAIN_S), "--hang-s", "10", "--http-listen", "127.0.0.1:0", *ALLOWED]
+    with serving(*options) as server, RawSession(server.address) as session:
+        http = listener(server, "http")
+        assert _ready(http) == 200
         calls = [session.call(1, "ones", 1), session.call(2, "Tensor.expand", Kept(1), ENDLESS)]
         calls.append(session.call(3, "Tensor.sum", Kept(2)))
         with session.stream() as stream:
             stream.send(session.batch(*calls))
             wait_until(lambda: not _answers(session), 20.0, "the kernel to hold the engine")
+            wait_until(lambda: _ready(http) == 400, 5.0, "health to say so")
             began = time.monotonic()
             assert server.terminate(DRAIN_S + 10.0) == 0
             assert time.monotonic() - began < DRAIN_S + 5.0

@@ -26,6 +26,7 @@ from tserver.engines.in_process import InProcessEngine
 from tserver.errors import Unauthenticated
 from tserver.front.authentication import Headers, Unconfigured, host_of, is_loopback
 from tserver.front.binding import bind
+from tserver.front.health import Health
 from tserver.front.http.messages import HttpRequest, Routes
 from tserver.front.interceptor import Interceptor
 from tserver.front.oip.listener import BY_BYTES, SERVICE
@@ -105,7 +106,7 @@ def serving_principals(data_dir: Path | None = None, *, known: bool = True, **se
     stores: list[Any] = []
 
     def also(engine: InProcessEngine, interceptor: Interceptor) -> Sequence[grpc.GenericRpcHandler]:
-        service = Service(config, engine.models)
+        service = Service(config, engine.models, Health(grpc.aio.server(), ()))
         http = interceptor.http(Routes(InferenceRoutes(config, service).routes()))
         stores.append(engine.models._store)
         made.append((asyncio.get_running_loop(), http))

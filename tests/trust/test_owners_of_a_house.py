@@ -20,6 +20,7 @@ from tests.support.values import Kept, tensor_data, tensor_of
 from tests.trust.principals import serving_principals
 from tserver.config import Config
 from tserver.errors import NotFound
+from tserver.front.health import Health
 from tserver.front.oip.inference import Caller
 from tserver.front.oip.protobuf_form import parse
 from tserver.front.oip.service import Service
@@ -177,7 +178,9 @@ def test_the_open_inference_protocol_of_a_house_knows_owners(house: House) -> No
         create(house.raw(who), "same", network)
     front = house.under_test.front
     choosing = Choosing(front.coordinator)
-    service = front.call(lambda: Service(Config(), HouseInference(front.coordinator, choosing)))
+    service = front.call(
+        lambda: Service(Config(), HouseInference(front.coordinator, choosing), Health(grpc.aio.server(), ()))
+    )
     data = ROWS.numpy().tobytes()
     _, request = parse(
         oip.ModelInferRequest(

@@ -21,6 +21,8 @@ class Health:
 
     def __init__(self, server: grpc.aio.Server, services: Iterable[str]) -> None:
         """Answer for these services, by their full names, and let callers list them."""
+        # For who asks otherwise than by gRPC.
+        self.is_serving = self._is_over = False
         # All of them, and the server itself.
         self._names = ("", *services)
         self._servicer: Any = None
@@ -56,11 +58,15 @@ class Health:
         await self._say("NOT_SERVING")
 
     async def _say(self, status: str) -> None:
+        if self._is_over:
+            return
+        self.is_serving = status == "SERVING"
         if self._servicer is not None:
             for name in self._names:
                 await self._servicer.set(name, self._pb2.HealthCheckResponse.ServingStatus.Value(status))
 
     async def say_stopping(self) -> None:
         """From now on none does, for good."""
+        self._is_over, self.is_serving = True, False
         if self._servicer is not None:
             await self._servicer.enter_graceful_shutdown()

@@ -112,6 +112,7 @@ class _Front:
         interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator, audit=audit.of(config.audit_log))
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         own = HouseTensors(config, directory, plan, placing, channels, router)
+        health = Health(server, [each.full_name for each in SERVICES])
         # What comes first is asked first.
         forwarded = forwarding_handlers((_TENSORS, _STORAGE), router.choose)
         service: Service | None = None
@@ -121,9 +122,8 @@ class _Front:
         else:
             choosing = Choosing(models)
             bound = (bind(_MODELS, HouseModels(models, choosing, directory, placing.home, router.of_session)),)
-            service = Service(config, HouseInference(models, choosing))
+            service = Service(config, HouseInference(models, choosing), health)
         server.add_generic_rpc_handlers((bind(_TENSORS, own, only=HouseTensors.OWN), *forwarded, *bound))
-        health = Health(server, [service.full_name for service in SERVICES])
         address = listeners.listen(server, "--listen", config.listen, config)
         listeners.listen_within(server, plan.front)
         oip = OipListener(config, service, interceptor) if config.oip_listen and service is not None else None
@@ -145,8 +145,6 @@ class _Front:
         stop_by = loop.time() + config.drain_s
         log.info("stopping", extra={"sessions": placing.sessions})
         telling.cancel()
-        if service is not None:
-            service.is_ready = False
         await health.say_stopping()
         if oip is not None:
             await oip.drain()

@@ -107,7 +107,7 @@ class _Process:
             listeners.listen_within(server, house.internal)
         engine.start()
         data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config), interceptor.opened)
-        service = Service(config, engine.models)
+        service = Service(config, engine.models, health)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
         if config.oip_listen and house is None:
@@ -140,7 +140,6 @@ class _Process:
         stop_by = loop.time() + config.drain_s
         engine.stop_watching()
         log.info("stopping", extra={"sessions": len(sessions)})
-        service.is_ready = False
         await health.say_stopping()
         if oip is not None:
             await oip.drain()

@@ -19,6 +19,7 @@ from tserver.models.owners import Owners, check_may_change, told_name
 
 if TYPE_CHECKING:
     from tserver.engines.port import Models, Served
+    from tserver.front.health import Health
     from tserver.identity import Identity
 
 _EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
@@ -28,16 +29,20 @@ _SHARED_MEMORY = "system_shared_memory"
 class Service:
     """The models of one process, and the regions of shared memory, for all listeners of the protocol."""
 
-    def __init__(self, config: Config, models: Models) -> None:
+    def __init__(self, config: Config, models: Models, health: Health) -> None:
         self._config = config
         self._models = models
         self._registry = models.registry
         self._owners = Owners(models.registry.has)
         self.inferences = Inferences(models, AllRegions() if config.oip_shared_memory else None)
-        # Not any more once the server is told to stop.
-        self.is_ready = True
+        self._health = health
 
     # --- the server and its models ---
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server is: not while its engine does not go on, and not any more once it is told to stop."""
+        return self._health.is_serving
 
     def metadata(self) -> oip.ServerMetadataResponse:
         """The server's name, and what it has beyond the protocol itself."""
