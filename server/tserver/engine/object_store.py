@@ -521,12 +521,17 @@ class ObjectStore:
                 reason="QUOTA_EXCEEDED",
             )
 
+    @property
+    def counted(self) -> Totals:
+        """What was held when that was counted last; nothing before that. From any thread."""
+        return Totals() if self._counted is None else self._counted[1]
+
     def count(self) -> Generator[None, None, Totals]:
         """What is held, counted in pieces, and remembered until something changes."""
         if self._counted is not None and self._counted[0] == self.version:
             return self._counted[1]
         version, totals = self.version, Totals()
-        ids = yield from self._ids()
+        ids = yield from self.ids()
         for position, call_id in enumerate(ids):
             if position % _PIECE == 0:
                 yield
@@ -544,7 +549,7 @@ class ObjectStore:
         self._counted = version, totals
         return totals
 
-    def _ids(self) -> Generator[None, None, list[int]]:
+    def ids(self) -> Generator[None, None, list[int]]:
         """All ids, gathered in pieces; at one go where they change meanwhile."""
         ids: list[int] = []
         rest = iter(self.objects)

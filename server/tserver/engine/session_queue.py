@@ -19,7 +19,7 @@ import torch
 
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.engine import inspect
+from tserver.engine import inspect, looking
 from tserver.engine.batch_run import BatchRun
 from tserver.engine.executor import Executor
 from tserver.engine.failures import DeviceFailure, is_device_lost
@@ -165,6 +165,14 @@ class SessionQueue:
     def list_tensors(self, request: ts.ListTensorsRequest) -> Future[ts.ListTensorsResponse]:
         """See inspect.list_tensors."""
         return self.run_in_pieces(lambda store: inspect.list_tensors(store, request))
+
+    def listing(self) -> Future[looking.Listing]:
+        """See looking.listing."""
+        return self.run_in_pieces(looking.listing)
+
+    def look(self, name: tuple[int, ...], at: int) -> Future[looking.Looked]:
+        """See looking.look; what comes from a device has arrived."""
+        return self.run(lambda store: looking.look(store, name, at))
 
     def free_tensors(self, request: ts.FreeTensorsRequest) -> Future[ts.FreeTensorsResponse]:
         """See inspect.free_tensors."""

@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
-from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
-from tserver.identity import Identity
+from tserver.errors import Exhausted, NotFound, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
+from tserver.identity import Identity, Role
 from tserver.session.attachment import post
 from tserver.session.keeping import KeptSessions
 from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
@@ -170,6 +170,18 @@ class Sessions:
             session = self._shared[whose] = self._make(identity)
             session.shared_by = whose
         return _as_of_now(session, identity)
+
+    def visible(self, identity: Identity) -> list[Session]:
+        """The sessions that a caller may be shown: its own, and to an administrator all."""
+        sees_all = identity.role >= Role.ADMIN
+        return [each for each in self._by_secret.values() if sees_all or _is_of(each, identity)]
+
+    def by_id(self, session_id: str, identity: Identity) -> Session:
+        """One of those, by what it is called where others may read it. Raises: NotFound."""
+        for session in self.visible(identity):
+            if session.id == session_id:
+                return session
+        raise NotFound(f"no session is called {session_id[:50]!r}; it may have ended")
 
     def close(self, session: Session, cause: str) -> None:
         """End a session."""

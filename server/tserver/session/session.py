@@ -31,6 +31,7 @@ from tserver.session.secret import id_of
 
 if TYPE_CHECKING:
     from tserver.config import Config
+    from tserver.engine.looking import Listing, Looked
     from tserver.engine.object_store import ObjectStore, Staged
     from tserver.engine.operations import Operation
     from tserver.engine.session_queue import SessionQueue
@@ -81,6 +82,24 @@ def _done_for_thread(running: Future[T], meanwhile: Callable[[], None]) -> T:
     return running.result()
 
 
+class Seen(NamedTuple):
+    """What others may be shown of a session: nothing by which it could be used."""
+
+    id: str
+    principal: str
+    # Whether somebody is there; if not, how long the session waits for that.
+    is_attached: bool
+    lease_left_s: float
+    opened_unix_s: float
+    # The number of the last batch; how many wait or run; and replies that are not acknowledged.
+    batches: int
+    waiting: int
+    kept_bytes: int
+    # As the engine last counted them.
+    tensors: int
+    held_bytes: int
+
+
 class Taken(NamedTuple):
     """A session that somebody has attached to."""
 
@@ -128,6 +147,7 @@ class Session:
         # Those that carry no batches.
         self._lanes: set[Lane] = set()
         self._expires_at = time.monotonic() + self.lease_s
+        self._opened_unix_s: float = time.time() if before is None else before._opened_unix_s
         self._lost: SessionLost | Superseded | None = None
         # What ends when somebody takes the session over is this object; what the session holds goes on with the next.
         self._before = before
@@ -173,6 +193,33 @@ class Session:
                 has_unread=isinstance(attachment, BatchLane) and attachment.has_unread(),
                 has_forward=bool(forward_id) and any(lane.may_have(forward_id) for lane in self._lanes),
             )
+
+    def seen(self) -> Seen:
+        """What there is to see of it. The lease does not begin anew, and nothing is waited for."""
+        held = self.queue.store.counted
+        with self._lock:
+            return Seen(
+                id=self.id,
+                principal=self.principal,
+                is_attached=self._attachment is not None,
+                lease_left_s=round(max(0.0, self._expires_at - time.monotonic()), 1),
+                opened_unix_s=self._opened_unix_s,
+                batches=self._received,
+                waiting=len(self._running) + self._unnumbered,
+                kept_bytes=self._kept_bytes,
+                tensors=held.tensors,
+                held_bytes=held.held_bytes,
+            )
+
+    async def listing(self) -> Listing:
+        """All tensors, as `seen`. Raises: SessionLost, Superseded."""
+        self._check_open()
+        return await _if_wanted(self.queue.listing())
+
+    async def look(self, name: tuple[int, ...], at: int) -> Looked:
+        """One tensor, as `seen`. Raises: SessionLost, Superseded; what the engine raises."""
+        self._check_open()
+        return await _if_wanted(self.queue.look(name, at))
 
     def expired(self, now: float) -> bool:
         """Whether the lease has run out with nobody attached and nothing running."""
