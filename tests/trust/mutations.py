@@ -587,6 +587,13 @@ MUTATIONS: list[Mutation] = [
         f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[this machine's socket]",
     ),
     Mutation(
+        "bytes of uploads and downloads",
+        "server/tserver/session/session.py",
+        "            account.take(0, size_bytes)\n",
+        "            pass\n",
+        f"{_TEST_LIMITS}::test_bytes_that_are_uploaded_and_downloaded_are_part_of_the_rate",
+    ),
+    Mutation(
         "memory of all sessions of a principal",
         _OBJECTS,
         "                self.account.check_memory(grown)\n",

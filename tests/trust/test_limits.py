@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 import tclient
@@ -150,3 +151,21 @@ def test_limits_of_memory_come_and_go_while_sessions_hold_something(file: Path, 
 def _own(name: str) -> tuple[float, float]:
     """A limit, and what is used of it."""
     return next((each.limit, each.used) for each in tclient.server_info().limits if each.name == name)
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["data endpoint", "gRPC"])
+def test_bytes_that_are_uploaded_and_downloaded_are_part_of_the_rate(
+    file: Path, limited: ServerProcess, *, lane: bool
+) -> None:
+    with tclient.connect(limited.address, lane=lane):
+        data = np.ones(8 << 20, "u1")
+        x = tclient.tensor(data)
+        x.numpy()
+        limit(file, limited, "[default]\nbytes_per_s = 16_000_000")
+        began = time.monotonic()
+        for _ in range(2):
+            x = tclient.tensor(data)
+            assert x.numpy().sum() == len(data)
+        # 32 MiB, of which a half comes at once, and the last begins when those before it are paid for.
+        assert 0.5 < time.monotonic() - began < 10
+        limit(file, limited, "")

@@ -32,7 +32,7 @@ class Limits:
     disk_bytes: int = 0
     # Versions of models, public or not, that are its.
     models: int = 0
-    # Of its batches, on average.
+    # Of its batches, on average; bytes of its uploads and downloads, too.
     calls_per_s: float = 0.0
     bytes_per_s: float = 0.0
     # Of the engine's time.

@@ -560,12 +560,34 @@ class Session:
 
     # --- bulk ---
 
+    async def _paid(self) -> None:
+        """Wait until nothing is owed of what came and went before."""
+        while (wait_s := self.wait_s()) > 0:
+            await asyncio.sleep(min(wait_s, _MEANWHILE_S))
+            self._check_open()
+
+    def _paid_for_thread(self, meanwhile: Callable[[], None]) -> None:
+        while (wait_s := self.wait_s()) > 0:
+            time.sleep(min(wait_s, _MEANWHILE_S))
+            meanwhile()
+            self._check_open()
+
+    def _moving(self, size_bytes: int) -> None:
+        """So many bytes are about to come or go."""
+        account = self._account
+        if account is not None and account.is_paced:
+            account.take(0, size_bytes)
+
     async def stage(self, ref: pb.Ref) -> Staged:
         """The elements of a tensor, as they are at this place, to be sent."""
-        return await _done(self._open_queue().stage(ref))
+        await self._paid()
+        staged = await _done(self._open_queue().stage(ref))
+        self._moving(len(staged.data))
+        return staged
 
     async def begin_upload(self, header: ts.UploadHeader) -> Upload:
         """Memory for an upload. Cancelled, it leaves none behind. Raises: InvalidArgument, Exhausted."""
+        await self._paid()
         return await self._begun(self._open_queue().begin_upload(header))
 
     async def begin_named_upload(self, header: ts.UploadHeader) -> Upload:
@@ -573,11 +595,14 @@ class Session:
 
         Raises: AlreadyExists, too.
         """
+        await self._paid()
         return await self._begun(self._open_queue().begin_named_upload(header))
 
     async def _begun(self, begun: Future[Upload]) -> Upload:
         try:
-            return await _done(begun)
+            upload = await _done(begun)
+            self._moving(len(upload.data))
+            return upload
         except asyncio.CancelledError:
             # It may still begin.
             begun.add_done_callback(self._drop_begun)
@@ -599,11 +624,17 @@ class Session:
 
     def stage_from_thread(self, ref: pb.Ref, meanwhile: Callable[[], None]) -> Staged:
         """As `stage`."""
-        return _done_for_thread(self._open_queue().stage(ref), meanwhile)
+        self._paid_for_thread(meanwhile)
+        staged = _done_for_thread(self._open_queue().stage(ref), meanwhile)
+        self._moving(len(staged.data))
+        return staged
 
     def begin_upload_from_thread(self, header: ts.UploadHeader, meanwhile: Callable[[], None]) -> Upload:
         """As `begin_named_upload`."""
-        return _done_for_thread(self._open_queue().begin_named_upload(header), meanwhile)
+        self._paid_for_thread(meanwhile)
+        upload = _done_for_thread(self._open_queue().begin_named_upload(header), meanwhile)
+        self._moving(len(upload.data))
+        return upload
 
     def finish_upload_from_thread(self, header: ts.UploadHeader, upload: Upload) -> None:
         """As `finish_upload`."""
