@@ -89,6 +89,15 @@ def test_the_lease_goes_on_on_disk(kept: KeptSessions) -> None:
     assert not folder.exists()
 
 
+def test_those_that_wait_are_counted_for_whose_they_are(kept: KeptSessions) -> None:
+    put(kept)
+    assert kept.waiting("me") == 0, "nobody has looked yet"
+    kept.sweep()
+    assert (kept.waiting("me"), kept.waiting("somebody else")) == (1, 0)
+    kept.take(SECRET)
+    assert kept.waiting("me") == 0
+
+
 def test_what_a_server_left_in_the_middle_is_swept_away_later(kept: KeptSessions) -> None:
     begun = kept.begin()
     whole = put(kept)

@@ -193,6 +193,23 @@ def test_the_memory_of_the_device_and_of_the_process_are_told(ran: Scrape) -> No
     assert ran.value("process_resident_memory_bytes") > 50e6
 
 
+def test_it_is_told_what_a_principal_has_done_and_holds(measured: ServerProcess, raw: Raw) -> None:
+    before = scrape(measured)
+    with RawSession(measured.address) as session:
+        session.run(session.call(1, "ones", 1000), session.call(2, "ones", 1000)).clean()
+        during = scrape(measured)
+
+        def grown(name: str) -> float:
+            return during.value(name, principal="local") - before.value(name, principal="local")
+
+        assert grown("tensorcompute_principal_calls_total") == 2
+        assert 0 < grown("tensorcompute_principal_bytes_total") < 1000
+        assert 0 < grown("tensorcompute_principal_compute_seconds_total") < 10
+        assert during.value("tensorcompute_principal_device_bytes", principal="local") >= 8000
+        assert during.value("tensorcompute_principal_tensors", principal="local") >= 2
+        assert during.value("tensorcompute_principal_sessions", principal="local") >= 1
+
+
 def test_sessions_and_what_they_hold_come_and_go(measured: ServerProcess, raw: Raw) -> None:
     before = scrape(measured)
     with RawSession(measured.address) as session:

@@ -587,6 +587,20 @@ MUTATIONS: list[Mutation] = [
         f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host[this machine's socket]",
     ),
     Mutation(
+        "sessions on disk count for whose they are",
+        "server/tserver/session/keeping.py",
+        "        self._waiting = waiting\n",
+        "",
+        f"{_TEST_KEEPING}::test_those_that_wait_are_counted_for_whose_they_are",
+    ),
+    Mutation(
+        "principals that metrics tell apart",
+        "server/tserver/front/principal_metrics.py",
+        "if place < MOST else OTHER",
+        "if place >= 0 else OTHER",
+        f"{_TEST_QUOTAS}::test_metrics_tell_of_each_principal_and_of_no_more_than_a_hundred",
+    ),
+    Mutation(
         "bytes of uploads and downloads",
         "server/tserver/session/session.py",
         "            account.take(0, size_bytes)\n",

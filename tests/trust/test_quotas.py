@@ -20,6 +20,10 @@ from tests.support.refusals import refused
 from tests.support.serving import wait_until
 from tests.support.values import tensor_data
 from tests.trust.principals import Server, serving_principals
+from tserver.errors import Exhausted
+from tserver.front.principal_metrics import MOST, families
+from tserver.limits.account import Account
+from tserver.limits.file import Limits
 
 BYTES, TENSORS, MODELS, DISK = 1_000_000, 200, 2, 500_000
 FILE = f"""
@@ -233,3 +237,20 @@ def test_a_principal_keeps_no_more_on_disk_than_it_may(server: Server, opened: A
         tc.forget("x")
     ann.ask("DeleteMlp", name="one")
     assert use(server, "kim")["disk_bytes"] == (DISK, 0)
+
+
+def test_metrics_tell_of_each_principal_and_of_no_more_than_a_hundred() -> None:
+    accounts = [Account(f"p{number}", Limits(models=1)) for number in range(MOST + 5)]
+    for each in accounts:
+        each.total_calls, each.total_s = 2, 0.5
+        with pytest.raises(Exhausted):
+            each.check("models", 1)
+    sessions = {each.principal: 1 for each in accounts}
+    found = {family.name: family.samples for family in families(accounts, sessions, {"p1": (7, 3), "p104": (1, 1)})}
+    calls = {each.labels["principal"]: each.value for each in found["tensorcompute_principal_calls"]}
+    assert len(calls) == MOST + 1
+    assert (calls["p0"], calls["other"]) == (2, 10)
+    held = {each.labels["principal"]: each.value for each in found["tensorcompute_principal_device_bytes"]}
+    assert held == {"p1": 7, "other": 1}
+    refused_ = {tuple(each.labels.values()): each.value for each in found["tensorcompute_principal_refusals"]}
+    assert refused_["other", "models"] == 5

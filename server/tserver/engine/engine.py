@@ -353,6 +353,7 @@ class Engine:
                 store.state.load()
                 self._current = store
             self._running = runnable
+            calls = executor.calls
             try:
                 more = runnable.run_slice(executor, ready.others_wait)
             except DeviceFailure as error:
@@ -367,8 +368,11 @@ class Engine:
             self._running = None
             self.slices += 1
             room.look()
-            if account is not None and account.is_timed:
-                account.compute(took_s)
+            if account is not None:
+                account.total_calls += executor.calls - calls
+                account.total_s += took_s
+                if account.is_timed:
+                    account.compute(took_s)
             if more:
                 ready.put(runnable)
 

@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from tserver import __version__
+from tserver.front import principal_metrics
 from tserver.front.http.messages import HttpRequest, HttpResponse, Route
 from tserver.front.rpc_counts import RpcCounts
 from tserver.identity import Role
@@ -105,6 +106,8 @@ class _ServerCollector(Collector):
         usage = self._usage()
         if usage is not None:
             yield from _usage_families(usage)
+        held = {} if usage is None else usage.by_principal
+        yield from principal_metrics.families(self._engine.accounts.all(), self._engine.sessions.by_principal(), held)
 
     def _usage(self) -> Usage | None:
         # One question at a time, however many scrape and however long it takes.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from tserver.errors import Exhausted
 from tserver.limits.file import Limits, LimitsFile
@@ -87,6 +88,11 @@ class Account:
         self._lock = threading.Lock()
         self._calls, self._bytes = Bucket(clock), Bucket(clock)
         self.streams = 0
+        # Since it was opened: how often it was refused something, by the limit; what its sessions have sent and
+        # fetched; and on the engine's thread the calls that were run, and the time.
+        self.refused = Counter[str]()
+        self.total_bytes = self.total_calls = 0
+        self.total_s = 0.0
         # On the engine's thread: of each session whose memory is counted, what it was last seen to hold, and the sums.
         # They are never too low: what is let go of is noticed when it is looked for.
         self._held: dict[Holder, tuple[int, int]] = {}
@@ -125,7 +131,7 @@ class Account:
         with self._lock:
             limit = self.limits.streams
             if limit and self.streams >= limit:
-                raise refusal("streams", limit, self.streams)
+                raise self._refused("streams", limit, self.streams)
             self.streams += 1
         try:
             yield
@@ -162,7 +168,11 @@ class Account:
                 which = name == "tensors"
                 used = (self._held_bytes, self._held_tensors)[which] + self.elsewhere[which] - grown[which]
                 asked = grown[which] + (0 if which else more_bytes)
-                raise refusal(name, getattr(self.limits, name), used, asked)
+                raise self._refused(name, getattr(self.limits, name), used, asked)
+
+    def _refused(self, *told: Any, **more: Any) -> Exhausted:
+        self.refused[told[0]] += 1
+        return refusal(*told, **more)
 
     def _beyond(self, more_bytes: int) -> str:
         """The name of the limit that all together is beyond; empty if none."""
@@ -177,7 +187,7 @@ class Account:
         """May there be so much more of it? Raises: Exhausted."""
         limit = getattr(self.limits, name)
         if limit and asked > 0 and used + asked > limit:
-            raise refusal(name, limit, used, asked)
+            raise self._refused(name, limit, used, asked)
 
     # --- rates ---
 
@@ -199,7 +209,7 @@ class Account:
             limits = self.limits
             late = self._calls.wait_s(limits.calls_per_s) >= self._bytes.wait_s(limits.bytes_per_s)
             what, rate = ("calls_per_s", limits.calls_per_s) if late else ("bytes_per_s", limits.bytes_per_s)
-            raise refusal(what, rate, rate * (1 + wait_s), retry_after_s=wait_s)
+            raise self._refused(what, rate, rate * (1 + wait_s), retry_after_s=wait_s)
 
     # --- compute; on the engine's thread ---
 

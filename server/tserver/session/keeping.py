@@ -65,6 +65,8 @@ class KeptSessions:
     def __init__(self, directory: Path) -> None:
         """Raises: OSError."""
         self._root = directory / SESSIONS
+        # Those that were there when it was last looked, by their folders: whose, and until when.
+        self._waiting: dict[str, tuple[str, float]] = {}
         directory.mkdir(files.PRIVATE_FOLDER, parents=True, exist_ok=True)
         files.make_folder(self._root)
 
@@ -106,6 +108,7 @@ class KeptSessions:
             (self._root / _digest(secret)).rename(taken)
         except FileNotFoundError:
             return None
+        self._waiting.pop(_digest(secret), None)
         with contextlib.suppress(OSError):
             os.utime(taken)
             files.sync(self._root)
@@ -118,14 +121,25 @@ class KeptSessions:
     def sweep(self) -> None:
         """Remove those whose time is over, and what was left behind."""
         now = time.time()
+        waiting: dict[str, tuple[str, float]] = {}
         for folder in self._folders():
             with contextlib.suppress(OSError):
                 begun = folder.stat().st_mtime
                 if folder.name.startswith("."):
                     if now > begun + _LEFT_S:
                         files.sweep(folder)
-                elif now > _expires(folder):
+                    continue
+                principal, expires = _expires(folder)
+                if now > expires:
                     files.sweep(folder)
+                else:
+                    waiting[folder.name] = principal, expires
+        self._waiting = waiting
+
+    def waiting(self, principal: str) -> int:
+        """How many of a principal's there are, as far as that is known without looking."""
+        now = time.time()
+        return sum(whose == principal and expires > now for whose, expires in self._waiting.copy().values())
 
     def _folders(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -136,12 +150,13 @@ def _digest(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()
 
 
-def _expires(folder: Path) -> float:
+def _expires(folder: Path) -> tuple[str, float]:
+    """Whose it is, and until when; of what cannot be read, nobody's and over."""
     try:
         head = load_json(files.read(folder / _HEAD, _MOST_HEAD_BYTES))
-        return float(head["expires_unix_s"])
+        return str(head["principal"]), float(head["expires_unix_s"])
     except (OSError, ValueError, TypeError, LookupError):
-        return 0.0
+        return "", 0.0
 
 
 def _written(secret: bytes, head: Head) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import logging
 import math
 import secrets
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
@@ -301,8 +302,13 @@ class Sessions:
         return session
 
     def count_of(self, principal: str) -> int:
-        """How many sessions a principal has."""
-        return sum(each.principal == principal for each in self._by_secret.values())
+        """How many sessions a principal has, with those on disk that it may come back to."""
+        waiting = 0 if self._kept is None or self._is_of_house else self._kept.waiting(principal)
+        return waiting + sum(each.principal == principal for each in self._by_secret.values())
+
+    def by_principal(self) -> Counter[str]:
+        """How many sessions each principal has that are open."""
+        return Counter(each.principal for each in self._by_secret.copy().values())
 
     def _new_secret(self) -> bytes:
         return bytes.fromhex(self.boot_id) + secrets.token_bytes(RANDOM_BYTES)

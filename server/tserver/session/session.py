@@ -439,6 +439,8 @@ class Session:
                 attachment.give(kept)
             else:
                 attachment.want(batch.seq, size_bytes)
+                if self._account is not None:
+                    self._account.total_bytes += size_bytes
 
     # --- rates ---
 
@@ -487,6 +489,8 @@ class Session:
         if joined is None:
             return kept or b""
         self._executing_bytes += size_bytes
+        if self._account is not None:
+            self._account.total_bytes += size_bytes
         try:
             return await joined
         finally:
@@ -522,6 +526,8 @@ class Session:
             await asyncio.sleep(wait_s)
             self._check_open()
         self._take(batch)
+        if self._account is not None:
+            self._account.total_bytes += batch.ByteSize()
         self._unnumbered += 1
         give_up = self.queue.submit_typed(
             batch,
@@ -575,8 +581,10 @@ class Session:
     def _moving(self, size_bytes: int) -> None:
         """So many bytes are about to come or go."""
         account = self._account
-        if account is not None and account.is_paced:
-            account.take(0, size_bytes)
+        if account is not None:
+            account.total_bytes += size_bytes
+            if account.is_paced:
+                account.take(0, size_bytes)
 
     async def stage(self, ref: pb.Ref) -> Staged:
         """The elements of a tensor, as they are at this place, to be sent."""
