@@ -503,8 +503,8 @@ MUTATIONS: list[Mutation] = [
     Mutation(
         "rates over a lane",
         "server/tserver/session/batch_lane.py",
-        " and not session.must_wait(self.look_again)",
-        "",
+        "return not session.must_wait(self.look_again)",
+        "return True",
         f"{_TEST_LIMITS}::test_who_sends_over_a_lane_is_made_to_wait_too",
     ),
     Mutation(
