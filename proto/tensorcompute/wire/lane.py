@@ -117,9 +117,22 @@ def receive(connection: socket.socket) -> bytes | None:
     """What has come; None if nothing has, and no bytes at the end of the connection. Raises: OSError."""
     try:
         data = connection.recv(_READ_BYTES)
-        while isinstance(connection, ssl.SSLSocket) and (pending := connection.pending()):
-            # To wait for more does not show what TLS has read already.
-            data += connection.recv(pending)
-        return data
     except _NOT_NOW:
         return None
+    return _rest(connection, data) if isinstance(connection, ssl.SSLSocket) else data
+
+
+def _rest(connection: ssl.SSLSocket, data: bytes) -> bytes:
+    """What has come with these bytes: TLS gives a record at a time, which is what was sent at one go, and to wait for
+    more does not show what it has read already. Many small messages are to be read together all the same.
+    """
+    pieces, size = [data], len(data)
+    try:
+        while data and (size < _READ_BYTES or connection.pending()):
+            data = connection.recv(_READ_BYTES)
+            pieces.append(data)
+            size += len(data)
+    except OSError:
+        # Nothing more for now; or the end, which whoever reads next is told.
+        pass
+    return b"".join(pieces)
