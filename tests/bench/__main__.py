@@ -18,6 +18,7 @@ from . import (
     m1_memory,
     n1_neighbours,
     p1_programs,
+    s1_trust,
     w1_chain,
     w2_round_trip,
     w3_bulk,
@@ -43,6 +44,7 @@ WORKLOADS: dict[str, Measure] = {
     "E1": e1_engine_start.measure,
     "M1": m1_memory.measure,
     "N1": n1_neighbours.measure,
+    "S1": s1_trust.measure,
     "growth": growth.measure,
 }
 
