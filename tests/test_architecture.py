@@ -48,6 +48,7 @@ LATE = {
     ("tserver.fork_server", "tserver.engines.in_process"): "without torch, it is told what to install",
     ("tserver.fork_server", "tserver.front.server"): "without gRPC, it is told what to install",
     ("tserver.front.server", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
+    ("tserver.front.authentication", "tserver.credentials.jwks"): "who takes no such tokens may lack PyJWT",
     ("tserver.front.server", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.house_service", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.many", "tserver.front.house_metrics"): "a GPU host may lack prometheus_client",

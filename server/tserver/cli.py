@@ -91,6 +91,8 @@ def _together(given: dict[str, Any]) -> tuple[Config, str]:
         raise click.UsageError("--tls-cert and --tls-key go together; one of them is missing")
     if config.tls_client_ca and not config.tls_cert:
         raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
+    if (config.jwt_issuer or config.jwt_audience) and not config.jwt_jwks:
+        raise click.UsageError("--jwt-issuer and --jwt-audience say whose tokens --jwt-jwks is about: give that, too")
     open_ones = [option for option, address in config.listeners().items() if _is_open(option, address, config)]
     if config.checkpoint_on_drain and not config.data_dir:
         raise click.UsageError("--checkpoint-on-drain needs --data-dir, where sessions are kept")

@@ -25,6 +25,9 @@ class Config:
     tls_key: str = ""
     tls_client_ca: str = ""
     tokens: str = ""
+    jwt_jwks: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
     lease_s: float = 300.0
     limits: str = ""
     audit_log: str = ""
@@ -65,7 +68,7 @@ class Config:
     @property
     def has_credentials(self) -> bool:
         """Whether callers must say who they are."""
-        return bool(self.tokens or self.tls_client_ca)
+        return bool(self.tokens or self.jwt_jwks or self.tls_client_ca)
 
     @property
     def max_output_bytes(self) -> int:

@@ -12,6 +12,7 @@ _OURS = frozenset({"tserver", "tclient", "tensorcompute"})
 # What every server imports, and what one does that listens for HTTP.
 _ALWAYS = ("grpc", "google.protobuf", "numpy", "torch", "safetensors")
 _FOR_HTTP = ("aiohttp", "prometheus_client")
+_FOR_JWT = ("jwt", "cryptography")
 
 
 def told(error: ModuleNotFoundError) -> str:
@@ -25,8 +26,10 @@ def told(error: ModuleNotFoundError) -> str:
 def missing(config: Config) -> str:
     """The same of all that a server with these settings needs, before any of it is imported; empty if it is there."""
     names = [*_ALWAYS, *(_FOR_HTTP if config.http_listen or config.metrics_listen else ())]
-    absent = [name for name in names if not is_there(name)]
-    return _remedy(absent) if absent else ""
+    if absent := [name for name in names if not is_there(name)]:
+        return _remedy(absent)
+    absent = [name for name in _FOR_JWT if not is_there(name)] if config.jwt_jwks else []
+    return _remedy(absent, "--jwt-jwks", "jwt") if absent else ""
 
 
 def is_there(name: str) -> bool:
@@ -37,6 +40,6 @@ def is_there(name: str) -> bool:
         return False
 
 
-def _remedy(names: list[str]) -> str:
+def _remedy(names: list[str], what: str = "the server", extra: str = "server") -> str:
     are = "is" if len(names) == 1 else "are"
-    return f"{', '.join(names)} {are} not installed; the server needs: pip install 'tclient[server]'"
+    return f"{', '.join(names)} {are} not installed; {what} needs: pip install 'tclient[{extra}]'"

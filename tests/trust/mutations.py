@@ -44,6 +44,8 @@ _TEST_LIMITS = "tests/trust/test_limits.py"
 _OPENED = "server/tserver/front/opened.py"
 _TEST_REVOKED = "tests/trust/test_revoked.py"
 _TEST_RENEWED = "tests/trust/test_renewed.py"
+_JWKS = "server/tserver/credentials/jwks.py"
+_TEST_JWT = "tests/trust/test_jwt.py"
 _DATA_ENDPOINT = "server/tserver/front/data_endpoint.py"
 _TEST_TICKETS = "tests/trust/test_tickets.py"
 
@@ -525,8 +527,8 @@ MUTATIONS: list[Mutation] = [
     Mutation(
         "revoked: the engines of a house know it, too",
         "server/tserver/credentials/tokens.py",
-        "is not None and not token.revoked else None",
-        "is not None else None",
+        "if token is None or token.revoked:",
+        "if token is None:",
         f"{_TEST_REVOKED}::test_what_is_open_ends_within_a_second_of_the_revocation[house]",
     ),
     Mutation(
@@ -563,6 +565,56 @@ MUTATIONS: list[Mutation] = [
         " or now < self._renewed_at + _STOOD_S:",
         ":",
         f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
+    ),
+    # --- JSON Web Tokens ---
+    Mutation(
+        "JWT: signed by the issuer",
+        _JWKS,
+        "options=_OPTIONS,",
+        'options={**_OPTIONS, "verify_signature": False},',
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[another key]",
+    ),
+    Mutation(
+        "JWT: not by a secret that both sides have",
+        _JWKS,
+        '("RSA", ""): "RS256",',
+        '("RSA", ""): "RS256", ("oct", ""): "HS256",',
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[a secret that is in the file]",
+    ),
+    Mutation(
+        "JWT: from this issuer",
+        _JWKS,
+        "issuer=self._issuer,",
+        "",
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[another issuer]",
+    ),
+    Mutation(
+        "JWT: for this audience",
+        _JWKS,
+        "audience=self._audience,\n                options=_OPTIONS,",
+        'options={**_OPTIONS, "verify_aud": False},',
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[another audience]",
+    ),
+    Mutation(
+        "JWT: not over",
+        _JWKS,
+        '"verify_iat": False',
+        '"verify_exp": False',
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[expired]",
+    ),
+    Mutation(
+        "JWT: with an end",
+        _JWKS,
+        '"require": ["exp", "sub"]',
+        '"require": ["sub"]',
+        f"{_TEST_JWT}::test_another_token_is_refused_without_a_reason[no end]",
+    ),
+    Mutation(
+        "JWT: what is open ends with the key",
+        _JWKS,
+        "any(key.digest == identity.credential for key in self._keys.values())",
+        "True",
+        f"{_TEST_JWT}::test_a_session_ends_with_its_token_and_with_its_key",
     ),
     # --- tickets ---
     Mutation(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tserver import audit
 from tserver.config import Config
 
-_FILES = ("tls_cert", "tls_key", "tls_client_ca", "tokens")
+_FILES = ("tls_cert", "tls_key", "tls_client_ca", "tokens", "jwt_jwks")
 
 
 def check(config: Config) -> None:

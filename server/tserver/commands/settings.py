@@ -49,6 +49,9 @@ _HELP = {
     "tls_client_ca": "PEM file of the authority that signs the certificates of clients, which each must then show.",
     "tokens": "File of tokens (see tserver token), of which each caller must then show one; by default tokens.json in "
     "the data directory, where there is one.",
+    "jwt_jwks": "File of the public keys (a JWK Set) of who issues JSON Web Tokens, which callers may then show.",
+    "jwt_issuer": "What such tokens must name as their issuer (iss); empty is any.",
+    "jwt_audience": "Whom they must be for (aud); empty is nobody in particular.",
     "lease_s": "Seconds that a session outlives its last connection.",
     "limits": "TOML file that says what each principal may use; it is read again when it changes.",
     "audit_log": "File that gets a line for each request: who asked for what, and how it ended; empty is none.",

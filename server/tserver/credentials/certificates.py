@@ -18,15 +18,11 @@ _VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 def principal_of(certificate: Mapping[str, Sequence[bytes]]) -> str:
-    """The principal, by what a connection tells of the certificate; empty where it has none, or names nobody.
-
-    A "/" in it is written as %2F: a principal has none.
-    """
+    """The principal, by what a connection tells of the certificate; empty where it has none, or names nobody."""
     for place in _PLACES:
         for value in certificate.get(place, ()):
-            name = value.decode("utf-8", "replace").replace("%", "%25").replace("/", "%2F")
             try:
-                return names.checked(name)
+                return names.from_outside(value.decode("utf-8", "replace"))
             except ValueError:
                 continue
     return ""

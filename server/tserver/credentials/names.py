@@ -7,6 +7,11 @@ import unicodedata
 _MAX_NAME = 128
 
 
+def from_outside(name: str) -> str:
+    """The principal that somebody else names, in whose names a "/" may be: %2F here. Raises: ValueError."""
+    return checked(name.replace("%", "%25").replace("/", "%2F"))
+
+
 def checked(name: str) -> str:
     """A principal's name, as it is. Raises: ValueError that says what is wrong with it."""
     if not name or len(name) > _MAX_NAME:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tserver.credentials import names
 from tserver.credentials.proven import Proven, role_of
+from tserver.identity import Identity
 from tserver.storage import files
 
 NAME = "tokens.json"
@@ -63,12 +64,16 @@ class Tokens:
     def prove(self, text: str, now: float) -> Proven | None:
         """Whose token that is; None if it is no good."""
         token = self._by_hash.get(_hash(text))
-        return _proven(token) if token is not None and token.is_good(now) else None
+        if token is None or not token.is_good(now):
+            return None
+        return Proven(token.principal, role_of(token.role), token.expires, token.id)
 
-    def still_proves(self, token_id: str) -> Proven | None:
-        """Whose the token is with that id; None where it is no good any more, but for its time."""
-        token = self._by_id.get(token_id)
-        return _proven(token) if token is not None and not token.revoked else None
+    def still_proves(self, identity: Identity) -> bool:
+        """Whether a token proves the same as before, but for its time."""
+        token = self._by_id.get(identity.credential)
+        if token is None or token.revoked:
+            return False
+        return (token.principal, role_of(token.role)) == (identity.principal, identity.role)
 
     def to_bytes(self) -> bytes:
         """The file."""
@@ -136,10 +141,6 @@ def _changing(path: Path) -> Iterator[list[Token]]:
         tokens = listed(path) if path.exists() else []
         yield tokens
         files.replace(path, Tokens(tokens).to_bytes())
-
-
-def _proven(token: Token) -> Proven:
-    return Proven(token.principal, role_of(token.role), token.expires, token.id)
 
 
 def _token(line: Any) -> Token:

@@ -1,9 +1,9 @@
 """Who calls: from where, and with which credentials. Asked once for each RPC of every service, and each HTTP request.
 
 Where credentials are set up, everyone must have some, on loopback too: a token in the header `authorization: Bearer …`,
-or the certificate of the connection. A failure does not say why. Without any that are set up, who calls from this
-machine is the principal "local", who may do all. Others are there only with --insecure: nothing is known of them, and
-each host is a principal of its own.
+of ours or a JSON Web Token, or the certificate of the connection. A failure does not say why. Without any that are set
+up, who calls from this machine is the principal "local", who may do all. Others are there only with --insecure: nothing
+is known of them, and each host is a principal of its own.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tserver.config import Config
 from tserver.credentials import certificates
 from tserver.credentials.failures import Failures
-from tserver.credentials.proven import Proven
+from tserver.credentials.proven import Proofs, Proven
 from tserver.credentials.tokens import Tokens
 from tserver.errors import Exhausted, Unauthenticated
 from tserver.identity import LOCAL, LOOPBACK, REFUSAL, Identity, Role
 from tserver.watched import Watched
 
-TOKEN, CERTIFICATE = "token", "certificate"
+if TYPE_CHECKING:
+    from tserver.credentials.jwks import Jwks
+
+TOKEN, JWT, CERTIFICATE = "token", "jwt", "certificate"
 """How a caller is known that has shown one."""
 
 # How many callers are known at once; beyond that all are looked at again.
 _MAX_KNOWN = 8192
+_COMPLAINT = "a file of credentials has changed and cannot be used; what was read before stays in use"
 
 # The text of a header, or bytes where its name ends in -bin.
 Headers = Mapping[str, str | bytes]
@@ -68,14 +72,16 @@ class Configured:
     def __init__(self, config: Config) -> None:
         """Raises: OSError that names an option whose file cannot be used."""
         # By how a caller is known that one of them proves.
-        self._sources: dict[str, Watched[Tokens]] = {}
+        self._sources: dict[str, Watched[Any]] = {}
         if config.tokens:
             self._sources[TOKEN] = watched_tokens(config.tokens)
+        if config.jwt_jwks:
+            self._sources[JWT] = watched_keys(config.jwt_jwks, config.jwt_issuer, config.jwt_audience)
         self._takes_certificates = bool(config.tls_client_ca)
         self._failures = Failures()
         # Who has shown what, from where: a header and a peer; and what it was found by.
         self._known: dict[tuple[str, str], Identity] = {}
-        self._found_by: list[Tokens] = []
+        self._found_by: list[Proofs] = []
 
     def identify(self, peer: str, headers: Headers, certificate: Mapping[str, list[bytes]]) -> Identity:
         """See Authenticator."""
@@ -98,8 +104,8 @@ class Configured:
         source = self._sources.get(identity.how)
         if source is None:
             return True
-        proven = source.lately().still_proves(identity.credential)
-        return proven is not None and (proven.principal, proven.role) == (identity.principal, identity.role)
+        proofs: Proofs = source.lately()
+        return proofs.still_proves(identity)
 
     def _by_certificate(self, principal: str, ends: float, peer: str) -> Identity:
         if ends and ends <= time.time():
@@ -137,7 +143,8 @@ class Configured:
         """How that is known, and whose it is."""
         for how, source in self._sources.items():
             # One that was made just now is good at once.
-            if proven := source.lately().prove(text, now) or source.current().prove(text, now):
+            proofs: Proofs = source.current()
+            if (proven := proofs.prove(text, now)) is not None:
                 return how, proven
         return None
 
@@ -148,8 +155,16 @@ def watched_tokens(path: str) -> Watched[Tokens]:
         f"--tokens {path}",
         [path],
         lambda: Tokens.of(Path(path).read_bytes()),
-        "a file of credentials has changed and cannot be used; what was read before stays in use",
+        _COMPLAINT,
     )
+
+
+def watched_keys(path: str, issuer: str, audience: str) -> Watched[Jwks]:
+    """Those in a file, by which an issuer signs. Raises: OSError that names the option."""
+    # Who takes no such tokens may lack PyJWT.
+    from tserver.credentials.jwks import Jwks
+
+    return Watched(f"--jwt-jwks {path}", [path], lambda: Jwks(Path(path).read_bytes(), issuer, audience), _COMPLAINT)
 
 
 @functools.lru_cache(16)
