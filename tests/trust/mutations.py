@@ -812,7 +812,7 @@ MUTATIONS: list[Mutation] = [
         "server/tserver/session/secret.py",
         "return hashlib.sha256(secret).hexdigest()[:_ID_LETTERS]",
         "return secret.hex()",
-        "tests/trust/test_audit.py::test_no_secret_is_in_it_nor_in_what_the_server_logs",
+        "tests/trust/test_secrets.py::test_no_secret_is_in_the_audit_log",
     ),
     Mutation(
         "no TLS of the past",
@@ -904,5 +904,20 @@ MUTATIONS: list[Mutation] = [
         "if self._held_bytes + size_bytes > self._limits.held_bytes:",
         "if False:",
         "tests/front/test_http.py::test_bodies_that_are_too_many_at_once_are_refused",
+    ),
+    Mutation(
+        "an error does not say what it was given",
+        _SESSIONS,
+        'raise Unauthenticated("no session has this secret; open a session")',
+        'raise Unauthenticated(f"no session has this secret ({secret!r}); open a session")',
+        "tests/trust/test_secrets.py::test_no_secret_is_in_an_error_or_in_what_is_printed",
+    ),
+    Mutation(
+        "the key of a house is no argument",
+        "server/tserver/supervisor/engines.py",
+        'front.send({"is": "house", "key": self._key})',
+        'front.send({"is": "house", "key": self._key}); import subprocess, sys; '
+        'subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", self._key])',
+        "tests/trust/test_secrets.py::test_no_secret_is_shown_by_the_processes",
     ),
 ]
