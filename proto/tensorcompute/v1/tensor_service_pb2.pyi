@@ -431,6 +431,60 @@ class ListTensorsResponse(_message.Message):
     names: _containers.RepeatedCompositeFieldContainer[TensorName]
     def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorMeta, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., total_tensors: _Optional[int] = ..., total_bytes: _Optional[int] = ..., peak_results: _Optional[int] = ..., names: _Optional[_Iterable[_Union[TensorName, _Mapping]]] = ...) -> None: ...
 
+class ListSessionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SessionInfo(_message.Message):
+    __slots__ = ("id", "principal", "client", "peer", "engine", "age_s", "is_attached", "lease_left_s", "tensors", "tensor_bytes", "batches")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    IS_ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    LEASE_LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    principal: str
+    client: str
+    peer: str
+    engine: str
+    age_s: float
+    is_attached: bool
+    lease_left_s: float
+    tensors: int
+    tensor_bytes: int
+    batches: int
+    def __init__(self, id: _Optional[str] = ..., principal: _Optional[str] = ..., client: _Optional[str] = ..., peer: _Optional[str] = ..., engine: _Optional[str] = ..., age_s: _Optional[float] = ..., is_attached: _Optional[bool] = ..., lease_left_s: _Optional[float] = ..., tensors: _Optional[int] = ..., tensor_bytes: _Optional[int] = ..., batches: _Optional[int] = ...) -> None: ...
+
+class ListSessionsResponse(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionInfo]
+    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ...) -> None: ...
+
+class ListSessionTensorsRequest(_message.Message):
+    __slots__ = ("id", "page_size", "page_token")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    page_size: int
+    page_token: str
+    def __init__(self, id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListSessionTensorsResponse(_message.Message):
+    __slots__ = ("session", "page")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    page: ListTensorsResponse
+    def __init__(self, session: _Optional[str] = ..., page: _Optional[_Union[ListTensorsResponse, _Mapping]] = ...) -> None: ...
+
 class FreeTensorsRequest(_message.Message):
     __slots__ = ("context", "tensors")
     CONTEXT_FIELD_NUMBER: _ClassVar[int]

@@ -141,6 +141,16 @@ class TensorServiceStub:
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.FromString,
                 _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/ListSessions',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.ListSessionTensors = channel.unary_unary(
+                '/tensorcompute.v1.TensorService/ListSessionTensors',
+                request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/tensorcompute.v1.TensorService/GetServerInfo',
                 request_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.GetServerInfoRequest.SerializeToString,
@@ -424,6 +434,24 @@ class TensorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSessions(self, request, context):
+        """ListSessions tells of the caller's sessions, or of all where the caller is an administrator: by ids that open nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessionTensors(self, request, context):
+        """ListSessionTensors describes the tensors of one of those sessions, as ListTensors does; it does not prolong its lease.
+
+        Errors:
+        NOT_FOUND           no session that the caller may know of has an id that begins so; list them again.
+        INVALID_ARGUMENT    several have; give more of the id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """GetServerInfo tells what the server is and has.
         """
@@ -533,6 +561,16 @@ def add_TensorServiceServicer_to_server(servicer, server):
                     servicer.SendTensors,
                     request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.FromString,
                     response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'ListSessionTensors': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessionTensors,
+                    request_deserializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsRequest.FromString,
+                    response_serializer=tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -1087,6 +1125,60 @@ class TensorService:
             '/tensorcompute.v1.TensorService/SendTensors',
             tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsRequest.SerializeToString,
             tensorcompute_dot_v1_dot_tensor__service__pb2.SendTensorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/ListSessions',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessionTensors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tensorcompute.v1.TensorService/ListSessionTensors',
+            tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsRequest.SerializeToString,
+            tensorcompute_dot_v1_dot_tensor__service__pb2.ListSessionTensorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -232,6 +232,15 @@ class TensorServiceStub:
                           permission and send again, or use Download and Upload.
       RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
     """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListSessionsRequest, _tensor_service_pb2.ListSessionsResponse]
+    """ListSessions tells of the caller's sessions, or of all where the caller is an administrator: by ids that open nothing."""
+    ListSessionTensors: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.ListSessionTensorsRequest, _tensor_service_pb2.ListSessionTensorsResponse]
+    """ListSessionTensors describes the tensors of one of those sessions, as ListTensors does; it does not prolong its lease.
+
+    Errors:
+      NOT_FOUND           no session that the caller may know of has an id that begins so; list them again.
+      INVALID_ARGUMENT    several have; give more of the id.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]
     """GetServerInfo tells what the server is and has."""
 
@@ -430,6 +439,15 @@ class TensorServiceAsyncStub(TensorServiceStub):
                           reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
                           permission and send again, or use Download and Upload.
       RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListSessionsRequest, _tensor_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """ListSessions tells of the caller's sessions, or of all where the caller is an administrator: by ids that open nothing."""
+    ListSessionTensors: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.ListSessionTensorsRequest, _tensor_service_pb2.ListSessionTensorsResponse]  # type: ignore[assignment]
+    """ListSessionTensors describes the tensors of one of those sessions, as ListTensors does; it does not prolong its lease.
+
+    Errors:
+      NOT_FOUND           no session that the caller may know of has an id that begins so; list them again.
+      INVALID_ARGUMENT    several have; give more of the id.
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_tensor_service_pb2.GetServerInfoRequest, _tensor_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """GetServerInfo tells what the server is and has."""
@@ -746,6 +764,27 @@ class TensorServiceServicer(metaclass=_abc_1.ABCMeta):
                               reason PEER_LEFT: the connection broke, or the other side did not keep what came; ask for another
                               permission and send again, or use Download and Upload.
           RESOURCE_EXHAUSTED  memory for the copy that is sent is short, or too much is being sent; retry later.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _tensor_service_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.ListSessionsResponse, _abc.Awaitable[_tensor_service_pb2.ListSessionsResponse]]:
+        """ListSessions tells of the caller's sessions, or of all where the caller is an administrator: by ids that open nothing."""
+
+    @_abc_1.abstractmethod
+    def ListSessionTensors(
+        self,
+        request: _tensor_service_pb2.ListSessionTensorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tensor_service_pb2.ListSessionTensorsResponse, _abc.Awaitable[_tensor_service_pb2.ListSessionTensorsResponse]]:
+        """ListSessionTensors describes the tensors of one of those sessions, as ListTensors does; it does not prolong its lease.
+
+        Errors:
+          NOT_FOUND           no session that the caller may know of has an id that begins so; list them again.
+          INVALID_ARGUMENT    several have; give more of the id.
         """
 
     @_abc_1.abstractmethod

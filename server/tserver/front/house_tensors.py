@@ -15,6 +15,7 @@ from tserver.engines.placement import fits
 from tserver.errors import Exhausted, SessionLost, Unreachable
 from tserver.front.limits import limits_of
 from tserver.front.rpc import Rpc
+from tserver.session.listing import check_one, oldest_first
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Directory, Entry
@@ -28,6 +29,8 @@ log = logging.getLogger("tserver.front")
 _OPEN = "/tensorcompute.v1.TensorService/OpenSession"
 _ATTACH = "/tensorcompute.v1.TensorService/AttachSession"
 _TRANSFER = "/tensorcompute.v1.TensorService/OpenTransfer"
+_SESSIONS = "/tensorcompute.v1.TensorService/ListSessions"
+_TENSORS = "/tensorcompute.v1.TensorService/ListSessionTensors"
 _CLOSE = "/tensorcompute.v1.TensorService/CloseSession"
 # How many engines are tried, where they end just when a session is to be opened.
 _TRIES = 3
@@ -38,7 +41,15 @@ _SUCCESSOR_S = 10.0
 class HouseTensors:
     """The RPCs of TensorService that are the front's own."""
 
-    OWN = ("OpenSession", "AttachSession", "CloseSession", "OpenTransfer", "GetServerInfo")
+    OWN = (
+        "OpenSession",
+        "AttachSession",
+        "CloseSession",
+        "OpenTransfer",
+        "ListSessions",
+        "ListSessionTensors",
+        "GetServerInfo",
+    )
 
     def __init__(
         self,
@@ -123,6 +134,35 @@ class HouseTensors:
             return await target.unary_unary(_CLOSE, request.SerializeToString(), rpc)
         except SessionLost:
             return b""
+
+    async def ListSessions(self, request: ts.ListSessionsRequest, rpc: Rpc) -> ts.ListSessionsResponse:
+        """See the proto. An engine that ends meanwhile has none."""
+        told = await self._sessions(rpc)
+        return ts.ListSessionsResponse(sessions=oldest_first(each for _, each in told))
+
+    async def _sessions(self, rpc: Rpc) -> list[tuple[Entry, ts.SessionInfo]]:
+        entries = list(self._directory.engines.values())
+        return [
+            each
+            for found in await asyncio.gather(*(self._sessions_of(entry, rpc) for entry in entries))
+            for each in found
+        ]
+
+    async def _sessions_of(self, entry: Entry, rpc: Rpc) -> list[tuple[Entry, ts.SessionInfo]]:
+        try:
+            data = await self._channels.target(entry).unary_unary(_SESSIONS, b"", rpc)
+        except (SessionLost, Unreachable):
+            return []
+        told = ts.ListSessionsResponse.FromString(data)
+        for each in told.sessions:
+            each.engine = entry.info.engine
+        return [(entry, each) for each in told.sessions]
+
+    async def ListSessionTensors(self, request: ts.ListSessionTensorsRequest, rpc: Rpc) -> bytes:
+        """See the proto."""
+        found = [(entry, each.id) for entry, each in await self._sessions(rpc) if each.id.startswith(request.id)]
+        check_one([each for _, each in found], request.id)
+        return await self._channels.target(found[0][0]).unary_unary(_TENSORS, request.SerializeToString(), rpc)
 
     async def GetServerInfo(self, request: ts.GetServerInfoRequest, rpc: Rpc) -> ts.GetServerInfoResponse:
         """See the proto. Told from what engines have said last: none is waited for."""

@@ -28,6 +28,7 @@ from tserver.front.limits import limits_of, own_limits
 from tserver.front.rpc import Rpc
 from tserver.front.sending import Destination, Sender
 from tserver.front.transfers import check_alive, open_transfer, permit
+from tserver.session import listing
 from tserver.session.calls import Calls, DeviceName, Dims, DTypeCode, creation_kwargs, require, scalar
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tserver.front")
 
 # The size of a download's chunks, where the caller names none: the fastest, as for uploads (see tclient._bulk).
+# How long the engine may take to count tensors before what it has counted last is told.
+_COUNT_S = 0.5
 _CHUNK_BYTES = 960 << 10
 # Transfers that are lanes: for a session of one's own, and wherever connections may be opened.
 _LANES = ("lane", "forwards")
@@ -80,6 +83,7 @@ class TensorServicer:
         )
 
     def _log(self, what: str, session: Session, client: str, rpc: Rpc) -> None:
+        session.client, session.peer = client[:100], rpc.identity.host
         who = {"session": session.id, "principal": session.principal, "peer": rpc.identity.host}
         log.info(what, extra={**who, "client": client[:100], "sessions": len(self._sessions)})
 
@@ -236,6 +240,20 @@ class TensorServicer:
         """See the proto."""
         session = self._session(request, rpc)
         return await session.list_tensors(request)
+
+    async def ListSessions(self, request: ts.ListSessionsRequest, rpc: Rpc) -> ts.ListSessionsResponse:
+        """See the proto. Tensors are as they were counted last where the engine is busy."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._engine.usage())), _COUNT_S)
+        return ts.ListSessionsResponse(sessions=listing.listed(self._sessions, rpc.identity))
+
+    async def ListSessionTensors(
+        self, request: ts.ListSessionTensorsRequest, rpc: Rpc
+    ) -> ts.ListSessionTensorsResponse:
+        """See the proto."""
+        session = listing.named(self._sessions, rpc.identity, request.id)
+        asked = ts.ListTensorsRequest(page_size=request.page_size, page_token=request.page_token)
+        return ts.ListSessionTensorsResponse(session=session.id, page=await session.tensors_for_others(asked))
 
     async def FreeTensors(self, request: ts.FreeTensorsRequest, rpc: Rpc) -> ts.FreeTensorsResponse:
         """See the proto."""

@@ -76,6 +76,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._by_secret)
 
+    def all(self) -> list[Session]:
+        """All that there are, whoever has them."""
+        return list(self._by_secret.values())
+
     def open(self, identity: Identity, min_protocol: int, max_protocol: int) -> tuple[Session, int]:
         """A new session, and the protocol version that both speak.
 

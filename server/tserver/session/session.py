@@ -98,6 +98,9 @@ class Seen(NamedTuple):
     # As the engine last counted them.
     tensors: int
     held_bytes: int
+    # What its client says of itself, and the host that it calls from.
+    client: str
+    peer: str
 
 
 class Taken(NamedTuple):
@@ -123,6 +126,8 @@ class Session:
         # What it is called where others may read it; the same whoever holds it.
         self.id: str = id_of(secret) if before is None else before.id
         self.principal = principal
+        # What its client says of itself, and the host that it calls from.
+        self.client = self.peer = ""
         # Whose callers without a session have this one; empty where it was opened.
         self.shared_by = ""
         self.queue = queue
@@ -209,6 +214,8 @@ class Session:
                 kept_bytes=self._kept_bytes,
                 tensors=held.tensors,
                 held_bytes=held.held_bytes,
+                client=self.client,
+                peer=self.peer,
             )
 
     async def listing(self) -> Listing:
@@ -220,6 +227,11 @@ class Session:
         """One tensor, as `seen`. Raises: SessionLost, Superseded; what the engine raises."""
         self._check_open()
         return await _if_wanted(self.queue.look(name, at))
+
+    async def tensors_for_others(self, request: ts.ListTensorsRequest) -> ts.ListTensorsResponse:
+        """As `list_tensors`; the lease is as it was."""
+        self._check_open()
+        return await _if_wanted(self.queue.list_tensors(request))
 
     def expired(self, now: float) -> bool:
         """Whether the lease has run out with nobody attached and nothing running."""
