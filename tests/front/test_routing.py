@@ -75,6 +75,8 @@ def test_the_rpcs_that_name_no_session_are_known() -> None:
     }
     assert {path for path in without if not path.startswith(OIP)} == {
         f"{TENSORS}OpenSession",
+        f"{TENSORS}ListSessions",
+        f"{TENSORS}ListSessionTensors",
         f"{TENSORS}GetServerInfo",
         f"{MODELS}MlpForwardStream",
         f"{MODELS}ModelForwardStream",
