@@ -73,6 +73,8 @@ class ServerInfo:
     engines: tuple[EngineInfo, ...] = ()
     # Those of the caller.
     limits: tuple[LimitInfo, ...] = ()
+    # Who the caller is to the server.
+    principal: str = ""
 
 
 def server_info() -> ServerInfo:
@@ -130,4 +132,5 @@ def _ask(session: Session, call: Callable[..., Any]) -> ServerInfo:
             for each in told.engines
         ),
         limits=tuple(LimitInfo(each.name, each.limit, each.used) for each in told.own_limits),
+        principal=told.principal,
     )

@@ -566,6 +566,13 @@ MUTATIONS: list[Mutation] = [
         ":",
         f"{_TEST_RENEWED}::test_a_function_whose_tokens_are_all_refused_is_not_asked_for_ever",
     ),
+    Mutation(
+        "over: what a certificate has opened",
+        "server/tserver/front/authentication.py",
+        "is_loopback(peer), expires=ends)",
+        "is_loopback(peer))",
+        "tests/trust/test_certificates.py::test_what_is_open_ends_with_the_certificate",
+    ),
     # --- JSON Web Tokens ---
     Mutation(
         "JWT: signed by the issuer",

@@ -690,7 +690,7 @@ class EngineInfo(_message.Message):
     def __init__(self, id: _Optional[str] = ..., device: _Optional[str] = ..., boot_id: _Optional[str] = ..., sessions: _Optional[int] = ..., state: _Optional[str] = ..., node: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "boot_id", "torch_version", "devices", "limits", "min_protocol", "max_protocol", "sessions", "operations_digest", "uptime_s", "engines", "own_limits", "used_memory_bytes", "max_memory_bytes")
+    __slots__ = ("version", "boot_id", "torch_version", "devices", "limits", "min_protocol", "max_protocol", "sessions", "operations_digest", "uptime_s", "engines", "own_limits", "used_memory_bytes", "max_memory_bytes", "principal")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     TORCH_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -705,6 +705,7 @@ class GetServerInfoResponse(_message.Message):
     OWN_LIMITS_FIELD_NUMBER: _ClassVar[int]
     USED_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     version: str
     boot_id: str
     torch_version: str
@@ -719,7 +720,8 @@ class GetServerInfoResponse(_message.Message):
     own_limits: _containers.RepeatedCompositeFieldContainer[LimitInfo]
     used_memory_bytes: int
     max_memory_bytes: int
-    def __init__(self, version: _Optional[str] = ..., boot_id: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., sessions: _Optional[int] = ..., operations_digest: _Optional[str] = ..., uptime_s: _Optional[float] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., own_limits: _Optional[_Iterable[_Union[LimitInfo, _Mapping]]] = ..., used_memory_bytes: _Optional[int] = ..., max_memory_bytes: _Optional[int] = ...) -> None: ...
+    principal: str
+    def __init__(self, version: _Optional[str] = ..., boot_id: _Optional[str] = ..., torch_version: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., min_protocol: _Optional[int] = ..., max_protocol: _Optional[int] = ..., sessions: _Optional[int] = ..., operations_digest: _Optional[str] = ..., uptime_s: _Optional[float] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., own_limits: _Optional[_Iterable[_Union[LimitInfo, _Mapping]]] = ..., used_memory_bytes: _Optional[int] = ..., max_memory_bytes: _Optional[int] = ..., principal: _Optional[str] = ...) -> None: ...
 
 class LimitInfo(_message.Message):
     __slots__ = ("name", "limit", "used")

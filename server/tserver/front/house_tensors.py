@@ -180,6 +180,7 @@ class HouseTensors:
             operations_digest=told[0]["operations"] if told else "",
             uptime_s=time.monotonic() - self._started_at,
             engines=[*map(_engine, entries), *self._waiting()],
+            principal=rpc.principal,
         )
 
     def _waiting(self) -> list[ts.EngineInfo]:

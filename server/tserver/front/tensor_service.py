@@ -392,6 +392,7 @@ class TensorServicer:
             own_limits=await own_limits(self._engine, rpc.identity, usage),
             used_memory_bytes=usage.memory_bytes,
             max_memory_bytes=usage.max_memory_bytes,
+            principal=rpc.principal,
         )
 
     def _session(self, request: Any, rpc: Rpc) -> Session:
