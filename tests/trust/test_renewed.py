@@ -87,6 +87,30 @@ def test_a_function_is_asked_for_another_token(guarded: Guarded, lane: bool) -> 
             assert x[0].item() == count
 
 
+@pytest.mark.parametrize("over_grpc", [True, False], ids=["gRPC", "data endpoint"])
+def test_an_upload_that_is_cut_goes_again_with_the_renewed_token(guarded: Guarded, over_grpc: bool, file: Path) -> None:
+    put(file, guarded.token("ivy"))
+    with tclient.connect(guarded.address, lane=False) as session:
+        session.transfers.checksums = over_grpc
+        stream = session._batches._sender
+        assert tclient.zeros(2).tolist() == [0, 0]
+        done_before: list[int] = []
+
+        def renew(done: int, total: int) -> None:
+            if not done_before and done < total:
+                put(file, guarded.token("ivy"))
+                guarded.revoke("ivy", but_last=True)
+                wait_until(lambda: session._batches._sender is not stream, SOON_S, "the end of what is open")
+            done_before.append(done)
+
+        session.progress = renew
+        numbers = np.arange(16 << 20, dtype=np.float32)
+        uploaded = tclient.from_numpy(numbers)
+        session.progress = False
+        assert (uploaded == tclient.arange(16 << 20)).all().item()
+        assert done_before != sorted(set(done_before)), "it began anew"
+
+
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "gRPC"])
 def test_a_program_without_another_token_is_told(guarded: Guarded, lane: bool) -> None:
     with tclient.connect(guarded.address, token=guarded.token("gus"), lane=lane) as session:

@@ -305,11 +305,17 @@ def _comes_from(connection: socket.socket, admitted: Admitted, identity: Identit
     """Whether who comes is on the host that the ticket was given to; or another server, where that is meant."""
     if isinstance(admitted, Transfer) and admitted.is_from_server:
         return True
+    if (host := _host_of(connection)) == identity.host:
+        return True
+    log.info("a ticket came from another host; its caller stays on gRPC", extra={"from": host, "of": identity.host})
+    return False
+
+
+def _host_of(connection: socket.socket) -> str:
     if connection.family == socket.AF_UNIX:
-        return identity.host == LOOPBACK
+        return LOOPBACK
     host, port = connection.getpeername()[:2]
-    kind = "ipv6" if connection.family == socket.AF_INET6 else "ipv4"
-    return identity.host == host_of(f"{kind}:[{host}]:{port}")
+    return host_of(f"{'ipv6' if connection.family == socket.AF_INET6 else 'ipv4'}:[{host}]:{port}")
 
 
 def _let_go(admitted: Admitted) -> None:
