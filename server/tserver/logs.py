@@ -44,7 +44,9 @@ class JsonFormatter(_Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        line = json.dumps(entry, default=str, ensure_ascii=False)
+        # JSON leaves some as they are that end a line to readers, or tell a terminal what to do.
+        return line if line.isprintable() else json.dumps(entry, default=str)
 
 
 class TextFormatter(_Formatter):

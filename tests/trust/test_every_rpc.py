@@ -133,7 +133,8 @@ def test_no_rpc_answers_who_has_no_valid_credentials(guarded: Guarded, port: str
         assert answered == []
 
 
-def _routes() -> list[Route]:
+def served_routes() -> list[Route]:
+    """All that answers over HTTP."""
     engine: Any = mock.MagicMock()
     return [*InferenceRoutes(Config(), engine).routes(), *Metrics(engine, engine).routes()]
 
@@ -146,7 +147,7 @@ def _path(route: Route) -> str:
 @pytest.mark.parametrize("port", ["http", "metrics"])
 def test_no_path_of_http_answers_who_has_no_valid_credentials(guarded: Guarded, port: str) -> None:
     answered = []
-    routes = _routes()
+    routes = served_routes()
     assert len(routes) > 20
     for route in routes:
         path = _path(route)
