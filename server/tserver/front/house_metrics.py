@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from tserver.front.house_service import SERVICE
 from tserver.front.http.messages import HttpRequest, HttpResponse, Route
-from tserver.front.metrics import RpcCollector
+from tserver.front.metrics import DiskCollector, RpcCollector
 from tserver.identity import Role
 
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ _FRONT = "front"
 class HouseMetrics:
     """The metrics of all processes of a house."""
 
-    def __init__(self, directory: Directory, channels: EngineChannels, rpcs: RpcCounts) -> None:
+    def __init__(self, directory: Directory, channels: EngineChannels, rpcs: RpcCounts, data_dir: str) -> None:
         self._directory = directory
         self._channels = channels
         self._own = CollectorRegistry()
         self._own.register(RpcCollector(rpcs))
+        self._own.register(DiskCollector(data_dir))
         ProcessCollector(registry=self._own)
         self._scraping = asyncio.Lock()
 

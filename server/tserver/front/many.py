@@ -230,7 +230,7 @@ class _Front:
         from tserver.front.house_metrics import HouseMetrics
         from tserver.front.http.listener import listen_as_wanted
 
-        metrics = HouseMetrics(self._directory, channels, rpcs).routes()
+        metrics = HouseMetrics(self._directory, channels, rpcs, self._config.data_dir).routes()
         inference = [] if service is None else InferenceRoutes(self._config, service).routes()
         return await listen_as_wanted(self._config, interceptor.http, metrics, inference)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -52,12 +53,13 @@ _TRITON_COUNTERS: tuple[tuple[str, str, Callable[[ModelStatistics], int]], ...] 
 class Metrics:
     """The metrics of one process."""
 
-    def __init__(self, engine: Engine, rpcs: RpcCounts) -> None:
+    def __init__(self, engine: Engine, rpcs: RpcCounts, data_dir: str = "") -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ServerCollector(engine))
         self._registry.register(_ModelCollector(engine))
         self._registry.register(RpcCollector(rpcs))
         self._registry.register(GpuCollector(engine.gpus))
+        self._registry.register(DiskCollector(data_dir))
         ProcessCollector(registry=self._registry)
         self._scraping = asyncio.Lock()
 
@@ -90,7 +92,7 @@ class _ServerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
-            "tensorcompute_build", "Always 1; the labels say what runs", labels=("version", "torch")
+            "tensorcompute_build_info", "Always 1; the labels say what runs", labels=("version", "torch")
         )
         info.add_metric((__version__, self._engine.torch_version), 1)
         yield info
@@ -219,6 +221,21 @@ class RpcCollector(Collector):
             received.add_metric(key, counts.bytes_in)
             sent.add_metric(key, counts.bytes_out)
         yield from (finished, active, failures, latency, received, sent)
+
+
+class DiskCollector(Collector):
+    """The disk of the data directory; nothing where there is none."""
+
+    def __init__(self, data_dir: str) -> None:
+        self._data_dir = data_dir
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            disk = shutil.disk_usage(self._data_dir)
+        except OSError:
+            return
+        yield GaugeMetricFamily("tensorcompute_disk_total_bytes", "Disk of the data directory", value=disk.total)
+        yield GaugeMetricFamily("tensorcompute_disk_free_bytes", "What of it is free", value=disk.free)
 
 
 class GpuCollector(Collector):

@@ -167,7 +167,8 @@ class _Process:
         from tserver.front.metrics import Metrics
 
         inference = InferenceRoutes(self._config, service).routes()
-        return await listen_as_wanted(self._config, interceptor.http, Metrics(engine, rpcs).routes(), inference)
+        metrics = Metrics(engine, rpcs, self._config.data_dir).routes()
+        return await listen_as_wanted(self._config, interceptor.http, metrics, inference)
 
     def _fatal(self, cause: str) -> None:
         """The engine cannot go on."""
