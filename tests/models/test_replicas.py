@@ -210,6 +210,32 @@ def test_a_request_goes_where_the_fewest_rows_are_under_way(house: HouseUnderTes
     assert rows() == [0, 0]
 
 
+def test_a_request_that_a_full_replica_refuses_is_asked_of_the_other(house: HouseUnderTest, front: Raw) -> None:
+    network = relu_mlp([6, 3])
+    holding = {"max_queue_delay_us": 60_000_000, "default_queue_policy": {"max_queue_size": 1}}
+    create(front, "net", network, batching=holding)
+    replicas = house.front.coordinator.records.find("net").replicas.values()
+    with ThreadPoolExecutor(2) as pool:
+        held = [pool.submit(forward, front, "net", ROWS) for _ in range(2)]
+        wait_until(lambda: [replica.rows for replica in replicas] == [2, 2], 10.0, "one waits on each engine")
+        wait_until(lambda: statistics(front, "net").waiting == 2, 10.0, "both are in their queues")
+        with refused(Code.RESOURCE_EXHAUSTED, reason="QUEUE_FULL") as told:
+            forward(front, "net", ROWS)
+        assert told.retry_after_s
+        # Each has refused it once.
+        assert statistics(front, "net").rejected == 2
+        call = ms.MlpForwardCall(id=1, name="net", inputs=tensor_data(ROWS))
+        (answer,) = front.send_stream(
+            "MlpForwardStream", [ms.MlpForwardStreamRequest(calls=[call]).SerializeToString()]
+        )
+        assert answer.answers[0].failure.reason == "QUEUE_FULL"
+        assert answer.answers[0].failure.retry_after_s > 0
+        assert statistics(front, "net").rejected == 4
+        front.ask("UpdateMlp", name="net", batching={})
+        for each in held:
+            torch.testing.assert_close(each.result(20.0), network(ROWS))
+
+
 def test_no_forward_fails_when_an_engine_ends(house: HouseUnderTest, front: Raw) -> None:
     network = relu_mlp([6, 5, 3])
     create(front, "net", network)
