@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 import tclient
+from tests.reliability.random_calls import Twice
 from tests.support.proxy import Proxy
 from tests.support.roads import ROADS, proxied, take
 from tests.support.serving import HasAddress
 
-# A long run has 200, and 100,000 additions.
+# A long run has 200, and 100,000 calls.
 OUTAGES = int(os.environ.get("TSERVER_TEST_OUTAGES", "6"))
+# How often an addition has a random call beside it, and how often all that those have made is looked at.
+_RANDOM, _CHECKED = 0.3, 0.3
 BEYOND_S = float(os.environ.get("TSERVER_TEST_BEYOND_S", "6"))
 
 
@@ -86,7 +90,8 @@ def test_forward_passes_leave_a_half_open_connection_for_another(proxy: Proxy) -
 
 
 @pytest.mark.timeout(3600)
-def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(proxy: Proxy) -> None:
+@pytest.mark.filterwarnings("ignore:This overload of")
+def test_every_call_is_applied_once_and_none_takes_longer_than_the_outage(proxy: Proxy) -> None:
     rng = random.Random(7)
     over = threading.Event()
     outages: list[tuple[float, float]] = []
@@ -109,9 +114,10 @@ def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(pr
         finally:
             over.set()
 
-    with tclient.connect(proxy.address):
+    with tclient.connect(proxy.address), torch.random.fork_rng():
         x = tclient.zeros(4, dtype=tclient.int64)
         added = 0
+        twice = Twice(7)
         late: list[float] = []
         breaking = threading.Thread(target=break_now_and_then)
         breaking.start()
@@ -120,7 +126,11 @@ def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(pr
             for _ in range(rng.randrange(1, 80)):
                 x.add_(1)
                 added += 1
+                if rng.random() < _RANDOM:
+                    twice.call()
             assert x[0].item() == added
+            if rng.random() < _CHECKED:
+                twice.check()
             ended = time.monotonic()
             # From the end of the last outage that it saw, which may have come while it recovered from another.
             until = max((until for since, until in [*outages] if since < ended and until > began), default=began)
@@ -128,5 +138,7 @@ def test_every_addition_is_applied_once_and_none_takes_longer_than_the_outage(pr
         breaking.join()
         x.add_(1)
         assert x.tolist() == [added + 1] * 4
-    print(f"{added} additions, {len(outages)} outages, the latest {max(late):.2f} s beyond its outage")
+        twice.check()
+    made = f"{sum(twice.made.values())} random calls of {len(twice.made)} operations"
+    print(f"{added} additions, {made}, {len(outages)} outages, the latest {max(late):.2f} s beyond its outage")
     assert max(late) < BEYOND_S
