@@ -7,15 +7,17 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 import tclient
 from tests.reliability.random_calls import Twice
-from tests.support.proxy import Proxy
+from tests.support.proxy import Direction, Proxy
 from tests.support.roads import ROADS, proxied, take
-from tests.support.serving import HasAddress
+from tests.support.serving import HasAddress, wait_until
 
 # A long run has 200, and 100,000 calls.
 OUTAGES = int(os.environ.get("TSERVER_TEST_OUTAGES", "6"))
@@ -87,6 +89,45 @@ def test_forward_passes_leave_a_half_open_connection_for_another(proxy: Proxy) -
                 assert time.monotonic() - began < BEYOND_S
         finally:
             served.delete()
+
+
+@pytest.mark.parametrize(
+    ("over", "outage_s"),
+    [("data endpoint", 0.0), ("data endpoint", 1.5), ("gRPC", 0.0)],
+    ids=["half open", "black hole", "half open, gRPC"],
+)
+def test_bulk_bytes_with_no_call_beside_them_go_over_to_other_connections(
+    server: HasAddress, monkeypatch: pytest.MonkeyPatch, over: str, outage_s: float
+) -> None:
+    take("lane", monkeypatch)
+    data = np.arange(8 << 20, dtype=np.float32)
+    with proxied(server.address, "lane") as proxy, tclient.connect(proxy.address) as session:
+        session.checksums = over == "gRPC"
+        x = tclient.tensor(data)
+        assert x[1].item() == 1.0
+        for direction in Direction:
+            proxy.delay(0.01, direction)
+        late: list[float] = []
+        for move, direction in ((lambda: tclient.tensor(data), Direction.TO_SERVER), (x.numpy, Direction.TO_CLIENT)):
+            moving = threading.Thread(target=move)
+            middle = proxy.passed_bytes(direction) + 1e6
+            moving.start()
+            wait_until(partial(_has_passed, proxy, direction, middle), 10.0, "the first bytes")
+            proxy.black_hole(outage_s > 0)
+            time.sleep(outage_s)
+            proxy.forget()
+            proxy.black_hole(False)
+            began = time.monotonic()
+            moving.join()
+            late.append(time.monotonic() - began)
+        assert np.array_equal(x.numpy(), data)
+    print(f"{over}: there and back {late[0]:.1f} and {late[1]:.1f} s behind the outage")
+    # Of gRPC's connections less is known.
+    assert max(late) < BEYOND_S + (10.0 if over == "gRPC" else 0.0)
+
+
+def _has_passed(proxy: Proxy, direction: Direction, size_bytes: float) -> bool:
+    return proxy.passed_bytes(direction) > size_bytes
 
 
 @pytest.mark.timeout(3600)

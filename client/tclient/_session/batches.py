@@ -182,6 +182,12 @@ class Batches(Stream[Batch]):
         except IndexError:
             return 0
 
+    yields_to_bulk = True
+
+    def patience_s(self) -> float:
+        """See vigil.Owing."""
+        return 0.0
+
     def question(self, owed: int) -> rpc.GetSessionProgressRequest:
         """See vigil.Owing."""
         return rpc.GetSessionProgressRequest(session=self._secret)

@@ -133,6 +133,12 @@ class Forwards:
             self._poke()
         return 0
 
+    yields_to_bulk = True
+
+    def patience_s(self) -> float:
+        """See vigil.Owing."""
+        return 0.0
+
     def question(self, owed: int) -> tensors.GetSessionProgressRequest:
         """See vigil.Owing."""
         return tensors.GetSessionProgressRequest(session=self._secret, forward_id=owed)

@@ -87,7 +87,8 @@ class Session:
         self.forwards = Forwards(
             channel, opened, self.transfers.endpoint.lanes_of_forwards() if lane else None, self._batches.poke
         )
-        self._vigils = [keep_vigil(channel, owing, self._renew) for owing in (self._batches, self.forwards)]
+        owing = (self._batches, self.forwards, self.transfers)
+        self._vigils = [keep_vigil(channel, each, self._renew) for each in owing]
         self.closed = False
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
@@ -413,7 +414,7 @@ class Session:
         self.channel.renew()
         for end in ends:
             end()
-        self.transfers.endpoint.interrupt()
+        self.transfers.endpoint.leave()
 
     def die(self, failure: TensorError) -> None:
         """The session is gone: every call that waits, and every later one, fails with this."""

@@ -47,6 +47,9 @@ _BULK_GRACE_S = 30.0
 class Owing(Protocol):
     """What owes batches, or forward passes."""
 
+    # Whether it waits for bulk bytes that go first.
+    yields_to_bulk: bool
+
     def first_owed(self) -> int:
         """The number of what is answered next; 0 if nothing is under way, or not over a connection of its own."""
 
@@ -55,6 +58,9 @@ class Owing(Protocol):
 
     def on_its_way(self, owed: int, progress: rpc.GetSessionProgressResponse) -> int | None:
         """How many bytes of it may be on their way, or of the answer; None where the server has it, and no answer."""
+
+    def patience_s(self) -> float:
+        """How long it may take without a sign, beside that."""
 
 
 class Vigil:
@@ -127,9 +133,9 @@ class Vigil:
 
     def _give_up(self, owed: int, at_least_s: float) -> None:
         """Give the connection up, if the same is owed in a while."""
-        bulk_s = _BULK_GRACE_S if self._channel.moves_bulk else 0.0
+        bulk_s = _BULK_GRACE_S if self._channel.moves_bulk and self._owing.yields_to_bulk else 0.0
         if owed == self._owed and not self._until:
-            self._until = time.monotonic() + max(self._grace_s, at_least_s, bulk_s)
+            self._until = time.monotonic() + max(self._grace_s, at_least_s, bulk_s, self._owing.patience_s())
 
 
 class _Watch:

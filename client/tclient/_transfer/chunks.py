@@ -7,7 +7,9 @@ channel; does not know what a tensor is.
 from __future__ import annotations
 
 import functools
+import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -47,7 +49,7 @@ def upload(
         channel.check_alive()
         try:
             chunks = _chunks(opening, view, chunk_bytes(channel, max_chunk_bytes))
-            messages = _counted(chunks, reach, view)
+            messages = _counted(chunks, reach, view, channel.chunks)
             with channel.moving_bulk():
                 response = channel.client_stream(TENSOR_SERVICE + "Upload", messages, rpc.UploadResponse)
         except grpc.RpcError as error:
@@ -102,12 +104,15 @@ def _chunks(opening: bytes, view: memoryview, chunk_bytes: int) -> Iterator[byte
         yield chunk_message(view[start : start + chunk_bytes])
 
 
-def _counted(messages: Iterator[bytes], reach: Callable[[int], object], view: memoryview) -> Iterator[bytes]:
+def _counted(
+    messages: Iterator[bytes], reach: Callable[[int], object], view: memoryview, moved: deque[float]
+) -> Iterator[bytes]:
     yield next(messages)
     done = 0
     for message in messages:
         yield message
         done += len(message)
+        moved.append(time.monotonic())
         reach(min(done, len(view)))
 
 
@@ -128,6 +133,7 @@ def _receive(channel: Channel, messages: Messages, out: Array | None, wish: Wish
                 if checked:
                     checksum = zlib.crc32(chunk, checksum)
                 position += len(chunk)
+                channel.chunks.append(time.monotonic())
                 progress.reach(position)
                 continue
             response = _parsed(message)

@@ -34,6 +34,10 @@ from tensorcompute.wire.data_endpoint import (
 _PIECE_BYTES = 8 << 20
 # Elsewhere these options do not exist, or are written in another way.
 _HAS_LIMITS = sys.platform == "linux" and hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "MSG_WAITALL")
+# What Linux tells of a connection: when data was received last, and word of what was sent, in milliseconds.
+_HEARD = struct.Struct("=II")
+_HEARD_AT = 52
+_TCP_INFO_BYTES = _HEARD_AT + _HEARD.size
 
 
 class NotProved(OSError):
@@ -56,6 +60,17 @@ class Connection:
         with selectors.DefaultSelector() as selector:
             selector.register(self.socket, selectors.EVENT_READ)
             return not selector.select(0)
+
+    def heard_ago_s(self) -> float:
+        """How long ago anything was heard of the other machine, which says what it has got; 0 where nobody knows."""
+        if not _HAS_LIMITS or self.socket.family == socket.AF_UNIX:
+            return 0.0
+        try:
+            told = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        except OSError:
+            return 0.0  # it has ended, which is noticed
+        received_ms, acknowledged_ms = _HEARD.unpack_from(told, _HEARD_AT)
+        return float(min(received_ms, acknowledged_ms)) / 1e3
 
     def keep(self) -> None:
         """`release` leaves it open now."""

@@ -165,6 +165,15 @@ class DataEndpoint:
         channel = self._channel
         return connect(where, channel.engine_address, channel.trust, within_s, verified_as=channel.verified_as)
 
+    def heard_ago_s(self) -> float | None:
+        """How long ago anything came over those that move bytes; None without any."""
+        return min((connection.heard_ago_s() for connection in list(self._in_use)), default=None)
+
+    def leave(self) -> None:
+        """The connections lead nowhere: others take their place."""
+        self._end_resting()
+        self.interrupt()
+
     def interrupt(self) -> None:
         """The session has ended: whoever waits for a connection is told."""
         for connection in list(self._in_use):

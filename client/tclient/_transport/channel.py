@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -89,6 +90,9 @@ _REOPEN_PAUSE_S = 0.02
 # How long a connection that breaks while a session is taken over is made anew.
 _REATTACH_S = 5.0
 
+# As many chunks of a transfer say how fast the network is: they are more than lies in buffers.
+_CHUNKS = 8
+
 T = TypeVar("T")
 
 # What is around the content of a message, at most.
@@ -130,6 +134,8 @@ class Channel:
         self.stats = Stats()
         # Transfers over gRPC that are under way: they go before other messages where the network is slow.
         self.moves_bulk = 0
+        # When the last of their chunks have moved, one more for each.
+        self.chunks: deque[float] = deque(maxlen=_CHUNKS)
         # How often the connections were given up.
         self._renewals = 0
         # Of a message to the server, of an array within one, and of a call that need not be looked at, in bytes.
@@ -405,6 +411,7 @@ class Channel:
     def moving_bulk(self) -> Iterator[None]:
         """Within it bulk bytes move over gRPC."""
         self.moves_bulk += 1
+        self.chunks.clear()
         try:
             yield
         finally:

@@ -138,18 +138,22 @@ class GetSessionProgressRequest(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., forward_id: _Optional[int] = ...) -> None: ...
 
 class GetSessionProgressResponse(_message.Message):
-    __slots__ = ("received_seq", "answered_seq", "kept_bytes", "has_unread", "has_forward")
+    __slots__ = ("received_seq", "answered_seq", "kept_bytes", "has_unread", "has_forward", "waiting", "chunk_bytes")
     RECEIVED_SEQ_FIELD_NUMBER: _ClassVar[int]
     ANSWERED_SEQ_FIELD_NUMBER: _ClassVar[int]
     KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
     HAS_UNREAD_FIELD_NUMBER: _ClassVar[int]
     HAS_FORWARD_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     received_seq: int
     answered_seq: int
     kept_bytes: int
     has_unread: bool
     has_forward: bool
-    def __init__(self, received_seq: _Optional[int] = ..., answered_seq: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., has_unread: _Optional[bool] = ..., has_forward: _Optional[bool] = ...) -> None: ...
+    waiting: int
+    chunk_bytes: int
+    def __init__(self, received_seq: _Optional[int] = ..., answered_seq: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., has_unread: _Optional[bool] = ..., has_forward: _Optional[bool] = ..., waiting: _Optional[int] = ..., chunk_bytes: _Optional[int] = ...) -> None: ...
 
 class ExecuteRequest(_message.Message):
     __slots__ = ("session", "batch")

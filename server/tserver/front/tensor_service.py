@@ -302,6 +302,7 @@ class TensorServicer:
             received = end
             if checked:
                 checksum = zlib.crc32(chunk, checksum)
+            session.chunk_bytes += len(chunk)
             # An upload may last longer than the lease; it is a sign of life.
             session.check_alive()
         if received != size:
@@ -330,6 +331,7 @@ class TensorServicer:
                     checksum = zlib.crc32(chunk, checksum)
                 framed = chunk_message(chunk)
             await rpc.write(framed)
+            session.chunk_bytes += len(chunk)
             # A download may last longer than the lease; it is a sign of life.
             session.check_alive()
         if not staged.intact():

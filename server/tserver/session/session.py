@@ -164,6 +164,8 @@ class Session:
         self._is_resting = False
         # How far the next batch has come, if it was begun.
         self._next_begun: dict[str, Any] | None = None
+        # How many bytes have moved in chunks.
+        self.chunk_bytes = 0
         # The secrets that it had, and what is told to who has attached, by which attempt; None where nobody has.
         self.former: tuple[bytes, ...] = ()
         self.attempt = b""
@@ -197,6 +199,8 @@ class Session:
                 kept_bytes=self._kept_bytes,
                 has_unread=isinstance(attachment, BatchLane) and attachment.has_unread(),
                 has_forward=bool(forward_id) and any(lane.may_have(forward_id) for lane in self._lanes),
+                waiting=self.queue.waiting,
+                chunk_bytes=self.chunk_bytes,
             )
 
     def seen(self) -> Seen:
