@@ -37,6 +37,7 @@ _TEST_SNAPSHOTS = "tests/checkpoints/test_snapshots.py"
 _TEST_RESUMING = "tests/checkpoints/test_resuming.py"
 _OBJECTS = "server/tserver/engine/object_store.py"
 _TEST_QUOTAS = "tests/trust/test_quotas.py"
+_TEST_HOUSE = "tests/trust/test_quotas_of_a_house.py"
 _GATE = "server/tserver/front/oip/gate.py"
 _TEST_GATE = "tests/limits/test_oip.py"
 _ACCOUNT = "server/tserver/limits/account.py"
@@ -637,6 +638,27 @@ MUTATIONS: list[Mutation] = [
         "if (host := _host_of(connection)) == identity.host:",
         "if (host := _host_of(connection)):",
         f"{_TEST_TICKETS}::test_a_ticket_is_no_good_from_another_host",
+    ),
+    Mutation(
+        "sessions of a principal in a house",
+        "server/tserver/front/house_limits.py",
+        '            account.check("sessions", opened.most)\n',
+        "",
+        f"{_TEST_HOUSE}::test_a_principal_has_so_many_sessions_of_all_engines_and_no_more",
+    ),
+    Mutation(
+        "memory of a principal in other engines of a house",
+        "server/tserver/front/house_service.py",
+        "account.elsewhere = size, tensors",
+        "account.elsewhere = 0, 0",
+        f"{_TEST_HOUSE}::test_a_principal_holds_no_more_in_all_engines_than_it_may",
+    ),
+    Mutation(
+        "streams of a principal through the front of a house",
+        "server/tserver/front/many.py",
+        "            accounts=limits.accounts,\n",
+        "",
+        f"{_TEST_HOUSE}::test_streams_through_the_front_are_counted_there",
     ),
     Mutation(
         "sessions on disk count for whose they are",

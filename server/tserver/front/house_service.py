@@ -39,6 +39,8 @@ class HouseService:
         self._owner = ""
         self._asked: Future[Usage] | None = None
         self._devices: list[ts.DeviceInfo] = []
+        # The bytes and the tensors of each principal.
+        self._held: dict[str, tuple[int, int]] = {}
         self._metrics: Any = None
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -46,6 +48,7 @@ class HouseService:
         methods = {
             "Load": self._load,
             "Own": self._own,
+            "Sessions": self._sessions,
             "Metrics": self._scrape,
             "HasSession": self._has,
             "BringBack": self._bring_back,
@@ -60,7 +63,12 @@ class HouseService:
             | {"allocated": d.allocated_bytes}
             for d in await self._usage()
         ]
+        elsewhere = json.loads(request) if request else {}
+        for account in self._engine.accounts.all():
+            size, tensors = elsewhere.get(account.principal, (0, 0))
+            account.elsewhere = size, tensors
         told = {
+            "principals": self._principals(),
             "sessions": len(self._engine.sessions),
             "owner": self._owner,
             "device": self._engine.device,
@@ -100,13 +108,29 @@ class HouseService:
             self._metrics = Metrics(self._engine, self._rpcs)
         return bytes(await self._metrics.text())
 
+    async def _sessions(self, request: bytes, rpc: Rpc) -> bytes:
+        """How many a principal has."""
+        return str(self._engine.sessions.by_principal()[request.decode()]).encode()
+
+    def _principals(self) -> dict[str, dict[str, float]]:
+        """What each uses of what it may, by the names of the limits."""
+        sessions = self._engine.sessions.by_principal()
+        found: dict[str, dict[str, float]] = {}
+        for account in self._engine.accounts.all():
+            name = account.principal
+            size, tensors = self._held.get(name, (0, 0))
+            used = {"sessions": sessions[name], "device_bytes": size, "tensors": tensors}
+            if told := {limit: use for limit, _, use in account.told(used) if use}:
+                found[name] = told
+        return found
+
     async def _usage(self) -> list[ts.DeviceInfo]:
         # One question at a time, however long it takes.
         asked = self._asked = self._asked or self._engine.usage()
         with contextlib.suppress(TimeoutError):
             usage = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked)), _USAGE_TIMEOUT_S)
             self._asked = None
-            self._devices = usage.devices
+            self._devices, self._held = usage.devices, usage.by_principal
         return self._devices or self._engine.devices()
 
 

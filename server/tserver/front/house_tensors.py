@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver import __version__
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
+from tserver.engines.disk_use import DiskUse
 from tserver.engines.placement import fits
 from tserver.errors import Exhausted, SessionLost, Unreachable
-from tserver.front.limits import limits_of
+from tserver.front.limits import infos, limits_of
 from tserver.front.rpc import Rpc
+from tserver.models.owners import Owned, is_of, owner_of
 from tserver.session.listing import check_one, oldest_first
 
 if TYPE_CHECKING:
     from tserver.engines.directory import Directory, Entry
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
+    from tserver.front.house_limits import HouseLimits
     from tserver.front.placing import Placing
     from tserver.front.router import Router
+    from tserver.identity import Identity
 
 log = logging.getLogger("tserver.front")
 
@@ -59,13 +65,18 @@ class HouseTensors:
         placing: Placing,
         channels: EngineChannels,
         router: Router,
+        limits: HouseLimits,
+        models: Callable[[], Iterable[Owned]],
     ) -> None:
+        """`models` are those that this front keeps."""
         self._config = config
         self._directory = directory
         self._plan = plan
         self._placing = placing
         self._channels = channels
         self._router = router
+        self._limits, self._models = limits, models
+        self._disk_use = DiskUse(Path(config.data_dir), limits.accounts) if config.data_dir else None
         self._started_at = time.monotonic()
 
     async def OpenSession(self, request: ts.OpenSessionRequest, rpc: Rpc) -> ts.OpenSessionResponse:
@@ -181,7 +192,17 @@ class HouseTensors:
             uptime_s=time.monotonic() - self._started_at,
             engines=[*map(_engine, entries), *self._waiting()],
             principal=rpc.principal,
+            own_limits=await self._own_limits(rpc.identity),
         )
+
+    async def _own_limits(self, identity: Identity) -> list[ts.LimitInfo]:
+        principal, owner, disk_use = identity.principal, owner_of(identity), self._disk_use
+        used = {
+            **self._limits.used(principal),
+            "models": sum(is_of(each, owner) for each in self._models()),
+            "disk_bytes": 0 if disk_use is None else await asyncio.to_thread(disk_use.used, principal),
+        }
+        return infos(self._limits.accounts.of(principal), used)
 
     def _waiting(self) -> list[ts.EngineInfo]:
         return [

@@ -24,6 +24,7 @@ from tserver.front.binding import SERVICES, bind
 from tserver.front.engine_channels import EngineChannels
 from tserver.front.forwarding import forwarding_handlers
 from tserver.front.health import Health
+from tserver.front.house_limits import HouseLimits
 from tserver.front.house_tensors import HouseTensors
 from tserver.front.interceptor import Interceptor
 from tserver.front.oip.listener import OipListener
@@ -35,6 +36,7 @@ from tserver.front.replicas.cluster import ClusterModels
 from tserver.front.replicas.coordinator import ModelCoordinator
 from tserver.front.replicas.inference import HouseInference
 from tserver.front.replicas.links import Links
+from tserver.front.replicas.records import Record
 from tserver.front.replicas.servicer import HouseModels
 from tserver.front.router import Router
 from tserver.front.rpc_counts import RpcCounts
@@ -86,6 +88,7 @@ class _Front:
         await fleet.start(directory.note)
         plan = Plan(config, fleet.key, fleet.node)
         channels = EngineChannels(directory, fleet)
+        limits = HouseLimits(config, directory, channels)
         links = Links(lambda entry: channels.target(entry).channel, fleet.key, config.max_message_bytes)
 
         async def lead(coordinator: ModelCoordinator) -> grpc.aio.Server:
@@ -102,16 +105,27 @@ class _Front:
             return within
 
         def coordinator() -> ModelCoordinator:
-            return ModelCoordinator(config, directory, links)
+            return ModelCoordinator(config, directory, links, accounts=limits.accounts)
 
         models = ClusterModels(fleet, coordinator, lead) if plan.is_of_cluster else coordinator()
-        placing = Placing(config, directory, fleet, plan, channels, models)
+        placing = Placing(config, directory, fleet, plan, channels, models, limits)
         router = Router(config, directory, placing, channels)
         await models.start()
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
-        interceptor = Interceptor(rpcs, key=fleet.key, authenticator=authenticator, audit=audit.of(config.audit_log))
+        interceptor = Interceptor(
+            rpcs,
+            key=fleet.key,
+            authenticator=authenticator,
+            accounts=limits.accounts,
+            audit=audit.of(config.audit_log),
+        )
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
-        own = HouseTensors(config, directory, plan, placing, channels, router)
+
+        def kept() -> list[Record]:
+            """The models that this front keeps, which is one of those of a cluster."""
+            return [] if isinstance(models, ClusterModels) else models.records.index()
+
+        own = HouseTensors(config, directory, plan, placing, channels, router, limits, kept)
         health = Health(server, [each.full_name for each in SERVICES])
         # What comes first is asked first.
         forwarded = forwarding_handlers((_TENSORS, _STORAGE), router.choose)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tserver.engines.fleet import Fleet
     from tserver.engines.plan import Plan
     from tserver.front.engine_channels import EngineChannels
+    from tserver.front.house_limits import HouseLimits
     from tserver.front.replicas.cluster import ClusterModels
 
 log = logging.getLogger("tserver.front")
@@ -52,9 +53,11 @@ class Placing:
         plan: Plan,
         channels: EngineChannels,
         models: ModelCoordinator | ClusterModels,
+        limits: HouseLimits,
     ) -> None:
         self._config = config
         self._models = models
+        self._limits = limits
         self._directory = directory
         self._fleet = fleet
         self._plan = plan
@@ -95,6 +98,11 @@ class Placing:
 
         Raises: InvalidArgument for a device that is not there, Exhausted.
         """
+        async with self._limits.opening(principal), self._placed(principal, device) as entry:
+            yield entry
+
+    @contextlib.asynccontextmanager
+    async def _placed(self, principal: str, device: str) -> Any:
         if self.sessions >= self._config.max_sessions:
             raise Exhausted(
                 f"{self.sessions} sessions are open, which is the limit; close one, or retry later", retry_after_s="1"
@@ -126,6 +134,7 @@ class Placing:
     async def watch(self) -> None:
         """Ask engines how much they have to do, and have as many ready as is wanted, for ever."""
         while True:
+            self._limits.accounts.look()
             self._keep_spares()
             # Those of other hosts are asked by the front there, which tells.
             here = [entry for entry in self._directory.engines.values() if entry.info.node == self._fleet.node]
@@ -255,9 +264,9 @@ class Placing:
     # --- what engines say ---
 
     async def _ask(self, entry: Entry) -> None:
-        placed = entry.load.placed
+        placed, elsewhere = entry.load.placed, self._limits.elsewhere(entry)
         try:
-            answer = await self._channels.ask(entry, f"/{SERVICE}/Load", b"", timeout_s=_POLL_TIMEOUT_S)
+            answer = await self._channels.ask(entry, f"/{SERVICE}/Load", elsewhere, timeout_s=_POLL_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             # It is in a call that lets nothing else run, or about to be found dead.
             return

@@ -113,15 +113,19 @@ class Account:
         self.counts_memory = bool(limits.device_bytes or limits.tensors)
 
     def told(self, used: Mapping[str, float]) -> Iterator[tuple[str, float, float]]:
-        """Each limit by its name, and what is used of it; of some others know."""
+        """Each limit by its name, and what is used of it, with what others know of."""
         limits, now = self.limits, self._clock()
         is_now = now < self._minute + _MINUTE_S
         for name in OF_OTHERS:
             yield name, getattr(limits, name), used.get(name, 0)
-        yield "streams", limits.streams, self.streams
-        yield "calls_per_s", limits.calls_per_s, self._calls.used(limits.calls_per_s)
-        yield "bytes_per_s", limits.bytes_per_s, self._bytes.used(limits.bytes_per_s)
-        yield "compute_s_per_min", limits.compute_s_per_min, self.compute_s if is_now else 0.0
+        own = {
+            "streams": self.streams,
+            "calls_per_s": self._calls.used(limits.calls_per_s),
+            "bytes_per_s": self._bytes.used(limits.bytes_per_s),
+            "compute_s_per_min": self.compute_s if is_now else 0.0,
+        }
+        for name, use in own.items():
+            yield name, getattr(limits, name), use + used.get(name, 0)
 
     # --- streams ---
 

@@ -10,23 +10,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import model_service_pb2 as ms
+from tserver.engines.disk_use import DiskUse
 from tserver.engines.fleet import Ended, Event, Serving
 from tserver.errors import Exhausted, InvalidArgument, NotFound, ServerError, Unreachable
 from tserver.front.replicas.links import Content, Links
 from tserver.front.replicas.records import Record, Replica, state_of
 from tserver.front.replicas.spreading import AGAIN_S, Spreading, kept_replica, replica_of
 from tserver.front.replicas.sums import summed
+from tserver.limits.account import Accounts
+from tserver.limits.file import LimitsFile
 from tserver.models import names
 from tserver.models.batching import BatchingConfig
 from tserver.models.changes import Changes
 from tserver.models.disk import Disk
-from tserver.models.owners import claim_of
+from tserver.models.owners import claim_of, is_of
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -51,9 +55,13 @@ class ModelCoordinator(Spreading):
         config: Config,
         directory: Directory,
         links: Links,
+        accounts: Accounts | None = None,
     ) -> None:
         super().__init__(config, directory, links)
         self._changes = Changes()
+        # What principals may have; and how many models are being made, by their owners.
+        self._accounts = accounts or Accounts(LimitsFile(None))
+        self._making = Counter[str]()
         # Runs of engines that have been brought what they are to have.
         self._welcomed: set[str] = set()
         # Finds the engine of a principal, or has one begin, where principals have engines of their own.
@@ -67,6 +75,7 @@ class ModelCoordinator(Spreading):
         """
         if self._data_dir:
             self._disk = await self._open(Path(self._data_dir))
+            self._disk.check = DiskUse(Path(self._data_dir), self._accounts).check_model
             for name, version in await asyncio.to_thread(lambda disk: list(disk.names()), self._disk):
                 await self._restore(self._disk, name, version)
         self._directory.listen(self._note)
@@ -213,18 +222,34 @@ class ModelCoordinator(Spreading):
             # One that is numbered may be a repeat: whether it is, only its session knows.
             if not (request.context.seq and taken is not None and entry.info.engine in taken.replicas):
                 request.version = names.free(name, request.version, self.records.numbers(name))
-            summary = await self._made(method, request, entry, identity)
-            if (repeated := self.records.get(name, summary.version)) is not None:
-                return repeated
-            record = Record(name, summary.version, batching, request.replicas, owner)
-            record.know(summary)
-            record.replicas[entry.info.engine] = replica_of(entry, summary)
-            if self._disk is not None:
-                await self._save(record, entry, self._disk)
-            self.records.add(record)
+                self._check_models(owner, identity)
+            with self._counting(owner):
+                summary = await self._made(method, request, entry, identity)
+                if (repeated := self.records.get(name, summary.version)) is not None:
+                    return repeated
+                record = Record(name, summary.version, batching, request.replicas, owner)
+                record.know(summary)
+                record.replicas[entry.info.engine] = replica_of(entry, summary)
+                if self._disk is not None:
+                    await self._save(record, entry, self._disk)
+                self.records.add(record)
             await self._spread(record)
             await self._publish(name)
             return record
+
+    def _check_models(self, owner: str, identity: Identity) -> None:
+        """May there be one more of an owner's? Raises: Exhausted."""
+        used = sum(is_of(each, owner) for each in self.records.index()) + self._making[owner]
+        self._accounts.of(identity.principal).check("models", used)
+
+    @contextlib.contextmanager
+    def _counting(self, owner: str) -> Iterator[None]:
+        """One is being made, and counts until it is on record."""
+        self._making[owner] += 1
+        try:
+            yield
+        finally:
+            self._making[owner] -= 1
 
     async def _made(
         self, method: str, request: ms.CreateMlpRequest | ms.CreateModelRequest, entry: Entry, identity: Identity
