@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click.testing
+import numpy as np
 import pytest
 
 import tclient
@@ -117,6 +118,15 @@ def test_a_stream_is_told_of_at_its_beginning_and_end(audited: Audited) -> None:
         assert len(begun["session"]) == 12
     ended = audited.until(f"{TENSORS}/ExecuteStream", principal="streamer", session=begun["session"])
     assert ended["bytes_in"] > 0 < ended["bytes_out"]
+
+
+def test_bytes_beside_grpc_are_told_of_with_their_sizes(audited: Audited) -> None:
+    with tclient.connect(audited.server.address, token=known(audited, "mover")):
+        x = tclient.tensor(np.ones(1 << 20, np.float32))
+        assert len(x.numpy()) == 1 << 20
+    told = audited.until("data connection", principal="mover")
+    assert (told["outcome"], told["how"], told["transfers"]) == ("OK", "token", 2)
+    assert (told["bytes_in"], told["bytes_out"]) == (4 << 20, 4 << 20)
 
 
 def test_what_is_kept_is_told_by_its_name(audited: Audited) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from tensorcompute.wire import data_endpoint as said
 from tensorcompute.wire.address import parse
+from tserver.audit import Audit
 from tserver.config import Config
 from tserver.errors import Exhausted, ServerError
 from tserver.front import certificates
@@ -101,10 +102,45 @@ def wanted_address(config: Config) -> str:
     return f"{listen.text.rpartition(':')[0]}:0" if listen.is_local and listen.host else ""
 
 
+class _Moved:
+    """What the audit log is told of a connection that moved bytes, at its end."""
+
+    def __init__(self) -> None:
+        self.whose: Identity | None = None
+        self._began = time.perf_counter()
+        self._transfers = self._bytes_in = self._bytes_out = 0
+        self._is_whole = True
+
+    def move(self, connection: Connection, transfer: Transfer, lag: Callable[[], None]) -> bool:
+        """As `_move`; bytes of a transfer that is cut off are not counted."""
+        self._transfers += 1
+        self._is_whole = False
+        self._is_whole = _move(connection, transfer, lag)
+        if self._is_whole and transfer.source is None:
+            self._bytes_in += transfer.size_bytes
+        elif self._is_whole:
+            self._bytes_out += transfer.size_bytes
+        return self._is_whole
+
+    def tell(self, log: Audit) -> None:
+        """The connection has ended."""
+        log.add(
+            "data connection",
+            self.whose,
+            "",
+            outcome="OK" if self._is_whole else "CANCELLED",
+            transfers=self._transfers,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            seconds=round(time.perf_counter() - self._began, 6),
+        )
+
+
 class DataEndpoint:
     """The listeners and their tickets."""
 
-    def __init__(self, config: Config, address: str, opened: Opened) -> None:
+    def __init__(self, config: Config, address: str, opened: Opened, audit: Audit | None = None) -> None:
+        self._audit = audit
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         # The key of each ticket, what it stands for, and whose it is.
@@ -216,6 +252,7 @@ class DataEndpoint:
     def _serve(self, accepted: socket.socket, connect: Callable[[socket.socket], Connection]) -> None:
         speaking = accepted
         taken = False
+        moved = _Moved()
         try:
             with contextlib.suppress(OSError, ValueError, ServerError):
                 if accepted.family != socket.AF_UNIX:
@@ -223,9 +260,10 @@ class DataEndpoint:
                 accepted.settimeout(_OPENING_S)
                 connection = connect(accepted)
                 speaking = connection.socket
-                admitted = self._prove(connection)
-                if admitted is None:
+                proved = self._prove(connection)
+                if proved is None:
                     return
+                admitted, identity = proved
                 if isinstance(admitted, Takes):
                     admitted.take(speaking)
                     taken = True
@@ -236,14 +274,15 @@ class DataEndpoint:
                     elif not self._shares_memory:
                         return
                 connection.begin()
+                moved.whose = identity
 
                 def lag() -> None:
                     self._resting[accepted] = None
 
                 if isinstance(admitted, Transfer):
-                    _move(connection, admitted, lag)
+                    moved.move(connection, admitted, lag)
                 else:
-                    self._follow(connection, accepted, admitted, lag)
+                    self._follow(connection, accepted, admitted, lag, moved)
         except Exception:
             log.exception("a transfer failed")
         finally:
@@ -253,9 +292,14 @@ class DataEndpoint:
                 with contextlib.suppress(OSError):
                     speaking.close()
             self._free.release()
+            if self._audit is not None and moved.whose is not None:
+                moved.tell(self._audit)
 
-    def _prove(self, connection: Connection) -> Admitted | None:
-        """What a peer is admitted for that has proved itself, and to whom we have; None without. Raises: OSError."""
+    def _prove(self, connection: Connection) -> tuple[Admitted, Identity] | None:
+        """What a peer is admitted for that has proved itself, and to whom we have, and whose it is; None without.
+
+        Raises: OSError.
+        """
         if connection.read(len(said.OPENING), _OPENING_S) != said.OPENING:
             return None
         opening = connection.read(said.TICKET_BYTES + said.NONCE_BYTES, _OPENING_S) or b""
@@ -272,14 +316,19 @@ class DataEndpoint:
                 and _comes_from(connection.socket, admitted, identity)
                 and self._opened.add(connection.socket, identity)
             ):
-                return admitted
+                return admitted, identity
         except OSError:
             pass
         _let_go(admitted)
         return None
 
     def _follow(
-        self, connection: Connection, accepted: socket.socket, transfers: Transfers, lag: Callable[[], None]
+        self,
+        connection: Connection,
+        accepted: socket.socket,
+        transfers: Transfers,
+        lag: Callable[[], None],
+        moved: _Moved,
     ) -> None:
         """Transfer after transfer, until the client leaves, rests for too long, or one fails."""
         while not self._stopping:
@@ -297,7 +346,7 @@ class DataEndpoint:
             )
             if transfer.source is not None:
                 connection.write(said.sized(answer))
-            if not _move(connection, transfer, lag):
+            if not moved.move(connection, transfer, lag):
                 return
 
 

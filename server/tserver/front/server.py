@@ -90,12 +90,13 @@ class _Process:
         rpcs = RpcCounts() if config.metrics_listen or config.http_listen else None
         house = self._house
         key = house.key if house is not None else ""
+        audit_log = audit.of(config.audit_log)
         interceptor = Interceptor(
             rpcs,
             key=key,
             authenticator=authentication.of(config),
             accounts=engine.accounts,
-            audit=audit.of(config.audit_log),
+            audit=audit_log,
         )
         server = grpc.aio.server(options=listeners.options(config.max_message_bytes), interceptors=[interceptor])
         tensors, bound = handlers(config, engine, house)
@@ -106,7 +107,7 @@ class _Process:
             server.add_generic_rpc_handlers((HouseService(engine, rpcs).handler(),))
             listeners.listen_within(server, house.internal)
         engine.start()
-        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config), interceptor.opened)
+        data = tensors.data_endpoint = DataEndpoint(config, wanted_address(config), interceptor.opened, audit_log)
         service = Service(config, engine.models, health)
         # Told before the main address: who waits for that one then knows all of them.
         oip = None
