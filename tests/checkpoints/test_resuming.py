@@ -97,3 +97,55 @@ def test_a_damaged_checkpoint_is_refused_and_others_are_not(tmp_path: Path) -> N
             tc.resume("a", server.address)
         with tc.resume("b", server.address) as other:
             assert other.tensors()["x"].sum().item() == 499500
+
+
+def test_a_lost_session_names_its_checkpoint(tmp_path: Path) -> None:
+    with ServerProcess("--data-dir", str(tmp_path)) as server:
+        session = tc.connect(server.address)
+        x = tc.full((2,), 3.0)
+        x.name = "x"
+        session.checkpoint("last")
+        server.terminate()
+        with ServerProcess("--data-dir", str(tmp_path), listen=server.address):
+            with pytest.raises(tc.SessionLost, match=r"earlier run.*; tclient.resume\('last'\) opens one with all"):
+                x.tolist()
+            session.close()
+            with tc.resume("last", server.address) as resumed:
+                assert resumed.tensors()["x"].tolist() == [3.0, 3.0]
+
+
+def network() -> tc.nn.Sequential:
+    """With what draws random numbers in each step."""
+    return tc.nn.Sequential(tc.nn.Linear(4, 8), tc.nn.Dropout(0.3), tc.nn.Linear(8, 1))
+
+
+def trained(model: tc.nn.Module, optimizer: tc.optim.Optimizer, steps: int) -> list[float]:
+    """Its losses."""
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = (model(tc.rand(16, 4)) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_a_training_goes_on_from_a_checkpoint_with_a_model_and_an_optimiser_made_anew(address: str) -> None:
+    with tc.connect(address) as session:
+        tc.manual_seed(5)
+        model = network()
+        optimizer = tc.optim.Adam(model.parameters(), lr=0.01)
+        trained(model, optimizer, 5)
+        session.name(model, "model")
+        tc.keep("training/optimizer", optimizer.state_dict())
+        session.checkpoint("training")
+        expected = trained(model, optimizer, 5)
+    with tc.resume("training", address) as session:
+        with tc.device("meta"):
+            model = network()
+        found = session.tensors()
+        model.load_state_dict({name.removeprefix("model."): each for name, each in found.items()}, assign=True)
+        optimizer = tc.optim.Adam(model.parameters(), lr=0.01)
+        optimizer.load_state_dict(tc.recall("training/optimizer"))
+        assert trained(model, optimizer, 5) == expected

@@ -90,6 +90,8 @@ class Session:
         owing = (self._batches, self.forwards, self.transfers)
         self._vigils = [keep_vigil(channel, each, self._renew) for each in owing]
         self.closed = False
+        # The name of its last checkpoint.
+        self._checkpoint = ""
         # True from the beginning of its end on: `tclient.…` does not mean it any more.
         self.is_ending = False
         # Kept for as long as it is open.
@@ -339,6 +341,7 @@ class Session:
         self.synchronize()
         for each in kept_names.checkpoint(self, name, overwrite=overwrite):
             warnings.warn(f"checkpoint {name!r} is without {each}", stacklevel=2)
+        self._checkpoint = name
 
     def names(self) -> list[kept_names.KeptName]:
         """As `tclient.names`, of the server of this session."""
@@ -418,6 +421,10 @@ class Session:
 
     def die(self, failure: TensorError) -> None:
         """The session is gone: every call that waits, and every later one, fails with this."""
+        if self._checkpoint and type(failure) is SessionLost:
+            advice = f"tclient.resume({self._checkpoint!r}) opens one with all that was in it at its last checkpoint"
+            failure, reason = SessionLost(f"{failure}; {advice}"), failure.reason
+            failure.reason = reason
         if self.channel.dead is None:
             self.channel.dead = failure
         self.queue.end()
