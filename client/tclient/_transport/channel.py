@@ -347,6 +347,16 @@ class Channel:
 
         return self.again(attempt, min(again_s, timeout_s))
 
+    def question(self, path: str, request: Any, response: Any, timeout_s: float) -> Any:
+        """As `call`, of who has no session: what is at the address is told where nothing answers that should.
+
+        Raises: ConnectFailed, and another ServerError.
+        """
+        try:
+            return self.call(path, request, response, timeout_s=timeout_s, again_s=_REOPEN_S)
+        except TensorError as failure:
+            raise self._explained(failure, min(_LOOK_S, timeout_s)) from None
+
     def ask_home(self, path: str, request: Any, response: Any) -> Any:
         """As `call`, of who speaks for all engines; of the engine itself where nobody else does, or can be reached."""
         ways = self._ways
