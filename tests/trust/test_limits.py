@@ -121,15 +121,6 @@ def test_who_sends_over_a_lane_is_made_to_wait_too(file: Path, limited: ServerPr
         limit(file, limited, "")
 
 
-def test_who_has_used_its_time_of_the_engine_waits_and_others_go_on(file: Path, limited: ServerProcess) -> None:
-    with Raw(limited.address) as raw, RawSession(limited.address) as session:
-        limit(file, limited, "[default]\ncompute_s_per_min = 0.05")
-        large = session.make("ones", 500, 500)
-        assert Code.DEADLINE_EXCEEDED in (status_of(lambda: _work(session, large)) for _ in range(100))
-        assert raw.ask("GetServerInfo").sessions
-        limit(file, limited, "")
-
-
 def test_limits_of_memory_come_and_go_while_sessions_hold_something(file: Path, limited: ServerProcess) -> None:
     with tclient.connect(limited.address):
         x = tclient.ones(100_000)
@@ -168,4 +159,13 @@ def test_bytes_that_are_uploaded_and_downloaded_are_part_of_the_rate(
             assert x.numpy().sum() == len(data)
         # 32 MiB, of which a half comes at once, and the last begins when those before it are paid for.
         assert 0.5 < time.monotonic() - began < 10
+        limit(file, limited, "")
+
+
+def test_who_has_used_its_time_of_the_engine_waits_and_others_go_on(file: Path, limited: ServerProcess) -> None:
+    with Raw(limited.address) as raw, RawSession(limited.address) as session:
+        limit(file, limited, "[default]\ncompute_s_per_min = 0.05")
+        large = session.make("ones", 500, 500)
+        assert Code.DEADLINE_EXCEEDED in (status_of(lambda: _work(session, large)) for _ in range(100))
+        assert raw.ask("GetServerInfo").sessions
         limit(file, limited, "")
