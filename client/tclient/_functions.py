@@ -100,6 +100,12 @@ def share(tensors: Any, *, with_session: Session | None = None, with_: str | Non
     return _moving.shared(tensors, with_session)
 
 
+def _profile(session: Session) -> Any:
+    from tclient._profiling import Profile  # here, as few programs look where their time goes
+
+    return Profile(session)
+
+
 def _of_kept(function: str, *args: Any, **named: Any) -> Any:
     from tclient import _kept  # here, as it brings along what reads and writes files
 
@@ -107,6 +113,7 @@ def _of_kept(function: str, *args: Any, **named: Any) -> Any:
 
 
 OF_TENSORS["keep"] = functools.partial(_of_kept, "keep")
+OF_TENSORS["profile"] = _profile
 OF_TENSORS["recall"] = functools.partial(_of_kept, "recall")
 
 

@@ -79,6 +79,10 @@ BUILTIN: dict[str, dict[str, Any]] = {
     "tc.names": {"returns": "wait"},
     "tc.named": {"returns": "tensor"},
     "tc.same": {"returns": "tensor"},
+    # Where the time of a session goes, and the engine's clock.
+    "tc.profile_begin": {"returns": "wait"},
+    "tc.profile_clock": {"returns": "wait"},
+    "tc.profile_end": {"returns": "tensor"},
     # torch.Tensor, FloatTensor and their kin as functions.
     "tc.constructed": {"returns": "tensor"},
     "tc.program": {"returns": "object"},

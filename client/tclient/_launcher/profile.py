@@ -77,7 +77,7 @@ class Profile:
 
     def add(self, what: str, seconds: float) -> None:
         """Takes in a wait of the thread that calls this."""
-        place = _place_of(sys._getframe(1), what)
+        place = place_of(sys._getframe(1), what)
         waits = self._places.setdefault(place, _Waits())
         waits.count += 1
         waits.seconds += seconds
@@ -105,7 +105,7 @@ class Profile:
         }
 
 
-def _place_of(frame: FrameType | None, what: str) -> _Place:
+def place_of(frame: FrameType | None, what: str) -> _Place:
     """The line that a wait belongs to, of the program itself where that is on the stack; and what was asked for."""
     inner: list[FrameType] = []
     while frame is not None and (frame.f_code.co_filename.startswith(HERE) and "_launcher" not in _room(frame)):

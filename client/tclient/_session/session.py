@@ -320,6 +320,13 @@ class Session:
         if self.dead is not None:
             raise fresh(self.dead)
 
+    def profile(self) -> Any:
+        """Within `with session.profile() as profile:` it is noted what the time goes into: calls and turns on the
+        server, kernels of its GPU, and the lines here that wait. `print(profile)` sums up, and
+        `profile.save("trace.json")` writes a trace that https://ui.perfetto.dev opens. Calls are slower meanwhile.
+        """
+        return OF_TENSORS["profile"](self)
+
     # ---- what outlives it -----------------------------------------------------------------------------------------
 
     def keep(self, name: str, obj: Any, *, overwrite: bool = True) -> None:

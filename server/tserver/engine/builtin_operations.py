@@ -12,7 +12,18 @@ from typing import Any
 
 import torch
 
-from tserver.engine import functions, gpu_operations, initial, names, networks, optimizers, reads, sampling, sparse
+from tserver.engine import (
+    functions,
+    gpu_operations,
+    initial,
+    names,
+    networks,
+    optimizers,
+    profiling,
+    reads,
+    sampling,
+    sparse,
+)
 from tserver.engine.creation import constructed, from_packed, made_sparse, new_tensor, sent, sent_anew
 from tserver.engine.inspect import description
 from tserver.engine.models.forwards import FindWithin, forward
@@ -39,7 +50,8 @@ def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: b
     yield Operation("tc.program", keep_program, needs_store=True)
     yield Operation("tc.run", run_program, needs_store=True)
     yield Operation("tc.run_with_effects", run_program, needs_store=True)
-    for name, with_store in (*functions.WITH_STORE.items(), *names.OPERATIONS.items(), *Parcels().operations()):
+    with_stores = {**functions.WITH_STORE, **names.OPERATIONS, **profiling.OPERATIONS}
+    for name, with_store in (*with_stores.items(), *Parcels().operations()):
         yield Operation(name, with_store, needs_store=True)
     for name, function in {
         **functions.BUILTIN_OPERATIONS,
@@ -48,6 +60,7 @@ def builtin_operations(*, single_owner: bool, find_model: FindWithin, has_gpu: b
         **initial.BUILTIN_OPERATIONS,
         **sampling.BUILTIN_OPERATIONS,
         **gpu_operations.BUILTIN_OPERATIONS,
+        **profiling.CLOCK,
     }.items():
         yield Operation(name, function)
     for name in ("tensor", "as_tensor", "asarray"):

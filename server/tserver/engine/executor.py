@@ -92,6 +92,11 @@ class Executor:
         clock = time.perf_counter
         self.current = run
         self._deadline = deadline
+        profile, began = store.profile, 0.0
+        if profile is not None:
+            began = clock()
+            # For this slice: of others nothing is noted.
+            self._call = profile.timing(type(self)._call.__get__(self))  # type: ignore[method-assign]
         try:
             if run.unfinished is not None and not self._go_on(store, run):
                 return False
@@ -109,6 +114,9 @@ class Executor:
                 return False
         finally:
             self.current = None
+            if profile is not None:
+                del self._call
+                profile.add("slice", f"batch {run.seq}", began, clock(), calls=run.index)
         for call_id in run.frees:
             objects.pop(call_id, None)
         for ref in run.parts:
@@ -131,7 +139,7 @@ class Executor:
         objects = store.objects
         clock = time.perf_counter
         at, end = run.at, len(words)
-        run_plain = packed.run_plain
+        run_plain = packed.run_plain if store.profile is None else None
         try:
             while at < end:
                 if run_plain is not None:

@@ -192,6 +192,8 @@ class ObjectStore:
         # Those who read memory of this one; and whether it has ended, so that what is left of it is theirs.
         self.readers: weakref.WeakSet[ObjectStore] = weakref.WeakSet()
         self.is_over = False
+        # A Profile, where the session wants to know what its time goes into.
+        self.profile: Any = None
         # Whether there may be a sparse tensor, which few kernels may see (sparse.py).
         self.has_sparse = False
         # Refuses to write to what other sessions share with this one; None where nothing is (lending.py).
