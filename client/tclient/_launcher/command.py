@@ -34,18 +34,18 @@ _ENDED_BY = 128
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a program ends with is how it ends."""
-    parser = _parser()
-    options = parser.parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
+    options = parser().parse_args(_with_values(sys.argv[1:] if arguments is None else arguments))
     if options.command == "run":
         _run_program(options)
     else:
         _look(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="tclient", description="A client of a tensor server that reads like torch.")
-    parser.add_argument("--version", action="version", version=f"tclient {tclient.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    whole = argparse.ArgumentParser(prog="tclient", description="A client of a tensor server that reads like torch.")
+    whole.add_argument("--version", action="version", version=f"tclient {tclient.__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
         allow_abbrev=False,
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         add(command)
         asking.add_address(command)
-    return parser
+    return whole
 
 
 def _nothing(command: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def command() -> click.Command:
         "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the files."
     )
     @click.option("--name", "hosts", multiple=True, help="A host name or address of the server; may be given again.")
-    @click.option("--client", "clients", multiple=True, help="A principal to make a certificate for, not a server.")
+    @click.option("--client", "clients", multiple=True, help="A principal: its certificate, not a server's.")
     @click.option("--expires", default="365d", show_default=True, help="365d, 12h, or a date such as 2027-01-31.")
     @click.option("--force", is_flag=True, help="Write over certificates that are there; never over the authority.")
     def certs(out: Path, hosts: tuple[str, ...], clients: tuple[str, ...], expires: str, force: bool) -> None:
