@@ -31,7 +31,7 @@ def _program(name: str) -> str:
 def node_with_packages() -> str:
     """node; the packages of package.json are in MODULES."""
     found = _program("node")
-    if not (MODULES / "@grpc" / "proto-loader").is_dir():
+    if not all((MODULES / name).is_dir() for name in ("@grpc/proto-loader", "axe-core")):
         path = os.pathsep.join([str(Path(found).parent), os.environ["PATH"]])
         command = [_program("npm"), *INSTALL]
         done = subprocess.run(

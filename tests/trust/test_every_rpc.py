@@ -28,6 +28,7 @@ from tserver.credentials import tokens
 from tserver.front.http.messages import Route
 from tserver.front.metrics import Metrics
 from tserver.front.oip.routes import InferenceRoutes
+from tserver.front.page.routes import PageRoutes
 
 Code = grpc.StatusCode
 # Who fails often is told to wait, which says as little.
@@ -136,7 +137,9 @@ def test_no_rpc_answers_who_has_no_valid_credentials(guarded: Guarded, port: str
 def served_routes() -> list[Route]:
     """All that answers over HTTP."""
     engine: Any = mock.MagicMock()
-    return [*InferenceRoutes(Config(), engine).routes(), *Metrics(engine, engine).routes()]
+    # The files of the page are open, and are the same for everybody.
+    page = [route for route in PageRoutes(engine).routes() if route.needs is not None]
+    return [*InferenceRoutes(Config(), engine).routes(), *Metrics(engine, engine).routes(), *page]
 
 
 def _path(route: Route) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     # What the calls of the port give and take, under the port's name.
     from tserver.engine.engine import Usage
     from tserver.engine.gpu import GpuStatus
+    from tserver.engine.looking import Listing, Looked
     from tserver.engine.object_store import Staged
     from tserver.engine.shares import Share
     from tserver.engine.uploads import Upload
@@ -39,6 +40,8 @@ __all__ = [
     "Counts",
     "Engine",
     "GpuStatus",
+    "Listing",
+    "Looked",
     "ModelCalls",
     "ModelManager",
     "Models",

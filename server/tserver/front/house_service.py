@@ -1,4 +1,4 @@
-"""What an engine of a house tells its front: how much it has to do, and its metrics.
+"""What an engine of a house tells its front: how much it has to do, its metrics, and what its page shows.
 
 No part of the contract: processes of one house are of one version. Answers are JSON, or text.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
-from tserver.errors import SessionLost, Unauthenticated
+from tserver.errors import NotFound, SessionLost, Unauthenticated
 from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class HouseService:
         # The bytes and the tensors of each principal.
         self._held: dict[str, tuple[int, int]] = {}
         self._metrics: Any = None
+        self._page: Any = None
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What the server is to be given."""
@@ -52,6 +53,7 @@ class HouseService:
             "Metrics": self._scrape,
             "HasSession": self._has,
             "BringBack": self._bring_back,
+            "Page": self._show,
         }
         return grpc.method_handlers_generic_handler(
             SERVICE, {name: grpc.unary_unary_rpc_method_handler(_within(method)) for name, method in methods.items()}
@@ -123,6 +125,17 @@ class HouseService:
             if told := {limit: use for limit, _, use in account.told(used) if use}:
                 found[name] = told
         return found
+
+    async def _show(self, request: bytes, rpc: Rpc) -> bytes:
+        """What the page shows one caller, of this engine. Raises: as EnginePage.answer."""
+        if self._rpcs is None:
+            raise NotFound("this engine tells no page anything")
+        if self._page is None:
+            from tserver.front.page.engine_page import EnginePage
+
+            self._page = EnginePage(self._engine, self._rpcs)
+        told = json.loads(request)
+        return json.dumps(await self._page.answer(told["what"], told["asked"], rpc.identity)).encode()
 
     async def _usage(self) -> list[ts.DeviceInfo]:
         # One question at a time, however long it takes.

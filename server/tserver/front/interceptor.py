@@ -98,6 +98,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if error is not None:
                     reason = error.reason
                     counts.by_reason[reason] = counts.by_reason.get(reason, 0) + 1
+                    if self._rpcs is not None and request.identity.principal:
+                        what = f"{request.method} {request.path}"[:200]
+                        self._rpcs.recent.add(what, request.identity, code, reason, error.message)
                 size_bytes = response.size_bytes
                 counts.bytes_out += size_bytes
                 return response
@@ -166,6 +169,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if path not in _OPEN_PATHS:
             of = attrgetter("identity") if is_ours else partial(identified, authenticator=self._authenticator)
             behaviour = _while_known(behaviour, self.opened, of)
+            if self._rpcs is not None and is_ours:
+                behaviour = self._rpcs.recent.noting(behaviour, path, of, codes)
         knowing: dict[str, Any] = {"key": self._key, "authenticator": self._authenticator}
         seen: Callable[[Context], Any] = partial(Rpc, **knowing) if is_ours else self._as_it_is
         counts = None if self._rpcs is None else self._rpcs.method(service, method)

@@ -243,10 +243,13 @@ class _Front:
         # Who serves no HTTP may lack aiohttp and prometheus_client.
         from tserver.front.house_metrics import HouseMetrics
         from tserver.front.http.listener import listen_as_wanted
+        from tserver.front.page.house_page import HousePage
+        from tserver.front.page.routes import PageRoutes
 
         metrics = HouseMetrics(self._directory, channels, rpcs, self._config.data_dir).routes()
         inference = [] if service is None else InferenceRoutes(self._config, service).routes()
-        return await listen_as_wanted(self._config, interceptor.http, metrics, inference)
+        page = PageRoutes(HousePage(self._directory, channels, rpcs)).routes()
+        return await listen_as_wanted(self._config, interceptor.http, metrics, [*inference, *page])
 
     # --- going on ---
 

@@ -1,6 +1,6 @@
 """Counts of RPCs, for the metrics: how many, how long, how large, how they ended. Plain numbers, cheap to keep.
 
-Without metrics nothing is counted. Knows neither servicers nor statuses.
+Without metrics nothing is counted. Knows no servicers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from tserver.front.authentication import Authenticator
+from tserver.front.recent_errors import RecentErrors
 from tserver.front.rpc import OPEN, Context, Rpc
 from tserver.models.statistics import Histogram
 
@@ -37,10 +38,11 @@ class MethodCounts:
 
 
 class RpcCounts:
-    """The RPCs of all servers of a process, by service and method."""
+    """The RPCs of all servers of a process, by service and method, and the last errors among them."""
 
     def __init__(self) -> None:
         self.by_method: dict[tuple[str, str], MethodCounts] = {}
+        self.recent = RecentErrors()
 
     def method(self, service: str, method: str) -> MethodCounts:
         """The counts of a method, which may be served by several servers."""

@@ -166,10 +166,12 @@ class _Process:
         # Who serves no HTTP may lack aiohttp and prometheus_client, which nothing else needs.
         from tserver.front.http.listener import listen_as_wanted
         from tserver.front.metrics import Metrics
+        from tserver.front.page.engine_page import EnginePage
+        from tserver.front.page.routes import PageRoutes
 
-        inference = InferenceRoutes(self._config, service).routes()
         metrics = Metrics(engine, rpcs, self._config.data_dir).routes()
-        return await listen_as_wanted(self._config, interceptor.http, metrics, inference)
+        more = [*InferenceRoutes(self._config, service).routes(), *PageRoutes(EnginePage(engine, rpcs)).routes()]
+        return await listen_as_wanted(self._config, interceptor.http, metrics, more)
 
     def _fatal(self, cause: str) -> None:
         """The engine cannot go on."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tensorcompute.v1 import tensor_service_pb2 as ts
 from tserver.errors import InvalidArgument, NotFound
-from tserver.identity import Identity, Role
+from tserver.identity import Identity
 
 if TYPE_CHECKING:
     from tserver.session.registry import Sessions
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def listed(sessions: Sessions, identity: Identity) -> list[ts.SessionInfo]:
     """Those that a caller may know of, the oldest first."""
-    return oldest_first(_info(each.seen()) for each in _known_to(sessions, identity))
+    return oldest_first(_info(each.seen()) for each in sessions.visible(identity))
 
 
 def _info(seen: Seen) -> ts.SessionInfo:
@@ -42,7 +42,7 @@ def oldest_first(told: Iterable[ts.SessionInfo]) -> list[ts.SessionInfo]:
 
 def named(sessions: Sessions, identity: Identity, prefix: str) -> Session:
     """The one whose id begins so. Raises: NotFound, InvalidArgument where several do."""
-    found = [each for each in _known_to(sessions, identity) if each.id.startswith(prefix)]
+    found = [each for each in sessions.visible(identity) if each.id.startswith(prefix)]
     check_one([each.id for each in found], prefix)
     return found[0]
 
@@ -55,8 +55,3 @@ def check_one(ids: list[str], prefix: str) -> None:
         raise NotFound(f"no session has an id that begins with {prefix[:40]!r}; ListSessions tells which there are")
     if len(ids) > 1:
         raise InvalidArgument(f"{len(ids)} sessions have ids that begin with {prefix[:40]!r}; give more of it")
-
-
-def _known_to(sessions: Sessions, identity: Identity) -> Iterator[Session]:
-    sees_all = identity.role >= Role.ADMIN
-    return (each for each in sessions.all() if sees_all or each.principal == identity.principal)

@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
-from tserver.errors import Exhausted, NotFound, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
+from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
 from tserver.identity import Identity, Role
 from tserver.session.attachment import post
 from tserver.session.keeping import KeptSessions
@@ -75,10 +75,6 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._by_secret)
-
-    def all(self) -> list[Session]:
-        """All that there are, whoever has them."""
-        return list(self._by_secret.values())
 
     def open(self, identity: Identity, min_protocol: int, max_protocol: int) -> tuple[Session, int]:
         """A new session, and the protocol version that both speak.
@@ -180,13 +176,6 @@ class Sessions:
         """The sessions that a caller may be shown: its own, and to an administrator all."""
         sees_all = identity.role >= Role.ADMIN
         return [each for each in self._by_secret.values() if sees_all or _is_of(each, identity)]
-
-    def by_id(self, session_id: str, identity: Identity) -> Session:
-        """One of those, by what it is called where others may read it. Raises: NotFound."""
-        for session in self.visible(identity):
-            if session.id == session_id:
-                return session
-        raise NotFound(f"no session is called {session_id[:50]!r}; it may have ended")
 
     def close(self, session: Session, cause: str) -> None:
         """End a session."""

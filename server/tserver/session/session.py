@@ -222,6 +222,11 @@ class Session:
                 peer=self.peer,
             )
 
+    @property
+    def version(self) -> int:
+        """Changes whenever what is held may have."""
+        return self.queue.store.version
+
     async def listing(self) -> Listing:
         """All tensors, as `seen`. Raises: SessionLost, Superseded."""
         self._check_open()

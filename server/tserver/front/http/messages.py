@@ -165,9 +165,6 @@ class Routes:
 
         Raises: NotFound, MethodNotAllowed, PermissionDenied for a page in somebody's browser.
         """
-        if "Origin" in request.headers:
-            # A browser sends it for what a page of anyone's asks: that page may reach a port that others cannot.
-            raise PermissionDenied("requests by pages in browsers, with the header Origin, are not served")
         method = "GET" if request.method == "HEAD" else request.method
         allowed = []
         for route in self._routes:
@@ -175,12 +172,23 @@ class Routes:
             if names is None:
                 continue
             if route.method == method:
+                if route.needs is not None:
+                    _check_origin(request)
                 request.names = names
                 return route
             allowed.append(route.method)
+        _check_origin(request)
         if allowed:
             methods = ", ".join(sorted({*allowed, *(["HEAD"] if "GET" in allowed else [])}))
             raise MethodNotAllowed(
                 f"{request.path[:200]} does not take {request.method[:20]}; it takes {methods}", allow=methods
             )
         raise NotFound(f"nothing is served under the path {request.path[:200]!r}")
+
+
+def _check_origin(request: HttpRequest) -> None:
+    """Raises: PermissionDenied for a page in somebody's browser, which is given what is open to everybody alone."""
+    if "Origin" in request.headers:
+        # A browser sends it for what a page of anyone's asks: that page may reach a port that others cannot. Our own
+        # page sends none where it reads, but for its modules.
+        raise PermissionDenied("requests by pages in browsers, with the header Origin, are not served")
