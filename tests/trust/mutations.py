@@ -886,6 +886,20 @@ MUTATIONS: list[Mutation] = [
         "tests/front/test_http.py::test_a_page_in_a_browser_is_refused",
     ),
     Mutation(
+        "a foreign name for this machine opens no page",
+        "server/tserver/front/page/routes.py",
+        "if request.identity.how != LOCAL:",
+        "if True:",
+        "tests/page/test_api.py::test_a_foreign_name_for_this_machine_opens_nothing",
+    ),
+    Mutation(
+        "the page shows callers their own sessions alone",
+        "server/tserver/session/registry.py",
+        "if sees_all or _is_of(each, identity)]",
+        "]",
+        "tests/page/test_api.py::test_each_sees_its_own_and_an_administrator_all",
+    ),
+    Mutation(
         "who connects to gRPC and says nothing is let go",
         "server/tserver/front/listeners.py",
         '("grpc.server_handshake_timeout_ms", 5_000)',
