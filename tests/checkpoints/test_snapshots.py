@@ -20,6 +20,7 @@ from tserver.engine.engine import Engine
 from tserver.engine.networks import build
 from tserver.engine.object_store import Failed, ObjectStore, Parts
 from tserver.engine.optimizers import KINDS, make
+from tserver.engine.pieces import whole
 from tserver.engine.session_queue import SessionQueue
 from tserver.engine.snapshots.files import TENSORS, Told, load, save
 from tserver.engine.snapshots.graphs import needs_graph
@@ -311,7 +312,7 @@ def test_networks_programs_parts_and_errors_are_kept(sides: Sides) -> None:
     after = sides.read()
     found = after.store.objects
     x = torch.randn(4)
-    assert torch.equal(after.run(lambda store: found[1].run(store, [x])).result(20), x.exp())
+    assert torch.equal(after.run(lambda store: whole(found[1].run(store, [x]))).result(20), x.exp())
     y = torch.randn(5, 3)
     assert torch.equal(found[2].forward(y), sides.queue.store.objects[2].forward(y))
     assert found[2].parameters()[0] is found[3].by_path[(0,)]

@@ -206,6 +206,7 @@ _APART = {
     "client/tclient/_onnx/elementwise.py": "the operators of ONNX, some of which are activations",
     "client/tclient/_onnx/recurrent.py": "the activations that recurrent operators of ONNX name, and their defaults",
     "client/tclient/_types.py": "the dtypes of torch's typed classes, of which there will be no more",
+    "server/tserver/engine/texts.py": "the dtypes whose least and greatest elements torch finds",
     "client/tclient/testing.py": "how near is near enough, for those dtypes that are not compared exactly",
 }
 

@@ -57,7 +57,8 @@ def store(engine: Engine) -> Iterator[ObjectStore]:
 @pytest.fixture
 def bounded(store: ObjectStore) -> ObjectStore:
     """A session with one."""
-    store.max_bytes, store.watched = QUOTA_BYTES, True
+    store.max_bytes = QUOTA_BYTES
+    store.limits_changed()
     return store
 
 

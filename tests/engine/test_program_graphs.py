@@ -14,6 +14,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import graph_capture, program_graphs
 from tserver.engine.engine import Engine
 from tserver.engine.object_store import ObjectStore
+from tserver.engine.pieces import whole
 from tserver.engine.program_graphs import ProgramGraphs, is_capturable
 from tserver.engine.programs import Program
 from tserver.engine.streams import StreamPair
@@ -279,11 +280,13 @@ def test_a_program_is_for_graphs_where_every_call_is(engine: Engine) -> None:
 def test_with_a_quota_calls_are_run_one_by_one(engine: Engine, device: Device) -> None:
     store = engine.open_queue().store
     store.state.pair, store.max_bytes = PAIR, 1 << 20
+    store.limits_changed()
     kept = program(store, "tanh")
     for _ in range(6):
-        kept.run(store, [torch.ones(2), 0])
+        whole(kept.run(store, [torch.ones(2), 0]))
     assert device.captures == 0
     store.max_bytes = 0
+    store.limits_changed()
     for _ in range(6):
         assert torch.equal(kept.run(store, [torch.ones(2), 0]), torch.ones(2).tanh())
     assert device.captures == 1

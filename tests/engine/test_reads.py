@@ -15,6 +15,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine import inspect
 from tserver.engine.engine import Engine
 from tserver.engine.object_store import ObjectStore, Staged
+from tserver.engine.pieces import whole
 from tserver.engine.programs import keep_program, run_program
 from tserver.engine.session_queue import SessionQueue
 
@@ -242,7 +243,7 @@ def test_a_read_within_a_program_is_made_at_once(caller: Caller, device: Device)
     def keep(store: ObjectStore) -> object:
         message = pb.Program(inputs=1, result=pb.Value(result=2))
         message.calls.add(id=2, args=[pb.Value(result=1)])
-        return run_program(store, keep_program(store, message), torch.tensor(2.5))
+        return whole(run_program(store, keep_program(store, message), torch.tensor(2.5)))
 
     assert caller.queue.run(keep).result(10.0) == 2.5
     assert not device.events

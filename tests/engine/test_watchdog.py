@@ -11,6 +11,7 @@ import pytest
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.engine import Engine
 from tserver.engine.operations import Operation
+from tserver.engine.pieces import whole
 from tserver.engine.programs import Program
 from tserver.engines.watchdog import Watchdog
 
@@ -129,7 +130,7 @@ def test_the_calls_of_a_program_are_seen_to_go_on(engine: Engine) -> None:
     message.result.none.SetInParent()
     program = Program(store, message)
     engine.start()
-    engine.run(lambda: program.run(store, ())).result(LONG_S)
+    engine.run(lambda: whole(program.run(store, ()))).result(LONG_S)
     engine.stop()
     assert len({progress for progress, _ in seen}) == 3
     assert {work for _, work in seen} == {"Tensor.slow, a call of a program"}
