@@ -92,7 +92,7 @@ serve: $(DEMO_INSTALLED) ## Run the server on LISTEN, DEVICE
 
 .PHONY: test
 test: $(INSTALLED) $(NODE_INSTALLED) ## Run the tests
-	$(PY) -m pytest -n 4 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(PY) -m pytest -n 3 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 
 # Three nodes of Ray, each with processes of its own, are too much for two cores to be started with every run.
 .PHONY: test-cluster

@@ -39,6 +39,8 @@ def test_a_loss_curve_is_the_same_bit_by_bit(place: Place) -> None:
     with serving() as other:
         expected, _ = trained(other.address, "Adam", 120, "before").communicate(timeout=END_S)
     running = [trained(place.address, "Adam", 120, "before") for _ in range(3)]
+    # All of them are there before the first restart.
+    wait_until(lambda: place.info().sessions >= 3, END_S, "the programs")
     assert running[0].stdout is not None
     lines = []
     for line in running[0].stdout:
