@@ -20,7 +20,8 @@ from tests.support.authority import Authority
 from tests.support.callers import token_of
 from tests.support.serving import server_environment
 from tserver.cli import main
-from tserver.commands import doctor, validity
+from tserver.commands import doctor
+from tserver.credentials import pem
 
 Doctor = Callable[..., tuple[int, dict[str, list[dict[str, Any]]]]]
 
@@ -141,10 +142,10 @@ def test_moments_are_read_as_certificates_have_them(moment: str) -> None:
     parsed = time.strptime(moment, "%Y-%m-%d %H:%M")
     is_long = not 1950 <= parsed.tm_year < 2050
     text = time.strftime("%Y%m%d%H%M%SZ" if is_long else "%y%m%d%H%M%SZ", parsed).encode()
-    assert validity._moment(0x18 if is_long else 0x17, text) == calendar.timegm(parsed)
+    assert pem._moment(0x18 if is_long else 0x17, text) == calendar.timegm(parsed)
 
 
 @pytest.mark.parametrize("der", [b"", b"\x30", os.urandom(40), b"\x30\x03\x02\x01\x01"], ids=range(4))
 def test_what_is_no_certificate_is_refused(der: bytes) -> None:
     with pytest.raises(ValueError, match="it is no certificate"):
-        validity.of_certificate(der)
+        pem.validity(der)

@@ -5,5 +5,4 @@ places      whether what they name is there
 remote      how a command reaches a running server
 models      the models of a directory or a server
 doctor      whether a server would run here
-validity    from when to when a certificate is good
 """

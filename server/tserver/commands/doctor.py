@@ -23,9 +23,9 @@ from typing import Any
 import click
 
 from tserver import extras, host
-from tserver.commands import places, validity
+from tserver.commands import places
 from tserver.config import Config
-from tserver.credentials import tokens
+from tserver.credentials import pem, tokens
 from tserver.supervisor import PortTaken, environment, reserve
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -238,7 +238,7 @@ def _folders(config: Config) -> Iterator[Found]:
 def _tls(config: Config) -> Iterator[Found]:
     if config.tls_cert and config.tls_key:
         named = f"--tls-cert {config.tls_cert} and --tls-key {config.tls_key}"
-        if cause := validity.pair_fault(config.tls_cert, config.tls_key):
+        if cause := pem.pair_fault(config.tls_cert, config.tls_key):
             yield Found("TLS", FAIL, f"{named}: {cause}", "name a certificate chain and its own key, both in PEM")
         else:
             yield Found("TLS", OK, f"{named} go together")
@@ -249,7 +249,7 @@ def _tls(config: Config) -> Iterator[Found]:
 
 def _expiry(option: str, path: str) -> Found:
     try:
-        begin, end = validity.of_file(Path(path))
+        begin, end = pem.validity(pem.first(Path(path).read_bytes()))
     except (OSError, ValueError) as error:
         return Found("TLS", FAIL, f"{option} {path}: {error}", "name a certificate in PEM")
     now = time.time()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from tserver.credentials import names
+from tserver.credentials import names, pem
 
 # Where a certificate names its owner, as gRPC calls these places: what is meant for programs comes first.
 _PLACES = ("peer_uri", "peer_dns", "x509_common_name")
 # The certificate itself, in PEM.
 _WHOLE = "x509_pem_cert"
-# Tags of DER.
-_VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 def principal_of(certificate: Mapping[str, Sequence[bytes]]) -> str:
@@ -56,28 +53,6 @@ def _pairs(told: object) -> list[tuple[str, str]]:
 
 
 @functools.lru_cache(1024)
-def _end_of(pem: bytes) -> float:
-    """When a certificate is over that whoever accepted the connection has found well-formed (RFC 5280, 4.1)."""
-    _, certificate = next(_parts(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").rstrip("\0"))))
-    _, signed = next(_parts(certificate))
-    # After the version, which may be missing: serial number, algorithm, issuer, validity.
-    *_, (_, validity) = [part for part in _parts(signed) if part[0] != _VERSION][:4]
-    _, (tag, told) = _parts(validity)
-    text = told.decode("ascii")
-    if tag == _UTC_TIME:
-        text = ("19" if text[:2] >= "50" else "20") + text
-    return datetime.datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.UTC).timestamp()
-
-
-def _parts(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """What stands in a sequence: tags, and what they are before."""
-    at = 0
-    while at < len(der):
-        tag, length = der[at], der[at + 1]
-        at += 2
-        if length & 0x80:
-            count = length & 0x7F
-            length = int.from_bytes(der[at : at + count], "big")
-            at += count
-        yield tag, der[at : at + length]
-        at += length
+def _end_of(pem_text: bytes) -> float:
+    """When a certificate is over that whoever accepted the connection has found well-formed."""
+    return pem.validity(pem.first(pem_text))[1]

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tserver.config import Config
+from tserver.credentials import pem
 from tserver.watched import Watched
-
-_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Certificates(Watched[Material]):
         try:
             return self._loaded()
         except ssl.SSLError as error:
-            raise ValueError(_words(error)) from error
+            raise ValueError(pem.fault(error)) from error
 
     def _loaded(self) -> Material:
         contexts = []
@@ -68,14 +67,15 @@ class Certificates(Watched[Material]):
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             # Without this, a key that is encrypted would be asked for on the terminal.
-            context.load_cert_chain(self._cert, self._key, password=_no_password)
+            context.load_cert_chain(self._cert, self._key, password=pem.no_password)
             if client_ca:
                 context.load_verify_locations(client_ca)
                 context.verify_mode = ssl.CERT_OPTIONAL
             contexts.append(context)
         chain = Path(self._cert).read_bytes()
         authority = Path(self._client_ca).read_bytes() if self._client_ca else b""
-        return Material(Path(self._key).read_bytes(), chain, authority, _sha256_of_first(chain), *contexts)
+        sha256 = hashlib.sha256(pem.first(chain)).digest()
+        return Material(Path(self._key).read_bytes(), chain, authority, sha256, *contexts)
 
 
 class _Renewed(ssl.SSLContext):
@@ -95,20 +95,3 @@ def of(config: Config) -> Certificates | None:
     Raises: OSError.
     """
     return Certificates(config.tls_cert, config.tls_key, config.tls_client_ca) if config.tls_cert else None
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted; decrypt it, and keep the file private")
-
-
-def _sha256_of_first(chain: bytes) -> bytes:
-    """Of the first certificate of a PEM file, which is the server's own. Raises: ValueError."""
-    pem = chain.decode("ascii", "replace")
-    first = pem[pem.index(_BEGIN) : pem.index(_END)] + _END
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).digest()
-
-
-def _words(error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "the key is not that of the certificate"
-    return f"a file is not what it should be in PEM ({error.reason or error})"

@@ -1,11 +1,13 @@
-"""From when to when a certificate is good, and whether a key is its own: files in PEM, read by what Python has."""
+"""Certificates and keys in PEM: the first of a file, from when to when it is good, and why a pair cannot be used.
+
+Read by what Python has. For servers and clients alike, whoever has shown them.
+"""
 
 from __future__ import annotations
 
 import calendar
 import ssl
 import time
-from pathlib import Path
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 # Of DER: what a sequence begins with, the version of a certificate, and a time with four digits for the year.
@@ -15,31 +17,40 @@ _SEQUENCE, _VERSION, _LONG_TIME = 0x30, 0xA0, 0x18
 def pair_fault(cert: str, key: str) -> str:
     """Why a certificate and a key cannot be used together; empty where they can."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=no_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            return "the key is not that of the certificate"
-        return f"a file is not what it should be in PEM ({error.reason or error})"
+        return fault(error)
     except (OSError, ValueError) as error:
         return str(error)
     return ""
 
 
-def _no_password() -> str:
+def fault(error: ssl.SSLError) -> str:
+    """Why files cannot be used, in words."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    return f"a file is not what it should be in PEM ({error.reason or error})"
+
+
+def no_password() -> str:
+    """What ssl is given to ask for a password by: without it, an encrypted key would have it ask on the terminal.
+
+    Raises: ValueError.
+    """
     raise ValueError("the key is encrypted; decrypt it, and keep the file private")
 
 
-def of_file(path: Path) -> tuple[float, float]:
-    """Of the first certificate in a file, in seconds since 1970. Raises: OSError, ValueError."""
-    text = path.read_text(errors="replace")
+def first(pem: bytes) -> bytes:
+    """The first certificate of a chain, in DER. Raises: ValueError."""
+    text = pem.decode("ascii", "replace")
     begin, end = text.find(_BEGIN), text.find(_END)
     if begin < 0 or end < begin:
         raise ValueError("there is no certificate in it")
-    return of_certificate(ssl.PEM_cert_to_DER_cert(text[begin : end + len(_END)] + "\n"))
+    return ssl.PEM_cert_to_DER_cert(text[begin : end + len(_END)])
 
 
-def of_certificate(der: bytes) -> tuple[float, float]:
-    """Of a certificate in DER (RFC 5280, section 4.1). Raises: ValueError."""
+def validity(der: bytes) -> tuple[float, float]:
+    """From when to when a certificate is good, in seconds since 1970 (RFC 5280, section 4.1). Raises: ValueError."""
     try:
         _, at, _ = _element(der, 0)
         tag, at, _ = _element(der, at)
@@ -51,10 +62,10 @@ def of_certificate(der: bytes) -> tuple[float, float]:
         for _ in range(3):
             at = _element(der, at)[2]
         _, at, _ = _element(der, at)
-        tag, first, second = _element(der, at)
-        from_s = _moment(tag, der[first:second])
-        tag, first, last = _element(der, second)
-        return from_s, _moment(tag, der[first:last])
+        tag, at, then = _element(der, at)
+        from_s = _moment(tag, der[at:then])
+        tag, at, end = _element(der, then)
+        return from_s, _moment(tag, der[at:end])
     except (IndexError, ValueError):
         raise ValueError("it is no certificate") from None
 
