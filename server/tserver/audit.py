@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tserver.identity import Identity
+from tserver.logs import moment
 
 log = logging.getLogger("tserver.audit")
 
@@ -57,7 +58,7 @@ class Audit:
         now = time.time()
         if identity is None and not self._may_tell_of_a_stranger(int(now)):
             return
-        line: dict[str, Any] = {"time": _moment(now), "what": what}
+        line: dict[str, Any] = {"time": moment(now), "what": what}
         if identity is not None:
             line |= {"principal": identity.principal, "role": identity.role.name.lower(), "how": identity.how}
             host = identity.host or host
@@ -127,7 +128,3 @@ def opened(path: str | Path) -> int:
 def of(path: str) -> Audit | None:
     """The audit log that the settings ask for, one for each process. Raises: OSError that names the option."""
     return Audit(path) if path else None
-
-
-def _moment(seconds: float) -> str:
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds * 1000) % 1000:03d}Z"

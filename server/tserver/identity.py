@@ -47,6 +47,10 @@ class Identity:
     # Which they are, where they may be revoked: no secret.
     credential: str = ""
 
+    def sees(self, principal: str) -> bool:
+        """Whether the caller may be shown what is a principal's: its own, and an administrator everybody's."""
+        return self.role >= Role.ADMIN or principal == self.principal
+
     @property
     def without_session(self) -> str:
         """Whose tensors those are of callers that have no session."""

@@ -13,17 +13,18 @@ FORMATS = ("auto", "text", "json")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+def moment(seconds: float) -> str:
+    """A time since 1970 as logs have it, to the millisecond, in UTC."""
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
 class _Formatter(logging.Formatter):
-    """What both have: a time, and what is in every line beside what `extra` held."""
+    """What both have: what is in every line beside what `extra` held."""
 
     def __init__(self, **of_all: str) -> None:
         """`of_all` is in every line."""
         super().__init__()
         self._of_all = of_all
-
-    def _time(self, record: logging.LogRecord) -> str:
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return f"{seconds}.{int(record.msecs):03d}Z"
 
     def _extra(self, record: logging.LogRecord) -> Iterator[tuple[str, object]]:
         yield from ((key, value) for key, value in vars(record).items() if key not in _STANDARD)
@@ -35,7 +36,7 @@ class JsonFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         entry: dict[str, object] = {
-            "time": self._time(record),
+            "time": moment(record.created),
             "level": record.levelname.lower(),
             **self._of_all,
             "logger": record.name,
@@ -57,7 +58,7 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        words = [self._time(record), f"{record.levelname.lower():8}", _on_one_line(record.getMessage())]
+        words = [moment(record.created), f"{record.levelname.lower():8}", _on_one_line(record.getMessage())]
         words += [f"{key}={_as_a_word(value)}" for key, value in [*self._of_all.items(), *self._extra(record)]]
         lines = [" ".join(words)]
         if record.exc_info:

@@ -16,7 +16,7 @@ import grpc
 from tserver.errors import ServerError
 from tserver.front import status
 from tserver.front.routing import ROUTINGS
-from tserver.identity import Identity, Role
+from tserver.identity import Identity
 from tserver.session.secret import id_of
 
 MOST = 100
@@ -56,8 +56,7 @@ class RecentErrors:
 
     def visible(self, identity: Identity) -> list[RecentError]:
         """Those that a caller may be shown, the last one first: its own, and to an administrator all."""
-        sees_all = identity.role >= Role.ADMIN
-        return [each for each in reversed(self._ring) if sees_all or each.principal == identity.principal]
+        return [each for each in reversed(self._ring) if identity.sees(each.principal)]
 
     def noting(
         self, behaviour: Behaviour, path: str, identity_of: Callable[[Any], Identity], codes: status.Codes

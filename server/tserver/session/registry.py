@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tserver.config import MAX_PROTOCOL, MIN_PROTOCOL, Config
 from tserver.errors import Exhausted, SessionLost, Stopping, Unauthenticated, Unreachable, VersionMismatch
-from tserver.identity import Identity, Role
+from tserver.identity import Identity
 from tserver.session.attachment import post
 from tserver.session.keeping import KeptSessions
 from tserver.session.secret import BOOT_BYTES, RANDOM_BYTES, SECRET_BYTES, boot_of, of_an_earlier_run
@@ -174,8 +174,7 @@ class Sessions:
 
     def visible(self, identity: Identity) -> list[Session]:
         """The sessions that a caller may be shown: its own, and to an administrator all."""
-        sees_all = identity.role >= Role.ADMIN
-        return [each for each in self._by_secret.values() if sees_all or _is_of(each, identity)]
+        return [each for each in self._by_secret.values() if identity.sees(each.principal)]
 
     def close(self, session: Session, cause: str) -> None:
         """End a session."""
