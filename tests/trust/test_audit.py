@@ -25,6 +25,7 @@ from tests.support.serving import ServerProcess, serving, wait_until
 from tserver import audit
 from tserver.cli import main
 from tserver.credentials import tokens
+from tserver.front import status
 from tserver.identity import Identity, Role
 
 MODELS = "/tensorcompute.v1.ModelService"
@@ -211,3 +212,9 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     result = click.testing.CliRunner().invoke(main, ["serve", "--audit-log", str(tmp_path / "no" / "log")])
     assert result.exit_code == 2
     assert "--audit-log" in result.output
+
+
+def test_an_error_is_recorded_as_the_caller_is_told_of_it() -> None:
+    told = status.told_of(MemoryError(), status.code_of)
+    assert told[:2] == ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
+    assert status.told_of(ZeroDivisionError("secret"), status.code_of) == ("INTERNAL", "INTERNAL", "ZeroDivisionError")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -18,16 +18,14 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from tserver import audit
-from tserver.errors import ServerError
 from tserver.front import status
 from tserver.front.authentication import Authenticator, host_of
 from tserver.front.routing import ROUTINGS, SERVICES
-from tserver.front.rpc import Context, Rpc, identified
+from tserver.front.rpc import Behaviour, Context, Rpc, identified
 from tserver.front.rpc_counts import size_of
 from tserver.identity import Identity
 from tserver.session.secret import id_of
 
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
 # Of a larger request only the session and the model are looked for.
 _MAX_PARSED_BYTES = 64 << 10
 
@@ -62,15 +60,8 @@ def audited(
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
-        except grpc.aio.AioRpcError as told:
-            code = told.code().name
-            reason = status.error_of(told).reason
-            raise
-        except ServerError as error:
-            code, reason = codes(error).name, error.reason
-            raise
-        except Exception:
-            code = "INTERNAL"
+        except Exception as error:
+            code, reason, _ = status.told_of(error, codes)
             raise
         finally:
             if is_told:

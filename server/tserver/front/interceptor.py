@@ -20,10 +20,10 @@ import grpc
 
 from tserver.errors import PermissionDenied, ServerError
 from tserver.front import status
-from tserver.front.auditing import Behaviour, audited
+from tserver.front.auditing import audited
 from tserver.front.authentication import host_of
 from tserver.front.opened import Opened
-from tserver.front.rpc import OPEN, Context, Rpc, identified
+from tserver.front.rpc import OPEN, Behaviour, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
 
 if TYPE_CHECKING:

@@ -8,21 +8,19 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
 
-from tserver.errors import ServerError
 from tserver.front import status
 from tserver.front.routing import ROUTINGS
+from tserver.front.rpc import Behaviour
 from tserver.identity import Identity
 from tserver.session.secret import id_of
 
 MOST = 100
 _MESSAGE_LETTERS = 300
-
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
 class RecentError(NamedTuple):
@@ -73,10 +71,8 @@ class RecentErrors:
             except (grpc.aio.AioRpcError, grpc.aio.AbortError):
                 raise
             except Exception as error:
-                code, reason, message = "INTERNAL", "INTERNAL", type(error).__name__
-                if isinstance(error, ServerError):
-                    code, reason, message = codes(error).name, error.reason, error.message
-                self.add(path, identity_of(given), code, reason, message, _session(path, argument))
+                told = status.told_of(error, codes)
+                self.add(path, identity_of(given), *told, _session(path, argument))
                 raise
 
         return noting

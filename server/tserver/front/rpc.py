@@ -19,6 +19,8 @@ from tserver.front.authentication import Authenticator, Unconfigured, host_of
 from tserver.identity import LOOPBACK, Identity, Role
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+# What answers an RPC: given the request, or an iterator of them, and what is seen of the context.
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 # What one process of a house says to another: that it is of the house, and who really calls, from where.
 HOUSE_KEY = "tensorcompute-house"

@@ -184,15 +184,31 @@ def http_refusal(error: errors.ServerError) -> HttpResponse:
 
 def as_ours(error: Exception, what: str, peer: str = "") -> errors.ServerError:
     """An error of ours; another one is a defect, and logged."""
-    if isinstance(error, errors.ServerError):
-        return error
+    found = _known(error)
+    if found is None:
+        log.error("%s failed in a way it should not", what, exc_info=error, extra={"peer": peer})
+        found = errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
+    return found
+
+
+def _known(error: Exception) -> errors.ServerError | None:
+    """What is told of an error; None of one that is a defect."""
     if isinstance(error, MemoryError):
         # Of this request alone: what it had is let go with it.
         return errors.Exhausted(
             "the memory of the server is full; free tensors, or retry later", reason="OUT_OF_MEMORY"
         )
-    log.error("%s failed in a way it should not", what, exc_info=error, extra={"peer": peer})
-    return errors.ServerError(f"the server failed: {type(error).__name__}: {error}")
+    return error if isinstance(error, errors.ServerError) else None
+
+
+def told_of(error: Exception, codes: Codes) -> tuple[str, str, str]:
+    """The status, the reason and the message of an error for a record of it; of a defect no more than what it is."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code().name, error_of(error).reason, error.details() or ""
+    found = _known(error)
+    if found is None:
+        return grpc.StatusCode.INTERNAL.name, errors.ServerError.reason, type(error).__name__
+    return codes(found).name, found.reason, found.message
 
 
 async def abort(
