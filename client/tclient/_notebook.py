@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ESCAPED = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;", ord("'"): "&#x27;"}
 _CELL = "padding:0.15em 0.8em;text-align:left;vertical-align:top"
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _MAX_ROWS = 60
 """Lines of a table; what is beyond that is counted."""
 
@@ -75,13 +76,13 @@ def of_session(session: Session) -> str:
     return _block(repr(session), _table((), rows))
 
 
-def size(count: int) -> str:
-    """Bytes as people read them: "1.5 MiB"."""
-    amount, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while amount >= 1024 and len(units) > 1:
-        amount /= 1024
-        units.pop(0)
-    return f"{amount:.3g} {units[0]}" if units[0] != "B" else f"{count} B"
+def size(count: float) -> str:
+    """A number of bytes for people: "1.5 MiB"."""
+    for unit in _UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def _escape(text: str) -> str:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 import tclient
-from tclient._commands.showing import duration, size, text_table
+from tclient._commands.showing import duration, text_table
 from tclient._launcher.command import main
+from tclient._notebook import size
 from tests.support.authority import Authority
 from tests.support.callers import token_of
 from tests.support.serving import ServerProcess, server_environment, serving

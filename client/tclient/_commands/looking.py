@@ -11,7 +11,8 @@ from typing import Any
 import tclient
 from tclient._codec.dtypes import BY_CODE
 from tclient._commands.asking import Server, address_of, asking, trust_of
-from tclient._commands.showing import duration, print_json, print_table, size
+from tclient._commands.showing import duration, print_json, print_table
+from tclient._notebook import size
 from tclient._transport.channel import TENSOR_SERVICE
 from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_service_pb2 as ts

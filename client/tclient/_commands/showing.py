@@ -12,7 +12,6 @@ from typing import Any
 Row = Mapping[str, Any]
 # With a unit, if it has one.
 _NUMBER = re.compile(r"([\d.]+(e[+-]?\d+)?( [A-Za-z/]+)?)?")
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def is_rich() -> bool:
@@ -81,15 +80,6 @@ def _on_one_line(value: Any) -> str:
     """The text of a value, in which nothing moves the cursor, whatever others have named."""
     text = str(value)
     return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def size(count: float) -> str:
-    """A number of bytes for people."""
-    for unit in _UNITS[:-1]:
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def duration(seconds: float) -> str:

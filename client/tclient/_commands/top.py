@@ -10,7 +10,8 @@ from typing import Any
 
 from tclient._commands.asking import Server, address_of, asking
 from tclient._commands.looking import device_facts, device_rows, model_rows, session_facts, session_rows
-from tclient._commands.showing import Row, duration, is_rich, print_json, rich_table, size, text_table
+from tclient._commands.showing import Row, duration, is_rich, print_json, rich_table, text_table
+from tclient._notebook import size
 from tensorcompute.v1 import tensor_service_pb2 as ts
 
 _MOST_ROWS = 20
