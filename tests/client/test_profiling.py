@@ -81,3 +81,22 @@ def test_much_is_bounded_and_says_so(tc: ModuleType) -> None:
         assert x.item() == 3001
     assert sum(event["name"] == "Tensor.__add__" for event in events(profile, "call")) == 3000
     assert profile.trace()["otherData"]["missing"] == 0
+
+
+def test_a_call_that_is_run_in_pieces_is_in_it_with_each(tc: ModuleType) -> None:
+    session = tc._session.current.current()
+
+    @tc.compile  # type: ignore[untyped-decorator]
+    def long(x: Any) -> Any:
+        for _ in range(300):
+            x = (x @ x).tanh()
+        return x
+
+    x = tc.rand(96, 96)
+    long(x).sum().item()
+    with session.profile() as profile:
+        long(x).sum().item()
+    ran = sum(event["dur"] for event in events(profile, "call") if event["name"].startswith("tc.run"))
+    turns = sum(event["dur"] for event in events(profile, "slice"))
+    assert len(events(profile, "slice")) > 2
+    assert ran > turns / 2

@@ -98,8 +98,12 @@ class Executor:
             # For this slice: of others nothing is noted.
             self._call = profile.timing(type(self)._call.__get__(self))  # type: ignore[method-assign]
         try:
-            if run.unfinished is not None and not self._go_on(store, run):
-                return False
+            if (unfinished := run.unfinished) is not None:
+                has_ended = self._go_on(store, run)
+                if profile is not None:
+                    profile.add("call", unfinished.operation.name, began, clock(), id=unfinished.call_id)
+                if not has_ended:
+                    return False
             if run.words is not None:
                 if not self._run_packed(store, run, operations, run.words, deadline):
                     return False
