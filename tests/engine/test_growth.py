@@ -170,6 +170,18 @@ def test_a_call_costs_the_same_beside_any_number_of_elements_that_wait_to_be_fet
     assert not store.watched, "nothing is lent any more"
 
 
+def test_all_who_ask_before_it_is_counted_are_one_question(engine: Engine) -> None:
+    asked = engine.usage()
+    assert engine.usage() is asked
+    asked.cancel()
+    again = engine.usage()
+    assert again is not asked
+    engine.start()
+    again.result(10.0)
+    assert engine.usage() is not again, "what is there from then on is counted anew"
+    engine.stop()
+
+
 def test_what_a_session_holds_is_counted_in_pieces_and_not_again_while_nothing_changes(
     engine: Engine, store: ObjectStore
 ) -> None:

@@ -128,6 +128,9 @@ class Engine:
         self._storages, self._held = 0, Counter[str]()
         self._by_principal: dict[str, tuple[int, int]] = {}
         self._count_again_at = 0.0
+        # What is asked for and has not begun.
+        self._usage_to_come: Future[Usage] | None = None
+        self._lock_of_usage = threading.Lock()
         self._prepare()
         self._own_queue = self.open_queue()
 
@@ -222,12 +225,18 @@ class Engine:
 
         Where that is very much, it is not counted again at once: what was counted last is told for a while.
         """
-        return self._own_queue.run_in_pieces(lambda _: self._usage())
+        with self._lock_of_usage:
+            # All who ask before it begins are told the same, so that there is one to come at most.
+            if self._usage_to_come is None or self._usage_to_come.cancelled():
+                self._usage_to_come = self._own_queue.run_in_pieces(lambda _: self._usage())
+            return self._usage_to_come
 
     def _find_model(self, namespace: str, name: str, version: int) -> Servable:
         return self.find_model(namespace, name, version)
 
     def _usage(self) -> Generator[None, None, Usage]:
+        with self._lock_of_usage:
+            self._usage_to_come = None
         if time.monotonic() >= self._count_again_at:
             yield from self._count()
         held = self._held

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -19,7 +18,7 @@ from tserver.errors import NotFound, SessionLost, Unauthenticated
 from tserver.front.rpc import Rpc
 
 if TYPE_CHECKING:
-    from tserver.engines.port import Engine, Usage
+    from tserver.engines.port import Engine
     from tserver.front.rpc_counts import RpcCounts
 
 SERVICE = "tensorcompute.house"
@@ -37,7 +36,6 @@ class HouseService:
         self._rpcs = rpcs
         # Whose engine this is, where each principal or session has one of its own.
         self._owner = ""
-        self._asked: Future[Usage] | None = None
         self._devices: list[ts.DeviceInfo] = []
         # The bytes and the tensors of each principal.
         self._held: dict[str, tuple[int, int]] = {}
@@ -138,11 +136,9 @@ class HouseService:
         return json.dumps(await self._page.answer(told["what"], told["asked"], rpc.identity)).encode()
 
     async def _usage(self) -> list[ts.DeviceInfo]:
-        # One question at a time, however long it takes.
-        asked = self._asked = self._asked or self._engine.usage()
+        asked = asyncio.wrap_future(self._engine.usage())
         with contextlib.suppress(TimeoutError):
-            usage = await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(asked)), _USAGE_TIMEOUT_S)
-            self._asked = None
+            usage = await asyncio.wait_for(asyncio.shield(asked), _USAGE_TIMEOUT_S)
             self._devices, self._held = usage.devices, usage.by_principal
         return self._devices or self._engine.devices()
 

@@ -12,7 +12,6 @@ import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qs
 
@@ -87,7 +86,6 @@ class _ServerCollector(Collector):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._asked: Future[Usage] | None = None
         self._known: Usage | None = None
 
     def collect(self) -> Iterator[Metric]:
@@ -112,11 +110,8 @@ class _ServerCollector(Collector):
         yield from principal_metrics.families(self._engine.accounts.all(), self._engine.sessions.by_principal(), held)
 
     def _usage(self) -> Usage | None:
-        # One question at a time, however many scrape and however long it takes.
-        asked = self._asked = self._asked or self._engine.usage()
         with contextlib.suppress(TimeoutError):
-            self._known = asked.result(_USAGE_TIMEOUT_S)
-            self._asked = None
+            self._known = self._engine.usage().result(_USAGE_TIMEOUT_S)
         return self._known
 
 
