@@ -58,9 +58,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def led(link: re.Match[str]) -> str:
         opening, path, anchor, closing = link.groups()
-        if "://" in path or path.startswith("mailto:"):
+        target = _target(origin, path)
+        if target is None:
             return link[0]
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
         return f"{opening}{posixpath.relpath(_place(target), folder or '.')}{anchor or ''}{closing}"
 
     return _outside_code(markdown, led)
@@ -74,12 +74,19 @@ def _targets(page: File) -> list[str]:
     found: list[str] = []
 
     def noted(link: re.Match[str]) -> str:
-        if "://" not in link[2] and not link[2].startswith("mailto:"):
-            found.append(posixpath.normpath(posixpath.join(posixpath.dirname(origin), link[2])))
+        if (target := _target(origin, link[2])) is not None:
+            found.append(target)
         return link[0]
 
     _outside_code((ROOT / origin).read_text("utf-8"), noted)
     return found
+
+
+def _target(origin: str, path: str) -> str | None:
+    """The path in the repository that a link of a page means; None of one that leads out of it."""
+    if "://" in path or path.startswith("mailto:"):
+        return None
+    return posixpath.normpath(posixpath.join(posixpath.dirname(origin), path))
 
 
 def _outside_code(markdown: str, led: Callable[[re.Match[str]], str]) -> str:
