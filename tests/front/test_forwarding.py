@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from tests.support.refusals import parse
+from tests.support.serving import wait_until
 from tserver.errors import NotFound, ServerError, SessionLost
 from tserver.front import listeners, status
 from tserver.front.forwarding import Choose, Target, forwarding_handlers
@@ -509,5 +510,7 @@ def test_what_is_forwarded_is_counted_as_it_ends(stage: Stage, kind: str) -> Non
     stage.engine = engine
     stage.run(caller())
     counts = stage.counts.method(SERVICE, BY_KIND[kind])
+    # The caller hears of the end before it is counted.
+    wait_until(lambda: bool(counts.by_code), TIMEOUT_S, "the count")
     assert (counts.by_code, counts.by_reason) == ({"INTERNAL": 1}, {"OF_THE_TEST": 1})
     assert counts.bytes_in == len(b"request")
