@@ -8,7 +8,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -175,31 +175,36 @@ def test_a_worker_that_is_late_or_dies_is_an_error(tc: Any) -> None:
         next(iter(tc.utils.data.DataLoader(Dying(), num_workers=2)))
 
 
-def processes() -> Iterator[str]:
-    """Children of this process that belong to loaders."""
-    for each in multiprocessing.active_children():
-        yield each.name
-
-
-def test_workers_are_other_processes_and_none_is_left(tc: Any) -> None:
+@pytest.fixture
+def processes() -> Callable[[], list[str]]:
+    """Children of this process that have begun within the test, all of them of loaders."""
     # Iterators that failed in tests before this one live on in cycles with their errors, torch's and ours.
     gc.collect()
+    before = set(multiprocessing.active_children())
+
+    def begun() -> list[str]:
+        return [each.name for each in multiprocessing.active_children() if each not in before]
+
+    return begun
+
+
+def test_workers_are_other_processes_and_none_is_left(tc: Any, processes: Callable[[], list[str]]) -> None:
     loader = tc.utils.data.DataLoader(Processes(), num_workers=2)
     found = {int(batch.item()) for batch in loader}
     assert len(found) == 2
     assert os.getpid() not in found
-    assert not list(processes())
+    assert not processes()
     broken_off = iter(loader)
     next(broken_off)
-    assert len(list(processes())) == 2
+    assert len(processes()) == 2
     del broken_off
-    assert not list(processes())
+    assert not processes()
     kept = tc.utils.data.DataLoader(Processes(), num_workers=2, persistent_workers=True)
     assert len({int(batch.item()) for _ in range(2) for batch in kept}) == 2
     next(iter(kept))
     assert len(list(kept)) == 10
     del kept
-    assert not list(processes())
+    assert not processes()
 
 
 class OfTensors(Squares):
@@ -230,10 +235,10 @@ def test_tensors_of_a_worker_that_connects_arrive_by_value(tc: Any, server: Serv
     assert seen(list(ours)) == seen(list(theirs))
 
 
-def test_rows_of_tensors_are_taken_here(tc: Any) -> None:
+def test_rows_of_tensors_are_taken_here(tc: Any, processes: Callable[[], list[str]]) -> None:
     loader = tc.utils.data.DataLoader(rows(tc), batch_size=5, num_workers=2)
     batches = iter(loader)
-    assert not list(processes())
+    assert not processes()
     assert len(list(batches)) == 2
 
 

@@ -157,9 +157,16 @@ class ServedModel:
         """The model on what is in a message."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         patience: Patience | None = None
+        refused: TensorError | None = None
         while True:
             left_s = None if until is None else max(0.0, until - time.monotonic())
-            answer = self._session.forwards.run(call, left_s)
+            try:
+                answer = self._session.forwards.run(call, left_s)
+            except ServerBusy as late:
+                if patience is None or refused is None or late.reason != "DEADLINE_EXCEEDED":
+                    raise
+                # The time is up with the last attempt: why it took so many is told.
+                raise patience.spent(refused) from None
             outcome = answer.WhichOneof("outcome")
             if outcome != "failure":
                 break

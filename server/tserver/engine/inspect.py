@@ -35,7 +35,10 @@ def read_inline(tensor: torch.Tensor) -> pb.TensorData:
 
 def stage(store: ObjectStore, tensor: torch.Tensor) -> Staged:
     """The elements of a tensor as they are now, on the host: copied there, or lent by a tensor that is there."""
-    check_host_bytes("the copy that is sent", tensor.numel() * tensor.itemsize)
+    # Those have no version, by which an unexpected write would be noticed; or another session writes to them.
+    may_lend = not (tensor.is_inference() or lending.is_lent(tensor))
+    if not (may_lend and _is_as_sent(tensor)):
+        check_host_bytes("the copy that is sent", tensor.numel() * tensor.itemsize)
     code, shape = DTYPE_CODES[tensor.dtype], list(tensor.shape)
     if streams.runs_apart(tensor):
         arrival = bring(tensor)
@@ -43,12 +46,17 @@ def stage(store: ObjectStore, tensor: torch.Tensor) -> Staged:
     data = bytes_of(tensor)
     if tensor.device.type != "cpu" or not data.size or data.ctypes.data != tensor.data_ptr():
         return Staged(code, shape, data)
-    if tensor.is_inference() or lending.is_lent(tensor):
-        # These have no version, by which an unexpected write would be noticed; or another session writes to them.
+    if not may_lend:
         return Staged(code, shape, data.copy())
     lent = Staged(code, shape, data, tensor.detach())
     store.lend(lent)
     return lent
+
+
+def _is_as_sent(tensor: torch.Tensor) -> bool:
+    """Whether what is sent are the bytes of its memory, as they are there."""
+    is_plain = tensor.device.type == "cpu" and tensor.layout is torch.strided
+    return is_plain and tensor.is_contiguous() and not (tensor.is_conj() or tensor.is_neg())
 
 
 def staged(store: ObjectStore, ref: pb.Ref) -> Staged:
