@@ -27,7 +27,10 @@ BEHIND = {
     "credentials": {"storage"},
 }
 # They stand beside the rooms: what everyone may import, and the ways in, which nobody imports but each other.
-BESIDE = {"", "audit", "config", "errors", "extras", "host", "identity", "limits", "logs", "visible_gpus", "watched"}
+BESIDE = {
+    *("", "audit", "config", "errors", "extras", "host", "identity", "limits", "logs", "tracing", "visible_gpus"),
+    "watched",
+}
 WAYS_IN = {
     "__main__": {"cli"},
     "cli": {"supervisor", "cluster", "credentials", "commands"},
@@ -58,6 +61,7 @@ LATE = {
     ("tserver.front.house_service", "tserver.front.metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.many", "tserver.front.house_metrics"): "a GPU host may lack prometheus_client",
     ("tserver.front.many", "tserver.front.http.listener"): "a GPU host may lack aiohttp",
+    ("tserver.tracing.tracer", "tserver.tracing.otlp"): "who exports no traces may lack OpenTelemetry",
 }
 
 # The packages of the client's core, and those below each. What else is in tclient is torch's own names.
@@ -188,9 +192,10 @@ def test_imports_within_functions_have_a_reason(imports: list[Import]) -> None:
         ("prometheus_client", {"front"}),
         ("aiohttp", {"front"}),
         ("ray", {"cluster"}),
+        ("opentelemetry", {"tracing"}),
         ("asyncio", None),
     ],
-    ids=["torch", "gRPC", "Prometheus", "aiohttp", "Ray", "asyncio"],
+    ids=["torch", "gRPC", "Prometheus", "aiohttp", "Ray", "OpenTelemetry", "asyncio"],
 )
 def test_a_library_is_imported_in_its_room_only(
     modules: dict[str, ast.Module], library: str, rooms: set[str] | None

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from tclient._issue import call_builtin
 from tclient._session.session import Session
-from tclient._transport.stats import WATCH
+from tclient._transport.stats import WATCHERS
 
 _COMPARISONS = 5
 _MOST_WAITS = 200_000
@@ -39,7 +38,6 @@ class Profile:
         self._told: dict[str, Any] = {}
         self._ahead = 0.0
         self._began = self._ended = 0.0
-        self._before: Callable[[str, float], None] | None = None
 
     def __enter__(self) -> Self:
         """Begin. What was issued before is waited for, and not in it. Raises: RuntimeError where one is under way."""
@@ -47,20 +45,18 @@ class Profile:
         with self._session.use():
             call_builtin("tc.profile_begin")
             self._ahead = _ahead()
-        self._before, WATCH.tell = WATCH.tell, self._note
+        WATCHERS.append(self._note)
         self._began = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
         """End, when all has run that was issued."""
-        WATCH.tell = self._before
+        WATCHERS.remove(self._note)
         self._ended = time.perf_counter()
         with self._session.use():
             self._told = json.loads(bytes(call_builtin("tc.profile_end").numpy()))
 
     def _note(self, what: str, seconds: float) -> None:
-        if self._before is not None:
-            self._before(what, seconds)
         if len(self._waits) < _MOST_WAITS:
             from tclient._launcher.profile import place_of
 

@@ -18,6 +18,7 @@ from tserver.config import Config
 from tserver.engines.house import House
 from tserver.errors import ServerError
 from tserver.extras import told
+from tserver.tracing import tracer as tracing
 from tserver.visible_gpus import show_own_gpus
 
 # Says where an engine serves: its boot id, and the address that it listens on.
@@ -71,6 +72,8 @@ def _engine(
     from tserver.engines.in_process import InProcessEngine
     from tserver.front.server import serve
 
+    tracing.set_up(config, **({} if house is None else {"engine": house.engine}))
+
     def make_engine(on_fatal: Callable[[str], None]) -> InProcessEngine:
         return InProcessEngine(
             config,
@@ -80,7 +83,10 @@ def _engine(
             house_dir="" if house is None else house.data_dir,
         )
 
-    return serve(config, make_engine, cause_file=cause_file, house=house, report=report)
+    try:
+        return serve(config, make_engine, cause_file=cause_file, house=house, report=report)
+    finally:
+        tracing.TRACER.stop()
 
 
 def _front(config: Config, *, control: int, **run: Any) -> int:
@@ -88,7 +94,11 @@ def _front(config: Config, *, control: int, **run: Any) -> int:
     from tserver.engines.processes import ChildEngines
     from tserver.front.many import serve
 
-    return serve(config, ChildEngines(control), **run)
+    tracing.set_up(config)
+    try:
+        return serve(config, ChildEngines(control), **run)
+    finally:
+        tracing.TRACER.stop()
 
 
 def name_process(name: str) -> None:

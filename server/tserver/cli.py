@@ -93,6 +93,12 @@ def _together(given: dict[str, Any]) -> tuple[Config, str]:
         raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
     if (config.jwt_issuer or config.jwt_audience) and not config.jwt_jwks:
         raise click.UsageError("--jwt-issuer and --jwt-audience say whose tokens --jwt-jwks is about: give that, too")
+    if config.otlp_endpoint and not config.otlp_endpoint.startswith(("http://", "https://")):
+        raise click.UsageError(
+            f"--otlp-endpoint {config.otlp_endpoint[:200]!r} is not http://HOST:PORT or https://HOST:PORT"
+        )
+    if config.trace_rate and not config.otlp_endpoint:
+        raise click.UsageError("--trace-rate says what is traced: give --otlp-endpoint, where traces go, too")
     open_ones = [option for option, address in config.listeners().items() if _is_open(option, address, config)]
     if config.checkpoint_on_drain and not config.data_dir:
         raise click.UsageError("--checkpoint-on-drain needs --data-dir, where sessions are kept")

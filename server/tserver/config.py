@@ -57,6 +57,8 @@ class Config:
     oip_shared_memory: bool = False
     http_listen: str = ""
     metrics_listen: str = ""
+    otlp_endpoint: str = ""
+    trace_rate: int = 0
     log_level: str = "info"
     log_format: str = "auto"
 

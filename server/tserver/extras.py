@@ -13,6 +13,7 @@ _OURS = frozenset({"tserver", "tclient", "tensorcompute"})
 _ALWAYS = ("grpc", "google.protobuf", "numpy", "torch", "safetensors")
 _FOR_HTTP = ("aiohttp", "prometheus_client")
 _FOR_JWT = ("jwt", "cryptography")
+_FOR_OTLP = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc")
 
 
 def told(error: ModuleNotFoundError) -> str:
@@ -28,8 +29,14 @@ def missing(config: Config) -> str:
     names = [*_ALWAYS, *(_FOR_HTTP if config.http_listen or config.metrics_listen else ())]
     if absent := [name for name in names if not is_there(name)]:
         return _remedy(absent)
-    absent = [name for name in _FOR_JWT if not is_there(name)] if config.jwt_jwks else []
-    return _remedy(absent, "--jwt-jwks", "jwt") if absent else ""
+    for is_wanted, option, needed, extra in (
+        (config.jwt_jwks, "--jwt-jwks", _FOR_JWT, "jwt"),
+        (config.otlp_endpoint, "--otlp-endpoint", _FOR_OTLP, "otel"),
+    ):
+        absent = [name for name in needed if not is_there(name)] if is_wanted else []
+        if absent:
+            return _remedy(absent, option, extra)
+    return ""
 
 
 def is_there(name: str) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 FORMATS = ("auto", "text", "json")
+LEVELS = ("debug", "info", "warning", "error")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -76,6 +77,38 @@ def _as_a_word(value: object) -> str:
     return text if is_plain or not isinstance(value, str) else _on_one_line(json.dumps(text, ensure_ascii=False))
 
 
+class _Shown(logging.Filter):
+    """Lets records through by what they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: frozenset[str] = frozenset(LEVELS)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        return _kind(record.levelno) in self.kinds
+
+
+_SHOWN = _Shown()
+
+
+def _kind(level: int) -> str:
+    return next((name for name in LEVELS if level <= logging.getLevelNamesMapping()[name.upper()]), LEVELS[-1])
+
+
+def shown() -> frozenset[str]:
+    """Which kinds of records are written, of LEVELS."""
+    least = LEVELS.index(_kind(logging.getLogger().level))
+    return _SHOWN.kinds & frozenset(LEVELS[least:])
+
+
+def show(kinds: frozenset[str]) -> None:
+    """Write records of these kinds from now on, and no others; from any thread."""
+    _SHOWN.kinds = kinds
+    least = min((LEVELS.index(kind) for kind in kinds), default=len(LEVELS) - 1)
+    logging.getLogger().setLevel(LEVELS[least].upper())
+
+
 def set_up(level: str, form: str = "auto", **of_all: str) -> None:
     """Send all logs from `level` on to stderr, each with these fields besides its own.
 
@@ -84,4 +117,5 @@ def set_up(level: str, form: str = "auto", **of_all: str) -> None:
     is_text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter(**of_all) if is_text else JsonFormatter(**of_all))
+    handler.addFilter(_SHOWN)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

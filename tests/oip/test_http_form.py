@@ -363,8 +363,7 @@ STATUSES = {
     "/v2/models/nowhere/config": 404,
     "/v2/models/nowhere/stats": 404,
     "/v2/models/{model}/infer": 405,
-    "/v2/trace/setting": 501,
-    "/v2/logging": 501,
+    "/v2/models/nowhere/trace/setting": 404,
     "/v2/cudasharedmemory/status": 501,
     "/v2/systemsharedmemory/region/nowhere/status": 404,
 }

@@ -23,6 +23,7 @@ from tserver.front.http.messages import HttpResponse
 from tserver.front.oip import describe, json_form, protobuf_form
 from tserver.front.oip.inference import Caller, Inferences
 from tserver.front.oip.regions import AllRegions
+from tserver.front.oip.settings import TraceSettings
 from tserver.front.oip.tensors import BY_CODE, DATATYPES, InferRequest, packed, unpacked
 from tserver.identity import Identity, Role
 from tserver.models.batching import BatchingConfig
@@ -104,7 +105,7 @@ def batched() -> Model:
 
 def run(model: Model, request: InferRequest, regions: AllRegions | None = None) -> Any:
     """The answer to a request by a caller on this machine."""
-    return asyncio.run(Inferences(model.manager, regions).run("m", "", request, Caller(LOCAL, None)))
+    return asyncio.run(Inferences(model.manager, regions, TraceSettings(0)).run("m", "", request, Caller(LOCAL, None)))
 
 
 def by_protobuf(*, raw: Sequence[bytes] = (), **fields: Any) -> InferRequest:

@@ -64,11 +64,13 @@ def test_the_server_names_itself_and_only_extensions_that_it_has(triton: Triton)
     assert told["name"] == "tensorcompute"
     assert set(told["extensions"]) == {
         "binary_tensor_data",
+        "logging",
         "model_configuration",
         "model_repository",
         "parameters",
         "statistics",
         "system_shared_memory",
+        "trace",
     }
 
 

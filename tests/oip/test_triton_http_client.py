@@ -197,8 +197,6 @@ REFUSED: dict[str, tuple[str, Callable[[str], tuple[Any, ...]], str, str]] = {
     "a version that is not there": ("get_model_config", lambda name: (name, "7"), "404", "version 7"),
     "statistics of nothing": ("get_inference_statistics", lambda _: ("nowhere",), "404", "nowhere"),
     "what is not there to be loaded": ("load_model", lambda _: ("nowhere",), "404", "nowhere"),
-    "settings of traces": ("get_trace_settings", lambda _: (), "501", "traces"),
-    "settings of the log": ("get_log_settings", lambda _: (), "501", "log"),
     "CUDA shared memory": ("get_cuda_shared_memory_status", lambda _: (), "501", "CUDA"),
 }
 

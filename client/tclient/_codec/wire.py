@@ -171,6 +171,7 @@ def stream_message(
     contexts: Iterable[bytes] = (),
     calls: Iterable[bytes],
     packed: bytes = b"",
+    traceparent: str = "",
 ) -> bytes:
     """ExecuteStreamRequest with one Batch. calls are fields already (see `call`)."""
     parts = [b"\x08" + varint(seq)]
@@ -181,6 +182,8 @@ def stream_message(
     parts.extend(calls)
     if packed:
         parts.append(field(b"\x42", packed))
+    if traceparent:
+        parts.append(field(b"\x4a", traceparent.encode()))
     return field(b"\x12", b"".join(parts))
 
 

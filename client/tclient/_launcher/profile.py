@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tclient._caller import HERE
 from tclient._codec.operations import TABLE
-from tclient._transport.stats import WATCH
+from tclient._transport.stats import WATCHERS
 
 # Where every call passes, so that it says nothing of what was asked for.
 _CORE = tuple(
@@ -195,11 +195,11 @@ def profiled(path: str | None) -> Iterator[None]:
     """Within it waits are counted; at its end they are told: on stderr, or as JSON in a file."""
     profile = Profile()
     process = os.getpid()
-    WATCH.tell = profile.add
+    WATCHERS.append(profile.add)
     try:
         yield
     finally:
-        WATCH.tell = None
+        WATCHERS.remove(profile.add)
         if os.getpid() == process:  # a child that forked has its parent's waits, too
             summary = profile.summary()
             if path:

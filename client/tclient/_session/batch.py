@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
+from typing import Any
 
 from tclient._codec.operations import USED
 from tclient._session.calls import Call
 from tclient._session.modes import CONTEXTS
+from tclient._transport.tracing import Begun
 
 
 class Batch:
@@ -26,9 +28,11 @@ class Batch:
         "known",
         "message",
         "operations",
+        "origin",
         "resent",
         "seq",
         "size",
+        "span",
     )
 
     def __init__(
@@ -41,6 +45,9 @@ class Batch:
         self.operations = operations
         self.contexts = contexts
         self.known = known
+        # The program's span that the calls were issued in, and ours within it, where it is traced.
+        self.origin: Any = None
+        self.span: Begun | None = None
         self.message = b""
         # Of the message; what is behind that is said again with each new stream.
         self.size = 0

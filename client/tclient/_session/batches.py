@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import grpc
 
@@ -34,6 +35,7 @@ from tclient._transport.lane import Answered, Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
+from tclient._transport.tracing import TRACE_BYTES, Begun, of_line
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 from tensorcompute.wire.packed import GENERAL, WORD_BYTES, beginning, by_call, dropped_of, from_bytes, to_bytes
@@ -43,6 +45,8 @@ from tensorcompute.wire.varint import field
 WINDOW = 4
 _MAX_BATCH_CALLS = 4096
 _MAX_BATCH_BYTES = 1 << 20
+# Operations that the span of a batch names.
+_NAMED_OPERATIONS = 20
 # Pending calls from which on an issuing thread sends them itself; 256 measured best, 64 costs 8 % more.
 RELIEF = 256
 # How often a sender without calls looks for results that were dropped.
@@ -173,7 +177,7 @@ class Batches(Stream[Batch]):
         calls = self._calls
         with self._lock:
             sender.idle = idle
-            calls.attention = self._sender.idle or calls.synchronous or self._channel.dead is not None
+            calls.attention = self._sender.idle or calls.needs_attention
 
     def first_owed(self) -> int:
         """The number of the batch that is answered next; 0 if none is under way."""
@@ -316,6 +320,11 @@ class Batches(Stream[Batch]):
         # Before the calls are taken: what is dropped now can be an argument only of calls that are already pending.
         behind = queued.take_drops(room // DROP_BYTES) if frees_alone else []
         calls = pending[:_MAX_BATCH_CALLS]
+        origin = None
+        if queued.origins and calls:
+            origin = queued.of_one_origin(calls)
+            room -= TRACE_BYTES
+            most -= TRACE_BYTES
         # By now all is defined that calls which are pending name.
         operations: Sequence[str] = ()
         contexts: Sequence[bytes] = ()
@@ -346,6 +355,8 @@ class Batches(Stream[Batch]):
         heavy = _heavy(data) if queued.heavy else 0
         known = (before.operations, before.contexts)
         batch = Batch(before.seq + 1, calls, heavy, known[0] + len(operations), known[1] + len(contexts), known)
+        if origin is not None and calls:
+            batch.origin, batch.span = origin, self._span(calls, origin)
         batch.message = wire.stream_message(
             seq=batch.seq,
             acked=self._acked,
@@ -353,12 +364,19 @@ class Batches(Stream[Batch]):
             contexts=contexts,
             calls=data,
             packed=to_bytes(words),
+            traceparent="" if batch.span is None else batch.span.traceparent,
         )
         batch.size = len(batch.message)
         batch.alone = alone and len(calls) == len(pending)
         self._newest = batch
         self._commit(batch)
         return batch
+
+    def _span(self, calls: list[Call], origin: Any) -> Begun | None:
+        assert self._channel.tracing is not None
+        names = list(dict.fromkeys(call.operation.name for call in calls))[:_NAMED_OPERATIONS]
+        told = {"tclient.calls": len(calls), "tclient.operations": names, **of_line(calls[0].site())}
+        return self._channel.tracing.begin("batch", origin, told)
 
     def _make_fit(self, call: Call, most: int) -> int:
         """A call that is too large for a message, without what is let go with it, or refused; the size that it has."""
@@ -379,6 +397,9 @@ class Batches(Stream[Batch]):
         if calls and queued.pending and queued.pending[0] is calls[0]:
             del queued.pending[: len(calls)]
             self._channel.stats.calls += len(calls)
+        if queued.origins:
+            for call in calls:
+                queued.origins.pop(call, None)
         if not batch.done and (not self.inflight or self.inflight[-1] is not batch):
             self.inflight.append(batch)
             self._channel.stats.batches += 1
@@ -457,6 +478,9 @@ class Batches(Stream[Batch]):
                 if batch.heavy:
                     # The same call may take more bytes, or fewer, when it is written anew.
                     queued.release_heavy(batch.heavy - _heavy([call.data for call in batch.calls]))
+                if batch.span is not None:
+                    batch.span.end("too large for something on the way")
+                    queued.origins.update(dict.fromkeys(batch.calls, batch.origin))
                 calls += batch.calls
             queued.pending[:0] = calls
             self._newest = answered(taken_back[0].seq - 1, taken_back[0].known)
@@ -489,6 +513,8 @@ class Batches(Stream[Batch]):
             self._settle(batch, reply, len(message))
         settle(batch.calls, found[1] if found is not None else ())
         batch.done = True
+        if batch.span is not None:
+            batch.span.end(_failed(reply))
         self._acked = seq
         self._let_go()
         self._waiters.notify()
@@ -541,11 +567,19 @@ class Batches(Stream[Batch]):
             calls = [call for batch in self.inflight for call in batch.calls]
             for batch in self.inflight:
                 batch.done = True
+                if batch.span is not None:
+                    batch.span.end("not answered")
             calls.extend(self._calls.pending)
             self.inflight.clear()
             self._calls.pending.clear()
         self._sender.queue.put(None)
         return calls
+
+
+def _failed(reply: pb.BatchReply | None) -> str:
+    """What the first call has failed of, in a word; empty where none has."""
+    results = () if reply is None else reply.results
+    return next((result.error.type for result in results if result.HasField("error")), "")
 
 
 def _heavy(data: Iterable[bytes]) -> int:

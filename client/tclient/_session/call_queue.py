@@ -85,6 +85,9 @@ class CallQueue(QueueFields):
         self.epoch = self.meta_epoch = 0
         # What was told of gradients since they may have been set last, by the name of the tensor.
         self.gradients: dict[Name, Any] = {}
+        # Where the session is traced: what does that, and the program's spans in which calls were issued.
+        self._tracing = transfers.channel.tracing
+        self.origins: dict[Call, Any] = {}
         self._writing = threading.Lock()
         # True when the sender sleeps without a timeout, so that a dropped result has to wake it.
         self.dozing = False
@@ -107,6 +110,8 @@ class CallQueue(QueueFields):
         """
         if is_awaited and self._channel.dead is not None:
             raise fresh(self._channel.dead)
+        if self._tracing is not None and (origin := self._tracing.origin()) is not None:
+            self.origins[call] = origin
         if len(call.data) > self._channel.max_light:
             self._hold(call)
         if self.drops:
@@ -131,8 +136,23 @@ class CallQueue(QueueFields):
             return
         if self.attention:
             self._attend(call)
-        elif len(self.pending) > self.relief:
+            if self._tracing is None:
+                return
+        if len(self.pending) > self.relief:
             self.relieve()
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether each call must do more than append, whatever the sender does: each passes `put` then."""
+        return self.synchronous or self._tracing is not None or self._channel.dead is not None
+
+    def of_one_origin(self, calls: list[Call]) -> Any:
+        """Leave those at the beginning that were issued in one span of the program; which that is."""
+        origins = self.origins
+        origin = origins.get(calls[0])
+        count = next((index for index, call in enumerate(calls) if origins.get(call) is not origin), len(calls))
+        del calls[count:]
+        return origin
 
     def relieve(self) -> None:
         """Many calls wait: sends them if they may go, and blocks while there are too many."""
@@ -224,4 +244,5 @@ class CallQueue(QueueFields):
         self._writing = threading.Lock()
         self._heavy_lock = threading.Lock()
         self.synchronous = False
+        self.origins.clear()
         self.pending.clear()

@@ -54,6 +54,7 @@ def connect(
     read_timeout_s: float | None = None,
     lane: bool | None = None,
     device: object = None,
+    trace: bool | None = None,
 ) -> Session:
     """Open a session with the server at `address` ("host:port") and make it the current one.
 
@@ -69,7 +70,9 @@ def connect(
     ReadTimeout is raised then, and the session goes on. None waits for as long as it takes. Calls travel over a socket
     of their own beside gRPC, where that can be reached; lane=False keeps them on gRPC, None takes TCLIENT_LANE (0 keeps
     them there). Where a server has several engines, device is the one of the server's devices that the session is to
-    live on, such as "cuda:3"; None is wherever there is room.
+    live on, such as "cuda:3"; None is wherever there is room. trace says whether what is done within spans of
+    OpenTelemetry goes on in spans here and on the server; None takes TCLIENT_TRACE (1 or 0), or whether the program has
+    set OpenTelemetry up.
     Raises: ConnectFailed if nothing answers there that can be trusted; NotAuthenticated; InvalidAddress;
     VersionMismatch; ServerBusy; RequestRefused if the server has no such device.
     """
@@ -85,6 +88,7 @@ def connect(
             read_timeout_s=read_timeout_s,
             lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
             device="" if device is None else str(device),
+            trace=trace,
         )
     except ConnectFailed as error:
         if not address:
@@ -109,6 +113,7 @@ def attach(
     shared_memory: bool | None = None,
     read_timeout_s: float | None = None,
     lane: bool | None = None,
+    trace: bool | None = None,
 ) -> Session:
     """Take a running session over from another process, and make it the current one: what it holds is there as it was.
 
@@ -131,6 +136,7 @@ def attach(
         shared_memory=os.environ.get("TCLIENT_SHARED_MEMORY") == "1" if shared_memory is None else shared_memory,
         read_timeout_s=read_timeout_s,
         lane=os.environ.get("TCLIENT_LANE") != "0" if lane is None else lane,
+        trace=trace,
     )
     with _lock:
         session.previous = connected()

@@ -93,6 +93,18 @@ class Forwards:
         """The answer to a request. Raises: ServerError if the server cannot be reached, or does not answer in time."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         call.id = self._ids()
+        tracing = self._channel.tracing
+        span = None if tracing is None else tracing.begin(f"forward {call.name}")
+        if span is None:
+            return self._answer(call, deadline, timeout_s)
+        call.traceparent = span.traceparent
+        with span:
+            answer = self._answer(call, deadline, timeout_s)
+        return answer
+
+    def _answer(
+        self, call: rpc.MlpForwardCall, deadline: float | None, timeout_s: float | None
+    ) -> rpc.MlpForwardAnswer:
         waiter = Waiter(call)
         stream = self._current()
         while not stream.put(waiter):

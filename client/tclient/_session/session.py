@@ -33,6 +33,7 @@ from tclient._transfer.progress import Wish
 from tclient._transfer.transfers import Transfers
 from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tclient._transport.stats import Stats
+from tclient._transport.tracing import tracing_for
 from tclient._transport.trust import Path, Tls, Token, Trust, hidden
 from tensorcompute import __version__
 from tensorcompute.v1 import tensor_pb2 as pb
@@ -126,6 +127,7 @@ class Session:
         transport: grpc.Channel | None = None,
         lane: bool = True,
         device: str = "",
+        trace: bool | None = None,
     ) -> Session:
         """A new session with the server at an address; see `tclient.connect`.
 
@@ -135,7 +137,8 @@ class Session:
         """
         token = hidden(token)
         given = trust or Trust(tls, tls_cert=tls_cert, tls_key=tls_key, token=token)
-        channel = Channel(address, given, read_timeout_s=read_timeout_s, transport=transport)
+        tracing = tracing_for(trace)
+        channel = Channel(address, given, read_timeout_s=read_timeout_s, transport=transport, tracing=tracing)
         with _closing_if_it_fails(channel):
             opened = channel.open_session(f"tclient/{__version__}", timeout_s, device)
             return cls._begun(channel, opened, synchronous, shared_memory=shared_memory, lane=lane)
@@ -152,10 +155,12 @@ class Session:
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
         lane: bool = True,
+        trace: bool | None = None,
     ) -> Session:
         """A session of another process, from which it is taken over; see `tclient.attach`."""
         trust = trust or Trust(credentials.trusts)
-        channel = Channel(credentials.address, trust, read_timeout_s=read_timeout_s, transport=transport)
+        tracing, at = tracing_for(trace), credentials.address
+        channel = Channel(at, trust, read_timeout_s=read_timeout_s, transport=transport, tracing=tracing)
         with _closing_if_it_fails(channel):
             taken = channel.attach_session(credentials.secret, f"tclient/{__version__}", timeout_s)
             return cls._begun(channel, taken.opened, synchronous, shared_memory=shared_memory, lane=lane, taken=taken)

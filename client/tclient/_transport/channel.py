@@ -32,6 +32,7 @@ from tclient._transport.statuses import (
     is_unknown_method,
     translate,
 )
+from tclient._transport.tracing import HEADER, Tracing
 from tclient._transport.trust import Metadata, Trust
 from tclient._transport.ways import Way, Ways
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -112,8 +113,12 @@ class Channel:
         *,
         read_timeout_s: float | None = None,
         transport: grpc.Channel | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """`transport` is a channel that is open already, in the place of a connection to the address."""
+        """`transport` is a channel that is open already, in the place of a connection to the address. With `tracing`,
+        what is done within a span of the program is traced.
+        """
+        self.tracing = tracing
         refuse_green_threads()
         refuse_torn_state()
         try:
@@ -158,6 +163,11 @@ class Channel:
     def metadata(self) -> Metadata:
         """What goes with every RPC. Raises: ConnectFailed where there is no token, and there should be one."""
         return self.trust.metadata()
+
+    @property
+    def _traced_metadata(self) -> Metadata:
+        """The same, with the program's span that this thread is in."""
+        return self.metadata if self.tracing is None else (*self.metadata, *self.tracing.headers())
 
     def translate(self, error: grpc.RpcError, address: str = "") -> TensorError:
         """The exception for a failed RPC, to home if no other address is given."""
@@ -377,8 +387,16 @@ class Channel:
         options: Any = {"timeout": timeout_s, "wait_for_ready": wait_for_ready, "metadata": self.metadata}
         return self._unary_by(self._ways.current, path, request, response, options)
 
-    @GATE.inside()
     def _unary_by(self, way: Way, path: str, request: Any, response: Any, options: Any) -> Any:
+        span = None if self.tracing is None else self.tracing.begin(path[1:])
+        if span is None:
+            return self._ask(way, path, request, response, options)
+        options["metadata"] = (*options["metadata"], (HEADER, span.traceparent))
+        with span:
+            return self._ask(way, path, request, response, options)
+
+    @GATE.inside()
+    def _ask(self, way: Way, path: str, request: Any, response: Any, options: Any) -> Any:
         method = self._method(way, path, request, response)
         if not can_be_late():
             return method(request, **options)
@@ -397,8 +415,8 @@ class Channel:
         """Bytes out, one response in. Raises grpc.RpcError."""
         method: Any = self.way.channel.stream_unary(path, response_deserializer=response.FromString)
         if not can_be_late():
-            return method(messages, metadata=self.metadata)
-        return _or_late(method.future(messages, metadata=self.metadata))
+            return method(messages, metadata=self._traced_metadata)
+        return _or_late(method.future(messages, metadata=self._traced_metadata))
 
     def ask_apart(self, path: str, request: Any, response: Any, timeout_s: float) -> Any:
         """One unary RPC over a connection that nothing else goes over. Raises: grpc.RpcError."""
@@ -430,7 +448,7 @@ class Channel:
     def server_stream(self, path: str, request: Any) -> Messages:
         """One request out, bytes in. Raises grpc.RpcError."""
         method: Any = self.way.channel.unary_stream(path, request_serializer=type(request).SerializeToString)
-        metadata = self.metadata
+        metadata = self._traced_metadata
         responses: Any = GATE.begin(lambda: method(request, metadata=metadata))
         may_end(responses.cancel)
         found: Messages = responses

@@ -24,18 +24,12 @@ class Stats:
         )
 
 
-class _Watch:
-    """Who is told of the waits of this process: for what, and how many seconds, in the thread that waited."""
-
-    def __init__(self) -> None:
-        self.tell: Callable[[str, float], None] | None = None
-
-
 class _Thread(threading.local):
     is_waiting = False
 
 
-WATCH = _Watch()
+# Who is told of the waits of this process: for what, and how many seconds, in the thread that waited.
+WATCHERS: list[Callable[[str, float], None]] = []
 _THREAD = _Thread()
 
 
@@ -55,5 +49,7 @@ class waiting:
     def __exit__(self, *exc: object) -> None:
         if not self._is_inner:
             _THREAD.is_waiting = False
-            if WATCH.tell is not None:
-                WATCH.tell(self._what, time.perf_counter() - self._began)
+            if WATCHERS:
+                seconds = time.perf_counter() - self._began
+                for tell in tuple(WATCHERS):
+                    tell(self._what, seconds)

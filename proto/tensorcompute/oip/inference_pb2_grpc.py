@@ -129,6 +129,16 @@ class GRPCInferenceServiceStub:
                 request_serializer=tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterRequest.SerializeToString,
                 response_deserializer=tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterResponse.FromString,
                 _registered_method=True)
+        self.TraceSetting = channel.unary_unary(
+                '/inference.GRPCInferenceService/TraceSetting',
+                request_serializer=tensorcompute_dot_oip_dot_inference__pb2.TraceSettingRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_oip_dot_inference__pb2.TraceSettingResponse.FromString,
+                _registered_method=True)
+        self.LogSettings = channel.unary_unary(
+                '/inference.GRPCInferenceService/LogSettings',
+                request_serializer=tensorcompute_dot_oip_dot_inference__pb2.LogSettingsRequest.SerializeToString,
+                response_deserializer=tensorcompute_dot_oip_dot_inference__pb2.LogSettingsResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer:
@@ -298,6 +308,31 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TraceSetting(self, request, context):
+        """TraceSetting tells which requests for inference are traced, and changes that: of all networks, or of one. Traces go by
+        OTLP to where --otlp-endpoint says; a request whose caller traces it is traced in any case.
+
+        Errors:
+        PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+        INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+        FAILED_PRECONDITION traces are to be on, and the server was not started with --otlp-endpoint; start it so.
+        NOT_FOUND           no such network.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogSettings(self, request, context):
+        """LogSettings tells what the process that answers writes to its log, and changes that.
+
+        Errors:
+        PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+        INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -390,6 +425,16 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.CudaSharedMemoryUnregister,
                     request_deserializer=tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterRequest.FromString,
                     response_serializer=tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterResponse.SerializeToString,
+            ),
+            'TraceSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceSetting,
+                    request_deserializer=tensorcompute_dot_oip_dot_inference__pb2.TraceSettingRequest.FromString,
+                    response_serializer=tensorcompute_dot_oip_dot_inference__pb2.TraceSettingResponse.SerializeToString,
+            ),
+            'LogSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogSettings,
+                    request_deserializer=tensorcompute_dot_oip_dot_inference__pb2.LogSettingsRequest.FromString,
+                    response_serializer=tensorcompute_dot_oip_dot_inference__pb2.LogSettingsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -883,6 +928,60 @@ class GRPCInferenceService:
             '/inference.GRPCInferenceService/CudaSharedMemoryUnregister',
             tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterRequest.SerializeToString,
             tensorcompute_dot_oip_dot_inference__pb2.CudaSharedMemoryUnregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/TraceSetting',
+            tensorcompute_dot_oip_dot_inference__pb2.TraceSettingRequest.SerializeToString,
+            tensorcompute_dot_oip_dot_inference__pb2.TraceSettingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/LogSettings',
+            tensorcompute_dot_oip_dot_inference__pb2.LogSettingsRequest.SerializeToString,
+            tensorcompute_dot_oip_dot_inference__pb2.LogSettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

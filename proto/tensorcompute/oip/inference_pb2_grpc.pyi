@@ -116,6 +116,23 @@ class GRPCInferenceServiceStub:
     """CudaSharedMemoryRegister is not served: always UNIMPLEMENTED."""
     CudaSharedMemoryUnregister: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryUnregisterRequest, _inference_pb2.CudaSharedMemoryUnregisterResponse]
     """CudaSharedMemoryUnregister is not served: always UNIMPLEMENTED."""
+    TraceSetting: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TraceSettingRequest, _inference_pb2.TraceSettingResponse]
+    """TraceSetting tells which requests for inference are traced, and changes that: of all networks, or of one. Traces go by
+    OTLP to where --otlp-endpoint says; a request whose caller traces it is traced in any case.
+
+    Errors:
+      PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+      INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+      FAILED_PRECONDITION traces are to be on, and the server was not started with --otlp-endpoint; start it so.
+      NOT_FOUND           no such network.
+    """
+    LogSettings: _grpc.UnaryUnaryMultiCallable[_inference_pb2.LogSettingsRequest, _inference_pb2.LogSettingsResponse]
+    """LogSettings tells what the process that answers writes to its log, and changes that.
+
+    Errors:
+      PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+      INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+    """
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -203,6 +220,23 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """CudaSharedMemoryRegister is not served: always UNIMPLEMENTED."""
     CudaSharedMemoryUnregister: _aio.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryUnregisterRequest, _inference_pb2.CudaSharedMemoryUnregisterResponse]  # type: ignore[assignment]
     """CudaSharedMemoryUnregister is not served: always UNIMPLEMENTED."""
+    TraceSetting: _aio.UnaryUnaryMultiCallable[_inference_pb2.TraceSettingRequest, _inference_pb2.TraceSettingResponse]  # type: ignore[assignment]
+    """TraceSetting tells which requests for inference are traced, and changes that: of all networks, or of one. Traces go by
+    OTLP to where --otlp-endpoint says; a request whose caller traces it is traced in any case.
+
+    Errors:
+      PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+      INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+      FAILED_PRECONDITION traces are to be on, and the server was not started with --otlp-endpoint; start it so.
+      NOT_FOUND           no such network.
+    """
+    LogSettings: _aio.UnaryUnaryMultiCallable[_inference_pb2.LogSettingsRequest, _inference_pb2.LogSettingsResponse]  # type: ignore[assignment]
+    """LogSettings tells what the process that answers writes to its log, and changes that.
+
+    Errors:
+      PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+      INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+    """
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """GRPCInferenceService serves the networks that ModelService keeps, to clients of the protocol.
@@ -395,5 +429,34 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.CudaSharedMemoryUnregisterResponse, _abc.Awaitable[_inference_pb2.CudaSharedMemoryUnregisterResponse]]:
         """CudaSharedMemoryUnregister is not served: always UNIMPLEMENTED."""
+
+    @_abc_1.abstractmethod
+    def TraceSetting(
+        self,
+        request: _inference_pb2.TraceSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.TraceSettingResponse, _abc.Awaitable[_inference_pb2.TraceSettingResponse]]:
+        """TraceSetting tells which requests for inference are traced, and changes that: of all networks, or of one. Traces go by
+        OTLP to where --otlp-endpoint says; a request whose caller traces it is traced in any case.
+
+        Errors:
+          PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+          INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+          FAILED_PRECONDITION traces are to be on, and the server was not started with --otlp-endpoint; start it so.
+          NOT_FOUND           no such network.
+        """
+
+    @_abc_1.abstractmethod
+    def LogSettings(
+        self,
+        request: _inference_pb2.LogSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.LogSettingsResponse, _abc.Awaitable[_inference_pb2.LogSettingsResponse]]:
+        """LogSettings tells what the process that answers writes to its log, and changes that.
+
+        Errors:
+          PERMISSION_DENIED   something is to be changed, and the caller is not an admin.
+          INVALID_ARGUMENT    no such setting or value, or one that cannot be changed; the message says what can be.
+        """
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

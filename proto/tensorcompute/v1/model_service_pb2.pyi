@@ -181,7 +181,7 @@ class MlpForwardResponse(_message.Message):
     def __init__(self, output: _Optional[_Union[ForwardOutput, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class MlpForwardCall(_message.Message):
-    __slots__ = ("id", "name", "version", "inputs", "priority", "timeout_us", "deadline_us", "tensors")
+    __slots__ = ("id", "name", "version", "inputs", "priority", "timeout_us", "deadline_us", "tensors", "traceparent")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class MlpForwardCall(_message.Message):
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_US_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     version: int
@@ -198,7 +199,8 @@ class MlpForwardCall(_message.Message):
     timeout_us: int
     deadline_us: int
     tensors: _containers.RepeatedCompositeFieldContainer[NamedTensor]
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., deadline_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., inputs: _Optional[_Union[_tensor_pb2.TensorData, _Mapping]] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., deadline_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ForwardFailure(_message.Message):
     __slots__ = ("code", "reason", "message", "retry_after_s")

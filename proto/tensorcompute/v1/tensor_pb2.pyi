@@ -407,7 +407,7 @@ class Result(_message.Message):
     def __init__(self, call_index: _Optional[int] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., lost_effect: _Optional[bool] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("seq", "acked", "define_operations", "define_contexts", "calls", "frees", "free_parts", "packed")
+    __slots__ = ("seq", "acked", "define_operations", "define_contexts", "calls", "frees", "free_parts", "packed", "traceparent")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     ACKED_FIELD_NUMBER: _ClassVar[int]
     DEFINE_OPERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -416,6 +416,7 @@ class Batch(_message.Message):
     FREES_FIELD_NUMBER: _ClassVar[int]
     FREE_PARTS_FIELD_NUMBER: _ClassVar[int]
     PACKED_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     seq: int
     acked: int
     define_operations: _containers.RepeatedScalarFieldContainer[str]
@@ -424,7 +425,8 @@ class Batch(_message.Message):
     frees: _containers.RepeatedScalarFieldContainer[int]
     free_parts: _containers.RepeatedCompositeFieldContainer[Ref]
     packed: bytes
-    def __init__(self, seq: _Optional[int] = ..., acked: _Optional[int] = ..., define_operations: _Optional[_Iterable[str]] = ..., define_contexts: _Optional[_Iterable[_Union[Context, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., frees: _Optional[_Iterable[int]] = ..., free_parts: _Optional[_Iterable[_Union[Ref, _Mapping]]] = ..., packed: _Optional[bytes] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, seq: _Optional[int] = ..., acked: _Optional[int] = ..., define_operations: _Optional[_Iterable[str]] = ..., define_contexts: _Optional[_Iterable[_Union[Context, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., frees: _Optional[_Iterable[int]] = ..., free_parts: _Optional[_Iterable[_Union[Ref, _Mapping]]] = ..., packed: _Optional[bytes] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class BatchReply(_message.Message):
     __slots__ = ("seq", "results", "warnings")

@@ -90,6 +90,9 @@ _HELP = {
     "oip_shared_memory": "Let clients of the Open Inference Protocol on this machine pass tensors in shared memory.",
     "http_listen": "HOST:PORT for HTTP: the Open Inference Protocol under /v2, and /metrics; empty is none.",
     "metrics_listen": "HOST:PORT for /metrics alone, for Prometheus to scrape; empty is none.",
+    "otlp_endpoint": "http://HOST:PORT, or https://…, of a collector that takes traces by OTLP over gRPC; empty is "
+    "none.",
+    "trace_rate": "Of requests whose callers trace nothing, one in so many is traced; 0 is none.",
     "log_level": "What is logged on stderr, and what is worse.",
     "log_format": "How: text for people, JSON, or auto: text on a terminal, and JSON elsewhere.",
 }
@@ -97,7 +100,7 @@ _HELP = {
 
 _CHOICES = {
     "log_format": logs.FORMATS,
-    "log_level": ["debug", "info", "warning", "error"],
+    "log_level": logs.LEVELS,
     "isolation": ["shared", "principal", "session"],
 }
 _MAY_BE_0 = (
@@ -110,6 +113,7 @@ _MAY_BE_0 = (
     "oip_max_message_bytes",
     "drain_s",
     "hang_s",
+    "trace_rate",
 )
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,23 +25,27 @@ Events = list[tuple[str, str, float, float, dict[str, Any]]]
 class Profile:
     """What is noted of one session."""
 
-    def __init__(self, device: torch.device | None) -> None:
-        """`device` is a GPU whose kernels are timed, too."""
+    def __init__(self, device: torch.device | None, most: int = _MOST) -> None:
+        """`device` is a GPU whose kernels are timed, too, and `most` how many events there may be."""
         self.events: Events = []
         self.missing = 0
         self._device = device
+        self._most = most
         # Pairs of events on the device, with what was run between them; and the beginning, on both clocks.
         self._kernels: list[tuple[str, Any, Any]] = []
         self._zero: Any = None
         self.began = time.perf_counter()
-        if device is not None:
-            torch.cuda.synchronize(device)
+
+    def align(self) -> None:
+        """Begin now. Waits for the device, so that both clocks begin together."""
+        if self._device is not None:
+            torch.cuda.synchronize(self._device)
             self._zero = self._mark()
-            self.began = time.perf_counter()
+        self.began = time.perf_counter()
 
     def add(self, kind: str, name: str, began: float, ended: float, **more: Any) -> None:
         """Something that took a while."""
-        if len(self.events) < _MOST:
+        if len(self.events) < self._most:
             self.events.append((kind, name, began, ended - began, more))
         else:
             self.missing += 1
@@ -57,7 +61,7 @@ class Profile:
                 call(store, run, operations, call_id, number, *rest)
             finally:
                 self.add("call", name, began, time.perf_counter(), id=call_id)
-                if mark is not None and len(self._kernels) < _MOST:
+                if mark is not None and len(self._kernels) < self._most:
                     self._kernels.append((name, mark, self._mark()))
 
         return timed
@@ -66,6 +70,17 @@ class Profile:
         mark = torch.cuda.Event(enable_timing=True)
         mark.record(torch.cuda.current_stream(self._device))
         return mark
+
+    @property
+    def last_kernel(self) -> Any:
+        """What the device passes behind the last of them; None where there is none."""
+        return self._kernels[-1][2] if self._kernels else None
+
+    def kernels(self, ended: float) -> Sequence[tuple[str, float, float]]:
+        """The name, beginning and end of each, of which the last one has ended then."""
+        last = self.last_kernel
+        ends = [(name, ended - mark.elapsed_time(last) / 1e3, mark, after) for name, mark, after in self._kernels]
+        return [(name, began, began + mark.elapsed_time(after) / 1e3) for name, began, mark, after in ends]
 
     def told(self) -> dict[str, Any]:
         """All of it, in plain values. Waits for the device."""
@@ -80,6 +95,7 @@ class Profile:
 def _begin(store: ObjectStore) -> float:
     device = torch.device(store.state.device)
     store.profile = Profile(device if device.type == "cuda" else None)
+    store.profile.align()
     return time.perf_counter()
 
 

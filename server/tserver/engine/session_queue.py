@@ -31,8 +31,11 @@ from tserver.engine.scheduling import Scheduler
 from tserver.engine.shares import Share
 from tserver.engine.snapshots.files import Saved, Told, load, save
 from tserver.engine.snapshots.graphs import needs_graph
+from tserver.engine.traced_batch import TracedBatch
 from tserver.engine.transfers import Arrival
 from tserver.engine.uploads import Upload
+from tserver.tracing.traced import timed
+from tserver.tracing.tracer import TRACER
 
 T = TypeVar("T")
 # How much longer than to see whether a queue may rest it is gone on before that is seen again.
@@ -104,7 +107,7 @@ class SessionQueue:
 
     def run(self, function: Callable[[ObjectStore], T]) -> Future[T]:
         """Run a function on the engine's thread, in its place among the jobs."""
-        job = _FunctionJob(self, function)
+        job = _FunctionJob(self, timed(function, "run"))
         self._append(job)
         return job.future
 
@@ -323,7 +326,7 @@ class _Job:
 
 
 class _BatchJob(_Job):
-    __slots__ = ("_batch", "_deadline", "_done", "_operations", "_queue", "_refusal", "_run", "seq")
+    __slots__ = ("_batch", "_deadline", "_done", "_operations", "_queue", "_refusal", "_run", "_traced", "seq")
     can_stop = True
 
     def __init__(
@@ -343,6 +346,8 @@ class _BatchJob(_Job):
         self._done = done
         self._run: BatchRun | None = None
         self.seq = batch.seq
+        traced = TRACER.request("batch", batch.traceparent) if TRACER.is_on else None
+        self._traced = None if traced is None else TracedBatch(traced)
 
     def cancel(self, refusal: pb.Error) -> None:
         """Run no more calls. From any thread."""
@@ -367,6 +372,9 @@ class _BatchJob(_Job):
         if self._queue.rest is not None:
             # One call, after which it is looked.
             deadline = 0.0
+        traced = self._traced
+        if traced is not None:
+            traced.begin_turn(store)
         try:
             if not executor.run(store, run, deadline):
                 return False
@@ -381,6 +389,11 @@ class _BatchJob(_Job):
                     reason="INTERNAL",
                 )
             )
+        finally:
+            if traced is not None:
+                traced.end_turn(store)
+        if traced is not None:
+            traced.end(run, self._queue.when_arrived)
         if run.deferred or self._queue.owed:
             self._queue.reply_later(executor, run, self._done)
         else:

@@ -19,6 +19,8 @@ from tserver.errors import ServerError, Unreachable
 from tserver.front import status
 from tserver.front.rpc import HOUSE_ENGINE, HOUSE_HEADERS, OF_HOUSE, Rpc, house_metadata
 from tserver.identity import Identity
+from tserver.tracing.context import HEADER
+from tserver.tracing.traced import current
 
 _OPTIONS = (
     # What is too large is refused by the listener before this, and by the engine behind it.
@@ -115,6 +117,9 @@ class Target:
         """What an RPC is begun with."""
         deadline = rpc.deadline
         headers = tuple(pair for pair in rpc.metadata if not _is_of_hop(pair[0]))
+        if (traced := current()) is not None:
+            # What is traced of it there is a part of what is traced here.
+            headers = (*(pair for pair in headers if pair[0] != HEADER), (HEADER, str(traced.context)))
         if self._key:
             headers += house_metadata(self._key, rpc.identity if self._is_near else rpc.identity.from_afar())
             if rpc.engine:

@@ -13,7 +13,9 @@ from tensorcompute.v1 import model_service_pb2 as ms
 from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.errors import Exhausted, InvalidArgument, ModelElsewhere, NotFound, ServerError, TooLarge
 from tserver.front.status import code_number
+from tserver.models.names import bare
 from tserver.models.requests import Given, check_size
+from tserver.tracing.tracer import TRACER
 
 if TYPE_CHECKING:
     from tserver.config import Config
@@ -146,7 +148,14 @@ class Forwards:
             room = _ANSWER_BYTES + served.check_outputs(request, self._config.max_output_bytes)
             request.on_done = lambda request: self._end(number, served, shape, request, room)
             request.on_engine, request.share = self._on_engine, self._share
-            self._models.put(served, request)
+            if TRACER.is_on:
+                request.traced = TRACER.request(f"forward {bare(served.name)}", call.traceparent)
+            try:
+                self._models.put(served, request)
+            except ServerError as error:
+                if request.traced is not None:
+                    request.traced.end(error.reason)
+                raise
         except ServerError as error:
             answer = ms.MlpForwardAnswer(id=number, failure=failure_of(error))
             self._bytes += (room := _ANSWER_BYTES + len(answer.failure.message))

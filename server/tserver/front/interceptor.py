@@ -1,7 +1,7 @@
 """The one way in: every request of every listener passes here, before its servicer and after it.
 
 What is known of a caller (Rpc), what becomes of errors (status.py) and what is counted (rpc_counts.py) is decided here,
-for our services, for gRPC's own (health, reflection) and for HTTP. A token or a trace header would be read here, and
+for our services, for gRPC's own (health, reflection) and for HTTP. Tokens and the headers of traces are read here, and
 nowhere else. A stream passes once, not each of its messages. Knows no servicer.
 """
 
@@ -25,6 +25,9 @@ from tserver.front.authentication import host_of
 from tserver.front.opened import Opened
 from tserver.front.rpc import OPEN, Behaviour, Context, Rpc, identified
 from tserver.front.rpc_counts import CountedRpc, MethodCounts, RpcCounts, size_of
+from tserver.tracing.context import HEADER
+from tserver.tracing.traced import answering
+from tserver.tracing.tracer import TRACER
 
 if TYPE_CHECKING:
     from tserver.audit import Audit
@@ -40,6 +43,8 @@ log = logging.getLogger("tserver.front")
 
 # What is told to everyone: whoever balances load asks without credentials.
 _WATCH = "/grpc.health.v1.Health/Watch"
+# Which of its requests are traced, that one is told (oip/settings.py).
+_INFERENCE = "inference.GRPCInferenceService"
 _OPEN_PATHS = frozenset({"/grpc.health.v1.Health/Check", _WATCH})
 
 
@@ -135,7 +140,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                         f"{request.path[:200]} tells of all principals, and needs the role {route.needs.name.lower()}"
                     )
             async with self.opened.kept(request.identity):
-                return await route.handler(request), None
+                return await _traced_http(route, request), None
         except Exception as raised:
             error = status.as_ours(raised, "an HTTP request", request.peer)
             return status.http_refusal(error), error
@@ -176,6 +181,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
         counts = None if self._rpcs is None else self._rpcs.method(service, method)
         if counts is not None and is_ours and (handler.request_streaming or handler.response_streaming):
             seen = partial(CountedRpc, **knowing, counts=counts)
+        if TRACER.is_on and is_ours and not (handler.request_streaming and handler.response_streaming):
+            # What goes on for long is not one request: its messages say what they are a part of.
+            behaviour = _traced(behaviour, path.strip("/"), codes, may_choose=service != _INFERENCE)
         if path in _OPEN_PATHS:
             asked = behaviour
         elif self._audit is None:
@@ -228,6 +236,30 @@ def _while_known(behaviour: Behaviour, opened: Opened, identity_of: Callable[[An
     return while_known
 
 
+def _traced(behaviour: Behaviour, name: str, codes: status.Codes, *, may_choose: bool) -> Behaviour:
+    """A behaviour whose requests are traced as their callers say, or by chance."""
+
+    async def traced(argument: Any, rpc: Rpc) -> Any:
+        # Within a house it was chosen where it came in.
+        may = may_choose and not rpc.is_of_house
+        request = TRACER.request(name, rpc.header(HEADER), may_choose=may)
+        if request is None:
+            return await behaviour(argument, rpc)
+        with answering(request):
+            try:
+                response = await behaviour(argument, rpc)
+            except asyncio.CancelledError:
+                request.end("CANCELLED")
+                raise
+            except Exception as error:
+                request.end(status.told_of(error, codes)[0])
+                raise
+        request.end()
+        return response
+
+    return traced
+
+
 def _bounded(behaviour: Behaviour, accounts: Accounts) -> Behaviour:
     """A behaviour of a stream, of which a principal may have only so many."""
 
@@ -239,6 +271,22 @@ def _bounded(behaviour: Behaviour, accounts: Accounts) -> Behaviour:
             return await behaviour(argument, rpc)
 
     return bounded
+
+
+async def _traced_http(route: messages.Route, request: messages.HttpRequest) -> messages.HttpResponse:
+    """The answer to a request, which is traced if its caller says so."""
+    sent = request.headers.get(HEADER, "") if TRACER.is_on else ""
+    traced = TRACER.request(f"{request.method} {route.path}", sent, may_choose=False) if sent else None
+    if traced is None:
+        return await route.handler(request)
+    with answering(traced):
+        try:
+            response = await route.handler(request)
+        except BaseException as error:
+            traced.end("CANCELLED" if isinstance(error, asyncio.CancelledError) else type(error).__name__)
+            raise
+    traced.end(attributes={"http.response.status_code": response.status})
+    return response
 
 
 def _writing(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Behaviour:

@@ -95,6 +95,10 @@ class Rpc:
         found: Any = self._context.invocation_metadata() or ()
         return tuple((key, value) for key, value in found)
 
+    def header(self, name: str) -> str:
+        """What the caller has sent under a name; empty where that is nothing, or bytes."""
+        return next((value for key, value in self.metadata if key == name and isinstance(value, str)), "")
+
     async def first(self) -> Any:
         """The first request of a stream, or grpc.aio.EOF. Raises: DeadlineExceeded where none comes."""
         try:

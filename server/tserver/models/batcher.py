@@ -18,6 +18,7 @@ from tserver.errors import ServerError
 from tserver.models.batching import BatchingConfig
 from tserver.models.requests import Request, RequestQueue
 from tserver.models.statistics import ModelStatistics
+from tserver.tracing.traced import Traced
 
 Deliver = Callable[[list[Request]], None]
 
@@ -180,7 +181,11 @@ class DynamicBatcher:
         statistics.success.ns += waited_ns + (finished - began) * requests
         ran_s = (finished - began) / 1e9
         waited, latency = statistics.waited, statistics.latency
+        traced: list[Traced] = []
         for request in batch:
+            if request.traced is not None:
+                request.traced.within("queue", request.arrived, began_s)
+                traced.append(request.traced)
             request.version = self.version
             statistics.bytes_in += request.size_bytes
             if not request.as_tensor and request.outputs is not None:
@@ -189,6 +194,8 @@ class DynamicBatcher:
             wait_s = began_s - request.arrived
             waited.add(wait_s)
             latency.add(wait_s + ran_s)
+        if traced:
+            _trace(traced, times, rows, requests)
 
     def _count_batch(self, rows: int, input_ns: int, infer_ns: int, output_ns: int, *, requests: int) -> None:
         statistics = self._statistics
@@ -208,6 +215,21 @@ class DynamicBatcher:
         assert request.error is not None
         self._statistics.fail.add(int((time.monotonic() - request.arrived) * 1e9))
         self._statistics.failed(request.error.reason)
+        if request.traced is not None:
+            request.traced.end(request.error.reason)
+
+
+def _trace(traced: list[Traced], times: Times, rows: int, requests: int) -> None:
+    """Note in the trace of each how the batch was run in which they were; there it is linked with the others."""
+    began, gathered, inferred, finished = (each / 1e9 for each in times)
+    for each in traced:
+        links = [other.context for other in traced if other is not each]
+        told = {"tserver.batch.rows": rows, "tserver.batch.requests": requests}
+        batch = each.within("batch", began, finished, told, links=links)
+        each.within("compute_input", began, gathered, parent=batch)
+        each.within("compute_infer", gathered, inferred, parent=batch)
+        each.within("compute_output", inferred, finished, parent=batch)
+        each.end()
 
 
 def _charge(batch: list[Request], took_s: float) -> None:

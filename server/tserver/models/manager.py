@@ -30,6 +30,7 @@ from tserver.models.batching import BatchingConfig
 from tserver.models.changes import Changes
 from tserver.models.registry import Registry, ServedModel
 from tserver.models.requests import Given, Request, notify
+from tserver.tracing.tracer import TRACER
 
 T = TypeVar("T")
 log = logging.getLogger("tserver.models")
@@ -106,6 +107,9 @@ class ModelManager:
             request.share = self._engine.share_of(principal)
         future: asyncio.Future[None] = self._loop.create_future()
         request.on_done = lambda _: None if future.done() else future.set_result(None)
+        if request.traced is None and TRACER.is_on:
+            # Its caller has sent what there is of a trace with the RPC, in which this is.
+            request.traced = TRACER.request(f"forward {names.bare(served.name)}", "", may_choose=False)
         self.put(served, request)
         try:
             await future
@@ -140,6 +144,8 @@ class ModelManager:
         """Nobody waits for the request any more: it leaves the queue, if it is still there."""
         if served.batcher.queue.remove(request):
             served.statistics.cancelled += 1
+            if request.traced is not None:
+                request.traced.end("CANCELLED")
 
     def _wake(self) -> None:
         batchers, self._to_wake = self._to_wake, set()

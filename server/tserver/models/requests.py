@@ -16,6 +16,7 @@ from tensorcompute.v1 import tensor_pb2 as pb
 from tserver.engine.shares import Share
 from tserver.errors import DeadlineExceeded, QueueFull, ServerError, TooLarge
 from tserver.models.batching import BatchingConfig, QueuePolicy
+from tserver.tracing.traced import Traced
 
 
 class Given(NamedTuple):
@@ -50,6 +51,7 @@ class Request:
         "size_bytes",
         "timeout_at",
         "timeout_us",
+        "traced",
         "version",
     )
 
@@ -83,6 +85,8 @@ class Request:
         self.on_engine = False
         # Who is charged with the engine's time that its rows take; None where that is nobody.
         self.share: Share | None = None
+        # What notes how long it waits and runs, where it is traced.
+        self.traced: Traced | None = None
         self.level = 0
         self.is_delayed = False
         self.arrived = 0.0

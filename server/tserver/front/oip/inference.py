@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tserver.errors import InvalidArgument, PermissionDenied, ServerError, Unimplemented
 from tserver.front.oip.regions import AllRegions, Region, Regions
+from tserver.front.oip.settings import TraceSettings
 from tserver.front.oip.tensors import (
     DATATYPES,
     HEADER_BYTES,
@@ -30,6 +31,8 @@ from tserver.front.oip.tensors import (
 from tserver.models.names import bare
 from tserver.models.owners import Owners
 from tserver.models.requests import Given
+from tserver.tracing.traced import answering, current
+from tserver.tracing.tracer import TRACER
 
 if TYPE_CHECKING:
     from tserver.engines.port import Models, Served, Spec
@@ -87,9 +90,10 @@ def version_of(text: str) -> int:
 class Inferences:
     """Runs requests on the models."""
 
-    def __init__(self, models: Models, regions: AllRegions | None) -> None:
-        """Without regions, shared memory is refused."""
+    def __init__(self, models: Models, regions: AllRegions | None, traces: TraceSettings) -> None:
+        """Without regions, shared memory is refused. `traces` says which requests are traced."""
         self._models = models
+        self._traces = traces
         self._regions = regions
         self._owners = Owners(models.registry.has)
 
@@ -102,6 +106,19 @@ class Inferences:
         """The answer of a model to a request. Cancelled, it leaves the queue. Raises: ServerError."""
         number = version_of(version)
         served = self.find(name, number, caller.identity)
+        if current() is not None or not self._traces.chooses(served.name):
+            return await self._run(served, name, number, request, caller)
+        traced = TRACER.chosen(f"infer {name}")
+        with answering(traced):
+            try:
+                answer = await self._run(served, name, number, request, caller)
+            except BaseException as error:
+                traced.end(error.reason if isinstance(error, ServerError) else type(error).__name__)
+                raise
+        traced.end()
+        return answer
+
+    async def _run(self, served: Served, name: str, number: int, request: InferRequest, caller: Caller) -> Answer:
         with ExitStack() as used:
             try:
                 request.check_parameters()

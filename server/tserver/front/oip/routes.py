@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from tserver.config import Config
-from tserver.errors import InvalidArgument, Unimplemented
+from tserver.errors import InvalidArgument
 from tserver.front.http.messages import Handler, HttpRequest, HttpResponse, Route
 from tserver.front.oip.inference import Caller
 from tserver.front.oip.json_form import HEADER_LENGTH, of_message, parse, response
@@ -45,12 +45,12 @@ class InferenceRoutes:
             *self._shared_memory("system", self._region_status, self._register, self._unregister),
             *self._shared_memory("cuda", self._no_cuda, self._no_cuda, self._no_cuda),
             *(
-                Route(method, path, name, _not_served)
+                Route(method, path, name, handler)
                 for method in ("GET", "POST")
-                for path, name in (
-                    ("/v2/trace/setting", "TraceSetting"),
-                    (f"{_MODEL}/trace/setting", "TraceSetting"),
-                    ("/v2/logging", "LogSettings"),
+                for path, name, handler in (
+                    ("/v2/trace/setting", "TraceSetting", self._trace_settings),
+                    (f"{_MODEL}/trace/setting", "TraceSetting", self._trace_settings),
+                    ("/v2/logging", "LogSettings", self._log_settings),
                 )
             ),
         ]
@@ -161,12 +161,29 @@ class InferenceRoutes:
     async def _no_cuda(self, request: HttpRequest) -> HttpResponse:
         self._service.no_cuda()
 
+    # --- settings ---
+
+    async def _trace_settings(self, request: HttpRequest) -> HttpResponse:
+        changes = {name: _values(name, value) for name, value in (await self._changes(request)).items()}
+        told = self._service.trace_settings(request.names.get("model", ""), changes, request.identity)
+        return HttpResponse.of({name: list(v) if name == "trace_level" else v[0] for name, v in told.items()})
+
+    async def _log_settings(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse.of(self._service.log_settings(await self._changes(request), request.identity))
+
+    async def _changes(self, request: HttpRequest) -> dict[str, Any]:
+        return await self._told(request) if request.method == "POST" else {}
+
     async def _told(self, request: HttpRequest) -> dict[str, Any]:
         return await request.json(self._max_text_bytes)
 
 
-async def _not_served(request: HttpRequest) -> HttpResponse:
-    raise Unimplemented("settings of traces and of the log are not served; see the options of the server")
+def _values(name: str, value: Any) -> list[str]:
+    """What a setting is to be: a text or a number, or several; null is as it was."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if any(isinstance(each, bool) or not isinstance(each, str | int) for each in values):
+        raise InvalidArgument(f"{name[:100]} is {str(value)[:100]}, not a text, several of them, or null")
+    return [str(each) for each in values]
 
 
 def _model(request: HttpRequest) -> tuple[str, str]:

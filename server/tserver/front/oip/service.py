@@ -5,7 +5,7 @@ Errors are raised, and become statuses in the interceptor.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from tensorcompute.oip import inference_pb2 as oip
@@ -15,6 +15,8 @@ from tserver.errors import InvalidArgument, NotFound, PermissionDenied, Unimplem
 from tserver.front.oip import describe
 from tserver.front.oip.inference import Inferences, version_of
 from tserver.front.oip.regions import AllRegions, Region
+from tserver.front.oip.settings import Told, TraceSettings, change_log, log_told
+from tserver.identity import Role
 from tserver.models.owners import Owners, check_may_change, told_name
 
 if TYPE_CHECKING:
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
     from tserver.front.health import Health
     from tserver.identity import Identity
 
-_EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "parameters", "statistics")
+_EXTENSIONS = (
+    "model_repository",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
 _SHARED_MEMORY = "system_shared_memory"
 
 
@@ -34,7 +44,8 @@ class Service:
         self._models = models
         self._registry = models.registry
         self._owners = Owners(models.registry.has)
-        self.inferences = Inferences(models, AllRegions() if config.oip_shared_memory else None)
+        self._traces = TraceSettings(config.trace_rate)
+        self.inferences = Inferences(models, AllRegions() if config.oip_shared_memory else None, self._traces)
         self._health = health
 
     # --- the server and its models ---
@@ -131,6 +142,26 @@ class Service:
             "CUDA shared memory is not served; send elements in the request, or use system shared memory"
         )
 
+    # --- settings ---
+
+    def trace_settings(self, model: str, changes: Told, identity: Identity) -> Told:
+        """Which requests for inference are traced, of all models or of one, once these have changed.
+
+        Raises: PermissionDenied, NotFound, InvalidArgument, NotConfigured.
+        """
+        name = self.find(model, "", identity).name if model else ""
+        if changes:
+            _check_admin("traces", identity)
+            self._traces.change(changes, name)
+        return self._traces.told(name)
+
+    def log_settings(self, changes: Mapping[str, object], identity: Identity) -> dict[str, bool | int | str]:
+        """What is written to the log, once these have changed. Raises: PermissionDenied, InvalidArgument."""
+        if changes:
+            _check_admin("the log", identity)
+            change_log(changes)
+        return log_told()
+
     def _to_change(self, name: str, identity: Identity) -> str:
         """The name of models that a caller may change. Raises: PermissionDenied."""
         if self._registry.has(name):
@@ -143,6 +174,11 @@ class Service:
                 f"to {what} models is not allowed here; start the server with --oip-model-control to allow it"
             )
         _check_repository(repository)
+
+
+def _check_admin(what: str, identity: Identity) -> None:
+    if identity.role < Role.ADMIN:
+        raise PermissionDenied(f"settings of {what} are those of all callers, and are changed by an admin")
 
 
 def _check_repository(name: str) -> None:

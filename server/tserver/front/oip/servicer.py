@@ -143,10 +143,39 @@ class InferenceServicer:
         self._service.unregister(request.name, rpc.identity)
         return oip.SystemSharedMemoryUnregisterResponse()
 
+    # --- settings ---
+
+    async def TraceSetting(self, request: oip.TraceSettingRequest, rpc: Rpc) -> oip.TraceSettingResponse:
+        """See the proto."""
+        changes = {name: list(setting.value) for name, setting in request.settings.items()}
+        response = oip.TraceSettingResponse()
+        for name, values in self._service.trace_settings(request.model_name, changes, rpc.identity).items():
+            response.settings[name].value.extend(values)
+        return response
+
+    async def LogSettings(self, request: oip.LogSettingsRequest, rpc: Rpc) -> oip.LogSettingsResponse:
+        """See the proto."""
+        changes = {name: _chosen(setting) for name, setting in request.settings.items()}
+        response = oip.LogSettingsResponse()
+        for name, value in self._service.log_settings(changes, rpc.identity).items():
+            setting = response.settings[name]
+            if isinstance(value, bool):
+                setting.bool_param = value
+            elif isinstance(value, int):
+                setting.uint32_param = value
+            else:
+                setting.string_param = value
+        return response
+
     async def _no_cuda(self, request: Any, rpc: Rpc) -> Any:
         self._service.no_cuda()
 
     CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _no_cuda
+
+
+def _chosen(setting: oip.LogSettingsRequest.SettingValue) -> object:
+    kind = setting.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(setting, kind)
 
 
 def _caller(rpc: Rpc) -> Caller:

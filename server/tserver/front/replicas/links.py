@@ -20,6 +20,8 @@ from tserver.front.replicas.messages import CHUNK_BYTES, batching_told, packed, 
 from tserver.front.replicas.service import SERVICE
 from tserver.front.rpc import HOUSE_HERE, OF_HOUSE, house_metadata
 from tserver.front.status import error_of
+from tserver.tracing.context import HEADER
+from tserver.tracing.traced import current
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -62,7 +64,9 @@ class Links:
 
     def metadata(self, identity: Identity = OF_HOUSE) -> Metadata:
         """What goes with a request that an engine is to answer by itself."""
-        return (*house_metadata(self.key, identity), (HOUSE_HERE, "1"))
+        headers = (*house_metadata(self.key, identity), (HOUSE_HERE, "1"))
+        traced = current()
+        return headers if traced is None else (*headers, (HEADER, str(traced.context)))
 
     async def ask(
         self, entry: Entry, method: str, request: Message, response: type[Answer], *, identity: Identity = OF_HOUSE
