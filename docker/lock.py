@@ -32,8 +32,10 @@ def compiled(*arguments: str) -> dict[str, str]:
 
 def main() -> int:
     """Write all."""
-    server = compiled("pyproject.toml", "--extra", "server")
-    with_ray = compiled("pyproject.toml", "--extra", "server", "--extra", "cluster")
+    # With what options of the server need that is small: tokens of other issuers, traces.
+    of_server = ("--extra", "server", "--extra", "jwt", "--extra", "otel")
+    server = compiled("pyproject.toml", *of_server)
+    with_ray = compiled("pyproject.toml", *of_server, "--extra", "cluster")
     with tempfile.NamedTemporaryFile("w", suffix=".in") as wanted:
         wanted.write("hatchling>=1.27,<2\n")
         wanted.flush()

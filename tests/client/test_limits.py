@@ -162,13 +162,17 @@ def test_connecting_ends_in_time_whoever_is_there(tls: bool) -> None:
 _GREEN = """
 import sys, time
 {patch}
-import tclient as torch
+import numpy, tclient as torch
 
 with torch.connect(sys.argv[1], timeout_s=20):
     x = torch.ones(3)
     for _ in range(300):
         x = x + 1
     print(x.tolist())
+    served = torch.models.create(sys.argv[2], torch.nn.MLP([3, 2]))
+    for _ in range(30):
+        assert served(numpy.ones((2, 3), "float32")).shape == (2, 2)
+    served.delete()
 """
 
 
@@ -186,20 +190,20 @@ def _run(script: str, *arguments: str, **environment: str) -> subprocess.Complet
 def test_threads_that_gevent_has_replaced_without_telling_grpc_are_refused_with_the_remedy(
     server: ServerProcess,
 ) -> None:
-    done = _run(_GREEN.format(patch="import gevent.monkey; gevent.monkey.patch_all()"), server.address)
+    done = _run(_GREEN.format(patch="import gevent.monkey; gevent.monkey.patch_all()"), server.address, "green")
     assert done.returncode == 1
     assert re.search(r"ConnectFailed: connect: gevent .*grpc\.experimental\.gevent\.init_gevent\(\)", done.stderr)
 
 
 def test_gevent_works_once_grpc_knows_of_it(server: ServerProcess) -> None:
     patch = "import gevent.monkey; gevent.monkey.patch_all()\nimport grpc.experimental.gevent as g; g.init_gevent()"
-    done = _run(_GREEN.format(patch=patch), server.address)
+    done = _run(_GREEN.format(patch=patch), server.address, "green")
     assert (done.returncode, done.stdout) == (0, "[301.0, 301.0, 301.0]\n"), done.stderr
 
 
 def test_gevent_that_leaves_threads_alone_needs_nothing(server: ServerProcess) -> None:
     patch = "import gevent.monkey; gevent.monkey.patch_all(thread=False)"
-    done = _run(_GREEN.format(patch=patch), server.address)
+    done = _run(_GREEN.format(patch=patch), server.address, "green")
     assert (done.returncode, done.stdout) == (0, "[301.0, 301.0, 301.0]\n"), done.stderr
 
 
@@ -209,6 +213,6 @@ def test_threads_that_eventlet_has_replaced_are_refused_with_the_remedy(server: 
         "import types; m = types.ModuleType('eventlet.patcher'); m.is_monkey_patched = lambda what: what == 'thread'\n"
         "sys.modules['eventlet.patcher'] = m"
     )
-    done = _run(_GREEN.format(patch=patch), server.address)
+    done = _run(_GREEN.format(patch=patch), server.address, "green")
     assert done.returncode == 1
     assert "eventlet.monkey_patch(thread=False)" in done.stderr

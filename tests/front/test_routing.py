@@ -20,7 +20,7 @@ METHODS = {f"/{service.full_name}/{method.name}": method for service in SERVICES
 TENSORS, MODELS, NAMES, OIP = (f"/{service.full_name}/" for service in SERVICES)
 # Uploads that another server brings: the contract says that the context of each is not used.
 UNUSED = {("receive", "uploads", "context", "session")}
-NO_MODEL = {"ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"}
+NO_MODEL = {"ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex", "LogSettings"}
 Path = tuple[FieldDescriptor, ...]
 
 

@@ -121,7 +121,7 @@ class Side:
 
 def _queue() -> CallQueue:
     limits = {"max_light": 1 << 20, "max_inline": 1 << 20, "max_message": 1 << 24, "read_timeout_s": None}
-    channel = SimpleNamespace(address="nowhere", dead=None, **limits)
+    channel = SimpleNamespace(address="nowhere", dead=None, tracing=None, **limits)
     transfers: Any = SimpleNamespace(channel=channel, upload=lambda *given: None)
     return CallQueue(transfers, lambda call: None)
 

@@ -134,6 +134,7 @@ EXAMPLES: dict[str, Example] = {
     "ModelMetadata": lambda of: {"name": of.model},
     "ModelConfig": lambda of: {"name": of.model},
     "ModelStatistics": lambda of: {"name": of.model},
+    "TraceSetting": lambda of: {"model_name": of.model},
     "ModelInfer": lambda of: {"model_name": of.model, "inputs": [_shared_input(of)]},
     "ModelInfer outputs": lambda of: {
         "model_name": of.model,

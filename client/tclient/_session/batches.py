@@ -9,7 +9,6 @@ the reader always gets on: no deadlock under back-pressure. Knows calls, not ten
 from __future__ import annotations
 
 import itertools
-import queue
 import time
 from bisect import bisect_right
 from collections import deque
@@ -35,6 +34,7 @@ from tclient._transport.lane import Answered, Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
+from tclient._transport.thread_queue import Empty
 from tclient._transport.tracing import TRACE_BYTES, Begun, of_line
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc
@@ -226,7 +226,7 @@ class Batches(Stream[Batch]):
                 sender.queue.put(None)
             try:
                 batch = sender.queue.get(timeout=None if doze or not idle else _POLL_S)
-            except queue.Empty:
+            except Empty:
                 # Nothing to do but to let dropped results go.
                 polls += 1
                 if calls.drops:
@@ -278,7 +278,7 @@ class Batches(Stream[Batch]):
                     timeout_s = None if dozes and not calls.drops else _POLL_S
                 sender.queue.get(timeout=timeout_s)
                 quiet = min(quiet, _TICKS)
-            except queue.Empty:
+            except Empty:
                 quiet += 1
             if lane.owes and not lane.flush():
                 quiet = 0

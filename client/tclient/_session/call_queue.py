@@ -110,12 +110,12 @@ class CallQueue(QueueFields):
         """
         if is_awaited and self._channel.dead is not None:
             raise fresh(self._channel.dead)
-        if self._tracing is not None and (origin := self._tracing.origin()) is not None:
-            self.origins[call] = origin
         if len(call.data) > self._channel.max_light:
             self._hold(call)
         if self.drops:
             call.words = self.take_drops() + call.words
+        if self._tracing is not None and (origin := self._tracing.origin()) is not None:
+            self.origins[call] = origin
         if writes:
             with self._writing:
                 try:
@@ -236,6 +236,7 @@ class CallQueue(QueueFields):
     def end(self) -> None:
         """No call goes any more: the channel says why."""
         self.attention = True
+        self.origins.clear()
         self.drops = Drops(maxlen=0)
         self.dozing = False
 

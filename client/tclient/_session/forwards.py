@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
 from tclient._transport.stream import Sender, Stream
+from tclient._transport.thread_queue import Empty
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_service_pb2 as tensors
 
@@ -284,7 +284,7 @@ class _ForwardStream(Stream[None]):
             self._is_asleep = not self._waiting
             try:
                 sender.queue.get(timeout=None if self._is_asleep else _TEND_S)
-            except queue.Empty:
+            except Empty:
                 if lane.owes:
                     lane.flush()
                 if self._waiting and lane.read_now(self._receive):

@@ -9,7 +9,6 @@ channels with interceptors, Documented does the same in gRPC's own way. Knows gR
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import grpc
 
 from tclient._transport.forks import GATE, Stay
 from tclient._transport.statuses import CANCELLED, OK, Ended
+from tclient._transport.thread_queue import SimpleQueue
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ class Documented:
     def __init__(
         self, channel: grpc.Channel, method: str, first: bytes, metadata: Metadata = (), *, forks: bool = False
     ) -> None:
-        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
         self._requests.put(first)
         opened: Any = channel.stream_stream(method)
         requests = iter(self._requests.get, None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -25,6 +24,7 @@ from tclient._transport.duplex import Duplex
 from tclient._transport.lane import Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_exhausted, is_unauthenticated, message_limit
+from tclient._transport.thread_queue import SimpleQueue
 from tclient._transport.trust import Metadata
 
 log = logging.getLogger("tclient")
@@ -47,7 +47,7 @@ class Sender(Generic[M]):
         # Where there is one, messages go from the thread that has them.
         self.lane = rpc if isinstance(rpc, Lane) else None
         # What to send; None says that there may be something to do.
-        self.queue: queue.SimpleQueue[M | None] = queue.SimpleQueue()
+        self.queue: SimpleQueue[M | None] = SimpleQueue()
         for item in resend:
             self.queue.put(item)
         # True while it waits for something to send, and may send it.
@@ -92,13 +92,16 @@ class Stream(ABC, Generic[M]):
         self._lock = threading.Lock()
         self._stopped = False
         self._sender: Sender[M]
-        self._reader = threading.Thread(target=self._run, args=(self._read,), name=f"{name}-reader", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=f"{name}-{what}", daemon=True)
+            for work, what in ((self._send, "sender"), (self._read, "reader"))
+        ]
 
     def start(self) -> None:
         """Opens the RPC, and begins to send and to read."""
         self._sender = Sender(self._open())
-        threading.Thread(target=self._run, args=(self._send,), name=f"{self._name}-sender", daemon=True).start()
-        self._reader.start()
+        for each in self._threads:
+            each.start()
 
     def cancel(self) -> None:
         """Ends the RPC, and sends nothing more."""
@@ -125,10 +128,11 @@ class Stream(ABC, Generic[M]):
             return self._owed_bytes()
 
     def stop(self) -> None:
-        """Ends the stream, and waits a moment for its reader."""
+        """Ends the stream, and waits a moment for its threads: the process may be about to end."""
         self.cancel()
-        if threading.current_thread() is not self._reader:
-            self._reader.join(timeout=2.0)
+        for each in self._threads:
+            if threading.current_thread() is not each:
+                each.join(timeout=2.0)
 
     # ---- what a subclass says ------------------------------------------------------------------------------------
 

@@ -63,6 +63,11 @@ class Traced:
         self._began = time.perf_counter()
         self._epoch_ns = time.time_ns() - int(self._began * 1e9)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended: what is noted now is in no trace."""
+        return self._finished is None
+
     def within(
         self,
         name: str,
@@ -75,7 +80,7 @@ class Traced:
     ) -> TraceContext:
         """Note what it went through, within the request or another such span; whose context that is."""
         context = TraceContext(self.context.trace_id, new_span_id())
-        if len(self._spans) < _MOST_SPANS:
+        if len(self._spans) < _MOST_SPANS and self._finished is not None:
             times = self._ns(began), self._ns(ended)
             self._spans.append(Span(name, context, parent or self.context, *times, attributes, links))
         else:
@@ -106,6 +111,11 @@ class Lent(Traced):
     def __init__(self, of: Traced) -> None:
         self._of = of
         self.context = of.context
+
+    @property
+    def is_over(self) -> bool:
+        """See Traced."""
+        return self._of.is_over
 
     def within(
         self,

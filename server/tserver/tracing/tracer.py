@@ -80,7 +80,8 @@ class Tracer:
         """
         if not self.is_on:
             return None
-        if (answered := current()) is not None:
+        if (answered := current()) is not None and not answered.is_over:
+            # What a request began may go on behind it, for others.
             return Lent(answered)
         caller = parse(sent) if sent else None
         if caller is not None:

@@ -97,10 +97,6 @@ class TraceSettings:
         else:
             self._of_all = _Chosen(is_on, rate, count)
 
-    def forget(self, model: str) -> None:
-        """The model is gone."""
-        self._of_models.pop(model, None)
-
     def _of(self, model: str) -> _Chosen:
         return self._of_models.get(model, self._of_all)
 
