@@ -34,7 +34,7 @@ from tclient._transport.lane import Answered, Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_resumable
 from tclient._transport.stream import Sender, Stream
-from tclient._transport.thread_queue import Empty
+from tclient._transport.threads import Empty
 from tclient._transport.tracing import TRACE_BYTES, Begun, of_line
 from tensorcompute.v1 import tensor_pb2 as pb
 from tensorcompute.v1 import tensor_service_pb2 as rpc

@@ -24,7 +24,7 @@ from tclient._transport.limits import late
 from tclient._transport.stats import waiting
 from tclient._transport.statuses import is_repeatable
 from tclient._transport.stream import Sender, Stream
-from tclient._transport.thread_queue import Empty
+from tclient._transport.threads import Empty
 from tensorcompute.v1 import model_service_pb2 as rpc
 from tensorcompute.v1 import tensor_service_pb2 as tensors
 
@@ -128,6 +128,12 @@ class Forwards:
             if self._stream is not None and not self._stream.is_over:
                 self._stream.cancel()
                 self._stream.fail(failure)
+
+    def stop(self, failure: TensorError) -> None:
+        """As `end`, and wait a moment for the threads of the stream."""
+        self.end(failure)
+        if self._stream is not None:
+            self._stream.stop()
 
     def first_owed(self) -> int:
         """See vigil.Owing. Of requests over gRPC the server does not know whose they are: while one of them waits,

@@ -407,7 +407,7 @@ class Session:
             if closes or self.dead is not None
             else f"the session with {self.address} was detached; tclient.attach(credentials) goes on with it"
         )
-        self.forwards.end(over)
+        self.forwards.stop(over)
         if closes:
             try:
                 self.channel.call(

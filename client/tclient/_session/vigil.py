@@ -23,6 +23,7 @@ import grpc
 
 from tclient._transport.channel import TENSOR_SERVICE, Channel
 from tclient._transport.statuses import is_broken, is_late, is_unauthenticated, says_of_session
+from tclient._transport.threads import pause
 from tensorcompute.v1 import tensor_service_pb2 as rpc
 
 log = logging.getLogger("tclient")
@@ -168,7 +169,7 @@ class _Watch:
                     log.exception("a session could not be looked after")
             del vigils
             vigil = None  # type: ignore[assignment]  # not kept while this sleeps
-            time.sleep(_TICK_S if owe else _REST_S)
+            pause(_TICK_S if owe else _REST_S)
 
 
 _watch = _Watch()

@@ -18,7 +18,7 @@ import grpc
 
 from tclient._transport.forks import GATE, Stay
 from tclient._transport.statuses import CANCELLED, OK, Ended
-from tclient._transport.thread_queue import SimpleQueue
+from tclient._transport.threads import SimpleQueue, simple_queue
 
 try:
     from grpc._cython import cygrpc  # type: ignore[attr-defined]
@@ -210,7 +210,7 @@ class Documented:
     def __init__(
         self, channel: grpc.Channel, method: str, first: bytes, metadata: Metadata = (), *, forks: bool = False
     ) -> None:
-        self._requests: SimpleQueue[bytes | None] = SimpleQueue()
+        self._requests: SimpleQueue[bytes | None] = simple_queue()
         self._requests.put(first)
         opened: Any = channel.stream_stream(method)
         requests = iter(self._requests.get, None)

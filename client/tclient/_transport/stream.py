@@ -24,7 +24,7 @@ from tclient._transport.duplex import Duplex
 from tclient._transport.lane import Lane
 from tclient._transport.lanes import Lanes
 from tclient._transport.statuses import is_exhausted, is_unauthenticated, message_limit
-from tclient._transport.thread_queue import SimpleQueue
+from tclient._transport.threads import SimpleQueue, pause, simple_queue
 from tclient._transport.trust import Metadata
 
 log = logging.getLogger("tclient")
@@ -47,7 +47,7 @@ class Sender(Generic[M]):
         # Where there is one, messages go from the thread that has them.
         self.lane = rpc if isinstance(rpc, Lane) else None
         # What to send; None says that there may be something to do.
-        self.queue: SimpleQueue[M | None] = SimpleQueue()
+        self.queue: SimpleQueue[M | None] = simple_queue()
         for item in resend:
             self.queue.put(item)
         # True while it waits for something to send, and may send it.
@@ -242,7 +242,7 @@ class Stream(ABC, Generic[M]):
             if is_quiet:
                 sender.rpc.cancel()
                 return True
-            time.sleep(_LOOK_S)
+            pause(_LOOK_S)
         return False
 
     def _read(self) -> None:
@@ -295,7 +295,7 @@ class Stream(ABC, Generic[M]):
                     cause,
                     self._patience_s,
                 )
-            time.sleep(pause_s)
+            pause(pause_s)
             pause_s = min(max(pause_s * 2, 0.02), 1.0)
             self._renew()
 
