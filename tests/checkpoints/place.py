@@ -49,10 +49,11 @@ class Place:
         return info(self.server)
 
 
-def trained(address: str, kind: str, steps: int, reads: str) -> subprocess.Popen[str]:
-    """The training loop, in a process of its own."""
+def trained(address: str, kind: str, steps: int, reads: str, *, waits: bool = False) -> subprocess.Popen[str]:
+    """The training loop, in a process of its own; one that waits ends its session when its input ends."""
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), address, kind, str(steps), reads],
+        stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -33,7 +33,9 @@ def main(address: str, kind: str, steps: int, reads: str) -> None:
             print(f"{step} {float(total).hex()}", flush=True)
     print("sum", sum(map(float, losses), 0.0).hex())
     for name, value in net.state_dict().items():
-        print(name, float(value.double().abs().sum()).hex())
+        print(name, float(value.double().abs().sum()).hex(), flush=True)
+    # Until whoever has begun this has it end.
+    sys.stdin.read()
 
 
 main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
