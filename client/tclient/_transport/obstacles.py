@@ -6,6 +6,7 @@ import sys
 
 from tclient._exceptions import ConnectFailed
 from tclient._transport.forks import GATE
+from tclient._transport.threads import are_greenlets
 
 
 def refuse_green_threads() -> None:
@@ -13,8 +14,7 @@ def refuse_green_threads() -> None:
 
     Raises: ConnectFailed where that is so.
     """
-    gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None and gevent.is_module_patched("threading") and not _gevent_is_known_to_grpc():
+    if are_greenlets() and not _gevent_is_known_to_grpc():
         raise ConnectFailed(
             "connect: gevent has replaced the threads of this program, and gRPC does not know of it: call "
             "grpc.experimental.gevent.init_gevent() before connecting"

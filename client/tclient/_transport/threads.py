@@ -14,17 +14,19 @@ from typing import TypeVar
 T = TypeVar("T")
 _LEAST_S = 0.0005
 
-__all__ = ["Empty", "SimpleQueue", "pause", "simple_queue"]
+__all__ = ["Empty", "SimpleQueue", "are_greenlets", "pause", "simple_queue"]
 SimpleQueue = queue.SimpleQueue
+
+
+def are_greenlets() -> bool:
+    """Whether what seem to be threads are gevent's greenlets."""
+    gevent = sys.modules.get("gevent.monkey")
+    return gevent is not None and bool(gevent.is_module_patched("threading"))
 
 
 def simple_queue() -> SimpleQueue[T]:
     """A new one."""
-    gevent = sys.modules.get("gevent.monkey")
-    if gevent is not None and gevent.is_module_patched("threading"):
-        # What seem to be threads are greenlets.
-        return queue.SimpleQueue()
-    return _OfThreads()
+    return queue.SimpleQueue() if are_greenlets() else _OfThreads()
 
 
 def pause(seconds: float) -> None:

@@ -107,7 +107,7 @@ class SessionQueue:
 
     def run(self, function: Callable[[ObjectStore], T]) -> Future[T]:
         """Run a function on the engine's thread, in its place among the jobs."""
-        job = _FunctionJob(self, timed(function, "run"))
+        job = _FunctionJob(self, timed(function))
         self._append(job)
         return job.future
 

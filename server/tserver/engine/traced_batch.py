@@ -26,16 +26,16 @@ class TracedBatch:
     def __init__(self, traced: Traced) -> None:
         self._traced = traced
         self._arrived = time.perf_counter()
-        self._begun = False
         self._profile: Profile | None = None
-        self._began = 0.0
+        # This turn; None before the first.
+        self._began: float | None = None
 
     def begin_turn(self, store: ObjectStore) -> None:
         """It goes on. On the engine's thread, as all that follows."""
-        self._began = time.perf_counter()
-        if not self._begun:
-            self._begun = True
-            self._traced.within("queue", self._arrived, self._began)
+        now = time.perf_counter()
+        if self._began is None:
+            self._traced.within("queue", self._arrived, now)
+        self._began = now
         if store.profile is None:
             # Of a session that has a profile made, that has the calls.
             if self._profile is None:
@@ -47,6 +47,7 @@ class TracedBatch:
         """It is interrupted, or over."""
         if store.profile is self._profile:
             store.profile = None
+        assert self._began is not None
         turn = self._traced.within("turn", self._began, time.perf_counter())
         if self._profile is not None:
             for kind, name, began, seconds, _ in self._profile.events:

@@ -245,17 +245,8 @@ def _traced(behaviour: Behaviour, name: str, codes: status.Codes, *, may_choose:
         request = TRACER.request(name, rpc.header(HEADER), may_choose=may)
         if request is None:
             return await behaviour(argument, rpc)
-        with answering(request):
-            try:
-                response = await behaviour(argument, rpc)
-            except asyncio.CancelledError:
-                request.end("CANCELLED")
-                raise
-            except Exception as error:
-                request.end(status.told_of(error, codes)[0])
-                raise
-        request.end()
-        return response
+        with answering(request, lambda error: status.told_of(error, codes)[0]):
+            return await behaviour(argument, rpc)
 
     return traced
 
@@ -279,14 +270,10 @@ async def _traced_http(route: messages.Route, request: messages.HttpRequest) -> 
     traced = TRACER.request(f"{request.method} {route.path}", sent, may_choose=False) if sent else None
     if traced is None:
         return await route.handler(request)
-    with answering(traced):
-        try:
-            response = await route.handler(request)
-        except BaseException as error:
-            traced.end("CANCELLED" if isinstance(error, asyncio.CancelledError) else type(error).__name__)
-            raise
-    traced.end(attributes={"http.response.status_code": response.status})
-    return response
+    with answering(traced, lambda error: type(error).__name__):
+        response = await route.handler(request)
+        traced.end(attributes={"http.response.status_code": response.status})
+        return response
 
 
 def _writing(behaviour: Callable[[Any, Any], AsyncIterator[Any]]) -> Behaviour:

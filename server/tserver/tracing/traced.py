@@ -144,16 +144,24 @@ def current() -> Traced | None:
 
 
 @contextmanager
-def answering(traced: Traced) -> Iterator[None]:
-    """Within it, what is done is done for this request."""
+def answering(traced: Traced, named: Callable[[Exception], str]) -> Iterator[None]:
+    """Within it, what is done is done for this request, which ends with it; `named` says what an error is called."""
     token = _CURRENT.set(traced)
     try:
         yield
+    except Exception as error:
+        traced.end(named(error))
+        raise
+    except BaseException:
+        # Its caller has gone.
+        traced.end("CANCELLED")
+        raise
     finally:
         _CURRENT.reset(token)
+    traced.end()
 
 
-def timed(function: Callable[..., T], what: str) -> Callable[..., T]:
+def timed(function: Callable[..., T]) -> Callable[..., T]:
     """A function that is to run elsewhere, later: if the request is traced, how long it waits and runs is noted."""
     traced = _CURRENT.get()
     if traced is None:
@@ -166,6 +174,6 @@ def timed(function: Callable[..., T], what: str) -> Callable[..., T]:
         try:
             return function(*arguments)
         finally:
-            traced.within(what, began, time.perf_counter())
+            traced.within("run", began, time.perf_counter())
 
     return run

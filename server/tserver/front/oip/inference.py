@@ -109,14 +109,8 @@ class Inferences:
         if current() is not None or not self._traces.chooses(served.name):
             return await self._run(served, name, number, request, caller)
         traced = TRACER.chosen(f"infer {name}")
-        with answering(traced):
-            try:
-                answer = await self._run(served, name, number, request, caller)
-            except BaseException as error:
-                traced.end(error.reason if isinstance(error, ServerError) else type(error).__name__)
-                raise
-        traced.end()
-        return answer
+        with answering(traced, lambda error: error.reason if isinstance(error, ServerError) else type(error).__name__):
+            return await self._run(served, name, number, request, caller)
 
     async def _run(self, served: Served, name: str, number: int, request: InferRequest, caller: Caller) -> Answer:
         with ExitStack() as used:

@@ -7,7 +7,7 @@ until it ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tserver import logs
 from tserver.errors import InvalidArgument, NotConfigured
@@ -49,7 +49,7 @@ class TraceSettings:
     def __init__(self, one_in: int) -> None:
         """As --trace-rate says."""
         self._begin = _Chosen(bool(one_in), one_in or _RATE)
-        self._of_all = _copy(self._begin)
+        self._of_all = replace(self._begin)
         self._of_models: dict[str, _Chosen] = {}
 
     def chooses(self, model: str) -> bool:
@@ -99,10 +99,6 @@ class TraceSettings:
 
     def _of(self, model: str) -> _Chosen:
         return self._of_models.get(model, self._of_all)
-
-
-def _copy(chosen: _Chosen) -> _Chosen:
-    return _Chosen(chosen.is_on, chosen.rate, chosen.count)
 
 
 def _level(values: Sequence[str]) -> bool:
