@@ -34,8 +34,10 @@ def main(address: str, kind: str, steps: int, reads: str) -> None:
     print("sum", sum(map(float, losses), 0.0).hex())
     for name, value in net.state_dict().items():
         print(name, float(value.double().abs().sum()).hex(), flush=True)
-    # Until whoever has begun this has it end.
+    # Until whoever has begun this has it end; and then it has come back from a restart, if there was one meanwhile.
     sys.stdin.read()
+    torch.synchronize()
+    total.item()
 
 
 main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
