@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -93,7 +94,7 @@ def _together(given: dict[str, Any]) -> tuple[Config, str]:
         raise click.UsageError("--tls-client-ca is for connections with TLS: give --tls-cert and --tls-key too")
     if (config.jwt_issuer or config.jwt_audience) and not config.jwt_jwks:
         raise click.UsageError("--jwt-issuer and --jwt-audience say whose tokens --jwt-jwks is about: give that, too")
-    if config.otlp_endpoint and not config.otlp_endpoint.startswith(("http://", "https://")):
+    if config.otlp_endpoint and not _is_collector(config.otlp_endpoint):
         raise click.UsageError(
             f"--otlp-endpoint {config.otlp_endpoint[:200]!r} is not http://HOST:PORT or https://HOST:PORT"
         )
@@ -118,6 +119,15 @@ def _together(given: dict[str, Any]) -> tuple[Config, str]:
         else "EVERYONE who can reach this server can use it, and all that others keep on it"
     )
     return config, f"{what} ({', '.join(open_ones)})"
+
+
+def _is_collector(endpoint: str) -> bool:
+    """Whether it can be the address of a collector of traces."""
+    try:
+        parts = urlsplit(endpoint)
+        return parts.scheme in ("http", "https") and bool(parts.hostname and parts.port) and parts.path in ("", "/")
+    except ValueError:
+        return False
 
 
 def _is_open(option: str, address: str, config: Config) -> bool:

@@ -265,6 +265,10 @@ def test_a_server_goes_on_where_nobody_takes_its_spans() -> None:
 def test_settings_that_lead_nowhere_are_refused() -> None:
     for arguments, naming in (
         (("--otlp-endpoint", "localhost:4317"), "http://HOST:PORT"),
+        (("--otlp-endpoint", "http://"), "http://HOST:PORT"),
+        (("--otlp-endpoint", "http://collector"), "http://HOST:PORT"),
+        (("--otlp-endpoint", "http://127.0.0.1:99999"), "99999"),
+        (("--otlp-endpoint", "http://127.0.0.1:4318/v1/traces"), "http://HOST:PORT"),
         (("--trace-rate", "10"), "--otlp-endpoint"),
     ):
         found = subprocess.run(
